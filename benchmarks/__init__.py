@@ -1,0 +1,1 @@
+"""Which precision, which device, which backbone: measured, with the circumstances."""

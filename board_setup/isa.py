@@ -1,0 +1,82 @@
+"""Instruction sets: what this CPU has, and how a process is capped to what another has.
+
+OpenVINO's CPU plugin picks its kernels by instruction set when it is imported, so a cap holds for a whole process and
+is set in the environment before it starts. Both variables are needed: with oneDNN's alone a network may fail to compile
+or run many times slower, because OpenVINO's own kernels would still be of the wider kind.
+"""
+
+import os
+import platform
+from typing import Dict, FrozenSet, Mapping, Optional
+
+BOARD = "sse42"
+"""The AIxBoard's Celeron N5105 (Tremont cores) has SSE4.2 and no AVX of any kind."""
+
+CAPS: Mapping[str, Mapping[str, str]] = {
+    "native": {},
+    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2"},
+    "sse42": {"ONEDNN_MAX_CPU_ISA": "SSE41", "OV_CPU_MAX_ISA": "SSE41"},
+}
+"""Names of instruction sets and the environment that caps a process to each."""
+
+CAP_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "OV_CPU_MAX_ISA")
+
+
+def capped_environment(isa: str, base: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
+    """Return the environment for a child process capped to `isa`, a key of CAPS, from `base` or this process's own.
+
+    Raises:
+        ValueError: `isa` is not a key of CAPS.
+    """
+    if isa not in CAPS:
+        raise ValueError(f"unknown instruction set {isa!r}; choose one of {', '.join(CAPS)}")
+    environment = dict(os.environ if base is None else base)
+    for variable in CAP_VARIABLES:
+        environment.pop(variable, None)
+    environment.update(CAPS[isa])
+    return environment
+
+
+def current_cap(environment: Optional[Mapping[str, str]] = None) -> str:
+    """Name the cap that this process runs under: a key of CAPS, `native` where none is set."""
+    source = os.environ if environment is None else environment
+    seen = {variable: source[variable] for variable in CAP_VARIABLES if variable in source}
+    for isa, cap in CAPS.items():
+        if dict(cap) == seen:
+            return isa
+    return "partly capped (" + ", ".join(f"{name}={value}" for name, value in sorted(seen.items())) + ")"
+
+
+def parse_cpu_flags(cpuinfo: str) -> FrozenSet[str]:
+    """Return the CPU flags that the text of `/proc/cpuinfo` lists for its first processor."""
+    for line in cpuinfo.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "flags":
+            return frozenset(value.split())
+    return frozenset()
+
+
+def cpu_flags(path: str = "/proc/cpuinfo") -> FrozenSet[str]:
+    """Return this CPU's flags as Linux names them; empty where they can't be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return parse_cpu_flags(file.read())
+    except OSError:
+        return frozenset()
+
+
+def widest_isa(flags: FrozenSet[str]) -> str:
+    """Name the widest instruction set among `flags` that changes how INT8 is computed."""
+    ladder = (
+        ("amx_int8", "AMX INT8"),
+        ("avx512_vnni", "AVX-512 VNNI"),
+        ("avx_vnni", "AVX VNNI"),
+        ("avx512f", "AVX-512"),
+        ("avx2", "AVX2"),
+        ("avx", "AVX"),
+        ("sse4_2", "SSE4.2"),
+    )
+    for flag, name in ladder:
+        if flag in flags:
+            return name
+    return platform.machine() or "unknown"

@@ -1,0 +1,59 @@
+"""The one family of errors that are the user's to mend, each told in one line.
+
+    EdgeError
+    ├── UsageError        a command was given something that can't be used
+    ├── PictureError      a picture that can't be read
+    ├── SourceError       a camera, video or stream that can't be opened or read
+    ├── BundleError       a bundle that is missing, changed or of another format
+    │   └── ContractError   its contract can't be read
+    ├── DeviceError       a device that is missing or computes something else
+    ├── DataError         folders or a catalog that can't be used
+    ├── CheckpointError   a checkpoint that can't be used
+    └── GateError         an export that was measured and did not hold
+
+A message says what is wrong, with which value, and what to do.
+"""
+
+
+class EdgeError(Exception):
+    """An error of the user's making; `exit_code` is what the command ends with."""
+
+    exit_code = 2
+
+
+class UsageError(EdgeError):
+    """A command was given something that it can't use."""
+
+
+class PictureError(EdgeError):
+    """A picture that can't be read."""
+
+
+class SourceError(EdgeError):
+    """A camera, video or stream that can't be opened or read."""
+
+
+class BundleError(EdgeError):
+    """A bundle that is missing, changed or of another format."""
+
+
+class ContractError(BundleError):
+    """A contract that can't be read."""
+
+
+class DeviceError(EdgeError):
+    """A device that is missing, or computes something else than it should."""
+
+
+class DataError(EdgeError):
+    """Folders of pictures or a catalog that can't be used."""
+
+
+class CheckpointError(EdgeError):
+    """A checkpoint that can't be used."""
+
+
+class GateError(EdgeError):
+    """An export that was measured and did not hold."""
+
+    exit_code = 1
