@@ -1,0 +1,61 @@
+"""Instruction sets: caps are set whole, taken off whole and named."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from board_setup.isa import BOARD, CAPS, capped_environment, current_cap, parse_cpu_flags, widest_isa
+
+N5105 = """processor\t: 0
+model name\t: Intel(R) Celeron(R) N5105 @ 2.00GHz
+flags\t\t: fpu sse2 ssse3 sse4_1 sse4_2 sha_ni
+"""
+
+
+def test_a_cap_sets_both_variables_and_takes_off_another() -> None:
+    base = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2", "HOME": "/x"}
+    assert capped_environment(BOARD, base) == {"ONEDNN_MAX_CPU_ISA": "SSE41", "OV_CPU_MAX_ISA": "SSE41", "HOME": "/x"}
+    assert capped_environment("native", base) == {"HOME": "/x"}
+
+
+@pytest.mark.parametrize("isa", list(CAPS))
+def test_a_cap_is_named_again(isa: str) -> None:
+    assert current_cap(capped_environment(isa, {})) == isa
+
+
+def test_a_cap_that_is_only_half_set_is_told() -> None:
+    assert current_cap({"ONEDNN_MAX_CPU_ISA": "SSE41"}) == "partly capped (ONEDNN_MAX_CPU_ISA=SSE41)"
+
+
+def test_an_unknown_instruction_set_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match="native, avx2, sse42"):
+        capped_environment("mmx")
+
+
+def test_flags_are_read_as_linux_writes_them() -> None:
+    flags = parse_cpu_flags(N5105)
+    assert "sse4_2" in flags
+    assert widest_isa(flags) == "SSE4.2"
+    assert widest_isa(flags | {"avx2", "avx"}) == "AVX2"
+    assert parse_cpu_flags("") == frozenset()
+
+
+def test_under_the_boards_cap_openvino_uses_no_wider_kernel() -> None:
+    program = """
+import json, numpy as np, openvino as ov
+from openvino import opset13 as op
+x = op.parameter([1, 8, 16, 16], np.float32)
+weights = op.constant(np.ones((8, 8, 3, 3), np.float32))
+model = ov.Model([op.convolution(x, weights, [1, 1], [1, 1], [1, 1], [1, 1])], [x])
+compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+kinds = [node.get_rt_info()["primitiveType"].astype(str) for node in compiled.get_runtime_model().get_ops()]
+print(json.dumps([kind for kind in kinds if "jit" in kind]))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=capped_environment(BOARD), capture_output=True, text=True, check=True
+    )
+    kernels = json.loads(run.stdout)
+    assert kernels
+    assert not [kernel for kernel in kernels if "avx" in kernel]
