@@ -17,7 +17,9 @@ MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 
 
-def read_picture(source: Path | str | bytes) -> Image.Image:
+def read_picture(
+    source: Path | str | bytes, *, formats: tuple[str, ...] | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Read a picture as RGB, upright, whole.
 
     The EXIF turn is applied; greyscale, palette, CMYK and 16-bit pictures are converted; of an animation the first
@@ -25,18 +27,20 @@ def read_picture(source: Path | str | bytes) -> Image.Image:
 
     Args:
         source: a regular file, or the bytes of one.
+        formats: Pillow's names of the formats that are read; None is all of them.
+        max_pixels: a picture of more is refused before it is decoded.
 
     Raises:
-        PictureError: it is missing, no regular file, no picture, truncated, or of more than MAX_PIXELS pixels.
+        PictureError: it is missing, no regular file, no picture, truncated, or of more than `max_pixels` pixels.
     """
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the picture")
+        return _decode(io.BytesIO(source), "the picture", formats, max_pixels)
     path = Path(source)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise PictureError(f"{path}: no regular file; give a picture")
         with path.open("rb") as file:
-            return _decode(file, str(path))
+            return _decode(file, str(path), formats, max_pixels)
     except FileNotFoundError:
         target = " (a link that points nowhere)" if path.is_symlink() else ""
         raise PictureError(f"{path}: not found{target}") from None
@@ -44,14 +48,14 @@ def read_picture(source: Path | str | bytes) -> Image.Image:
         raise PictureError(f"{path}: can't be read ({error.strerror or error})") from error
 
 
-def _decode(file: IO[bytes], name: str) -> Image.Image:
+def _decode(file: IO[bytes], name: str, formats: tuple[str, ...] | None, max_pixels: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
+            with Image.open(file, formats=formats) as picture:
+                if picture.width * picture.height > max_pixels:
                     raise PictureError(
-                        f"{name}: {picture.width}×{picture.height} is over {MAX_PIXELS // 1_000_000} million pixels; "
+                        f"{name}: {picture.width}×{picture.height} is over {max_pixels // 1_000_000} million pixels; "
                         "make it smaller"
                     )
                 picture.load()
