@@ -1,0 +1,22 @@
+"""Drawn faces to try everything on, since no photographs are shipped.
+
+The same drawn face goes once through a model of a camera (real) and once through a model of a generator (fake): see
+`capture`. So a detector can learn from them what forensics knows as a cue, and nothing else. They prove that every
+stage works; they prove nothing about photographs.
+"""
+
+from train.sample_faces.capture import camera, encode, generator
+from train.sample_faces.drawing import draw_face, draw_scene
+from train.sample_faces.files import make_clip, make_samples, sample_face, sample_jpeg
+
+__all__ = [
+    "camera",
+    "draw_face",
+    "draw_scene",
+    "encode",
+    "generator",
+    "make_clip",
+    "make_samples",
+    "sample_face",
+    "sample_jpeg",
+]

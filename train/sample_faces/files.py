@@ -1,0 +1,142 @@
+"""Sample faces as files: folders of real and fake pictures of one format, and short clips."""
+
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from edge_runtime.errors import DataError, UsageError
+from train.sample_faces.capture import Picture, camera, encode, generator
+from train.sample_faces.drawing import draw_face, draw_moving
+
+Kind = Literal["real", "fake"]
+
+MOST_DETAIL, DETAIL_STEPS = 0.16, 6
+"""The generator's texture is searched for in [0, MOST_DETAIL], halved this many times: to 0.0025."""
+
+
+def sample_face(seed: int, kind: Kind, size: int = 256) -> Image.Image:
+    """Return one sample face as it is read from its file, RGB."""
+    return Image.open(io.BytesIO(sample_jpeg(seed, kind, size))).convert("RGB")
+
+
+def sample_jpeg(seed: int, kind: Kind, size: int = 256) -> bytes:
+    """Return one sample face as JPEG: the drawn face of `seed` through the camera (real) or the generator (fake).
+
+    The generator's texture is as strong as makes the file of the same length as the camera's, so that the length tells
+    nothing.
+    """
+    drawn = draw_face(seed, size)
+    taken = encode(camera(drawn, np.random.default_rng([seed, 3])))
+    return taken if kind == "real" else _as_long_as(taken, lambda detail: _synthesized(drawn, seed, detail))
+
+
+def _synthesized(drawn: Picture, seed: int, detail: float) -> bytes:
+    return encode(generator(drawn, np.random.default_rng([seed, 4]), detail))
+
+
+def _as_long_as(other: bytes, make: Callable[[float], bytes]) -> bytes:
+    low, high = 0.0, MOST_DETAIL
+    made = other
+    for _ in range(DETAIL_STEPS):
+        middle = 0.5 * (low + high)
+        made = make(middle)
+        low, high = (middle, high) if len(made) < len(other) else (low, middle)
+    return made
+
+
+def make_samples(
+    out: Path,
+    count: int,
+    *,
+    seed: int = 42,
+    size: int = 256,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Write `count` faces as `out/real/NNNNN.jpg` and the same faces as `out/fake/NNNNN.jpg`.
+
+    A pair shares its name, and what is already there is left as it is.
+
+    Args:
+        out: the folder, made where it is missing.
+        count: faces, so half the number of pictures.
+        seed: another seed gives other faces.
+        size: pixels a side, even.
+        workers: threads that draw.
+        progress: called with 1 for each face that is done.
+
+    Raises:
+        UsageError: the size is odd or too small.
+        DataError: the folder can't be written.
+    """
+    if size < 32 or size % 2:
+        raise UsageError(f"sample faces of {size} pixels can't be made; an even size from 32 on can")
+    try:
+        for kind in ("real", "fake"):
+            (out / kind).mkdir(parents=True, exist_ok=True)
+        return _drawn(partial(_write_pair, out, seed, size), count, workers, progress or (lambda done: None))
+    except OSError as error:
+        raise DataError(f"{out}: sample faces can't be written there ({error.strerror or error})") from error
+
+
+def _drawn(
+    draw: Callable[[int], list[Path]], count: int, workers: int, progress: Callable[[int], None]
+) -> list[Path]:
+    paths: list[Path] = []
+    # Threads: numpy and OpenCV let go of the interpreter while they draw.
+    with ThreadPoolExecutor(workers) as pool:
+        for pair in pool.map(draw, range(count)):
+            paths += pair
+            progress(1)
+    return paths
+
+
+def _write_pair(out: Path, seed: int, size: int, index: int) -> list[Path]:
+    paths = [out / kind / f"{index:05d}.jpg" for kind in ("real", "fake")]
+    if all(path.exists() for path in paths):
+        return paths
+    face = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+    drawn = draw_face(face, size)
+    taken = encode(camera(drawn, np.random.default_rng([face, 3])))
+    _write(paths[0], taken)
+    _write(paths[1], _as_long_as(taken, lambda detail: _synthesized(drawn, face, detail)))
+    return paths
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write whole or not at all."""
+    partial_path = path.with_suffix(".part")
+    partial_path.write_bytes(data)
+    partial_path.replace(path)
+
+
+def make_clip(
+    path: Path, *, seconds: float = 4.0, fps: float = 15.0, size: tuple[int, int] = (640, 480), seed: int = 42
+) -> Path:
+    """Write a short video in which two drawn people move their heads, seen through the camera: `.mp4` or `.avi`.
+
+    Raises:
+        UsageError: the suffix is another.
+        DataError: OpenCV can't write it there.
+    """
+    codecs = {".mp4": "mp4v", ".avi": "MJPG"}
+    if path.suffix not in codecs:
+        raise UsageError(f"{path}: a clip is written as {' or '.join(codecs)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codecs[path.suffix]), fps, size)
+    if not writer.isOpened():
+        raise DataError(f"{path}: OpenCV can't write a video there")
+    try:
+        for index, frame in enumerate(draw_moving(seed, *size, frames=max(1, round(seconds * fps)))):
+            taken = camera(frame, np.random.default_rng([seed, 5, index]))
+            writer.write(np.ascontiguousarray(taken[..., ::-1]))
+    finally:
+        writer.release()
+    return path
