@@ -1,1 +1,14 @@
 """What lies on the board: frames in, verdicts out."""
+
+from typing import Any
+
+__all__ = ["Detector"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the detector when it is asked for, so that the contract alone needs neither openvino nor Pillow."""
+    if name == "Detector":
+        from edge_runtime.detector import Detector
+
+        return Detector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

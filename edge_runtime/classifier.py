@@ -1,5 +1,8 @@
 """The classifier: a bundle's network, compiled for a device, from the model's pixels to logits."""
 
+import contextlib
+import queue
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +52,57 @@ def _first_line(error: Exception) -> str:
 
 
 class Classifier:
-    """A compiled network whose queue is fed with many faces at once."""
+    """A compiled network with a few requests that any number of threads share.
 
-    def __init__(self, path: Path, contract: ModelContract, *, device: str = "CPU", hint: str = "THROUGHPUT") -> None:
+    A thread waits for its own answers, so a device's failure reaches the one who asked.
+    """
+
+    def __init__(
+        self, path: Path, contract: ModelContract, *, device: str = "CPU", hint: str = "THROUGHPUT", **properties: Any
+    ) -> None:
         self.contract = contract
-        self.compiled = compile_network(ov.Core(), path, contract, device=device, hint=hint)
-        self._queue = ov.AsyncInferQueue(self.compiled)
-        self._queue.set_callback(_store)
+        self.compiled = compile_network(ov.Core(), path, contract, device=device, hint=hint, **properties)
+        self.requests = int(self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
+        for _ in range(self.requests):
+            self._idle.put(self.compiled.create_infer_request())
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3]."""
+        """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3]; safe to call from several threads at once.
+
+        Raises:
+            DeviceError: the device failed.
+        """
         results = np.empty((len(pixels), 2), np.float32)
-        for index, crop in enumerate(pixels):
-            self._queue.start_async(crop[None], (results, index))
-        self._queue.wait_all()
+        started: deque[tuple[ov.InferRequest, int]] = deque()
+        try:
+            for index, crop in enumerate(pixels):
+                request = self._free_request(started, results)
+                started.append((request, index))
+                request.start_async([crop[None]], share_inputs=True)
+            while started:
+                self._finish(started, results)
+        except RuntimeError as error:
+            raise DeviceError(f"the device failed while computing ({_first_line(error)})") from error
+        finally:
+            for request, _ in started:
+                self._idle.put(request)
         return results
 
+    def _free_request(
+        self, started: deque[tuple[ov.InferRequest, int]], results: NDArray[np.float32]
+    ) -> ov.InferRequest:
+        """Return an idle request. Whoever holds some waits for its own first, so that nobody waits in a circle."""
+        while started:
+            with contextlib.suppress(queue.Empty):
+                return self._idle.get_nowait()
+            self._finish(started, results)
+        return self._idle.get()
 
-def _store(request: ov.InferRequest, place: tuple[NDArray[np.float32], int]) -> None:
-    results, index = place
-    # The request's own memory is used again: assigning copies it.
-    results[index] = request.get_output_tensor(0).data[0]
+    def _finish(self, started: deque[tuple[ov.InferRequest, int]], results: NDArray[np.float32]) -> None:
+        request, index = started[0]
+        request.wait()
+        # The request's own memory is used again: assigning copies it.
+        results[index] = request.get_output_tensor(0).data[0]
+        started.popleft()
+        self._idle.put(request)

@@ -1,0 +1,123 @@
+"""The runtime in one object: pictures, videos and cameras in, verdicts out."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_runtime.bundle import Bundle, find_bundle
+from edge_runtime.contract import Framing
+from edge_runtime.engine import Choice, Engine, choose
+from edge_runtime.errors import PictureError, UsageError
+from edge_runtime.judge import FaceFinder, FrameScorer, Verdicts
+from edge_runtime.pictures import read_picture
+from edge_runtime.pipeline import Pipeline
+from edge_runtime.quality import DEFAULT_LIMITS, QualityLimits
+from edge_runtime.results import FrameResult
+from edge_runtime.sources import DEFAULT_OPTIONS, Frame, Source, SourceOptions, open_sources
+
+FACES = ("auto", "off", "tiled")
+
+Picture = Image.Image | NDArray[np.uint8] | bytes | str | Path
+
+
+class Detector:
+    """Says of every face whether it is real, fake or uncertain.
+
+    Args:
+        bundle: folder of a bundle, or an opened one; None looks where `edge-detect` looks.
+        device: `AUTO`, `CPU` or `GPU`.
+        precision: `auto`, `fp32`, `fp16` or `int8`.
+        faces: `auto` lets the face stage look at what moves, and at pictures where the contract says so; `off` takes
+            the whole picture for the face; `tiled` looks for far faces too.
+        limits: what a face must show to be judged.
+        hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
+
+    Raises:
+        BundleError: there is no bundle, or it was changed.
+        DeviceError: the device is missing, or gives wrong answers.
+        UsageError: the bundle lacks the precision.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | Path | str | None = None,
+        *,
+        device: str = "AUTO",
+        precision: str = "auto",
+        faces: str = "auto",
+        limits: QualityLimits = DEFAULT_LIMITS,
+        hint: str = "THROUGHPUT",
+    ) -> None:
+        if faces not in FACES:
+            raise UsageError(f"faces is {faces!r}; choose one of {', '.join(FACES)}")
+        self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
+        self.engine = Engine(self.bundle, choose(self.bundle, device, precision), hint=hint)
+        finder = self._face_stage(faces)
+        framed = self.bundle.contract.framing is Framing.DETECTED
+        self._scorer = FrameScorer(
+            self.engine,
+            still_faces=finder if framed or faces == "tiled" else None,
+            moving_faces=finder,
+            limits=limits,
+        )
+
+    def _face_stage(self, faces: str) -> FaceFinder | None:
+        return None
+
+    @property
+    def choice(self) -> Choice:
+        """The device and precision in use."""
+        return self.engine.choice
+
+    def detect(self, image: Picture) -> FrameResult:
+        """Judge one picture: a path, the bytes of a file, a Pillow picture, or RGB as uint8 [H, W, 3].
+
+        Raises:
+            PictureError: it can't be read.
+        """
+        frame = Frame(_name(image), 0, lambda: as_picture(image), still=True)
+        result = Verdicts(self.bundle.contract).of_frame(self._scorer(frame))
+        if result.error is not None:
+            raise PictureError(result.error)
+        return result
+
+    def watch(self, *sources: str | Source, options: SourceOptions = DEFAULT_OPTIONS) -> Iterator[FrameResult]:
+        """Yield a result for every frame of `sources`: paths, addresses, device files, or opened sources.
+
+        Raises:
+            SourceError: none of them can be opened.
+        """
+        opened: list[Source] = []
+        for source in sources:
+            opened.extend(open_sources([source], options) if isinstance(source, str) else [source])
+        for judged in self.pipeline(opened).results():
+            yield judged.result
+
+    def pipeline(self, sources: Sequence[Source], **settings: object) -> Pipeline:
+        """Return a pipeline over opened `sources`, for who needs its pictures or wants to stop it."""
+        live = any(source.live for source in sources)
+        workers = self.engine.parallel + (0 if live else 2)
+        verdicts = Verdicts(self.bundle.contract)
+        return Pipeline(sources, self._scorer, verdicts, workers=workers, **settings)  # type: ignore[arg-type]
+
+
+def as_picture(image: Picture) -> Image.Image:
+    """Return any kind of picture as RGB.
+
+    Raises:
+        PictureError: it can't be read, or its shape is no picture's.
+    """
+    if isinstance(image, Image.Image):
+        return image if image.mode == "RGB" else image.convert("RGB")
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise PictureError(f"an array of {image.dtype} {image.shape} is no picture; give uint8 [H, W, 3], RGB")
+        return Image.fromarray(image)
+    return read_picture(image)
+
+
+def _name(image: Picture) -> str:
+    return str(image) if isinstance(image, (str, Path)) else "picture"

@@ -1,0 +1,35 @@
+"""Frames per second over the last few seconds."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+LEAST_S = 0.5
+"""Over a shorter time a rate says nothing."""
+
+
+class RollingRate:
+    """Counts events over a sliding window of monotonic time."""
+
+    def __init__(self, window_s: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._window_s, self._clock = window_s, clock
+        self._times: deque[float] = deque()
+
+    def add(self) -> None:
+        """Count one event, now."""
+        self._times.append(self._clock())
+        self._forget()
+
+    @property
+    def per_second(self) -> float:
+        """Events a second over the window; 0 while less than half a second was seen."""
+        self._forget()
+        if len(self._times) < 2:
+            return 0.0
+        span = self._clock() - self._times[0]
+        return (len(self._times) - 1) / span if span >= LEAST_S else 0.0
+
+    def _forget(self) -> None:
+        oldest = self._clock() - self._window_s
+        while self._times and self._times[0] < oldest:
+            self._times.popleft()

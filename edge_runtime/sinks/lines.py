@@ -1,0 +1,174 @@
+"""Files that grow line by line: JSON lines and CSV, whole lines only, rotated when they grow too long."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edge_runtime.errors import UsageError
+from edge_runtime.pipeline import Judged
+from edge_runtime.results import FaceResult, FrameResult, iso_time
+
+KEPT = 5
+"""Rotated files that are kept: NAME.1 is the newest."""
+
+
+class LineFile:
+    """A file to which whole lines are appended, each in the file when `append` returns.
+
+    Where the disk is full, the line is taken back as a whole and counted in `lost`.
+
+    Args:
+        path: `-` is standard output.
+        header: a first line of every file.
+        rotate: bytes from which the file is renamed to NAME.1 and begun anew; None never.
+
+    Raises:
+        UsageError: it can't be opened.
+    """
+
+    def __init__(self, path: Path | str, *, header: str | None = None, rotate: int | None = None) -> None:
+        self.path, self.lost = Path(path), 0
+        self._header, self._rotate = header, rotate
+        self._standard = str(path) == "-"
+        try:
+            self._file = os.dup(1) if self._standard else self._open()
+        except OSError as error:
+            raise UsageError(f"{path}: can't be written ({error.strerror}); choose another place") from None
+        self._begin()
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def _begin(self) -> None:
+        if self._header is not None and (self._standard or os.fstat(self._file).st_size == 0):
+            self._write(self._header)
+
+    def append(self, line: str) -> None:
+        """Append `line`, which has no line end, or count it as lost."""
+        if self._rotate is not None and not self._standard:
+            self._rotate_when_long()
+        if not self._write(line):
+            self.lost += 1
+
+    def _write(self, line: str) -> bool:
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        done = 0
+        try:
+            while done < len(data):
+                done += os.write(self._file, data[done:])
+        except BrokenPipeError:
+            raise
+        except OSError:
+            self._take_back(done)
+            return False
+        return True
+
+    def _take_back(self, size: int) -> None:
+        """Remove the last `size` bytes, so that no half line is left."""
+        if size and not self._standard:
+            os.ftruncate(self._file, max(0, os.fstat(self._file).st_size - size))
+
+    def _rotate_when_long(self) -> None:
+        if self._rotate is None or os.fstat(self._file).st_size < self._rotate:
+            return
+        try:
+            for number in range(KEPT - 1, 0, -1):
+                older = self._numbered(number)
+                if older.exists():
+                    older.replace(self._numbered(number + 1))
+            self.path.replace(self._numbered(1))
+            fresh = self._open()
+        except OSError:
+            # The line goes into the long file rather than nowhere.
+            return
+        os.close(self._file)
+        self._file = fresh
+        self._begin()
+
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+class JsonlSink:
+    """One line of JSON a frame."""
+
+    def __init__(self, path: Path | str, *, rotate: int | None = None) -> None:
+        self._file = LineFile(path, rotate=rotate)
+
+    @property
+    def lost(self) -> int:
+        """Results that could not be written."""
+        return self._file.lost
+
+    def write(self, judged: Judged) -> None:
+        """Write one frame."""
+        self._file.append(judged.result.to_json())
+
+    def __enter__(self) -> "JsonlSink":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+COLUMNS = (
+    *("source", "frame", "time", "state", "track", "left", "top", "right", "bottom", "detection"),
+    *("score", "verdict", "reason", "latency_ms", "age_ms", "dropped", "device", "precision", "model", "error"),
+    "notice",
+)
+
+
+class CsvSink:
+    """One line a face, and one for a frame without a face."""
+
+    def __init__(self, path: Path | str, *, rotate: int | None = None) -> None:
+        self._file = LineFile(path, header=",".join(COLUMNS), rotate=rotate)
+
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written."""
+        return self._file.lost
+
+    def write(self, judged: Judged) -> None:
+        """Write the faces of one frame."""
+        for face in judged.result.faces or (None,):
+            self._file.append(csv_line(row(judged.result, face)))
+
+    def __enter__(self) -> "CsvSink":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def row(result: FrameResult, face: FaceResult | None) -> list[Any]:
+    """Return the values of COLUMNS for a face of a frame, or for a frame without one."""
+    of_face: Sequence[Any] = [None] * 8
+    if face is not None:
+        of_face = [face.track, *face.box, face.detection, face.score, face.verdict.value]
+    track, left, top, right, bottom, detection, score, verdict = of_face
+    return [
+        *(result.source, result.frame, iso_time(result.time), result.state, track, left, top, right, bottom, detection),
+        *(score, verdict, face.reason if face else None, round(result.latency_ms, 2), round(result.age_ms, 2)),
+        *(result.dropped, result.device, result.precision, result.model, result.error, result.notice),
+    ]
+
+
+def csv_line(values: Sequence[Any]) -> str:
+    """Return values as one line of CSV; line ends inside of a value become spaces, so that a line stays a line."""
+    text = io.StringIO()
+    flat = [" ".join(value.splitlines()) if isinstance(value, str) else value for value in values]
+    csv.writer(text, lineterminator="").writerow(flat)
+    return text.getvalue()

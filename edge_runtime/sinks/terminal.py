@@ -1,0 +1,66 @@
+"""What a person sees: plain lines, one a face."""
+
+import sys
+from types import TracebackType
+from typing import TextIO
+
+from edge_runtime.contract import DEMO_NOTICE
+from edge_runtime.pipeline import Judged
+from edge_runtime.rate import RollingRate
+from edge_runtime.results import OK, FaceResult, FrameResult
+
+
+class PlainLines:
+    """One line a face on `out`, with the rolling FPS."""
+
+    lost = 0
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = sys.stdout if out is None else out
+        self._rate = RollingRate()
+
+    def write(self, judged: Judged) -> None:
+        """Print one frame."""
+        result = judged.result
+        if result.state == OK:
+            self._rate.add()
+        for line in frame_lines(result, self._rate.per_second):
+            print(line, file=self._out, flush=True)
+
+    def __enter__(self) -> "PlainLines":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._out.flush()
+
+
+def frame_lines(result: FrameResult, rate: float) -> list[str]:
+    """Return the lines of one frame: source, verdict, probability, milliseconds, FPS."""
+    where = printable(result.source) + (f" #{result.frame}" if result.frame or _in_motion(result) else "")
+    if result.state != OK or result.error is not None:
+        return [f"{where}  {result.state if result.state != OK else 'failed'}: {printable(result.error or '')}"]
+    tail = f"{result.latency_ms:.0f} ms" + (f"  {rate:.1f} FPS" if rate else "")
+    demo = f"  [{DEMO_NOTICE}]" if result.notice else ""
+    if not result.faces:
+        return [f"{where}  no face  {tail}{demo}"]
+    return [f"{where}  {face_text(face)}  {tail}{demo}" for face in result.faces]
+
+
+def _in_motion(result: FrameResult) -> bool:
+    return any(face.track is not None for face in result.faces)
+
+
+def face_text(face: FaceResult) -> str:
+    """Return verdict, probability of fake, and why it is uncertain."""
+    name = f"face {face.track}  " if face.track is not None else ""
+    score = "" if face.track_score is None else f"  {face.track_score:.3f}"
+    reason = f" ({face.reason})" if face.reason else ""
+    return f"{name}{face.verdict.value}{reason}{score}"
+
+
+def printable(text: str) -> str:
+    """Return `text` without what a terminal would obey, and without what can't be encoded."""
+    clean = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in clean)

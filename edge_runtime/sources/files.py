@@ -1,0 +1,101 @@
+"""Pictures on disk: single ones, globs, and folders, which may be watched for new ones."""
+
+import functools
+import glob
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from edge_runtime.errors import SourceError
+from edge_runtime.pictures import SUFFIXES, read_picture
+from edge_runtime.sources import Frame, Gap
+
+POLL_S = 0.25
+"""How often a watched folder is looked at; a file that has not changed between two looks is complete."""
+
+
+class Pictures:
+    """Pictures by their paths, each a frame of its own."""
+
+    live = False
+    still = True
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.paths = tuple(paths)
+        self.name = str(self.paths[0]) if len(self.paths) == 1 else f"{len(self.paths)} pictures"
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
+        """Yield every picture, in the order given."""
+        return (picture_frame(path) for path in self.paths)
+
+
+class Glob(Pictures):
+    """The pictures that a pattern names, `**` reaching into folders, in the order of their names."""
+
+    def __init__(self, pattern: str) -> None:
+        found = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207 (Path.glob has no pattern with a root))
+        super().__init__(path for path in map(Path, found) if path.suffix.lower() in SUFFIXES)
+        self.name = pattern
+        if not self.paths:
+            raise SourceError(f"{pattern}: no picture matches; put quotes around the pattern and check the folder")
+
+
+class Folder:
+    """All pictures below a folder, in the order of their names; `watch` goes on with those that come later."""
+
+    live = False
+    still = True
+
+    def __init__(self, path: Path, *, watch: bool = False) -> None:
+        self.path, self.watch, self.name = path, watch, str(path)
+        if not watch and next(pictures_below(path), None) is None:
+            raise SourceError(f"{path}: no pictures in it (looked for {', '.join(sorted(SUFFIXES))})")
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
+        """Yield every picture once; those that are being written while watching, once they are complete."""
+        if not self.watch:
+            yield from (picture_frame(path) for path in pictures_below(self.path))
+            return
+        yield from self._watched(stop)
+
+    def _watched(self, stop: threading.Event) -> Iterator[Frame]:
+        done: dict[Path, tuple[int, int]] = {}
+        growing: dict[Path, tuple[int, int]] = {}
+        while not stop.is_set():
+            seen = {path: state for path in pictures_below(self.path) if (state := _state(path))}
+            done = {path: state for path, state in done.items() if path in seen}
+            for path, state in seen.items():
+                if done.get(path) != state and growing.get(path) == state:
+                    done[path] = state
+                    yield picture_frame(path)
+            growing = seen
+            stop.wait(POLL_S)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return size and time of change of a file that has content, else None."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_size, found.st_mtime_ns) if found.st_size else None
+
+
+def picture_frame(path: Path) -> Frame:
+    """Return a picture as a frame that is read when it is asked for."""
+    return Frame(str(path), 0, functools.partial(read_picture, path), still=True)
+
+
+def pictures_below(folder: Path) -> Iterator[Path]:
+    """Yield the pictures in `folder` and below, sorted by name within each folder; hidden ones are left out."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            yield from pictures_below(entry)
+        elif entry.suffix.lower() in SUFFIXES:
+            yield entry

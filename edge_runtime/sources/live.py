@@ -1,0 +1,163 @@
+"""Live sources: read by their own thread, reopened for ever when they go away, a hanging read noticed."""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from edge_runtime.errors import SourceError
+from edge_runtime.results import ENDED, LOST
+from edge_runtime.sources import Frame, Gap, SourceOptions
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 4.0
+"""How long to wait before a lost source is opened again: doubled each time, up to the longest."""
+
+SLICE_S = 0.25
+"""How often a waiting thread looks whether it should end."""
+
+Load = Callable[[], Image.Image]
+
+
+class Capture(Protocol):
+    """A live source that is open, until it fails."""
+
+    def read(self) -> Load:
+        """Wait for the next frame and return what decodes it; raises SourceError when there is none any more."""
+
+    def close(self) -> None:
+        """Give the device or connection back; may be called while another thread reads."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A frame as the reader took it."""
+
+    load: Load
+    time: float
+
+
+class Reader:
+    """One opening of a capture, read by a thread of its own."""
+
+    def __init__(self, open_capture: Callable[[], Capture], name: str) -> None:
+        self._open = open_capture
+        self._items: queue.Queue[Taken | SourceError] = queue.Queue(maxsize=4)
+        self._abandoned = threading.Event()
+        threading.Thread(target=self._run, name=f"reader of {name}", daemon=True).start()
+
+    def take(self, timeout_s: float) -> Taken | None:
+        """Return the next frame, or None where none came for `timeout_s`.
+
+        Raises:
+            SourceError: the source went away.
+        """
+        try:
+            item = self._items.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if isinstance(item, SourceError):
+            raise item
+        return item
+
+    def abandon(self) -> None:
+        """Let the capture be closed: at once or, where a read hangs, as soon as it returns."""
+        self._abandoned.set()
+
+    def _run(self) -> None:
+        try:
+            capture = self._open()
+            try:
+                while not self._abandoned.is_set():
+                    self._hand_over(Taken(capture.read(), time.monotonic()))
+            finally:
+                capture.close()
+        except SourceError as error:
+            self._hand_over(error)
+
+    def _hand_over(self, item: Taken | SourceError) -> None:
+        while not self._abandoned.is_set():
+            with contextlib.suppress(queue.Full):
+                self._items.put(item, timeout=SLICE_S)
+                return
+
+
+class LiveSource:
+    """A camera or stream that may come and go.
+
+    Args:
+        name: what results call it.
+        open_capture: opens it anew, asking again for size and rate.
+        options: how long to wait for it.
+        first: a capture that is open already.
+    """
+
+    live = True
+    still = False
+
+    def __init__(
+        self,
+        name: str,
+        open_capture: Callable[[], Capture],
+        options: SourceOptions,
+        first: Capture | None = None,
+    ) -> None:
+        self.name, self._open_anew, self._options, self._first = name, open_capture, options, first
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
+        """Yield frames as they come; a loss is told of once, then the source is opened again until it is back."""
+        index, wait_s, seen, lost = 0, FIRST_WAIT_S, time.monotonic(), False
+        while not stop.is_set():
+            reader = Reader(self._open, self.name)
+            try:
+                for taken in self._until_lost(reader, stop):
+                    yield Frame(self.name, index, taken.load, taken=taken.time)
+                    index, wait_s, seen, lost = index + 1, FIRST_WAIT_S, time.monotonic(), False
+            except SourceError as error:
+                if not lost:
+                    yield Gap(self.name, LOST, str(error))
+                lost = True
+            finally:
+                reader.abandon()
+            if self._given_up(seen):
+                yield Gap(self.name, ENDED, f"{self.name}: still lost after {self._options.give_up_after_s:g} s", True)
+                return
+            stop.wait(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    def _open(self) -> Capture:
+        first, self._first = self._first, None
+        return self._open_anew() if first is None else first
+
+    def _until_lost(self, reader: Reader, stop: threading.Event) -> Iterator[Taken]:
+        heard = time.monotonic()
+        while not stop.is_set():
+            taken = reader.take(SLICE_S)
+            if taken is not None:
+                heard = time.monotonic()
+                yield taken
+            elif time.monotonic() - heard >= self._options.stall_timeout_s:
+                raise SourceError(f"{self.name}: no frame for {self._options.stall_timeout_s:g} s")
+
+    def _given_up(self, seen: float) -> bool:
+        after_s = self._options.give_up_after_s
+        return after_s is not None and time.monotonic() - seen >= after_s
+
+
+def proven(name: str, open_capture: Callable[[], Capture], options: SourceOptions) -> LiveSource:
+    """Return the live source after it has given one frame, since an open device proves nothing.
+
+    Raises:
+        SourceError: it can't be opened, or gives no frame.
+    """
+    capture = open_capture()
+    try:
+        capture.read()
+    except SourceError:
+        capture.close()
+        raise
+    return LiveSource(name, open_capture, options, capture)
