@@ -15,6 +15,9 @@ OVERSAMPLING = 2
 
 Points = NDArray[np.float64]
 
+TEXTURE_SIDE = 2.8
+"""Of the square around a head that skin and hair are textured with, in halves of the head's height; it repeats."""
+
 EYE_LINE, BROW_LINE, MOUTH_LINE = -0.06, -0.27, 0.56
 
 
@@ -144,9 +147,10 @@ class _Portrait:
         self.traits = person.traits
         self.unit = person.half_height * OVERSAMPLING
         self.centre = np.array([person.x, person.y]) * OVERSAMPLING
-        height, width = canvas.pixels.shape[:2]
-        self.grain = cloud(rng, width, height, coarsest=max(2, int(self.unit / 12)), falloff=0.8)
-        self.strands = strands(rng, width, height, max(2, int(self.unit / 14)))
+        side = int(TEXTURE_SIDE * self.unit)
+        self.corner = np.round(self.centre - 0.5 * side).astype(int)
+        self.grain = cloud(rng, side, side, coarsest=max(2, int(self.unit / 12)), falloff=0.8)
+        self.strands = strands(rng, side, side, max(2, int(self.unit / 14)))
 
     def draw(self) -> None:
         """Draw everything, from behind to the front."""
@@ -194,20 +198,21 @@ class _Portrait:
     def lit(self, colour: Colour, texture: float = 0.02, shine: float = 0.10) -> Shade:
         """Return the paint of a round surface of this colour under the person's light (Lambert, with some shine)."""
         base = np.asarray(colour, np.float32)
+        left, top = (float(place) for place in self.centre)
+        right, below, towards_us = self.traits.light
 
         def shade(x: Pixels, y: Pixels) -> Pixels:
-            across = np.clip((x - self.centre[0]) / (self.unit * self.traits.width * 1.08), -0.98, 0.98)
-            down = np.clip((y - self.centre[1]) / (self.unit * 1.12), -0.98, 0.98)
+            across = np.clip((x - left) / (self.unit * self.traits.width * 1.08), -0.98, 0.98)
+            down = np.clip((y - top) / (self.unit * 1.12), -0.98, 0.98)
             towards = np.sqrt(np.clip(1.0 - across**2 - down**2, 0.03, 1.0))
-            facing = np.clip(
-                across * self.traits.light[0] + down * self.traits.light[1] + towards * self.traits.light[2], 0, 1
-            )
+            facing = np.clip(across * right + down * below + towards * towards_us, 0.0, 1.0)
             light = self.traits.ambient + (1.12 - self.traits.ambient) * facing + texture * self._at(self.grain, x, y)
-            return base * light[..., None] + shine * (facing**12)[..., None]
+            glint = facing * facing * facing
+            return base * light[..., None] + shine * (glint * glint * glint * glint)[..., None]
 
         return shade
 
-    def hairy(self, colour: Colour, strength: float = 0.22) -> Shade:
+    def hairy(self, colour: Colour, strength: float = 0.17) -> Shade:
         """Return the paint of hair."""
         base, round_paint = np.asarray(colour, np.float32), self.lit(colour, 0.03, 0.04)
 
@@ -217,8 +222,9 @@ class _Portrait:
         return shade
 
     def _at(self, texture: Pixels, x: Pixels, y: Pixels) -> Pixels:
-        left, top = int(x[0, 0]), int(y[0, 0])
-        return texture[top : top + x.shape[0], left : left + x.shape[1]]
+        rows = (y[:, 0].astype(int) - self.corner[1]) % texture.shape[0]
+        columns = (x[0].astype(int) - self.corner[0]) % texture.shape[1]
+        return texture[np.ix_(rows, columns)]
 
     def _darker(self, share: float) -> Pixels:
         return np.asarray(self.traits.skin, np.float32) * np.asarray((share, share * 0.9, share * 0.86), np.float32)
@@ -229,29 +235,18 @@ class _Portrait:
         style, width = self.traits.style, self.traits.width
         if style == "long":
             x, y = self.outline(1.16).T
-            fall = np.where(y > 0.0, 1.28, 1.0)
-            self.canvas.fill(
-                self.flat(np.stack([x * np.where(y > 0.0, 1.12, 1.0), y * fall], 1)), self.hairy(self.traits.hair)
-            )
+            lower = np.clip(y, 0.0, 1.0)
+            fallen = np.stack([x * (1.0 + 0.15 * np.sqrt(lower)), y * (1.0 + 0.25 * lower)], 1)
+            self.canvas.fill(self.flat(fallen), self.hairy(self.traits.hair), soft=0.008 * self.unit)
         elif style in ("short", "fringe"):
             cap = ellipse(0.0, -0.33, 1.06 * width, 0.76)
             self.canvas.fill(self.flat(cap), self.hairy(self.traits.hair), soft=0.008 * self.unit)
 
     def _shoulders(self) -> None:
         neck = np.array([(-0.36, 0.55), (0.36, 0.55), (0.42, 1.5), (-0.42, 1.5)])
-        body = np.array(
-            [
-                (-0.34, 1.16),
-                (0.34, 1.16),
-                (1.15, 1.42),
-                (1.6, 2.0),
-                (1.75, 4.0),
-                (-1.75, 4.0),
-                (-1.6, 2.0),
-                (-1.15, 1.42),
-            ]
-        )
-        upright = self.centre + self.unit * body
+        across = np.linspace(-1.7, 1.7, 41)
+        collar = 1.16 + 0.16 * np.abs(across) + 0.9 * np.clip(np.abs(across) - 0.9, 0.0, 1.0) ** 2
+        body = np.concatenate([np.stack([across, collar], 1), [(1.75, 4.0), (-1.75, 4.0)]])
         self.canvas.fill(self.centre + self.unit * neck, self.lit(tuple(self._darker(0.82)), 0.02, 0.0))
         self.canvas.fill(
             self.centre + self.unit * ellipse(0.0, 1.02, 0.42, 0.2),
@@ -259,11 +254,11 @@ class _Portrait:
             opacity=0.55,
             soft=0.07 * self.unit,
         )
-        self.canvas.fill(upright, self._cloth, soft=0.012 * self.unit)
+        self.canvas.fill(self.centre + self.unit * body, self._cloth, soft=0.012 * self.unit)
 
     def _cloth(self, x: Pixels, y: Pixels) -> Pixels:
         base = np.asarray(self.traits.shirt, np.float32)
-        shadow = 0.85 + 0.1 * self.traits.light[0] * (x - self.centre[0]) / self.unit
+        shadow = 0.85 + 0.1 * self.traits.light[0] * (x - float(self.centre[0])) / self.unit
         return base * (shadow + 0.05 * self._at(self.grain, x, y))[..., None]
 
     def _ears(self) -> None:
@@ -378,7 +373,7 @@ class _Portrait:
         upper, lower = arc(x, EYE_LINE, half, 0.56 * half), arc(x, EYE_LINE, half, -0.40 * half)
         opening = np.concatenate([upper, lower[::-1]])
         self.canvas.fill(self.surface(opening), self.lit((0.93, 0.91, 0.89), 0.0, 0.0))
-        gaze = x + 0.15 * half * np.sin(3.0 * self.traits.yaw)
+        gaze = x + 0.12 * half * float(np.sin(self.traits.yaw))
         for radius, colour in ((0.47, self.traits.iris), (0.24, (0.03, 0.03, 0.03))):
             disc = ellipse(gaze, EYE_LINE - 0.05 * half, radius * half, radius * half)
             self.canvas.fill(self.surface(self._within(disc, x, half)), colour, soft=0.003 * self.unit)
@@ -412,7 +407,7 @@ class _Portrait:
         if style == "bald":
             return
         crown = self.outline(1.07)
-        hairline = {"short": -0.60, "fringe": -0.40, "long": -0.62, "cap": -0.45}[style]
+        hairline = {"short": -0.60, "fringe": -0.47, "long": -0.62, "cap": -0.45}[style]
         crown = crown[crown[:, 1] < hairline + 0.22]
         crown = crown[np.argsort(np.arctan2(crown[:, 0], -crown[:, 1]))]
         reach = float(np.abs(crown[:, 0]).max())

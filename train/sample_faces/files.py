@@ -86,9 +86,7 @@ def make_samples(
         raise DataError(f"{out}: sample faces can't be written there ({error.strerror or error})") from error
 
 
-def _drawn(
-    draw: Callable[[int], list[Path]], count: int, workers: int, progress: Callable[[int], None]
-) -> list[Path]:
+def _drawn(draw: Callable[[int], list[Path]], count: int, workers: int, progress: Callable[[int], None]) -> list[Path]:
     paths: list[Path] = []
     # Threads: numpy and OpenCV let go of the interpreter while they draw.
     with ThreadPoolExecutor(workers) as pool:
