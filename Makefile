@@ -37,6 +37,10 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
+# The virtual board: Debian under qemu with the board's processor and a camera; its disk image is kept in the user's cache.
+test-board: $(INSTALLED)
+	@DEEPFAKE_EDGE_VIRTUAL_BOARD=1 $(BIN)/python -m pytest tests/board -p no:cacheprovider $(PYTEST)
+
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
