@@ -25,7 +25,7 @@ def run_command(function: Callable[..., int | None], name: str) -> NoReturn:
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1 or bool(os.environ.get(DEBUG_VARIABLE))
-    if arguments[:1] == ["--version"]:
+    if arguments == ["--version"]:
         print(f"{name} {importlib.metadata.version(DISTRIBUTION)}")
         sys.exit(0)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
