@@ -1,0 +1,32 @@
+"""From ONNX to OpenVINO's IR: FP32 that is FP32, FP16, and the contract written into each."""
+
+from pathlib import Path
+
+import openvino as ov
+
+from edge_runtime.contract import ModelContract
+
+
+def to_openvino(onnx_path: Path, contract: ModelContract) -> ov.Model:
+    """Convert an ONNX file into a network with static shapes [1, 3, H, W]."""
+    model = ov.convert_model(onnx_path)
+    model.reshape([1, 3, contract.input_size, contract.input_size])
+    return model
+
+
+def save_network(model: ov.Model, path: Path, *, half: bool = False) -> None:
+    """Write an IR; weights stay as they are unless `half`, which stores them as FP16."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ov.save_model(model, path, compress_to_fp16=half)
+
+
+def write_contract(path: Path, contract: ModelContract) -> None:
+    """Write the contract into the IR at `path`, under `model_info` as Model API and DL Streamer read it."""
+    model = ov.Core().read_model(path)
+    for key, value in contract.to_rt_info().items():
+        model.set_rt_info(value, ["model_info", key])
+    partial = path.with_name("with_contract.xml")
+    ov.save_model(model, partial, compress_to_fp16=False)
+    del model
+    partial.replace(path)
+    partial.with_suffix(".bin").replace(path.with_suffix(".bin"))
