@@ -57,7 +57,7 @@ class Detector:
         self.engine = Engine(self.bundle, choose(self.bundle, device, precision), hint=hint)
         finder = self._face_stage(faces)
         framed = self.bundle.contract.framing is Framing.DETECTED
-        self._scorer = FrameScorer(
+        self.scorer = FrameScorer(
             self.engine,
             still_faces=finder if framed or faces == "tiled" else None,
             moving_faces=finder,
@@ -79,7 +79,7 @@ class Detector:
             PictureError: it can't be read.
         """
         frame = Frame(_name(image), 0, lambda: as_picture(image), still=True)
-        result = Verdicts(self.bundle.contract).of_frame(self._scorer(frame))
+        result = Verdicts(self.bundle.contract).of_frame(self.scorer(frame))
         if result.error is not None:
             raise PictureError(result.error)
         return result
@@ -101,7 +101,7 @@ class Detector:
         live = any(source.live for source in sources)
         workers = self.engine.parallel + (0 if live else 2)
         verdicts = Verdicts(self.bundle.contract)
-        return Pipeline(sources, self._scorer, verdicts, workers=workers, **settings)  # type: ignore[arg-type]
+        return Pipeline(sources, self.scorer, verdicts, workers=workers, **settings)  # type: ignore[arg-type]
 
 
 def as_picture(image: Picture) -> Image.Image:
