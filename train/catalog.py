@@ -311,8 +311,10 @@ def build_catalog(
         if advance:
             advance(1)
     faces, doubles = _without_doubles(faces)
-    _check_classes(faces, [*left_out, *doubles])
-    return Catalog(tuple(draw_splits(faces, share, seed)), (*left_out, *doubles))
+    faces, leaks = _without_leaks(faces)
+    quarantine = (*left_out, *doubles, *leaks)
+    _check_classes(faces, quarantine)
+    return Catalog(tuple(draw_splits(faces, share, seed)), quarantine)
 
 
 def _too_poor(found: Mapping[str, Any], min_sharpness: float, min_brightness: float) -> str:
@@ -393,6 +395,21 @@ def _without_doubles(faces: Sequence[FaceRecord]) -> tuple[list[FaceRecord], lis
     return list(first.values()), doubles
 
 
+def _without_leaks(faces: Sequence[FaceRecord]) -> tuple[list[FaceRecord], list[Quarantined]]:
+    """Leave out what belongs together with a face of a later split, where the folders name the splits."""
+    last: dict[str, FaceRecord] = {}
+    groups = group_faces(faces) if any(face.split for face in faces) else [""] * len(faces)
+    for face, group in zip(faces, groups, strict=True):
+        last[group] = max(last.get(group, face), face, key=lambda other: SPLITS.index(other.split or SPLITS[0]))
+    kept, leaks = [], []
+    for face, group in zip(faces, groups, strict=True):
+        if face.split == last[group].split or not face.split:
+            kept.append(face)
+        else:
+            leaks.append(Quarantined(face.path, f"belongs together with {last[group].path} in {last[group].split}"))
+    return kept, leaks
+
+
 def _check_classes(faces: Sequence[FaceRecord], left_out: Sequence[Quarantined]) -> None:
     counts = Counter(face.label for face in faces)
     for label, name in enumerate(LABELS):
@@ -425,12 +442,8 @@ def draw_splits(faces: Sequence[FaceRecord], share: Share, seed: int) -> list[Fa
 
 
 def _given_splits(faces: Sequence[FaceRecord], groups: Sequence[str]) -> dict[str, str]:
-    """Return the split that folders name by group; the later of SPLITS where a group is in several, so none leaks."""
-    given: dict[str, str] = {}
-    for face, group in zip(faces, groups, strict=True):
-        if face.split:
-            given[group] = max(given.get(group, face.split), face.split, key=SPLITS.index)
-    return given
+    """Return the split that folders name, by group."""
+    return {group: face.split for face, group in zip(faces, groups, strict=True) if face.split}
 
 
 def _shares(given: set[str], share: Share) -> dict[str, float]:

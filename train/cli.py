@@ -1,0 +1,60 @@
+"""The commands of training: `prepare-faces`, `train-detector`, `evaluate-detector`. They parse and print."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_runtime.command import run_command
+
+
+def train_detector(
+    data: Annotated[Path, typer.Argument(help="A catalog.csv, or a folder with real/ and fake/.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; one that was stopped goes on.")] = Path("runs/detector"),
+    arch: Annotated[str, typer.Option(help="The backbone.")] = "resnet50",
+    preset: Annotated[str, typer.Option(help="default, scratch, article, article-vit or quick.")] = "default",
+    weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="A checkpoint whose scores are learnt too.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    batch: Annotated[int | None, typer.Option(min=2)] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", min=0.0)] = None,
+    pixels: Annotated[str | None, typer.Option("--input", help="article, resize, native or native5.")] = None,
+    without: Annotated[str, typer.Option(help="Augmentations to leave out, by comma; or all.")] = "",
+    progressive: Annotated[bool | None, typer.Option(help="See small crops in the first epochs.")] = None,
+    split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = "70/15/15",
+    seed: Annotated[int, typer.Option()] = 42,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that load pictures.")] = None,
+    precision: Annotated[str, typer.Option(help="auto, bf16, fp16 or no.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    max_fpr: Annotated[float, typer.Option(help="Share of reals that may be called fake.")] = 0.01,
+    max_fnr: Annotated[float, typer.Option(help="Share of fakes that may be called real.")] = 0.01,
+    demo: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> int:
+    """Train a detector on faces.
+
+    **Examples**
+
+    `train-detector faces/ --out runs/resnet50` fine-tunes ResNet-50 from ImageNet weights.
+
+    `train-detector faces/ --preset scratch --teacher runs/lite0/best.pth --out runs/resnet50` needs no network.
+    """
+    from train.workflow import TrainingOptions
+    from train.workflow import train_detector as train
+
+    options = TrainingOptions(arch, preset, teacher, split, workers, precision, device, max_fpr, max_fnr, demo)
+    changes = {
+        "weights": weights,
+        "epochs": epochs,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "pixels": pixels,
+        "progressive": progressive,
+        "seed": seed,
+    }
+    train(data, out, options, changes, without)
+    return 0
+
+
+def train_detector_main() -> None:
+    """Start `train-detector`."""
+    run_command(train_detector, "train-detector")

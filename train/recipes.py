@@ -1,0 +1,93 @@
+"""Recipes of training, by the name that `--preset` takes."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from train.augment import FULL, GENTLE, Chances
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        weights: `imagenet`, `none` or a file.
+        pixels: how a face becomes the network's pixels, a key of checkpoint.INPUTS.
+        optimizer: `adam` or `adamw`.
+        learning_rate: its highest value.
+        weight_decay: of AdamW.
+        schedule: `constant`, or `cosine` after a linear warm-up.
+        warm_up: share of all steps.
+        epochs, batch: how long, and how many faces a step (of all processes together).
+        smoothing: of the labels.
+        ema: decay of the running average of the weights that is judged and kept; 0 keeps the weights themselves.
+        patience: epochs without a better AUC after which training stops; 0 never stops early.
+        progressive: whether the first 60 % of the epochs see 128 pixels a side, which costs a third.
+        distilled: how much of the loss is the teacher's, where there is one.
+        teacher_temperature: what softens the teacher's scores (Hinton et al. 2015).
+        chances: how often each augmentation is applied.
+        seed: of everything that is drawn.
+    """
+
+    weights: str = "imagenet"
+    pixels: str = "native"
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    schedule: str = "cosine"
+    warm_up: float = 0.1
+    epochs: int = 12
+    batch: int = 32
+    smoothing: float = 0.05
+    ema: float = 0.998
+    patience: int = 0
+    progressive: bool = False
+    distilled: float = 0.9
+    teacher_temperature: float = 2.0
+    chances: Chances = field(default_factory=lambda: dict(FULL))
+    seed: int = 42
+
+    def replace(self, **changes: Any) -> "Recipe":
+        """Return the recipe with those of `changes` that are not None."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values."""
+        return asdict(self)
+
+    def sizes(self, input_size: int) -> tuple[int, ...]:
+        """Return the pixels a side by epoch."""
+        small = min(128, input_size)
+        early = round(0.6 * self.epochs) if self.progressive else 0
+        return (*(small,) * early, *(input_size,) * max(self.epochs - early, 1))
+
+
+PRESETS: Mapping[str, Recipe] = {
+    "default": Recipe(patience=5),
+    "scratch": Recipe(weights="none", epochs=60, progressive=True, chances={**FULL, "recapture": 0.02}),
+    "article": Recipe(
+        pixels="article",
+        optimizer="adam",
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        schedule="constant",
+        epochs=100,
+        smoothing=0.0,
+        ema=0.0,
+        chances={},
+    ),
+    "article-vit": Recipe(
+        pixels="article",
+        optimizer="adam",
+        learning_rate=1e-5,
+        weight_decay=0.0,
+        schedule="constant",
+        epochs=10,
+        smoothing=0.0,
+        ema=0.0,
+        chances={},
+    ),
+    "quick": Recipe(weights="none", epochs=6, progressive=True, ema=0.98, chances=dict(GENTLE)),
+}
+"""`quick` is for trying the way; `article` and `article-vit` are the articles' own, as they wrote them."""

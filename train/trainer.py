@@ -1,0 +1,448 @@
+"""Training: from a catalog and a recipe to the checkpoint that was best on the validation split.
+
+Every draw is a function of the seed and the step, so a run that was stopped goes on as if it had not been.
+"""
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+from torch import nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from edge_runtime.contract import CHECKPOINT, LABELS, ModelContract
+from edge_runtime.errors import DataError, UsageError
+from train.backbones import build_backbone, find_backbone
+from train.calibrate import fit_calibration
+from train.catalog import CATALOG, Catalog
+from train.checkpoint import INPUTS, Checkpoint, load_checkpoint, load_model, save_checkpoint
+from train.dataset import EpochBatches, FaceDataset
+from train.evaluate import Logits, fake_scores, judge
+from train.metrics import auc, measure
+from train.recipes import Recipe
+from train.torch_network import normalize, torch_logits
+from train.workers import progress_bar
+
+BEST, LAST, METRICS = "best.pth", "last.pth", "metrics.jsonl"
+SAVE_EVERY_S = 300.0
+"""Seconds between two saves inside an epoch."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands; all of it is saved."""
+
+    step: int = 0
+    epoch: int = 0
+    best_auc: float = -1.0
+    best_epoch: int = -1
+    finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Tally:
+    """What an epoch added up to so far; saved with it."""
+
+    loss: float = 0.0
+    right: int = 0
+    faces: int = 0
+    waited_s: float = 0.0
+    worked_s: float = 0.0
+
+
+class Training:
+    """One run in one folder.
+
+    Args:
+        catalog: with faces of both classes in train and valid.
+        arch: a backbone of the registry.
+        recipe: how.
+        out: the folder; a run that was stopped there goes on.
+        teacher: a checkpoint whose scores are learnt beside the labels.
+        workers: processes that load pictures; 0 loads in this one.
+        precision: `bf16`, `fp16`, `no`, or `auto`: bf16 where the device computes it.
+        demo: whether the faces are made samples.
+        device: `auto` or `cpu`.
+
+    Raises:
+        DataError: a split or class is empty, or the folder holds a run on other data.
+        UsageError: the folder holds a run with another recipe.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        arch: str,
+        recipe: Recipe,
+        out: Path,
+        *,
+        teacher: Path | None = None,
+        workers: int | None = None,
+        precision: str = "auto",
+        demo: bool = False,
+        device: str = "auto",
+    ) -> None:
+        _check_splits(catalog)
+        self.catalog, self.recipe, self.out = catalog, recipe, out
+        self.workers = min(4, os.cpu_count() or 1) if workers is None else workers
+        size, pixels = find_backbone(arch).input_size, INPUTS[recipe.pixels]
+        self.contract = ModelContract(arch, input_size=size, pixels=pixels, data=catalog.fingerprint, demo=demo)
+        torch.manual_seed(recipe.seed)
+        last = out / LAST
+        found = load_checkpoint(last) if last.exists() else None
+        model = build_backbone(arch, weights="none" if found else recipe.weights)
+        self.accelerator = Accelerator(mixed_precision=_precision(precision, device, model), cpu=device == "cpu")
+        self.teacher = self._load_teacher(teacher)
+        self.model = model.to(memory_format=torch.channels_last)
+        self.average = _average(self.model, recipe.ema) if recipe.ema else None
+        self.progress, self.tally = Progress(), Tally()
+        optimizer = _optimizer(self.model, recipe)
+        if found:
+            self._restore(found, optimizer)
+        self.network, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        if self.average:
+            self.average.to(self.accelerator.device)
+        self.weights = _class_weights(catalog).to(self.accelerator.device)
+        sizes = recipe.sizes(size)
+        train = catalog.split("train")
+        self.dataset = FaceDataset(train, self.contract, recipe.chances, sizes=sizes, seed=recipe.seed)
+        self.steps = len(self._batches(0))
+        self._stopping = False
+        self._saved = time.monotonic()
+
+    def run(self, report: Callable[[Mapping[str, Any]], None] | None = None) -> Path:
+        """Train to the end, or from where it was stopped, and return the best checkpoint.
+
+        Args:
+            report: told of every epoch's figures.
+
+        Raises:
+            KeyboardInterrupt: it was stopped (Ctrl-C, SIGTERM); all steps so far are saved.
+        """
+        if self.accelerator.is_main_process:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.catalog.write(self.out / CATALOG)
+            self._write_history()
+        with self._stoppable():
+            while not self.progress.finished:
+                self._epoch()
+                if report and self.accelerator.is_main_process:
+                    report(self.progress.history[-1])
+        return self.out / BEST
+
+    def _epoch(self) -> None:
+        epoch = self.progress.epoch
+        done = self.progress.step - epoch * self.steps
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=self._batches(epoch, done),
+            num_workers=self.workers,
+            worker_init_fn=_ignore_interrupts,
+        )
+        self.network.train()
+        with progress_bar(f"epoch {epoch + 1}/{self.recipe.epochs}", self.steps) as advance:
+            advance(done)
+            asked = time.perf_counter()
+            for pixels, labels in loader:
+                arrived = time.perf_counter()
+                self._step(pixels, labels)
+                advance(1)
+                self.tally.waited_s += arrived - asked
+                asked = time.perf_counter()
+                self.tally.worked_s += asked - arrived
+                self._save_if_due()
+        self._finish_epoch()
+
+    def _step(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+        torch.manual_seed((self.recipe.seed << 32) + self.progress.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.progress.step)
+        images = normalize(pixels.to(self.accelerator.device), self.contract)
+        labels = labels.to(self.accelerator.device)
+        logits = self.network(images)
+        loss = self._loss(images, logits, labels)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.accelerator.unwrap_model(self.network))
+        self.progress.step += 1
+        self.tally.loss += float(loss.detach()) * len(labels)
+        self.tally.right += int((logits.argmax(1) == labels).sum())
+        self.tally.faces += len(labels)
+
+    def _loss(self, images: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        recipe = self.recipe
+        loss = functional.cross_entropy(logits.float(), labels, self.weights, label_smoothing=recipe.smoothing)
+        if self.teacher is None:
+            return loss
+        with torch.no_grad(), self.accelerator.autocast():
+            taught = self.teacher(images).float()
+        warm = recipe.teacher_temperature
+        soft = functional.kl_div(
+            functional.log_softmax(logits.float() / warm, 1),
+            functional.log_softmax(taught / warm, 1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return (1 - recipe.distilled) * loss + recipe.distilled * warm**2 * soft
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of `step`."""
+        recipe, whole = self.recipe, self.steps * self.recipe.epochs
+        if recipe.schedule == "constant":
+            return recipe.learning_rate
+        warm = max(1, round(recipe.warm_up * whole))
+        if step < warm:
+            return recipe.learning_rate * (step + 1) / warm
+        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, whole - warm)))
+
+    def _finish_epoch(self) -> None:
+        judged: list[dict[str, Any] | None] = [None]
+        if self.accelerator.is_main_process:
+            judged = [self._judge_epoch()]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(judged)
+        row = judged[0]
+        assert row is not None
+        progress = self.progress
+        progress.history.append(row)
+        progress.epoch += 1
+        better = row["auc"] > progress.best_auc
+        if better:
+            progress.best_auc, progress.best_epoch = row["auc"], row["epoch"]
+        stale = progress.epoch - progress.best_epoch
+        progress.finished = progress.epoch >= self.recipe.epochs or 0 < self.recipe.patience < stale
+        self.tally = Tally()
+        if self.accelerator.is_main_process:
+            if better:
+                save_checkpoint(self.out / BEST, self._judged(), self.contract, catalog=self._catalog_path())
+            self._save()
+            self._write_history()
+            _tensorboard(self.out, row)
+        if self._stopping and not progress.finished:
+            raise KeyboardInterrupt
+
+    def _judge_epoch(self) -> dict[str, Any]:
+        valid = self.catalog.split("valid")
+        logits = self.judge(self._judged(), valid)
+        labels = np.array([face.label for face in valid])
+        scores, tally = fake_scores(logits), self.tally
+        busy = tally.waited_s + tally.worked_s
+        return {
+            "epoch": self.progress.epoch + 1,
+            "step": self.progress.step,
+            "learning_rate": self.learning_rate(self.progress.step - 1),
+            "train_loss": tally.loss / max(tally.faces, 1),
+            "train_accuracy": tally.right / max(tally.faces, 1),
+            "valid_loss": float(-np.log(np.clip(np.where(labels == 1, scores, 1 - scores), 1e-12, 1)).mean()),
+            "valid_accuracy": float(((scores >= 0.5) == (labels == 1)).mean()),
+            "auc": auc(labels, scores),
+            "seconds": busy,
+            "images_per_second": tally.faces * self.accelerator.num_processes / busy if busy else 0.0,
+            "waiting": tally.waited_s / busy if busy else 0.0,
+        }
+
+    def judge(self, model: nn.Module, faces: Any) -> Logits:
+        """Return the logits [N, 2] of `model` on `faces`, by the way of every evaluation; batch statistics fixed."""
+        network = torch_logits(model, self.contract, str(self.accelerator.device))
+        with self.accelerator.autocast():
+            return judge(network, self.contract, faces)
+
+    def _judged(self) -> nn.Module:
+        if self.average:
+            module: nn.Module = self.average.module
+            return module
+        unwrapped: nn.Module = self.accelerator.unwrap_model(self.network)
+        return unwrapped
+
+    def _batches(self, epoch: int, first: int = 0) -> EpochBatches:
+        return EpochBatches(
+            len(self.dataset),
+            self.recipe.batch,
+            seed=self.recipe.seed,
+            epoch=epoch,
+            first=first,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+        )
+
+    def _save_if_due(self) -> None:
+        main = self.accelerator.is_main_process
+        within = self.progress.step % self.steps != 0
+        if main and within and (self._stopping or time.monotonic() - self._saved > SAVE_EVERY_S):
+            self._save()
+        if self._stopping and within:
+            raise KeyboardInterrupt
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.out / LAST,
+            self.accelerator.unwrap_model(self.network),
+            self.contract,
+            catalog=self._catalog_path(),
+            average=self.average.state_dict() if self.average else None,
+            optimizer=self.optimizer.state_dict(),
+            recipe=self.recipe.to_dict(),
+            progress=asdict(self.progress),
+            tally=asdict(self.tally),
+        )
+        self._saved = time.monotonic()
+
+    def _restore(self, found: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+        _check_same(found, self.contract, self.recipe, self.out)
+        self.model.load_state_dict(found.state_dict, strict=True)
+        if self.average:
+            self.average.load_state_dict(found.extra["average"])
+        optimizer.load_state_dict(found.extra["optimizer"])
+        self.progress = Progress(**found.extra["progress"])
+        self.tally = Tally(**found.extra["tally"])
+
+    def _load_teacher(self, path: Path | None) -> nn.Module | None:
+        if path is None:
+            return None
+        teacher = load_model(load_checkpoint(path)).requires_grad_(False)
+        return teacher.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _catalog_path(self) -> str:
+        return str((self.out / CATALOG).resolve())
+
+    def _write_history(self) -> None:
+        lines = "".join(json.dumps(row) + "\n" for row in self.progress.history)
+        (self.out / METRICS).write_text(lines, encoding="utf-8")
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Turn Ctrl-C and SIGTERM into a stop after the step that runs; a second Ctrl-C stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            if self._stopping:
+                raise KeyboardInterrupt
+            self._stopping = True
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def finish(path: Path, catalog: Catalog, logits: Logits, *, max_fpr: float, max_fnr: float) -> ModelContract:
+    """Calibrate the best checkpoint on its validation logits, write that into it, and return its contract."""
+    checkpoint = load_checkpoint(path)
+    labels = [face.label for face in catalog.split("valid")]
+    calibration = fit_calibration(logits, labels, max_fpr=max_fpr, max_fnr=max_fnr)
+    scores = fake_scores(logits, calibration.temperature)
+    figures = measure(labels, scores, threshold=calibration.balanced, bootstrap=200)
+    contract = checkpoint.contract.replace(
+        calibrations={CHECKPOINT: calibration}, metrics={CHECKPOINT: {"validation": figures}}
+    )
+    save_checkpoint(path, load_model(checkpoint), contract, catalog=checkpoint.catalog)
+    return contract
+
+
+def _check_splits(catalog: Catalog) -> None:
+    for split in ("train", "valid"):
+        present = {face.label for face in catalog.split(split)}
+        for label, name in enumerate(LABELS):
+            if label not in present:
+                raise DataError(f"the {split} split holds no {name} faces; give more pictures or another --split")
+
+
+def _check_same(found: Checkpoint, contract: ModelContract, recipe: Recipe, out: Path) -> None:
+    if found.contract.architecture != contract.architecture:
+        raise UsageError(
+            f"{out}: holds a run of {found.contract.architecture}, not {contract.architecture}; give another --out"
+        )
+    if found.contract.data != contract.data:
+        raise DataError(f"{out}: holds a run on other data; give its {CATALOG}, or another --out")
+    before, now = found.extra.get("recipe", {}), recipe.to_dict()
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        name = changed[0]
+        raise UsageError(
+            f"{out}: holds a run with {name} {before.get(name)}, not {now[name]}; "
+            "repeat its options to go on, or give another --out"
+        )
+
+
+def _precision(wanted: str, device: str, model: nn.Module) -> str:
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available() and device != "cpu":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    # Measured: bf16 halves the time of ResNet-50 and doubles that of networks with depthwise convolutions.
+    depthwise = any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in model.modules())
+    return "bf16" if native and not depthwise else "no"
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), recipe.learning_rate)
+    decayed = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, recipe.learning_rate)
+
+
+def _average(model: nn.Module, decay: float) -> AveragedModel:
+    """Return a running average of weights and batch statistics; its decay warms up, for short runs."""
+
+    @torch.no_grad()
+    def update(averages: Any, values: Any, count: Any) -> None:
+        share = 1.0 - min(decay, (1.0 + float(count)) / (10.0 + float(count)))
+        if torch.is_floating_point(averages[0]):
+            torch._foreach_lerp_(averages, values, share)
+        else:
+            torch._foreach_copy_(averages, values)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+def _class_weights(catalog: Catalog) -> torch.Tensor:
+    counts = np.bincount([face.label for face in catalog.split("train")], minlength=len(LABELS))
+    return torch.tensor(counts.sum() / (len(LABELS) * counts), dtype=torch.float32)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Leave Ctrl-C to the process that saves; a terminal sends it to all."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _tensorboard(out: Path, row: Mapping[str, Any]) -> None:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    with SummaryWriter(str(out / "tensorboard")) as writer:
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                writer.add_scalar(name, value, row["epoch"])
+
+
+def tell_epoch(row: Mapping[str, Any]) -> None:
+    """Print an epoch's figures in one line."""
+    Console(highlight=False, soft_wrap=True).print(
+        f"epoch {row['epoch']:3d}  loss {row['train_loss']:.3f}  valid loss {row['valid_loss']:.3f}  "
+        f"AUC {row['auc']:.4f}  {row['images_per_second']:.1f} images/s, {row['waiting']:.0%} waiting"
+    )
