@@ -1,11 +1,14 @@
 """The commands of training: `prepare-faces`, `train-detector`, `evaluate-detector`. They parse and print."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edge_runtime.command import run_command
+from train.report import plain
+from train.tell import tell_evaluation
 
 
 def train_detector(
@@ -38,8 +41,8 @@ def train_detector(
 
     `train-detector faces/ --preset scratch --teacher runs/lite0/best.pth --out runs/resnet50` needs no network.
     """
-    from train.workflow import TrainingOptions
-    from train.workflow import train_detector as train
+    from train.training import TrainingOptions
+    from train.training import train_detector as train
 
     options = TrainingOptions(arch, preset, teacher, split, workers, precision, device, max_fpr, max_fnr, demo)
     changes = {
@@ -58,3 +61,41 @@ def train_detector(
 def train_detector_main() -> None:
     """Start `train-detector`."""
     run_command(train_detector, "train-detector")
+
+
+def evaluate_detector(
+    model: Annotated[Path, typer.Argument(help="A checkpoint (.pth) or a bundle.")],
+    data: Annotated[Path, typer.Argument(help="A catalog.csv, or a folder with real/ and fake/.")],
+    out: Annotated[Path, typer.Option(help="Folder for evaluation.json and report.html.")] = Path("evaluation"),
+    split: Annotated[str, typer.Option(help="train, valid, test or all; auto is test where there is one.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="Of a bundle: fp32, fp16 or int8.")] = None,
+    device: Annotated[str, typer.Option(help="Of a bundle: CPU or GPU.")] = "CPU",
+    robustness: Annotated[str, typer.Option(help="off, one (cause at a time) or crossed.")] = "one",
+    robustness_faces: Annotated[int, typer.Option(min=2, help="Faces a row of the grid.")] = 400,
+    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Leave faces out of the report.")] = False,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> int:
+    """Measure a detector on faces that it was not trained on.
+
+    **Examples**
+
+    `evaluate-detector runs/resnet50/best.pth faces/catalog.csv --out runs/resnet50/test`
+
+    `evaluate-detector detector/ other_faces/ --precision int8 --no-pictures` for a bundle and a report to share.
+    """
+    from train.judging import EvaluationOptions
+    from train.judging import evaluate_detector as evaluate
+
+    options = EvaluationOptions(split, precision, device, robustness, robustness_faces, not no_pictures, bootstrap)
+    evaluation = evaluate(model, data, out, options)
+    if as_json:
+        print(json.dumps(plain(evaluation.to_dict())))
+    else:
+        tell_evaluation(evaluation, out.expanduser())
+    return 1 if evaluation.data["unreadable"] or evaluation.data["left_out"] else 0
+
+
+def evaluate_detector_main() -> None:
+    """Start `evaluate-detector`."""
+    run_command(evaluate_detector, "evaluate-detector")

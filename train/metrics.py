@@ -85,6 +85,46 @@ def paired_bootstrap(
     return _figure(change(np.ones(len(truth))), rows)
 
 
+def measure_decided(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    low: float,
+    high: float,
+    groups: Sequence[str] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 42,
+) -> dict[str, Figure]:
+    """Return what the two thresholds do, each figure with a bootstrap interval of 95 %.
+
+    Returns:
+        By name: `fpr` (share of reals called fake), `fnr` (share of fakes called real), `coverage` (share that is
+        decided at all), `error` and `accuracy` (among the decided).
+    """
+    truth, score = _checked(labels, scores)
+    rows = [_decided(truth, score, low, high, weights) for weights in resamples(len(truth), groups, bootstrap, seed)]
+    value = _decided(truth, score, low, high, np.ones(len(truth)))
+    return {name: _figure(value[name], [row[name] for row in rows]) for name in value}
+
+
+def _decided(
+    truth: NDArray[np.int64], score: NDArray[np.float64], low: float, high: float, weights: NDArray[np.float64]
+) -> dict[str, float]:
+    called_fake = score >= high
+    called_real = (score <= low) & ~called_fake
+    false_alarms = float(weights[called_fake & (truth == 0)].sum())
+    misses = float(weights[called_real & (truth == 1)].sum())
+    decided = float(weights[called_fake | called_real].sum())
+    error = _share(false_alarms + misses, decided)
+    return {
+        "fpr": _share(false_alarms, float(weights[truth == 0].sum())),
+        "fnr": _share(misses, float(weights[truth == 1].sum())),
+        "coverage": _share(decided, float(weights.sum())),
+        "error": error,
+        "accuracy": 1.0 - error,
+    }
+
+
 def resamples(count: int, groups: Sequence[str] | None, bootstrap: int, seed: int) -> list[NDArray[np.float64]]:
     """Return `bootstrap` weights [N]: how often each picture is in a resample of whole groups."""
     generator = np.random.default_rng(seed)

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from rich.console import Console
 from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
@@ -438,11 +437,3 @@ def _tensorboard(out: Path, row: Mapping[str, Any]) -> None:
         for name, value in row.items():
             if name not in ("epoch", "step"):
                 writer.add_scalar(name, value, row["epoch"])
-
-
-def tell_epoch(row: Mapping[str, Any]) -> None:
-    """Print an epoch's figures in one line."""
-    Console(highlight=False, soft_wrap=True).print(
-        f"epoch {row['epoch']:3d}  loss {row['train_loss']:.3f}  valid loss {row['valid_loss']:.3f}  "
-        f"AUC {row['auc']:.4f}  {row['images_per_second']:.1f} images/s, {row['waiting']:.0%} waiting"
-    )

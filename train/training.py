@@ -1,4 +1,4 @@
-"""What the commands of training do, as functions that a notebook could call."""
+"""What `train-detector` does, as a function that a notebook could call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from typing import Any
 
 from edge_runtime.errors import UsageError
 from train.augment import without
-from train.catalog import load_data
 from train.checkpoint import INPUTS
 from train.evaluate import checkpoint_logits
+from train.judging import read_data
 from train.recipes import PRESETS, Recipe
-from train.trainer import Training, finish, tell_epoch
+from train.tell import tell_epoch
+from train.trainer import Training, finish
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def find_recipe(preset: str, changes: Mapping[str, Any], off: str) -> Recipe:
 def train_detector(data: Path, out: Path, options: TrainingOptions, changes: Mapping[str, Any], off: str = "") -> Path:
     """Train on `data` into folder `out`, calibrate, evaluate, report; return the best checkpoint."""
     recipe = find_recipe(options.preset, changes, off)
-    catalog = load_data(data, split=options.split, seed=recipe.seed)
+    catalog = read_data(data, split=options.split, seed=recipe.seed)
     out = out.expanduser()
     training = Training(
         catalog,

@@ -1,0 +1,54 @@
+"""What the commands of training say on the terminal."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from train.evaluation import Evaluation
+from train.report import figure_text
+
+TOLD = ("auc", "accuracy", "balanced_accuracy", "f1", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr")
+SHOWN = 5
+"""Files that are named one by one; the rest is in a list on disk."""
+
+
+def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """Print the figures that matter most, and where the rest is."""
+    console = Console(highlight=False)
+    data = evaluation.data
+    table = Table(
+        title=f"{evaluation.subject['name']} on {data['faces']} faces ({data['split']})", title_justify="left"
+    )
+    table.add_column("figure")
+    table.add_column("value (95 % interval)", justify="right")
+    for name in TOLD:
+        table.add_row(name, figure_text(evaluation.figures[name]))
+    for name in ("coverage", "accuracy"):
+        table.add_row(f"{name} of verdicts", figure_text(evaluation.decided[name]))
+    console.print(table)
+    for alarm in evaluation.alarms:
+        console.print(f"warning: {alarm}", soft_wrap=True)
+    tell_files([(path, "can't be read") for path in data["unreadable"]])
+    tell_files(data.get("left_out", {}).items())
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+def tell_files(files: Iterable[tuple[object, str]]) -> None:
+    """Name the first files that were left out, on standard error."""
+    listed = list(files)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for path, reason in listed[:SHOWN]:
+        console.print(f"left out: {path}: {reason}", markup=False)
+    if len(listed) > SHOWN:
+        console.print(f"left out: {len(listed) - SHOWN} more")
+
+
+def tell_epoch(row: Mapping[str, Any]) -> None:
+    """Print an epoch's figures in one line."""
+    Console(highlight=False, soft_wrap=True).print(
+        f"epoch {row['epoch']:3d}  loss {row['train_loss']:.3f}  valid loss {row['valid_loss']:.3f}  "
+        f"AUC {row['auc']:.4f}  {row['images_per_second']:.1f} images/s, {row['waiting']:.0%} waiting"
+    )
