@@ -1,0 +1,137 @@
+"""The answer in words: which precision on which device, how much faster, and what it costs in accuracy."""
+
+from collections.abc import Iterator
+
+from benchmarks.cases import ISA_NAMES, Case, Engine, Mode
+from benchmarks.results import Accuracy, Report, Row, Spread
+
+MAX_AUC_LOSS = 0.01
+"""How much AUC may be lost against FP32 in what is recommended, where the user asks for nothing else."""
+
+SPEED = "end_to_end_fps"
+
+
+def answers(report: Report, *, max_auc_loss: float = MAX_AUC_LOSS) -> tuple[str, ...]:
+    """Return the first lines of a report: warnings first, then a line a question."""
+    return tuple(
+        line
+        for part in (_warnings(report), _choices(report, max_auc_loss), _backbones(report, max_auc_loss))
+        for line in part
+    )
+
+
+def _warnings(report: Report) -> Iterator[str]:
+    load = report.foreign_load
+    if report.circumstances.emulator:
+        yield f"Run under {report.circumstances.emulator.split()[0]}: its times mean nothing, its accuracy counts."
+    elif report.busy and load is not None:
+        yield (
+            f"The machine was busy: others used {load.median:.0%} of it (median; up to {load.high:.0%}). "
+            "Compare figures within this report; for absolute ones measure again when it is quiet."
+        )
+    if not report.complete:
+        yield "The run was interrupted: what is missing was not measured."
+    if any(bundle.demo for bundle in report.bundles):
+        yield "A demonstration model of drawn faces is among these: its accuracy says nothing about photographs."
+
+
+def _choices(report: Report, max_auc_loss: float) -> Iterator[str]:
+    isas = dict.fromkeys(row.case.isa for row in report.rows)
+    for isa in isas:
+        for bundle in report.bundles:
+            row = best(report, bundle.name, isa, max_auc_loss)
+            if row is not None:
+                yield _choice(report, row)
+
+
+def best(report: Report, bundle: str, isa: str, max_auc_loss: float = MAX_AUC_LOSS) -> Row | None:
+    """Return the fastest row of a bundle, file to verdict, that loses at most `max_auc_loss` and is right on golden."""
+    rows = report.find(engine=Engine.RUNTIME, bundle=bundle, isa=isa, mode=Mode.THROUGHPUT)
+    fit = [row for row in rows if _is_fit(report.accuracy(row.case), max_auc_loss)]
+    return max(fit, key=lambda row: row.median(SPEED) or 0.0, default=None)
+
+
+def _is_fit(accuracy: Accuracy | None, max_auc_loss: float) -> bool:
+    if accuracy is None:
+        return True
+    loss = 0.0 if accuracy.auc_change is None else -accuracy.auc_change["value"]
+    return not accuracy.golden.startswith("wrong") and not loss > max_auc_loss
+
+
+def _choice(report: Report, row: Row) -> str:
+    case = row.case
+    parts = [f"{case.precision.upper()} on {case.device}: {figure(row, SPEED)} frames/s from file to verdict"]
+    fp32 = _same(report, case, precision="fp32", device="CPU")
+    if fp32 is not None and fp32.case != case:
+        parts.append(f"{times(speedup(row, fp32))} FP32")
+    article = _same(report, case, engine=Engine.ARTICLE, precision="fp32", device="CPU", mode=Mode.LATENCY)
+    if article is not None:
+        parts.append(f"{times(speedup(row, article))} the article's loop")
+    ceiling = _same(report, case, engine=Engine.CEILING)
+    if ceiling is not None:
+        share = speedup(row, ceiling, "model_fps")
+        parts.append(f"{share.median:.0%} of benchmark_app's ceiling in the network alone")
+    parts.append(_cost(report.accuracy(case)))
+    where = "" if case.isa == "native" else f" ({ISA_NAMES[case.isa]})"
+    return f"{case.bundle}{where}: take {', '.join(part for part in parts if part)}."
+
+
+def _cost(accuracy: Accuracy | None) -> str:
+    if accuracy is None or accuracy.auc is None:
+        return "accuracy not measured"
+    if accuracy.auc_change is None:
+        return f"AUC {accuracy.auc:.3f}"
+    change = accuracy.auc_change
+    interval = f"{change['value']:+.3f}, {change['low']:+.3f} to {change['high']:+.3f}"
+    return f"AUC {accuracy.auc:.3f} ({interval} against FP32)".replace("-", "−")
+
+
+def _same(report: Report, case: Case, **changes: object) -> Row | None:
+    wanted = {"bundle": case.bundle, "isa": case.isa, "engine": case.engine, "precision": case.precision}
+    wanted |= {"device": case.device, "mode": case.mode}
+    return next(iter(report.find(**(wanted | changes))), None)
+
+
+def speedup(row: Row, other: Row, figure: str = SPEED) -> Spread:
+    """Return how many times as fast `row` was as `other`, round by round, so that what slows both cancels out."""
+    pairs = zip(row.values(figure), other.values(figure))  # noqa: B905  (an interrupted round may have only one)
+    spread = Spread.of([mine / theirs for mine, theirs in pairs])
+    return spread or Spread(float("nan"), float("nan"), float("nan"))
+
+
+def times(spread: Spread) -> str:
+    """Return a ratio in words, with its spread."""
+    if f"{spread.low:.1f}" == f"{spread.high:.1f}":
+        return f"{spread.median:.1f} times"
+    return f"{spread.median:.1f} times ({spread.low:.1f}–{spread.high:.1f})"
+
+
+def figure(row: Row, name: str) -> str:
+    """Return a figure's median with as many digits as it deserves."""
+    value = row.median(name)
+    return "–" if value is None else number(value)
+
+
+def number(value: float) -> str:
+    """Return three digits that count: 0.123, 1.23, 12.3, 123, 1234."""
+    digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:.{digits}f}"
+
+
+def _backbones(report: Report, max_auc_loss: float) -> Iterator[str]:
+    if len(report.bundles) < 2:
+        return
+    isa = next(iter(dict.fromkeys(row.case.isa for row in report.rows)), "native")
+    found = [row for bundle in report.bundles if (row := best(report, bundle.name, isa, max_auc_loss))]
+    known = [(row, accuracy) for row in found if (accuracy := report.accuracy(row.case)) and accuracy.auc is not None]
+    if len(known) < 2:
+        return
+    fastest = max(known, key=lambda pair: pair[0].median(SPEED) or 0.0)
+    surest = max(known, key=lambda pair: pair[1].auc or 0.0)
+    if fastest[0] is surest[0]:
+        yield f"Of these backbones {fastest[0].case.bundle} is the fastest and the most accurate: take it."
+        return
+    yield " ".join(
+        f"{word}: {row.case.bundle} ({figure(row, SPEED)} frames/s, AUC {accuracy.auc:.3f})."
+        for word, (row, accuracy) in (("Fastest", fastest), ("Most accurate", surest))
+    )
