@@ -1,0 +1,85 @@
+"""The HTTP server around the service: its address is taken first, and slow heads are cut off."""
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edge_runtime.errors import UsageError
+
+BACKLOG = 512
+CONNECTIONS = 1024
+"""Connections that may be open at once, idle ones too; one more is answered with 503."""
+
+GRACE_S = 3
+"""Open answers have so long to end when the service ends."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address.
+
+    Raises:
+        UsageError: it is taken, needs more rights, or is none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"--host {host} --port {port}: can't listen there ({reason}); choose another") from None
+
+
+def impatient(header_s: float) -> type[H11Protocol]:
+    """Return uvicorn's HTTP protocol, which gives up on a client that has sent no whole head after `header_s`."""
+
+    class ImpatientProtocol(H11Protocol):
+        _patience: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait_for_head()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is not h11.IDLE:
+                self._stop_waiting()
+            elif self._patience is None:
+                self._wait_for_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _wait_for_head(self) -> None:
+            self._patience = asyncio.get_running_loop().call_later(header_s, self.transport.close)
+
+        def _stop_waiting(self) -> None:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+
+    return ImpatientProtocol
+
+
+def serve(app: FastAPI, listening: socket.socket, header_s: float) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        app,
+        http=impatient(header_s),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        limit_concurrency=CONNECTIONS,
+        backlog=BACKLOG,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=GRACE_S,
+        server_header=False,
+        date_header=True,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
