@@ -33,7 +33,9 @@ class Glob(Pictures):
     """The pictures that a pattern names, `**` reaching into folders, in the order of their names."""
 
     def __init__(self, pattern: str) -> None:
-        found = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207 (Path.glob has no pattern with a root))
+        # Not Path.glob, which takes no pattern that begins at the root.
+        # Not Path.glob, which takes no pattern that begins at the root.
+        found = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
         super().__init__(path for path in map(Path, found) if path.suffix.lower() in SUFFIXES)
         self.name = pattern
         if not self.paths:
