@@ -1,13 +1,17 @@
 """The command `setup-board`."""
 
 import argparse
+import os
 import sys
-from typing import List, NoReturn, Optional
+from typing import Callable, List, NoReturn, Optional
 
-from board_setup import doctor, twin
+from board_setup import deploy, doctor, install, kit, twin
+from board_setup.layout import Layout
 from board_setup.system import System
 
-DESCRIPTION = "From a bare board to a running detector."
+DESCRIPTION = "From a bare board to a running detector, and back again."
+ERRORS = (twin.TwinError, kit.KitError, install.InstallError, deploy.DeployError)
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Optional[List[str]] = None) -> NoReturn:
@@ -15,11 +19,14 @@ def main(arguments: Optional[List[str]] = None) -> NoReturn:
     options = build_parser().parse_args(arguments)
     try:
         sys.exit(options.run(options))
-    except twin.TwinError as error:
+    except ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except PermissionError as error:
+        print(f"error: {error.filename}: not permitted; say it again with sudo", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print("stopped; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
 
 
@@ -28,22 +35,43 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="setup-board", description=DESCRIPTION)
     commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     commands.required = True
-    _add_doctor(commands)
-    _add_twin(commands)
+    for add in (
+        _add_doctor,
+        _add_pack,
+        _add_install,
+        _add_deploy,
+        _add_versions,
+        _add_rollback,
+        _add_status,
+        _add_twin,
+    ):
+        add(commands)
     return parser
 
 
-def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
+def _add(
+    commands: Commands, run: Callable, name: str, summary: str, text: str, example: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(  # type: ignore[attr-defined]
+        name, help=summary, description=text, epilog=f"example: {example}"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_doctor(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        _doctor,
         "doctor",
-        help="what this board has and lacks; changes nothing",
-        description="Tells what this board has and lacks, and the command that mends it. Changes nothing. "
+        "what this board has and lacks; changes nothing",
+        "Tells what this board has and lacks, and the command that mends it. Changes nothing. "
         "Ends with 0 where all is well, 1 for something to look at, 2 for a fault.",
+        "setup-board doctor --json",
     )
     parser.add_argument("--json", action="store_true", help="tell it as JSON")
     parser.add_argument("--model", help="the bundle to check (default: as edge-detect finds it)")
     parser.add_argument("--root", default="/", help=argparse.SUPPRESS)
-    parser.set_defaults(run=_doctor)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -52,17 +80,161 @@ def _doctor(options: argparse.Namespace) -> int:
     return doctor.exit_code(rows)
 
 
-def _add_twin(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
+def _add_pack(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        _pack,
+        "pack",
+        "gather all that a board needs into one file, on the workstation",
+        "Gathers the runtime's wheels for the board's Python, the detector and this tool into one file, so that the "
+        "board needs no network. The tool itself is written beside it, as setup-board.pyz.",
+        "setup-board pack --model detector --precision int8,fp16 --out kit.tar",
+    )
+    parser.add_argument("--out", required=True, help="the kit to write")
+    parser.add_argument("--model", default="detector", help="the bundle (default: ./detector)")
+    parser.add_argument("--precision", default="", help="which networks to take, with commas (default: all)")
+    parser.add_argument(
+        "--python-version", default=kit.DEFAULT_PYTHON, help="the board's Python (default: %(default)s, Ubuntu 22.04)"
+    )
+    parser.add_argument("--python", metavar="ARCHIVE", help="a standalone Python to bring along, .tar.gz")
+    parser.add_argument("--glibc", default=kit.DEFAULT_GLIBC, help="the board's C library (default: %(default)s)")
+    parser.add_argument("--debs", metavar="DIR", help="Debian packages to bring along, such as the GPU's driver")
+    parser.add_argument("--project", help="the project's source (default: the clone this is started from)")
+
+
+def _pack(options: argparse.Namespace) -> int:
+    made = kit.pack(
+        options.out,
+        os.path.expanduser(options.model),
+        precisions=[name for name in options.precision.split(",") if name],
+        python=options.python_version,
+        glibc=options.glibc,
+        python_archive=options.python,
+        debs=options.debs,
+        project=options.project,
+    )
+    for part, size in kit.sizes(options.out):
+        print(f"{size / 1e6:9.1f} MB  {part}")
+    print(f"{options.out}: {made.id} for Python {made.python}")
+    tool = os.path.join(os.path.dirname(options.out), kit.TOOL)
+    print(
+        f"copy it and {tool} to the board, then there: sudo python3 {kit.TOOL} install --kit "
+        f"{os.path.basename(options.out)}"
+    )
+    return 0
+
+
+def _add_install(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        _install,
+        "install",
+        "install a kit on this board; --undo removes it",
+        "Shows its plan, then does it step by step. After a power cut the same command goes on where it was.",
+        "sudo python3 setup-board.pyz install --kit kit.tar",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--kit", help="the kit to install")
+    what.add_argument("--undo", action="store_true", help="remove all that was installed")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan only")
+    parser.add_argument("--user", default=os.environ.get("SUDO_USER"), help="who is to use the camera (default: you)")
+    parser.add_argument("--root", default="/", help=argparse.SUPPRESS)
+
+
+def _install(options: argparse.Namespace) -> int:
+    layout = Layout(options.root)
+    if options.undo:
+        install.undo(layout)
+    else:
+        user = None if options.user == "root" else options.user
+        install.Installer(options.kit, layout, user=user).install(dry_run=options.dry_run)
+    return 0
+
+
+def _add_deploy(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        _deploy,
+        "deploy",
+        "bring a kit to a board over ssh and switch to it",
+        "Copies the kit (a broken connection is taken up again), installs it beside the running version, lets it judge "
+        "its golden pictures there, switches, and returns to the last good version if it does not run.",
+        "setup-board deploy edge@board --kit kit.tar",
+    )
+    parser.add_argument("host", help="user@board, as ssh takes it")
+    parser.add_argument("--kit", required=True, help="the kit to install")
+    _add_remote(parser)
+
+
+def _add_remote(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ssh", default="ssh", help="the ssh command, with options such as -p 2222")
+    parser.add_argument("--root", default="/", help=argparse.SUPPRESS)
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    return deploy.deploy(deploy.Board(options.host, options.ssh, options.root), options.kit)
+
+
+def _add_versions(commands: Commands) -> None:
+    text = "Lists the versions that are installed here or on a board, the current one marked."
+    _add_here_or_there(commands, "versions", "list the installed versions", text, _versions)
+
+
+def _add_rollback(commands: Commands) -> None:
+    text = "Returns to the last good version before the current one, here or on a board."
+    _add_here_or_there(commands, "rollback", "return to the last good version", text, _rollback)
+
+
+def _add_status(commands: Commands) -> None:
+    text = "Tells the version in use, the service's state and its last words, here or on a board."
+    _add_here_or_there(commands, "status", "tell how the detector is doing", text, _status)
+
+
+def _add_here_or_there(commands: Commands, name: str, summary: str, text: str, run: Callable) -> None:
+    parser = _add(commands, run, name, summary, text, f"setup-board {name} edge@board")
+    parser.add_argument("host", nargs="?", help="user@board (default: this machine)")
+    _add_remote(parser)
+
+
+def _versions(options: argparse.Namespace) -> int:
+    if options.host:
+        return deploy.Board(options.host, options.ssh, options.root).run("versions")
+    layout = Layout(options.root)
+    now = install.current_version(layout)
+    for entry in install.history(layout):
+        if os.path.isdir(os.path.join(layout.versions, entry["id"])):
+            mark = "*" if entry["id"] == now else " "
+            print(f"{mark} {entry['id']}  {entry['when']}  {'good' if entry['good'] else 'does not run here'}")
+    if not now:
+        print("nothing is installed; say: setup-board install --kit kit.tar")
+    return 0
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    if options.host:
+        return deploy.Board(options.host, options.ssh, options.root).run("rollback")
+    print(f"returned to {install.rollback(Layout(options.root))}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    if options.host:
+        return deploy.Board(options.host, options.ssh, options.root).run("status")
+    return install.print_status(Layout(options.root))
+
+
+def _add_twin(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        _twin,
         "twin",
-        help="run a command with the board's instruction set, on this machine",
-        description="Runs a command of the runtime as the board would: under qemu's Snow Ridge, which has the same "
+        "run a command with the board's instruction set, on this machine",
+        "Runs a command of the runtime as the board would: under qemu's Snow Ridge, which has the same "
         "cores (exact, slow), or only capped to its instruction set (--capped, near native speed).",
-        epilog="example: setup-board twin -- edge-detect face.jpg",
+        "setup-board twin -- edge-detect face.jpg",
     )
     parser.add_argument("--capped", action="store_true", help="cap OpenVINO's instruction set instead of using qemu")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command to run")
-    parser.set_defaults(run=_twin)
 
 
 def _twin(options: argparse.Namespace) -> int:

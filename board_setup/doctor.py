@@ -133,7 +133,7 @@ def check_python(system: System) -> List[Row]:
     """The runtime needs Python 3.10 or newer; the vendor's Ubuntu 20.04 has 3.8."""
     names = [f"python{major}.{minor}" for major, minor in reversed(_pythons())]
     found = [path for name in names for path in (f"/usr/bin/{name}", f"/usr/local/bin/{name}") if system.exists(path)]
-    own = system.glob(layout.PROGRAMS + "/python-*/bin/python3")
+    own = system.glob(layout.BOARD.programs + "/python-*/bin/python3")
     if found or own:
         return [Row("python", OK, (own + found)[0])]
     if system.live and (3, 10) <= sys.version_info[:2] < layout.PYTHON_BELOW:
@@ -222,7 +222,7 @@ def check_cameras(system: System) -> List[Row]:
 
 def _held_camera(system: System, seen: str, holder: str) -> Row:
     name = system.read(f"/proc/{holder}/comm") or "a program"
-    if layout.USER in system.read(f"/proc/{holder}/cmdline"):
+    if "deepfake-edge" in system.read(f"/proc/{holder}/cmdline"):
         return Row("camera", OK, f"{seen}, used by {layout.SERVICE}")
     return Row("camera", WARNING, f"{seen}, held by {name} (process {holder})", f"kill {holder}")
 
@@ -332,8 +332,8 @@ def _openvino_row(version: str) -> Row:
 
 def _runtime_python(system: System) -> str:
     """Return the installed runtime's Python, else this one where it is new enough to have it, else nothing."""
-    if system.exists(layout.RUNTIME_PYTHON):
-        return layout.RUNTIME_PYTHON
+    if system.exists(layout.BOARD.python):
+        return layout.BOARD.python
     return sys.executable if system.live and sys.version_info[:2] >= layout.PYTHON_FROM else ""
 
 

@@ -1,14 +1,11 @@
 """Where everything lies on a board, and what versions of the world it is made for."""
 
-STATE = "/var/lib/deepfake-edge"
-CURRENT = STATE + "/current"
-"""A link to the version in use: a bundle, in which `runtime` is a link to its virtual environment."""
+import os
+from typing import NamedTuple
 
-VERSIONS = STATE + "/versions"
-PROGRAMS = "/opt/deepfake-edge"
-RUNTIME_PYTHON = CURRENT + "/runtime/bin/python"
 SERVICE = "deepfake-edge.service"
-USER = "deepfake-edge"
+CAMERA = "/dev/deepfake-edge-camera"
+"""A name for the first camera that stays, given by a udev rule."""
 
 OPENVINO_FROM = (2025, 4)
 OPENVINO_BELOW = (2026, 5)
@@ -16,3 +13,51 @@ OPENVINO_BELOW = (2026, 5)
 
 PYTHON_FROM = (3, 10)
 PYTHON_BELOW = (3, 14)
+
+
+class Layout(NamedTuple):
+    """The paths below `root`, which is `/` on a board."""
+
+    root: str = "/"
+
+    def at(self, path: str) -> str:
+        """Return the absolute `path` below the root."""
+        return os.path.join(self.root, path.lstrip("/"))
+
+    @property
+    def programs(self) -> str:
+        """Python, the virtual environments and this tool."""
+        return self.at("/opt/deepfake-edge")
+
+    @property
+    def state(self) -> str:
+        """Versions, the link to the current one, and what was installed."""
+        return self.at("/var/lib/deepfake-edge")
+
+    @property
+    def versions(self) -> str:
+        """A folder for each version: a bundle, in which `runtime` is a link to its virtual environment."""
+        return self.state + "/versions"
+
+    @property
+    def current(self) -> str:
+        """A link to the version in use."""
+        return self.state + "/current"
+
+    @property
+    def python(self) -> str:
+        """The current version's Python."""
+        return self.current + "/runtime/bin/python"
+
+    @property
+    def runtimes(self) -> str:
+        """A virtual environment for each set of wheels."""
+        return self.programs + "/runtimes"
+
+    @property
+    def tool(self) -> str:
+        """This tool, as a single file."""
+        return self.programs + "/setup-board.pyz"
+
+
+BOARD = Layout()

@@ -15,7 +15,7 @@ from board_setup.system import System
 
 ROOT = Path(__file__).resolve().parents[2]
 NOVEMBER_2026 = 1_795_000_000
-CHECK = f"{layout.RUNTIME_PYTHON} -m edge_runtime.check"
+CHECK = f"{layout.BOARD.python} -m edge_runtime.check"
 FOUND = {"openvino": "2026.4.1", "error": None, "bundle": "resnet50 1.0, int8", "answer": "int8 on CPU"}
 
 
@@ -38,7 +38,7 @@ def test_a_board_as_delivered_lacks_python_driver_groups_and_runtime(machine) ->
 
 
 def test_a_ready_board_has_no_fault(machine) -> None:
-    files = {layout.RUNTIME_PYTHON[1:]: ""}
+    files = {layout.BOARD.python[1:]: ""}
     assert set(states(machine("aixboard ready", files, {CHECK: [0, json.dumps(FOUND)]})).values()) == {OK}
 
 
@@ -119,7 +119,7 @@ def test_a_clock_in_the_past_is_told(machine) -> None:
     ],
 )
 def test_a_runtime_that_fails_its_check_is_explained(machine, code, out, state, seen) -> None:
-    system = machine("aixboard ready", {layout.RUNTIME_PYTHON[1:]: ""}, {CHECK: [code, out]})
+    system = machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [code, out]})
     row = doctor.check_runtime(system)[-1]
     assert row.state == state
     assert seen in row.seen
@@ -131,7 +131,7 @@ def test_a_runtime_that_fails_its_check_is_explained(machine, code, out, state, 
 )
 def test_openvino_outside_the_pin_is_a_fault(machine, version, state) -> None:
     answer = json.dumps({**FOUND, "openvino": version})
-    system = machine("aixboard ready", {layout.RUNTIME_PYTHON[1:]: ""}, {CHECK: [0, answer]})
+    system = machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [0, answer]})
     assert doctor.check_runtime(system)[0].state == state
 
 

@@ -1,0 +1,103 @@
+"""Bringing a kit to a board over ssh: copied with rsync, installed by the tool that lies in it."""
+
+import os
+import shlex
+import subprocess
+import sys
+from typing import List, NamedTuple, Optional
+
+from board_setup import kit as kits
+from board_setup.layout import Layout
+
+INCOMING = "deepfake-edge-incoming"
+"""In the user's home on the board: where a kit lies until it is installed."""
+
+TRIES = 3
+RSYNC_BROKE_OFF = (10, 12, 20, 30, 35, 255)
+"""rsync's codes for a connection that broke (rsync(1), exit values)."""
+
+
+class DeployError(Exception):
+    """The board can't be reached, or a kit could not be brought to it."""
+
+
+class Board(NamedTuple):
+    """A board that ssh reaches.
+
+    Attributes:
+        host: user@board.
+        ssh: the ssh command with its options.
+        root: below which everything lies there.
+    """
+
+    host: str
+    ssh: str = "ssh"
+    root: str = "/"
+
+    def run(self, *arguments: str, tool: Optional[str] = None) -> int:
+        """Run this tool on the board and return its exit code; it asks for a password where sudo does.
+
+        Raises:
+            DeployError: the board can't be reached.
+        """
+        path = tool or Layout(self.root).tool
+        options = ["--root", self.root] if self.root != "/" else []
+        words = " ".join(map(shlex.quote, ["python3", path, *arguments, *options]))
+        # Root needs no sudo, and a minimal board may have none.
+        code = self._ssh(f"if [ $(id -u) = 0 ]; then {words}; else sudo {words}; fi")
+        if code == 255:
+            raise DeployError(f"{self.host}: can't be reached; try: {self.ssh} {self.host}")
+        return code
+
+    def make_folder(self) -> None:
+        """Make the folder for what comes in.
+
+        Raises:
+            DeployError: the board can't be reached.
+        """
+        if self._ssh(f"mkdir -p {INCOMING}"):
+            raise DeployError(f"{self.host}: can't be reached; try: {self.ssh} {self.host}")
+
+    def copy(self, *paths: str) -> None:
+        """Copy files into the incoming folder; what has arrived of a file is kept when the connection breaks.
+
+        Raises:
+            DeployError: it did not work.
+        """
+        command = ["rsync", "--partial", "--inplace", "--times", "--timeout=60", "-e", self.ssh]
+        for _ in range(TRIES):
+            try:
+                code = subprocess.call([*command, *paths, f"{self.host}:{INCOMING}/"])
+            except FileNotFoundError:
+                raise DeployError("rsync is not installed; say: sudo apt-get install rsync") from None
+            if code == 0:
+                return
+            if code not in RSYNC_BROKE_OFF:
+                break
+            print("the connection broke; going on", file=sys.stderr)
+        raise DeployError(f"{self.host}: the kit could not be copied (rsync ended with {code}); say the same again")
+
+    def _ssh(self, command: str) -> int:
+        return subprocess.call([*shlex.split(self.ssh), self.host, command])
+
+
+def deploy(board: Board, kit_path: str) -> int:
+    """Copy a kit to the board, install it there and switch to it; returns the installation's exit code.
+
+    Raises:
+        KitError: the kit can't be read.
+        DeployError: the board can't be reached, or the copy failed.
+    """
+    kit = kits.read_kit(kit_path)
+    print(f"{kit.id} → {board.host}")
+    tool = os.path.join(os.path.dirname(os.path.abspath(kit_path)), kits.TOOL)
+    board.make_folder()
+    board.copy(kit_path, *_tools(tool))
+    arguments: List[str] = ["install", "--kit", f"{INCOMING}/{os.path.basename(kit_path)}"]
+    return board.run(*arguments, tool=f"{INCOMING}/{kits.TOOL}")
+
+
+def _tools(path: str) -> List[str]:
+    if not os.path.exists(path):
+        raise DeployError(f"{path}: not found; it is written beside the kit by setup-board pack")
+    return [path]
