@@ -7,7 +7,7 @@ stage works; they prove nothing about photographs.
 
 from train.sample_faces.capture import camera, encode, generator
 from train.sample_faces.drawing import draw_face, draw_scene
-from train.sample_faces.files import make_clip, make_samples, sample_face, sample_jpeg
+from train.sample_faces.files import half_and_half, make_clip, make_samples, sample_face, sample_jpeg
 
 __all__ = [
     "camera",
@@ -15,6 +15,7 @@ __all__ = [
     "draw_scene",
     "encode",
     "generator",
+    "half_and_half",
     "make_clip",
     "make_samples",
     "sample_face",

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from PIL import Image
 from edge_runtime.errors import DataError, UsageError
 from train.sample_faces.capture import Picture, camera, encode, generator
 from train.sample_faces.drawing import draw_face, draw_moving
+from train.workers import Advance, ordered_map
 
 Kind = Literal["real", "fake"]
 
@@ -58,7 +58,7 @@ def make_samples(
     seed: int = 42,
     size: int = 256,
     workers: int = 1,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> list[Path]:
     """Write `count` faces as `out/real/NNNNN.jpg` and the same faces as `out/fake/NNNNN.jpg`.
 
@@ -78,21 +78,16 @@ def make_samples(
     """
     if size < 32 or size % 2:
         raise UsageError(f"sample faces of {size} pixels can't be made; an even size from 32 on can")
+    paths: list[Path] = []
     try:
         for kind in ("real", "fake"):
             (out / kind).mkdir(parents=True, exist_ok=True)
-        return _drawn(partial(_write_pair, out, seed, size), count, workers, progress or (lambda done: None))
+        for pair in ordered_map(partial(_write_pair, out, seed, size), range(count), workers):
+            paths += pair
+            if progress:
+                progress(1)
     except OSError as error:
         raise DataError(f"{out}: sample faces can't be written there ({error.strerror or error})") from error
-
-
-def _drawn(draw: Callable[[int], list[Path]], count: int, workers: int, progress: Callable[[int], None]) -> list[Path]:
-    paths: list[Path] = []
-    # Threads: numpy and OpenCV let go of the interpreter while they draw.
-    with ThreadPoolExecutor(workers) as pool:
-        for pair in pool.map(draw, range(count)):
-            paths += pair
-            progress(1)
     return paths
 
 
@@ -115,10 +110,22 @@ def _write(path: Path, data: bytes) -> None:
     partial_path.replace(path)
 
 
+def half_and_half(drawn: Picture, rng: np.random.Generator) -> Picture:
+    """Return a drawn picture whose left half comes from the camera and whose right half from the generator.
+
+    Height and width are even.
+    """
+    middle = drawn.shape[1] // 4 * 2
+    return np.concatenate([camera(drawn, rng)[:, :middle], generator(drawn, rng)[:, middle:]], axis=1)
+
+
 def make_clip(
     path: Path, *, seconds: float = 4.0, fps: float = 15.0, size: tuple[int, int] = (640, 480), seed: int = 42
 ) -> Path:
-    """Write a short video in which two drawn people move their heads, seen through the camera: `.mp4` or `.avi`.
+    """Write a short video in which two drawn people move their heads: `.avi` or `.mp4`.
+
+    The left one comes from the camera and the right one from the generator. `.avi` (Motion JPEG) keeps what tells them
+    apart; the compression of `.mp4` wipes most of it out.
 
     Raises:
         UsageError: the suffix is another.
@@ -133,8 +140,8 @@ def make_clip(
         raise DataError(f"{path}: OpenCV can't write a video there")
     try:
         for index, frame in enumerate(draw_moving(seed, *size, frames=max(1, round(seconds * fps)))):
-            taken = camera(frame, np.random.default_rng([seed, 5, index]))
-            writer.write(np.ascontiguousarray(taken[..., ::-1]))
+            both = half_and_half(frame, np.random.default_rng([seed, 5, index]))
+            writer.write(np.ascontiguousarray(both[..., ::-1]))
     finally:
         writer.release()
     return path
