@@ -48,7 +48,7 @@ def edge_serve(
     _need_extra()
     from edge_runtime.detector import Detector
     from edge_runtime.web.app import create_app
-    from edge_runtime.web.server import bind, serve
+    from edge_runtime.web.server import bind, http_server
     from edge_runtime.web.settings import MEGABYTE, Limits, Settings, check_exposure, read_token
 
     token = read_token(token_file) if token_file else None
@@ -66,7 +66,7 @@ def edge_serve(
         detector = Detector(model, device=device.value, precision=precision.value, faces=faces.value)
         app = create_app(detector, Settings(token, tuple(allowed_host or ()), camera, limits))
         _greet(detector, host, listening.getsockname()[1])
-        serve(app, listening, limits.header_s)
+        http_server(app, limits.header_s).run(sockets=[listening])
 
 
 def _need_extra() -> None:

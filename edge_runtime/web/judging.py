@@ -99,7 +99,7 @@ class Judge:
         self._pool.shutdown(cancel_futures=True)
 
     async def judge(self, data: bytes, *, heat: bool = False) -> Judgement:
-        """Return what is said of a picture, and with `heat` where the model looked.
+        """Return what is said of a picture, its faces from left to right, and with `heat` where the model looked.
 
         Raises:
             ProblemError: the picture can't be read, the queue is full, or the detector failed or is too slow.
@@ -151,7 +151,7 @@ class Judge:
         found: list[tuple[Box | None, float | None]] = [(None, None)]
         if scorer.still_faces is not None:
             found = [(face.box, face.detection) for face in scorer.still_faces.detect(picture)]
-        boxes = tuple(found[: self._limits.faces])
+        boxes = tuple(sorted(found[: self._limits.faces], key=lambda face: face[0][:2] if face[0] else ()))
         prepared = [prepare_face(picture, box, contract, scorer.limits) for box, _ in boxes]
         crops, reasons = tuple(crops for crops, _ in prepared), tuple(reason for _, reason in prepared)
         return _Prepared(picture.size, boxes, crops, reasons, len(found) - len(boxes))

@@ -24,7 +24,7 @@ from edge_runtime.web.live import BOUNDARY, LiveView, Stream, events, mjpeg
 from edge_runtime.web.problems import KINDS, ProblemError
 from edge_runtime.web.schemas import Face, Prediction
 from edge_runtime.web.settings import Settings
-from edge_runtime.web.texts import TEXTS, choose_language, percent, problem_text, reason_text
+from edge_runtime.web.texts import TEXTS, choose_language, percent, problem_text, reason_text, threshold_percent
 
 HERE = Path(__file__).parent
 SCRIPTED = (
@@ -85,7 +85,9 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals.update(percent=percent, reason_text=reason_text, problem_text=problem_text)
+        self._templates.globals.update(
+            percent=percent, threshold_percent=threshold_percent, reason_text=reason_text, problem_text=problem_text
+        )
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """Return a page in the language that the browser asks for."""

@@ -66,8 +66,8 @@ def impatient(header_s: float) -> type[H11Protocol]:
     return ImpatientProtocol
 
 
-def serve(app: FastAPI, listening: socket.socket, header_s: float) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+def http_server(app: FastAPI, header_s: float) -> uvicorn.Server:
+    """Return the server, not running yet."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         app,
@@ -76,10 +76,8 @@ def serve(app: FastAPI, listening: socket.socket, header_s: float) -> None:
         log_config=None,
         access_log=False,
         limit_concurrency=CONNECTIONS,
-        backlog=BACKLOG,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=GRACE_S,
         server_header=False,
-        date_header=True,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    return uvicorn.Server(config)

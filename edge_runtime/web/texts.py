@@ -62,3 +62,8 @@ def percent(score: float) -> str:
     if score > 0.999:
         return "> 99.9 %"
     return f"{100 * score:.1f} %"
+
+
+def threshold_percent(threshold: float) -> str:
+    """Return a threshold in [0, 1] as a person reads it."""
+    return f"{100 * threshold:.3g} %"
