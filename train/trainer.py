@@ -101,7 +101,7 @@ class Training:
         _check_splits(catalog)
         self.catalog, self.recipe, self.out = catalog, recipe, out
         self.workers = min(4, os.cpu_count() or 1) if workers is None else workers
-        size, pixels = find_backbone(arch).input_size, INPUTS[recipe.pixels]
+        size, pixels = recipe.input_size or find_backbone(arch).input_size, INPUTS[recipe.pixels]
         self.contract = ModelContract(arch, input_size=size, pixels=pixels, data=catalog.fingerprint, demo=demo)
         torch.manual_seed(recipe.seed)
         last = out / LAST
