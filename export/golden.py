@@ -13,6 +13,7 @@ from edge_runtime.contract import ModelContract
 from edge_runtime.golden import Golden
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
+from export.jobs import Workers
 from export.measure import measure_networks
 from train.catalog import FaceRecord
 from train.sample_faces import sample_face
@@ -33,7 +34,9 @@ def draw_golden(folder: Path, model: nn.Module, contract: ModelContract) -> list
     """
     folder.mkdir(parents=True, exist_ok=True)
     size = max(SIZE, contract.input_size)
-    drawn = [sample_face(seed, kind, size) for seed in range(POOL // 2) for kind in ("real", "fake")]
+    drawn = [
+        face for seed in range(POOL // 2) for face in (sample_face(seed, "real", size), sample_face(seed, "fake", size))
+    ]
     network = torch_logits(model, contract)
     logits = np.stack([network(face_pixels(face, None, contract)).mean(axis=0) for face in drawn])
     order = np.argsort(logits[:, 1] - logits[:, 0])
@@ -46,18 +49,19 @@ def draw_golden(folder: Path, model: nn.Module, contract: ModelContract) -> list
 
 
 def measure_golden(
-    pictures: Sequence[Path], networks: Mapping[str, Path], model: nn.Module, contract: ModelContract
+    workers: Workers, pictures: Sequence[Path], networks: Mapping[str, Path], model: nn.Module, contract: ModelContract
 ) -> Golden:
     """Measure what each precision answers under each instruction set, and say what a device may differ by.
 
     Args:
+        workers: measure.
         pictures: what `draw_golden` wrote.
         networks: IR by precision.
         model: the PyTorch network, to know what computing in half precision changes.
         contract: of the model.
     """
     records = [_record(path) for path in pictures]
-    by_isa = {isa: measure_networks(networks, contract, records, isa=isa) for isa in CAPS}
+    by_isa = {isa: measure_networks(workers, networks, contract, records, isa=isa) for isa in CAPS}
     logits = {name: {isa: by_isa[isa][name] for isa in CAPS} for name in networks}
     pixels = [face_pixels(read_picture(path), None, contract) for path in pictures]
     exact, half = _mean_logits(model, contract, pixels), _mean_logits(model, contract, pixels, half=True)

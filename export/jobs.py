@@ -1,4 +1,7 @@
-"""Work in child processes: an instruction set holds for a whole process, and NNCF's chatter stays off the terminal."""
+"""Work in child processes: an instruction set holds for a whole process, and NNCF's chatter stays off the terminal.
+
+A child does one job after the other: importing NNCF takes longer than many a job.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from board_setup.isa import capped_environment
@@ -16,57 +20,88 @@ from train.workers import Advance
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_job(kind: str, values: Mapping[str, Any], *, isa: str = "native", advance: Advance | None = None) -> None:
-    """Run a job of `export.worker` in a child process capped to `isa` and wait for it.
+class Workers:
+    """Child processes by instruction set, each started when it is first needed and ended with the block."""
 
-    Args:
-        kind: which job, a key of `export.worker.JOBS`.
-        values: what it works on, as JSON can hold it; paths absolute.
-        isa: a key of `board_setup.isa.CAPS`.
-        advance: told how many more steps are done.
+    def __init__(self) -> None:
+        self._children: dict[str, _Child] = {}
 
-    Raises:
-        GateError: the job failed; the last line that it said is told.
-    """
-    with tempfile.TemporaryDirectory(prefix="deepfake-edge-") as folder:
-        order, said = Path(folder) / "job.json", Path(folder) / "said.txt"
-        order.write_text(json.dumps({"kind": kind, **values}), encoding="utf-8")
-        with said.open("wb") as errors:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "export.worker", str(order)],
-                cwd=folder,
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for child in self._children.values():
+            child.end()
+
+    def run(self, kind: str, values: Mapping[str, Any], *, isa: str = "native", advance: Advance | None = None) -> None:
+        """Run a job of `export.worker` in the child that is capped to `isa`, and wait for it.
+
+        Args:
+            kind: which job, a key of `export.worker.JOBS`.
+            values: what it works on, as JSON can hold it; paths absolute.
+            isa: a key of `board_setup.isa.CAPS`.
+            advance: told how many more steps are done.
+
+        Raises:
+            GateError: the job failed; the last line that it said is told.
+        """
+        if isa not in self._children:
+            self._children[isa] = _Child(isa)
+        self._children[isa].run({"kind": kind, **values}, advance)
+
+
+class _Child:
+    def __init__(self, isa: str) -> None:
+        self.isa = isa
+        self.folder = tempfile.TemporaryDirectory(prefix="deepfake-edge-worker-")
+        self.said = Path(self.folder.name) / "said.txt"
+        with self.said.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "export.worker"],
+                # A folder of its own: python -m looks for modules in the working folder first.
+                cwd=self.folder.name,
                 env=_environment(isa),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                encoding="utf-8",
             )
-            try:
-                _follow(child, advance)
-            finally:
-                child.kill() if child.poll() is None else None
-                child.wait()
-        if child.returncode:
-            raise GateError(f"{kind} ({isa}) failed: {_last_line(said, child.returncode)}")
+
+    def run(self, job: Mapping[str, Any], advance: Advance | None) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(job) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise self._failure(job["kind"]) from None
+        for line in self.process.stdout:
+            if line == "done\n":
+                return
+            if line.startswith("+") and advance:
+                advance(int(line[1:]))
+        raise self._failure(job["kind"])
+
+    def _failure(self, kind: str) -> GateError:
+        code = self.process.wait()
+        text = self.said.read_text(encoding="utf-8", errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return GateError(f"{kind} ({self.isa}) failed: {lines[-1] if lines else f'it ended with {code}'}")
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
+        self.folder.cleanup()
 
 
 def _environment(isa: str) -> dict[str, str]:
     environment = capped_environment(isa)
     path = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([path] if path else [])])
-    environment["TQDM_DISABLE"] = "1"
     return environment
-
-
-def _follow(child: "subprocess.Popen[str]", advance: Advance | None) -> None:
-    """Read the child's counts until it ends. Its standard input stays open meanwhile: it ends when we do."""
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith("+") and advance:
-            advance(int(line[1:]))
-    child.wait()
-
-
-def _last_line(said: Path, code: int) -> str:
-    lines = [line.strip() for line in said.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else f"it ended with {code}"

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.contract import ModelContract
-from export.jobs import run_job
+from export.jobs import Workers
 from train.catalog import Catalog, FaceRecord
 from train.workers import Advance
 
 
 def measure_networks(
+    workers: Workers,
     networks: Mapping[str, Path],
     contract: ModelContract,
     faces: Sequence[FaceRecord],
@@ -31,6 +32,6 @@ def measure_networks(
             "networks": {name: str(path.absolute()) for name, path in networks.items()},
             "out": str(out),
         }
-        run_job("measure", values, isa=isa, advance=advance)
+        workers.run("measure", values, isa=isa, advance=advance)
         with np.load(out) as found:
             return {name: found[name] for name in networks}

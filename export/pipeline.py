@@ -1,6 +1,7 @@
 """The export as a whole: from a checkpoint to a bundle that proves what it holds."""
 
 import dataclasses
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -10,20 +11,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from board_setup.isa import BOARD
 from edge_runtime.bundle import Bundle
-from edge_runtime.contract import Precision
+from edge_runtime.contract import Calibration, Precision
 from edge_runtime.errors import GateError
+from edge_runtime.golden import GOLDEN, Golden
 from export.atomic import check_target, folder_in_one_step
-from export.bundle_files import HOW_TO_GET, add_face_model, write_manifest
-from export.faces import ExportFaces, choose_faces
+from export.bundle_files import HOW_TO_GET, add_face_model, tool_versions, write_manifest
+from export.certificate import Certificate, certify
+from export.faces import ExportFaces, choose_faces, draw_faces
 from export.golden import draw_golden, measure_golden
-from export.jobs import run_job
+from export.jobs import Workers
 from export.measure import measure_networks
 from export.quantize import CALIBRATION_FACES, Candidate
-from export.saliency import OUTPUTS, ExplainedCNN
+from export.report import write_export_report
+from export.saliency import OUTPUTS, explain
 from export.steps import Silent, Steps
 from export.to_onnx import OnnxNetwork, read_source, to_onnx
 from export.to_openvino import save_network, to_openvino, write_contract
@@ -39,10 +42,18 @@ from train.torch_network import torch_logits
 Logits = NDArray[np.float32]
 
 ONNX = "onnx"
+SALIENCY_PART = "saliency"
 PARTS = (*(precision.value for precision in Precision), ONNX)
 
 CANDIDATES = tuple(
     Candidate(preset, overflow) for preset in ("PERFORMANCE", "MIXED") for overflow in ("ENABLE", "FIRST_LAYER")
+)
+"""What is tried unless said otherwise: without any overflow fix INT8 never held on the board (docs/int8.md)."""
+
+ALL_CANDIDATES = tuple(
+    Candidate(preset, overflow)
+    for preset in ("PERFORMANCE", "MIXED")
+    for overflow in ("ENABLE", "FIRST_LAYER", "DISABLE")
 )
 
 
@@ -52,10 +63,13 @@ class Options:
 
     Attributes:
         parts: which of PARTS the bundle holds.
-        name, version: of the model; an empty version keeps the checkpoint's.
+        name: what the bundle is called.
+        version: the model's; empty keeps the checkpoint's.
         candidates: what is tried for INT8, in this order.
+        accuracy_control: whether layers are given back to floating point where no candidate holds; takes long.
         limits: what INT8 may change.
-        calibration_faces, measured_faces: at most so many faces.
+        calibration_faces: at most so many calibrate.
+        measured_faces: at most so many are measured.
         parity_faces: of the measured ones, so many go through PyTorch and ONNX Runtime too.
         seed: of the choice of faces.
         face_model: the face detector's file; None takes the installed package's.
@@ -66,6 +80,7 @@ class Options:
     name: str = "detector"
     version: str = ""
     candidates: Sequence[Candidate] = CANDIDATES
+    accuracy_control: bool = True
     limits: Limits = field(default_factory=Limits)
     calibration_faces: int = CALIBRATION_FACES
     measured_faces: int = 300
@@ -101,18 +116,24 @@ def export_bundle(
     check_target(target, replace=options.replace)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else read_source(Path(checkpoint).expanduser())
     data = calibration or source.catalog or None
-    with tempfile.TemporaryDirectory(prefix="deepfake-edge-export-") as work, folder_in_one_step(target) as folder:
-        failed = _Export(source, options, steps, Path(work), folder).run(Path(data).expanduser() if data else None)
+    with (
+        tempfile.TemporaryDirectory(prefix="deepfake-edge-export-") as work,
+        folder_in_one_step(target) as folder,
+        Workers() as workers,
+    ):
+        failed = _Export(source, options, steps, workers, Path(work), folder).run(Path(data) if data else None)
     if failed:
         raise GateError(f"{failed}; {target} holds the other precisions and no INT8")
     return Bundle.open(target)
 
 
 class _Export:
-    """One export, step by step; what is measured is kept by name and instruction set."""
+    """One export, step by step; what is measured is kept by network and instruction set."""
 
-    def __init__(self, source: Checkpoint, options: Options, steps: Steps, work: Path, folder: Path) -> None:
-        self.options, self.steps, self.work, self.folder = options, steps, work, folder
+    def __init__(
+        self, source: Checkpoint, options: Options, steps: Steps, workers: Workers, work: Path, folder: Path
+    ) -> None:
+        self.options, self.steps, self.workers, self.work, self.folder = options, steps, workers, work, folder
         self.contract = source.contract
         if options.version:
             self.contract = self.contract.replace(version=options.version)
@@ -121,44 +142,62 @@ class _Export:
         self.found: dict[tuple[str, str], Logits] = {}
         self.tried: list[Tried] = []
         self.chosen = ""
+        self.notes: list[str] = []
 
     def run(self, data: Path | None) -> str:
         """Write the bundle into its folder; return why there is no INT8, empty where there is or none was asked for."""
+        faces = self.choose_faces(data) if data else draw_faces(self.work / "drawn")
         self.convert()
-        faces = self.choose_faces(data) if data else None
+        self.measure_floats(faces)
         failed = ""
-        if faces:
-            self.measure_floats(faces)
+        if faces.calibration:
+            reading = fit_calibration(self.found["fp32", BOARD], faces.labels)
             if Precision.INT8.value in self.options.parts:
-                failed = self.quantize(faces)
+                failed = self.quantize(faces, reading)
             self.calibrate(faces)
+            certificate = certify(self.found, faces.labels, reading)
         else:
-            self.steps.note("no --calibration: FP32 and FP16 only, uncalibrated")
-        self.collect(faces)
+            self.note(
+                "Uncalibrated: exported without labelled faces, so there is no INT8, and 0.5 divides real from fake."
+            )
+            certificate = certify(self.found, None, Calibration())
+        self.collect(certificate)
         return failed
+
+    def note(self, text: str) -> None:
+        """Tell something now, and in the report."""
+        self.notes.append(text)
+        self.steps.note(text)
 
     def convert(self) -> None:
         """PyTorch to ONNX to FP32 and FP16."""
-        explained: nn.Module = ExplainedCNN(self.model, find_backbone(self.contract.architecture)).eval()
+        explained = explain(self.model, find_backbone(self.contract.architecture))
         self.onnx = self.work / ONNX / "model.onnx"
         self.onnx.parent.mkdir()
         with self.steps.step("ONNX written and checked"):
-            to_onnx(explained, self.contract, self.onnx, OUTPUTS)
+            to_onnx(explained.network, self.contract, self.onnx, explained.outputs)
         with self.steps.step("FP32 and FP16 converted"):
             network = to_openvino(self.onnx, self.contract)
             for name in ("fp32", "fp16"):
                 self.networks[name] = self.work / name / "model.xml"
                 save_network(network, self.networks[name], half=name == "fp16")
+        if explained.apart:
+            with self.steps.step("Saliency network converted"):
+                apart = self.work / "apart.onnx"
+                to_onnx(explained.apart, self.contract, apart, OUTPUTS)
+                self.networks[SALIENCY_PART] = self.work / SALIENCY_PART / "model.xml"
+                save_network(to_openvino(apart, self.contract), self.networks[SALIENCY_PART], half=True)
 
     def choose_faces(self, data: Path) -> ExportFaces:
         """Choose what calibrates and what is measured."""
+        options = self.options
         with self.steps.step("Faces read"):
-            return choose_faces(
-                data,
-                calibration=self.options.calibration_faces,
-                measured=self.options.measured_faces,
-                seed=self.options.seed,
+            faces = choose_faces(
+                data, calibration=options.calibration_faces, measured=options.measured_faces, seed=options.seed
             )
+        for text in faces.notes:
+            self.note(text)
+        return faces
 
     def measure_floats(self, faces: ExportFaces) -> None:
         """Measure PyTorch, ONNX, FP32 and FP16, and FP32 as the board computes it."""
@@ -174,83 +213,139 @@ class _Export:
 
     def measure(self, names: Sequence[str], faces: ExportFaces, isa: str) -> None:
         """Measure networks under an instruction set."""
-        title = f"{', '.join(names).upper()} measured ({'as the board' if isa == BOARD else isa})"
-        with self.steps.step(title, len(names) * len(faces.measured)) as advance:
+        where = "as the board computes" if isa == BOARD else "on this CPU"
+        with self.steps.step(f"{' and '.join(_title(n) for n in names)} measured {where}", len(faces.measured)) as told:
             networks = {name: self.networks[name] for name in names}
-            found = measure_networks(networks, self.contract, faces.measured, isa=isa, advance=advance)
+            found = measure_networks(self.workers, networks, self.contract, faces.measured, isa=isa, advance=told)
         for name, logits in found.items():
             self.found[name, isa] = logits
 
-    def quantize(self, faces: ExportFaces) -> str:
+    def quantize(self, faces: ExportFaces, reading: Calibration) -> str:
         """Try the candidates and keep the best; return what fails where none holds."""
-        catalog = self.work / "calibration.csv"
-        Catalog(faces.calibration).write(catalog)
         for candidate in self.options.candidates:
-            self.try_candidate(candidate, faces, catalog)
+            self.try_candidate(candidate, faces, reading)
+        if not best(self.tried) and self.options.accuracy_control:
+            self.note("No candidate holds: accuracy control gives layers back to floating point (this takes long).")
+            closest = min(zip(self.tried, self.options.candidates, strict=True), key=lambda pair: _misses(pair[0]))[1]
+            self.try_candidate(dataclasses.replace(closest, control=True), faces, reading)
         chosen = best(self.tried)
         if chosen is None:
-            return "no INT8 network held: " + "; ".join(f"{t.name}: {', '.join(t.failed)}" for t in self.tried)
+            return self.why_none(faces)
         self.chosen = chosen.name
         self.networks["int8"] = self.networks[chosen.name]
         for isa in ("native", BOARD):
             self.found["int8", isa] = self.found[chosen.name, isa]
         return ""
 
-    def try_candidate(self, candidate: Candidate, faces: ExportFaces, catalog: Path) -> None:
-        """Quantize one candidate, measure it twice and hold it against the limits."""
+    def try_candidate(self, candidate: Candidate, faces: ExportFaces, reading: Calibration) -> None:
+        """Quantize one candidate, measure it under both instruction sets and hold it against the limits."""
         path = self.networks[candidate.name] = self.work / candidate.name.replace(" ", "_") / "model.xml"
         values = {
-            "contract": self.contract.to_dict(),
-            "catalog": str(catalog),
             "xml": str(self.networks["fp32"]),
             "out": str(path),
             "candidate": dataclasses.asdict(candidate),
+            "control": self.control(faces, reading) if candidate.control else None,
         }
+        isa = BOARD if candidate.control else "native"
         with self.steps.step(f"INT8 {candidate.name} quantized", len(faces.calibration)) as advance:
-            run_job("quantize", values, advance=advance)
+            self.job("quantize", values, faces, isa=isa, advance=advance)
         for isa in ("native", BOARD):
             self.measure((candidate.name,), faces, isa)
         self.tried.append(
             judge_candidate(
                 candidate.name,
-                labels=[face.label for face in faces.measured],
+                labels=faces.labels,
                 fp32_board=self.found["fp32", BOARD],
                 native=self.found[candidate.name, "native"],
                 board=self.found[candidate.name, BOARD],
-                reading=fit_calibration(self.found["fp32", BOARD], [face.label for face in faces.measured]),
+                reading=reading,
                 limits=self.options.limits,
             )
         )
 
+    def control(self, faces: ExportFaces, reading: Calibration) -> dict[str, Any]:
+        """Return what accuracy control is judged by: the measured faces, NNCF's validation set."""
+        catalog = self.work / "measured.csv"
+        Catalog(faces.measured).write(catalog)
+        return {
+            "catalog": str(catalog),
+            "fp32": self.found["fp32", BOARD].tolist(),
+            "reading": dataclasses.asdict(reading),
+            "limits": dataclasses.asdict(self.options.limits),
+        }
+
+    def job(self, kind: str, values: dict[str, Any], faces: ExportFaces, **options: Any) -> None:
+        """Run a job on the calibration faces in a child process."""
+        catalog = self.work / "calibration.csv"
+        Catalog(faces.calibration).write(catalog)
+        self.workers.run(kind, {"contract": self.contract.to_dict(), "catalog": str(catalog), **values}, **options)
+
+    def why_none(self, faces: ExportFaces) -> str:
+        """Say what each candidate misses, and which layers of the closest one hurt most."""
+        closest, out = min(self.tried, key=_misses), self.work / "noise.json"
+        values = {"fp32": str(self.networks["fp32"]), "int8": str(self.networks[closest.name]), "out": str(out)}
+        with self.steps.step("Layers compared"):
+            self.job("noise", values, faces, isa=BOARD)
+        worst = ", ".join(f"{layer} (+{added:.1%})" for layer, added in json.loads(out.read_text(encoding="utf-8")))
+        missed = "; ".join(f"{tried.name}: {', '.join(tried.failed)}" for tried in self.tried)
+        text = f"no INT8 network holds on the board ({missed}); the layers that hurt most in {closest.name}: {worst}"
+        self.notes.append(text)
+        return text
+
     def calibrate(self, faces: ExportFaces) -> None:
-        """Fit temperature and thresholds of each precision, on the board's scores where there are some."""
-        labels = [face.label for face in faces.measured]
+        """Fit temperature and thresholds of each precision, on the board's logits where there are some."""
         calibrations, metrics = dict(self.contract.calibrations), dict(self.contract.metrics)
         for name in (precision.value for precision in Precision):
             logits = self.found.get((name, BOARD), self.found.get((name, "native")))
             if logits is not None:
-                reading = calibrations[name] = fit_calibration(logits, labels)
-                metrics[name] = measure(labels, scores(logits, reading), threshold=reading.balanced)
+                reading = calibrations[name] = fit_calibration(logits, faces.labels)
+                metrics[name] = measure(faces.labels, scores(logits, reading), threshold=reading.balanced)
         self.contract = self.contract.replace(calibrations=calibrations, metrics=metrics)
 
-    def collect(self, faces: ExportFaces | None) -> None:
+    def collect(self, certificate: Certificate) -> None:
         """Put everything into the bundle's folder, the manifest last."""
-        shipped = {name: path for name, path in self.networks.items() if name in self.options.parts}
-        with self.steps.step("Golden pictures"):
-            pictures = draw_golden(self.folder / "golden", self.model, self.contract)
-            golden = measure_golden(pictures, shipped, self.model, self.contract)
-            (self.folder / "golden" / "golden.json").write_text(golden.to_json(), encoding="utf-8")
-        for name, path in shipped.items():
+        precisions = {name: path for name, path in self.networks.items() if name in self.options.parts}
+        apart = {name: path for name, path in self.networks.items() if name == SALIENCY_PART}
+        golden = self.golden(precisions)
+        for name, path in {**precisions, **apart}.items():
             write_contract(path, self.contract)
             shutil.move(path.parent, self.folder / name)
         if ONNX in self.options.parts:
             shutil.move(self.onnx.parent, self.folder / ONNX)
         if not add_face_model(self.folder, self.options.face_model):
-            self.steps.note(
-                f"no face detector in the bundle: {HOW_TO_GET}, or give --face-model FILE, and export again"
-            )
-        write_manifest(self.folder, self.contract, self.options.name, self.parity())
+            self.note(f"No face detector in the bundle: {HOW_TO_GET}, or give --face-model FILE, and export again.")
+        write_export_report(
+            self.folder / "report.html",
+            contract=self.contract,
+            certificate=certificate,
+            tried=self.tried,
+            chosen=self.chosen,
+            limits=self.options.limits,
+            golden=golden,
+            notes=self.notes,
+            tools=tool_versions(),
+        )
+        parity = {
+            "certificate": certificate.to_dict(),
+            "candidates": plain(self.tried),
+            "chosen": self.chosen,
+            "limits": plain(self.options.limits),
+        }
+        write_manifest(self.folder, self.contract, self.options.name, parity)
 
-    def parity(self) -> dict[str, Any]:
-        """Return what was measured, for `model.json`."""
-        return {"candidates": plain(self.tried), "chosen": self.chosen}
+    def golden(self, precisions: dict[str, Path]) -> Golden:
+        """Draw the golden pictures and measure what the precisions answer."""
+        with self.steps.step("Golden pictures drawn and measured"):
+            pictures = draw_golden(self.folder / "golden", self.model, self.contract)
+            golden = measure_golden(self.workers, pictures, precisions, self.model, self.contract)
+            (self.folder / GOLDEN).write_text(golden.to_json(), encoding="utf-8")
+        return golden
+
+
+def _title(name: str) -> str:
+    return name.upper() if name in PARTS else f"INT8 {name}"
+
+
+def _misses(tried: Tried) -> tuple[float, ...]:
+    """Order candidates that don't hold: the fewest limits missed, then the fewest decisions changed."""
+    return (len(tried.failed), tried.against_fp32.changed + tried.to_board.changed, tried.against_fp32.mean_logit)

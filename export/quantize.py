@@ -1,8 +1,9 @@
-"""INT8: which ways to quantize there are, and how one is done with NNCF."""
+"""INT8: which ways to quantize there are, how one is done with NNCF, and which layers hurt where none holds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -17,7 +18,13 @@ from train.catalog import FaceRecord
 from train.workers import Advance
 
 CALIBRATION_FACES = 300
-TRANSFORMERS = ("vit",)
+RANKING_FACES = 32
+"""Accuracy control computes each layer's share on so many faces."""
+
+NOISE_FACES = 16
+LAYERS = ("Convolution", "GroupConvolution", "MatMul")
+METRIC_DROP = 0.01
+"""What accuracy control may drop: `export.verify.limit_metric` scales its metric so that this means the limits."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +48,60 @@ class Candidate:
         return f"{self.preset} {self.overflow_fix}" + (" with accuracy control" if self.control else "")
 
 
+Judge = Callable[[NDArray[np.float32]], float]
+"""From the logits [N, 2] of the control's faces to a metric whose drop is to stay within METRIC_DROP."""
+
+
 def quantize(
-    xml: Path, out: Path, candidate: Candidate, contract: ModelContract, faces: Sequence[FaceRecord], advance: Advance
+    xml: Path,
+    out: Path,
+    candidate: Candidate,
+    contract: ModelContract,
+    faces: Sequence[FaceRecord],
+    advance: Advance,
+    control: tuple[Sequence[FaceRecord], Judge] | None = None,
 ) -> None:
-    """Write the INT8 network of the FP32 network `xml`, calibrated on `faces`."""
+    """Write the INT8 network of the FP32 network `xml`, calibrated on `faces`.
+
+    With `control`, faces and how their logits are judged, layers are given back to floating point until the judge is
+    content. This must run under the board's instruction set to mean anything for the board.
+    """
     import nncf
 
     model = ov.Core().read_model(xml)
+    options = {
+        "preset": nncf.QuantizationPreset[candidate.preset],
+        "subset_size": len(faces),
+        "model_type": nncf.ModelType.TRANSFORMER if contract.architecture.startswith("vit") else None,
+        "ignored_scope": nncf.IgnoredScope(names=beside_the_logits(model)),
+    }
+    advanced = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix[candidate.overflow_fix])
     data = nncf.Dataset(_Images(faces, contract, advance))
-    quantized = nncf.quantize(
-        model,
-        data,
-        preset=nncf.QuantizationPreset[candidate.preset],
-        subset_size=len(faces),
-        model_type=nncf.ModelType.TRANSFORMER if contract.architecture.startswith(TRANSFORMERS) else None,
-        ignored_scope=nncf.IgnoredScope(names=beside_the_logits(model)),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix[candidate.overflow_fix]),
-    )
+    if control is None:
+        quantized = nncf.quantize(model, data, advanced_parameters=advanced, **options)
+    else:
+        quantized = nncf.quantize_with_accuracy_control(
+            model,
+            data,
+            nncf.Dataset(_Images(control[0], contract, lambda count: None)),
+            _validation(control[1]),
+            max_drop=METRIC_DROP,
+            advanced_quantization_parameters=advanced,
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                ranking_subset_size=RANKING_FACES, num_ranking_workers=1
+            ),
+            **options,
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     ov.save_model(quantized, out, compress_to_fp16=False)
+
+
+def _validation(judge: Judge) -> Callable[[Any, Iterable[Any]], tuple[float, list[NDArray[np.float32]]]]:
+    def validate(compiled: Any, images: Iterable[Any]) -> tuple[float, list[NDArray[np.float32]]]:
+        logits = [np.asarray(compiled(image)[LOGITS]) for image in images]
+        return judge(np.concatenate(logits)), logits
+
+    return validate
 
 
 def beside_the_logits(model: ov.Model) -> list[str]:
@@ -74,6 +116,57 @@ def beside_the_logits(model: ov.Model) -> list[str]:
     skipped = ("Constant", "Result", "Parameter")
     others = (op for op in model.get_ordered_ops() if op.get_type_name() not in skipped)
     return [op.get_friendly_name() for op in others if op.get_friendly_name() not in seen]
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """How much one layer adds to the error: its output's relative error less that of the layer before it."""
+
+    layer: str
+    added: float
+
+
+def layers_that_hurt(
+    fp32: Path, int8: Path, contract: ModelContract, faces: Sequence[FaceRecord], count: int = 5
+) -> list[LayerNoise]:
+    """Return the `count` layers whose quantization adds the most noise, the worst first.
+
+    The noise of a layer is the squared error of its output relative to the output's own square, in the mean over faces.
+    """
+    core = ov.Core()
+    names = _layer_names(core.read_model(fp32))
+    networks = [_with_layers(core, path, list(names)) for path in (fp32, int8)]
+    errors = np.zeros(len(names))
+    for image in _Images(faces[:NOISE_FACES], contract, lambda count: None):
+        exact, coarse = (list(network([image]).values())[-len(names) :] for network in networks)
+        errors += [_relative_error(first, second) for first, second in zip(exact, coarse, strict=True)]
+    errors /= min(len(faces), NOISE_FACES)
+    added = np.diff(errors, prepend=0.0)
+    order = np.argsort(-added)[:count]
+    labels = list(names.values())
+    return [LayerNoise(labels[index], float(added[index])) for index in order]
+
+
+def _layer_names(model: ov.Model) -> dict[str, str]:
+    """Return each layer's operation and its name in PyTorch, as its weights are called."""
+    names, beside = {}, set(beside_the_logits(model))
+    for op in model.get_ordered_ops():
+        own = op.get_friendly_name()
+        if op.get_type_name() in LAYERS and own not in beside:
+            weights = op.input(1).get_source_output().get_node().get_friendly_name()
+            names[own] = weights.removesuffix(".weight") if "." in weights else own
+    return names
+
+
+def _with_layers(core: ov.Core, path: Path, names: Sequence[str]) -> ov.CompiledModel:
+    model = core.read_model(path)
+    by_name = {op.get_friendly_name(): op for op in model.get_ordered_ops()}
+    model.add_outputs([by_name[name].output(0) for name in names])
+    return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def _relative_error(exact: NDArray[Any], coarse: NDArray[Any]) -> float:
+    return float(((exact - coarse) ** 2).sum() / max(float((exact**2).sum()), 1e-12))
 
 
 class _Images:

@@ -2,13 +2,16 @@
 
 For a CNN the map is the class activation map (Zhou et al. 2016, "Learning Deep Features for Discriminative
 Localization"); with more than one layer behind the pooling it is Grad-CAM (Selvaraju et al. 2017), whose gradient has a
-closed form there.
+closed form there. For a vision transformer it is attention rollout (Abnar and Zuidema 2020, "Quantifying Attention Flow
+in Transformers"), which knows no labels: both maps are the same.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torchvision.models import VisionTransformer
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from train.backbones import Backbone
@@ -17,6 +20,28 @@ LOGITS = "logits"
 SALIENCY = "saliency_map"
 FEATURES = "feature_vector"
 OUTPUTS = (LOGITS, SALIENCY, FEATURES)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What is exported of a model.
+
+    Attributes:
+        network: images float [N, 3, H, W] to `outputs`.
+        outputs: names of what it gives, the logits first.
+        apart: a second network that gives all of OUTPUTS, where the maps would slow the first one down; else None.
+    """
+
+    network: nn.Module
+    outputs: tuple[str, ...]
+    apart: nn.Module | None = None
+
+
+def explain(model: nn.Module, backbone: Backbone) -> Explained:
+    """Return `model` with saliency maps and feature vectors, in evaluation mode."""
+    if isinstance(model, VisionTransformer):
+        return Explained(FeaturesOfViT(model).eval(), (LOGITS, FEATURES), ExplainedViT(model).eval())
+    return Explained(ExplainedCNN(model, backbone).eval(), OUTPUTS)
 
 
 class ExplainedCNN(nn.Module):
@@ -72,3 +97,65 @@ def _hardswish_slope(given: torch.Tensor) -> torch.Tensor:
     """Return the derivative of x · relu6(x + 3) / 6: 0 below −3, 1 above 3, (2x + 3) / 6 between."""
     between = (2.0 * given + 3.0) / 6.0
     return torch.where(given <= -3.0, 0.0, torch.where(given >= 3.0, 1.0, between))
+
+
+class FeaturesOfViT(nn.Module):
+    """A vision transformer that also gives its feature vector: logits [N, 2] and features [N, C]."""
+
+    def __init__(self, model: VisionTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits and feature vectors."""
+        tokens = self.model.encoder(_tokens(self.model, image))
+        return self.model.heads(tokens[:, 0]), tokens[:, 0]
+
+
+class ExplainedViT(nn.Module):
+    """A vision transformer that also says where it looked, by attention rollout.
+
+    Its attention weights are computed openly, which costs more than OpenVINO's fused attention.
+    """
+
+    def __init__(self, model: VisionTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return logits [N, 2], saliency maps [N, 2, h, w] and feature vectors [N, C]."""
+        encoder, mixed = self.model.encoder, []
+        tokens = _tokens(self.model, image) + encoder.pos_embedding
+        for block in encoder.layers:
+            given = block.ln_1(tokens)
+            attended, weights = block.self_attention(given, given, given, need_weights=True)
+            tokens = tokens + attended
+            tokens = tokens + block.mlp(block.ln_2(tokens))
+            mixed.append(weights)
+        features = encoder.ln(tokens)[:, 0]
+        side = image.shape[-1] // self.model.patch_size
+        rolled = _rollout(mixed)[:, 1:].reshape(-1, 1, side, side)
+        return self.model.heads(features), rolled.expand(-1, 2, -1, -1), features
+
+
+def _tokens(model: VisionTransformer, image: torch.Tensor) -> torch.Tensor:
+    patches = model._process_input(image)
+    return torch.cat([model.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+
+
+def _rollout(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return how much of each token reaches the class token, [N, tokens], for attention [N, tokens, tokens] by layer.
+
+    Half of each layer is attention, half the way round it; only the class token's row is followed.
+    """
+    row: torch.Tensor | None = None
+    for attention in reversed(weights):
+        half = 0.5 * attention
+        if row is None:
+            identity = torch.zeros_like(half[:, 0])
+            identity[:, 0] = 0.5
+            row = half[:, 0] + identity
+        else:
+            row = (row[:, None] @ half)[:, 0] + 0.5 * row
+    assert row is not None
+    return row

@@ -1,5 +1,6 @@
 """From a checkpoint to a checked ONNX file."""
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -76,6 +77,10 @@ def to_onnx(model: nn.Module, contract: ModelContract, path: Path, outputs: Sequ
             verbose=False,
         )
     assert program is not None
+    for node in program.model.graph:
+        # The exporter notes the source line of every operation, with paths of this machine.
+        node.metadata_props.clear()
+    program.model.metadata_props["deepfake_edge_contract"] = json.dumps(contract.to_dict(), sort_keys=True)
     program.save(path, external_data=False)
     onnx.checker.check_model(str(path), full_check=True)
 

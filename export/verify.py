@@ -1,6 +1,6 @@
 """What changes from one stage to the next, and which INT8 network holds on the board."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,22 @@ def judge_candidate(
     )
     failed = tuple(f"{what} {value:.4f} is over {limit:g}" for what, value, limit in found if not value <= limit)
     return Tried(name, auc, change, against, to_board, failed)
+
+
+def limit_metric(
+    labels: Sequence[int], fp32: Logits, reading: Calibration, limits: Limits
+) -> Callable[[Logits], float]:
+    """Return the metric of accuracy control: 1 less 0.01 for each time that the tighter limit is used up.
+
+    A drop of 0.01 is thus exactly the limits, whichever of AUC and changed decisions is nearer to its own.
+    """
+
+    def metric(logits: Logits) -> float:
+        loss = (auc_of(labels, fp32) - auc_of(labels, logits)) / max(limits.auc_loss, 1e-9)
+        changed = difference(fp32, logits, reading).changed_share / max(limits.changed, 1e-9)
+        return 1.0 - 0.01 * max(loss, changed, 0.0)
+
+    return metric
 
 
 def auc_of(labels: Sequence[int], logits: Logits) -> float:
