@@ -11,7 +11,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from edge_runtime.contract import ModelContract
-from edge_runtime.errors import DeviceError
+from edge_runtime.errors import DeviceError, MissingDeviceError
 
 
 def build_network(core: ov.Core, path: Path, contract: ModelContract, batch: int = 1) -> ov.Model:
@@ -35,20 +35,35 @@ def compile_network(
     On the CPU everything is computed in float32 or INT8: a CPU with bfloat16 would otherwise answer differently.
 
     Raises:
-        DeviceError: the device is missing or can't compile it.
+        MissingDeviceError: there is no such device.
+        DeviceError: it can't compile it.
     """
+    _require(core, device)
     settings: dict[str, Any] = {"PERFORMANCE_HINT": hint, **properties}
     if device == "CPU":
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     try:
         return core.compile_model(build_network(core, path, contract), device, settings)
     except RuntimeError as error:
-        devices = ", ".join(core.available_devices)
-        raise DeviceError(f"{device}: can't run {path} ({_first_line(error)}); devices here: {devices}") from error
+        raise DeviceError(f"{device}: can't run {path} ({_first_line(error)})") from error
+
+
+def _require(core: ov.Core, device: str) -> None:
+    devices = core.available_devices
+    if device.split(".")[0] not in {name.split(".")[0] for name in devices}:
+        raise MissingDeviceError(
+            f"no device {device} (devices here: {', '.join(devices)}); choose one of them, or check the driver "
+            "and that you are in the group `render`"
+        )
 
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def logits_port(compiled: ov.CompiledModel) -> ov.ConstOutput:
+    """Return the output named `logits`, or the first where none has a name."""
+    return next((port for port in compiled.outputs if "logits" in port.get_names()), compiled.output(0))
 
 
 class Classifier:
@@ -62,6 +77,7 @@ class Classifier:
     ) -> None:
         self.contract = contract
         self.compiled = compile_network(ov.Core(), path, contract, device=device, hint=hint, **properties)
+        self._output = logits_port(self.compiled)
         self.requests = int(self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self.requests):
@@ -103,6 +119,6 @@ class Classifier:
         request, index = started[0]
         request.wait()
         # The request's own memory is used again: assigning copies it.
-        results[index] = request.get_output_tensor(0).data[0]
+        results[index] = request.get_tensor(self._output).data[0]
         started.popleft()
         self._idle.put(request)

@@ -74,10 +74,9 @@ def edge_detect(
 
 
 def _open(inputs: list[str], cameras: list[str]) -> "list[Source]":
-    from edge_runtime.sources import SourceOptions, open_camera, open_sources
+    from edge_runtime.sources import SourceOptions, open_sources
 
-    options = SourceOptions()
-    return [*open_sources(inputs, options), *(open_camera(name, options) for name in cameras)]
+    return open_sources(inputs, SourceOptions(), cameras=cameras)
 
 
 def _sinks(jsonl: Path | None) -> "list[Sink]":

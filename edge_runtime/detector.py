@@ -1,5 +1,6 @@
 """The runtime in one object: pictures, videos and cameras in, verdicts out."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,14 +10,16 @@ from PIL import Image
 
 from edge_runtime.bundle import Bundle, find_bundle
 from edge_runtime.contract import Framing
-from edge_runtime.engine import Choice, Engine, choose
-from edge_runtime.errors import PictureError, UsageError
+from edge_runtime.engine import Choice, Engine, cache_properties, choose
+from edge_runtime.errors import BundleError, PictureError, UsageError
 from edge_runtime.judge import FaceFinder, FrameScorer, Verdicts
 from edge_runtime.pictures import read_picture
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.quality import DEFAULT_LIMITS, QualityLimits
 from edge_runtime.results import FrameResult
 from edge_runtime.sources import DEFAULT_OPTIONS, Frame, Source, SourceOptions, open_sources
+
+log = logging.getLogger("edge_runtime")
 
 FACES = ("auto", "off", "tiled")
 
@@ -54,18 +57,29 @@ class Detector:
         if faces not in FACES:
             raise UsageError(f"faces is {faces!r}; choose one of {', '.join(FACES)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
-        self.engine = Engine(self.bundle, choose(self.bundle, device, precision), hint=hint)
-        finder = self._face_stage(faces)
+        self.engine = Engine(self.bundle, choose(self.bundle, device, precision, hint))
+        self.limits, self._faces = limits, faces
         framed = self.bundle.contract.framing is Framing.DETECTED
-        self.scorer = FrameScorer(
-            self.engine,
-            still_faces=finder if framed or faces == "tiled" else None,
-            moving_faces=finder,
-            limits=limits,
-        )
+        stills = self._face_stage() if framed or faces == "tiled" else None
+        self.scorer = FrameScorer(self.engine, still_faces=stills, moving_faces=stills, limits=limits)
 
-    def _face_stage(self, faces: str) -> FaceFinder | None:
-        return None
+    @property
+    def faces(self) -> FaceFinder | None:
+        """The face stage that looks at pictures; None where the whole picture is the face."""
+        return self.scorer.still_faces
+
+    def _face_stage(self) -> FaceFinder | None:
+        if self._faces == "off":
+            return None
+        from edge_runtime.faces import FACE_MODEL, FaceStage
+
+        if FACE_MODEL not in self.bundle.manifest.files:
+            if self._faces == "tiled":
+                raise BundleError(f"{self.bundle.path}: holds no face model; export it again with --face-model")
+            log.warning(f"{self.bundle.path} holds no face model: the whole picture is taken for the face")
+            return None
+        properties = {**cache_properties(), "PERFORMANCE_HINT": "THROUGHPUT"}
+        return FaceStage(self.bundle.file(FACE_MODEL), tiled=self._faces == "tiled", properties=properties)
 
     @property
     def choice(self) -> Choice:
@@ -90,14 +104,15 @@ class Detector:
         Raises:
             SourceError: none of them can be opened.
         """
-        opened: list[Source] = []
-        for source in sources:
-            opened.extend(open_sources([source], options) if isinstance(source, str) else [source])
-        for judged in self.pipeline(opened).results():
-            yield judged.result
+        names = [source for source in sources if isinstance(source, str)]
+        opened = [source for source in sources if not isinstance(source, str)]
+        pipeline = self.pipeline([*open_sources(names, options), *opened])
+        yield from (judged.result for judged in pipeline.results())
 
     def pipeline(self, sources: Sequence[Source], **settings: object) -> Pipeline:
         """Return a pipeline over opened `sources`, for who needs its pictures or wants to stop it."""
+        if self.scorer.moving_faces is None and not all(source.still for source in sources):
+            self.scorer.moving_faces = self._face_stage()
         live = any(source.live for source in sources)
         workers = self.engine.parallel + (0 if live else 2)
         verdicts = Verdicts(self.bundle.contract)

@@ -6,7 +6,8 @@
     ├── SourceError       a camera, video or stream that can't be opened or read
     ├── BundleError       a bundle that is missing, changed or of another format
     │   └── ContractError   its contract can't be read
-    ├── DeviceError       a device that is missing or computes something else
+    ├── DeviceError       a device that fails or computes something else
+    │   └── MissingDeviceError  it is not there at all
     ├── DataError         folders or a catalog that can't be used
     ├── CheckpointError   a checkpoint that can't be used
     └── GateError         an export that was measured and did not hold
@@ -42,7 +43,11 @@ class ContractError(BundleError):
 
 
 class DeviceError(EdgeError):
-    """A device that is missing, or computes something else than it should."""
+    """A device that fails, or computes something else than it should."""
+
+
+class MissingDeviceError(DeviceError):
+    """A device that is not there."""
 
 
 class DataError(EdgeError):

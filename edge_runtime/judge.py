@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_runtime.contract import DEMO_NOTICE, Calibration, ModelContract, Verdict
-from edge_runtime.engine import Engine
+from edge_runtime.engine import Choice, Engine
 from edge_runtime.errors import PictureError
 from edge_runtime.preprocess import Box, face_pixels
 from edge_runtime.quality import DEFAULT_LIMITS, QualityLimits, too_poor, too_small
@@ -59,7 +59,7 @@ class ScoredFrame:
         picture: RGB; None where it could not be read.
         faces: the faces found.
         began: when work on it began, monotonic seconds.
-        device, precision: what computed its logits.
+        choice: what computed its logits.
         calibration: how these are read.
         error: why it could not be read, else None.
     """
@@ -68,8 +68,7 @@ class ScoredFrame:
     picture: Image.Image | None
     faces: tuple[ScoredFace, ...]
     began: float
-    device: str
-    precision: str
+    choice: Choice
     calibration: Calibration
     error: str | None = None
 
@@ -100,40 +99,34 @@ class FrameScorer:
         try:
             picture = frame.load()
         except PictureError as error:
-            return self._scored(frame, None, (), began, str(error))
-        finder = self.still_faces if frame.still else self.moving_faces
-        if finder is None:
-            found: list[tuple[Box | None, float | None]] = [(None, None)]
-        else:
-            found = [(face.box, face.detection) for face in finder.detect(picture)]
-        return self._scored(frame, picture, self._faces(picture, found), began)
-
-    def _scored(
-        self, frame: Frame, picture: Image.Image | None, faces: tuple[ScoredFace, ...], began: float, error: str = ""
-    ) -> ScoredFrame:
-        engine = self.engine
-        choice = engine.choice
-        return ScoredFrame(
-            frame, picture, faces, began, choice.device, choice.precision.value, engine.calibration, error or None
-        )
-
-    def _faces(self, picture: Image.Image, found: list[tuple[Box | None, float | None]]) -> tuple[ScoredFace, ...]:
-        contract = self.engine.contract
-        prepared = [prepare_face(picture, box, contract, self.limits) for box, _ in found]
+            engine = self.engine
+            return ScoredFrame(frame, None, (), began, engine.choice, engine.calibration, str(error))
+        found = find_faces(picture, self.still_faces if frame.still else self.moving_faces)
+        prepared = [prepare_face(picture, box, self.engine.contract, self.limits) for box, _ in found]
         crops = [pixels for pixels, _ in prepared if pixels is not None]
-        logits = iter(self._logits(crops))
+        logits, choice, calibration = self._logits(crops)
+        values = iter(logits)
         whole = (0.0, 0.0, float(picture.width), float(picture.height))
-        return tuple(
-            ScoredFace(box or whole, detection, None if pixels is None else next(logits), reason)
+        faces = tuple(
+            ScoredFace(box or whole, detection, None if pixels is None else next(values), reason)
             for (box, detection), (pixels, reason) in zip(found, prepared, strict=True)
         )
+        return ScoredFrame(frame, picture, faces, began, choice, calibration)
 
-    def _logits(self, faces: list[NDArray[np.uint8]]) -> list[float]:
+    def _logits(self, faces: list[NDArray[np.uint8]]) -> tuple[list[float], Choice, Calibration]:
         """Return fake − real of each face, uint8 [K, H, W, 3], averaged over its K crops; all computed together."""
         if not faces:
-            return []
-        logits = self.engine.logits(np.concatenate(faces) if len(faces) > 1 else faces[0])
-        return [float(value) for value in (logits[:, 1] - logits[:, 0]).reshape(len(faces), -1).mean(axis=1)]
+            return [], self.engine.choice, self.engine.calibration
+        answer = self.engine.answer(np.concatenate(faces) if len(faces) > 1 else faces[0])
+        differences = (answer.logits[:, 1] - answer.logits[:, 0]).reshape(len(faces), -1).mean(axis=1)
+        return differences.tolist(), answer.choice, answer.calibration
+
+
+def find_faces(picture: Image.Image, finder: FaceFinder | None) -> list[tuple[Box | None, float | None]]:
+    """Return box and detection of each face; without a face stage the one face is the picture: None, None."""
+    if finder is None:
+        return [(None, None)]
+    return [(face.box, face.detection) for face in finder.detect(picture)]
 
 
 def prepare_face(
@@ -154,10 +147,16 @@ class Verdicts:
         self._version, self._window = contract.version, window
         self._notice = DEMO_NOTICE if contract.demo else None
         self._trackers: dict[str, Tracker] = {}
+        self._choice: Choice | None = None
 
     def of_frame(self, scored: ScoredFrame) -> FrameResult:
         """Return what is said of a frame and its faces."""
         frame = scored.frame
+        if scored.choice != self._choice:
+            # Logits of another network are not to be averaged with this one's.
+            for tracker in self._trackers.values():
+                tracker.forget()
+            self._choice = scored.choice
         faces = self._still(scored) if frame.still else self._tracked(scored)
         now = time.monotonic()
         width, height = scored.picture.size if scored.picture else (0, 0)
@@ -170,8 +169,8 @@ class Verdicts:
             latency_ms=1e3 * (now - scored.began),
             age_ms=1e3 * (now - frame.taken),
             dropped=frame.dropped,
-            device=scored.device,
-            precision=scored.precision,
+            device=scored.choice.device,
+            precision=scored.choice.precision.value,
             model=self._version,
             faces=faces,
             error=scored.error,
@@ -180,7 +179,8 @@ class Verdicts:
 
     def of_gap(self, gap: Gap) -> FrameResult:
         """Return what is said of a source that is lost or has ended."""
-        self._trackers.pop(gap.source, None)
+        if gap.source in self._trackers:
+            self._trackers[gap.source].forget()
         return FrameResult(
             gap.source, 0, gap.time, gap.state, model=self._version, error=gap.error, notice=self._notice
         )

@@ -59,6 +59,10 @@ class Tracker:
         track.box, track.seen = box, now
         return track
 
+    def forget(self) -> None:
+        """Forget every track; numbers go on."""
+        self._tracks = []
+
     def judge(self, track: Track, logit: float) -> None:
         """Add a judged frame's logit to `track`."""
         track.add(logit, self.window)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from edge_runtime.errors import SourceError
 from edge_runtime.pictures import SUFFIXES
+from edge_runtime.results import ENDED
 
 
 @dataclass(frozen=True)
@@ -104,24 +105,28 @@ def open_source(text: str, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
         from edge_runtime.sources.mjpeg import StandardInput
 
         return StandardInput()
-    if text.startswith(("http://", "https://", "rtsp://", "rtsps://")):
-        from edge_runtime.sources.streams import open_stream
+    if "://" in text:
+        from edge_runtime.sources.streams import stream_source
 
-        return open_stream(text, options)
+        return stream_source(text, options)
     if text.startswith("/dev/video"):
-        return open_camera(text, options)
+        from edge_runtime.sources.camera import camera_source
+
+        return camera_source(text, options)
     return _open_path(text, options)
 
 
 def open_camera(name: str | int, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
-    """Return the camera of that number or device file.
+    """Return the camera of that number or device file, after it has given a frame.
 
     Raises:
-        SourceError: there is no such camera, or it gives no frame; the message lists those that exist.
+        SourceError: it is not there or gives no frame; the message lists the cameras that exist.
     """
     from edge_runtime.sources.camera import camera_source
 
-    return camera_source(name, options)
+    source = camera_source(name, options)
+    source.prove()
+    return source
 
 
 def _open_path(text: str, options: SourceOptions) -> Source:
@@ -143,15 +148,59 @@ def _open_path(text: str, options: SourceOptions) -> Source:
     return Video(path) if looks_like_video(path) else files.Pictures([path])
 
 
-def open_sources(texts: Iterable[str], options: SourceOptions = DEFAULT_OPTIONS) -> list[Source]:
-    """Open each of `texts`; pictures that are named one after the other become one source."""
+def open_sources(
+    texts: Iterable[str], options: SourceOptions = DEFAULT_OPTIONS, *, cameras: Iterable[str | int] = ()
+) -> list[Source]:
+    """Open each of `texts`, and `cameras` by number or device file.
+
+    As long as one of them can be read, those that can't be become sources that fail, or that are waited for where
+    they are live. Pictures that are named one after the other become one source.
+
+    Raises:
+        SourceError: none of them can be read.
+    """
+    names = [*texts, *(f"/dev/video{camera}" if str(camera).isdigit() else str(camera) for camera in cameras)]
+    tried = [_tried(name, options) for name in names]
+    errors = [error for _, error in tried if error is not None]
+    if errors and len(errors) == len(tried):
+        raise errors[0]
+    return _joined([source for source, _ in tried])
+
+
+def _tried(name: str, options: SourceOptions) -> tuple[Source, SourceError | None]:
+    """Return the source and, where it can't be read now, why."""
+    try:
+        source = open_source(name, options)
+    except SourceError as error:
+        return Failed(name, str(error)), error
+    try:
+        getattr(source, "prove", lambda: None)()
+    except SourceError as error:
+        return source, error
+    return source, None
+
+
+class Failed:
+    """A source that could not be opened: all that it gives is the reason."""
+
+    live = False
+    still = True
+
+    def __init__(self, name: str, error: str) -> None:
+        self.name, self._error = name, error
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
+        """Yield the reason."""
+        yield Gap(self.name, ENDED, self._error, failed=True)
+
+
+def _joined(sources: Iterable[Source]) -> list[Source]:
     from edge_runtime.sources.files import Pictures
 
-    sources: list[Source] = []
-    for text in texts:
-        source = open_source(text, options)
-        if sources and isinstance(source, Pictures) and isinstance(sources[-1], Pictures):
-            sources[-1] = Pictures([*sources[-1].paths, *source.paths])
+    joined: list[Source] = []
+    for source in sources:
+        if joined and type(source) is type(joined[-1]) is Pictures:
+            joined[-1] = Pictures([*joined[-1].paths, *source.paths])
         else:
-            sources.append(source)
-    return sources
+            joined.append(source)
+    return joined

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_runtime.errors import SourceError
 from edge_runtime.sources import SourceOptions
-from edge_runtime.sources.live import LiveSource, Load, proven
+from edge_runtime.sources.live import LiveSource, Load
 from edge_runtime.sources.opencv import cv2, picture_of
 
 DEVICES = Path("/dev")
@@ -42,7 +42,7 @@ class Camera:
         os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(seconds)
         self.device = device
         if not Path(device).exists():
-            raise SourceError(f"{device}: not there")
+            raise SourceError(f"no camera {device}")
         self._capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
         if not self._capture.isOpened():
             raise SourceError(f"{device}: can't be opened")
@@ -73,18 +73,19 @@ class Camera:
         self._capture.release()
 
 
-def camera_source(name: str | int, options: SourceOptions) -> LiveSource:
-    """Return the camera of number or device file `name` after it has given one frame.
+class CameraSource(LiveSource):
+    """A camera, whose absence is told with what to check."""
 
-    Raises:
-        SourceError: it is not there or gives no frame.
-    """
+    def prove(self) -> None:
+        """Open the camera and take a frame; raises SourceError with the cameras that exist."""
+        try:
+            super().prove()
+        except SourceError as error:
+            raise SourceError(f"{error}; {cameras_text()}; {CHECK}") from None
+
+
+def camera_source(name: str | int, options: SourceOptions) -> CameraSource:
+    """Return the camera of number or device file `name`, not opened yet."""
     text = str(name)
     device = f"/dev/video{text}" if text.isdigit() else text
-    if not Path(device).exists():
-        raise SourceError(f"no camera {device}; {cameras_text()}; {CHECK}")
-    opener = functools.partial(Camera, device, options)
-    try:
-        return proven(device, opener, options)
-    except SourceError as error:
-        raise SourceError(f"{error}; {cameras_text()}; {CHECK}") from None
+    return CameraSource(device, functools.partial(Camera, device, options), options)

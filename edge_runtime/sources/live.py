@@ -93,20 +93,28 @@ class LiveSource:
         name: what results call it.
         open_capture: opens it anew, asking again for size and rate.
         options: how long to wait for it.
-        first: a capture that is open already.
     """
 
     live = True
     still = False
 
-    def __init__(
-        self,
-        name: str,
-        open_capture: Callable[[], Capture],
-        options: SourceOptions,
-        first: Capture | None = None,
-    ) -> None:
-        self.name, self._open_anew, self._options, self._first = name, open_capture, options, first
+    def __init__(self, name: str, open_capture: Callable[[], Capture], options: SourceOptions) -> None:
+        self.name, self._open_anew, self._options = name, open_capture, options
+        self._first: Capture | None = None
+
+    def prove(self) -> None:
+        """Open the source and take a frame, since an open device proves nothing; reading goes on from there.
+
+        Raises:
+            SourceError: it can't be opened, or gives no frame.
+        """
+        capture = self._open_anew()
+        try:
+            capture.read()
+        except SourceError:
+            capture.close()
+            raise
+        self._first = capture
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield frames as they come; a loss is told of once, then the source is opened again until it is back."""
@@ -146,18 +154,3 @@ class LiveSource:
     def _given_up(self, seen: float) -> bool:
         after_s = self._options.give_up_after_s
         return after_s is not None and time.monotonic() - seen >= after_s
-
-
-def proven(name: str, open_capture: Callable[[], Capture], options: SourceOptions) -> LiveSource:
-    """Return the live source after it has given one frame, since an open device proves nothing.
-
-    Raises:
-        SourceError: it can't be opened, or gives no frame.
-    """
-    capture = open_capture()
-    try:
-        capture.read()
-    except SourceError:
-        capture.close()
-        raise
-    return LiveSource(name, open_capture, options, capture)
