@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from benchmarks.children import child_environment, run_child
 from benchmarks.results import Accuracy
 from edge_runtime.bundle import Bundle
+from edge_runtime.classifier import Classifier
 from edge_runtime.contract import Calibration
 from edge_runtime.errors import EdgeError
+from edge_runtime.golden import GOLDEN, check_golden
 from train.catalog import Catalog, FaceRecord
 from train.evaluate import bundle_logits
 from train.metrics import measure, paired_bootstrap
@@ -113,7 +115,12 @@ def main() -> int:
 
 def golden_answer(bundle: Bundle, precision: str, device: str) -> str:
     """Return `right` where the golden pictures come out as the bundle says, else what is wrong or missing."""
-    return "none in the bundle"
+    if GOLDEN not in bundle.manifest.files:
+        return "none in the bundle"
+    network = Classifier(bundle.model(precision), bundle.contract, device=device)
+    found = check_golden(network, bundle, precision, device)
+    gap = f"logits within {found.difference:.2g}"
+    return f"right ({gap})" if found.right else f"wrong ({gap}, allowed {found.tolerance:.2g})"
 
 
 if __name__ == "__main__":

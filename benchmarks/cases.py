@@ -144,5 +144,6 @@ FIGURES: Mapping[str, str] = {
     "throttled": "times",
     "energy_j": "J a frame",
     "foreign_load": "share of all cores",
+    "pace": "GFLOP/s",
 }
 """What one round may give, and in which unit. A figure that can't be read here is missing, never 0."""

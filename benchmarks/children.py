@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.baselines import cap_variables
 from benchmarks.cases import Job
-from benchmarks.sensors import foreign_load, read_cpu_time
+from benchmarks.sensors import foreign_load, pace, read_cpu_time
 from board_setup.isa import capped_environment
 from edge_runtime.errors import DeviceError
 
@@ -24,10 +24,10 @@ WORKER = ("-m", "benchmarks.worker")
 
 @dataclass(frozen=True)
 class Done:
-    """What a child process gave back: its result, and the share of all cores that others used meanwhile."""
+    """What a child process gave back, and figures of the machine: its pace just before, and the load of others."""
 
     result: dict[str, Any]
-    foreign_load: float | None
+    figures: dict[str, float]
 
 
 def run_job(job: Job, command: tuple[str, ...] = WORKER) -> Done:
@@ -37,10 +37,11 @@ def run_job(job: Job, command: tuple[str, ...] = WORKER) -> Done:
         DeviceError: the child said what is wrong, or it died; the message is one line.
     """
     environment = child_environment(job.case.isa)
+    around = {} if emulator() else {"pace": pace()}
     before, own, start = read_cpu_time(), _children_cpu_s(), time.monotonic()
     result = run_child(replace(job, started=start).to_dict(), command, environment)
     load = foreign_load(before, read_cpu_time(), _children_cpu_s() - own, time.monotonic() - start, os.cpu_count() or 1)
-    return Done(result, load)
+    return Done(result, around if load is None else {**around, "foreign_load": load})
 
 
 def child_environment(isa: str) -> dict[str, str]:

@@ -149,6 +149,25 @@ def match_checkpoints(bundles: Mapping[str, Bundle], paths: list[Path]) -> dict[
     return found
 
 
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="A.json", help="A report.json, or the folder with one.")],
+    after: Annotated[Path, typer.Argument(metavar="B.json", help="The one to hold against it.")],
+) -> int:
+    """Tell what got faster, slower, bigger or less accurate from report A to B, beyond the noise.
+
+    Exit code 1 where something got worse: usable in CI. Both reports must be of one machine, with 3 rounds or more.
+    """
+    from benchmarks import compare as comparing
+
+    found = comparing.compare(Report.read(before), Report.read(after))
+    for line in comparing.lines(found):
+        print(line)
+    return 1 if found.worse else 0
+
+
 def main() -> NoReturn:
     """Start `edge-benchmark`, or `edge-benchmark compare`."""
+    if sys.argv[1:2] == ["compare"]:
+        del sys.argv[1]
+        run_command(compare, "edge-benchmark compare")
     run_command(benchmark, "edge-benchmark")

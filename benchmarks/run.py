@@ -166,13 +166,12 @@ class Run:
         except DeviceError as error:
             self._rows[case.key] = replace(row, failed=str(error))
             return
-        load = {} if done.foreign_load is None else {"foreign_load": done.foreign_load}
         if outputs and done.result["logits"]:
             self._logits[case.key] = np.asarray(done.result["logits"], np.float32)
         self._quantiles.setdefault(case.key, []).append(done.result["latencies_ms"])
         self._rows[case.key] = replace(
             row,
-            rounds=(*row.rounds, {**done.result["figures"], **load}),
+            rounds=(*row.rounds, {**done.result["figures"], **done.figures}),
             facts=done.result["facts"],
             latencies_ms=tuple(np.mean(self._quantiles[case.key], axis=0).round(4).tolist()),
         )

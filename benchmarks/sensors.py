@@ -4,12 +4,17 @@ All from Linux' own files. What a machine does not show (a virtual one shows non
 """
 
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 SYS = Path("/sys")
 PROC = Path("/proc")
+PACE_SIDE = 512
+"""Rows and columns of the matrices whose product tells the machine's pace."""
 
 
 @dataclass(frozen=True)
@@ -102,3 +107,14 @@ def foreign_load(
     if before is None or after is None or wall_s <= 0:
         return None
     return min(1.0, max(0.0, (after.taken - before.taken - own_s) / (wall_s * cores)))
+
+
+def pace(seconds: float = 0.06) -> float:
+    """Return how fast the machine itself is just now, in GFLOP/s of a fixed matrix product on all cores."""
+    left = np.full((PACE_SIDE, PACE_SIDE), 0.5, np.float32)
+    (left @ left).sum()
+    count, start = 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < seconds or not count:
+        left @ left
+        count += 1
+    return 2e-9 * PACE_SIDE**3 * count / passed

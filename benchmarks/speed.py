@@ -1,27 +1,36 @@
 """This project's runtime under the stopwatch: pixels to logits, and file to verdict."""
 
 import itertools
+import threading
 import time
-from collections import Counter, deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from benchmarks.cases import Job, Limits, Mode
+from benchmarks.cases import Case, Job, Limits, Mode
 from benchmarks.timing import Clock, Timing, one_by_one
 from edge_runtime.bundle import Bundle
-from edge_runtime.classifier import compile_network
-from edge_runtime.contract import ModelContract
+from edge_runtime.classifier import Classifier
+from edge_runtime.contract import ModelContract, Precision
+from edge_runtime.engine import Choice, Engine
+from edge_runtime.judge import FrameScorer, Verdicts
 from edge_runtime.pictures import read_picture
+from edge_runtime.pipeline import Pipeline
 from edge_runtime.preprocess import face_pixels
+from edge_runtime.quality import QualityLimits
+from edge_runtime.sources import Frame
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
+
+READERS = 2
+"""Frames that are decoded while the device computes others, as the runtime's detector has it for files."""
 
 
 def picture_pixels(path: str | Path, contract: ModelContract) -> Pixels:
@@ -29,55 +38,96 @@ def picture_pixels(path: str | Path, contract: ModelContract) -> Pixels:
     return face_pixels(read_picture(path), None, contract)
 
 
+class FixedEngine:
+    """What the runtime's frame scorer needs of an engine: one network on one device, never exchanged for another."""
+
+    def __init__(self, bundle: Bundle, case: Case) -> None:
+        self.bundle, self.contract = bundle, bundle.contract
+        self.choice = Choice(case.device, Precision(case.precision))
+        self.calibration = self.contract.calibration(case.precision)
+        streams = {"NUM_STREAMS": case.streams} if case.streams else {}
+        hint = case.mode.value.upper()
+        self.classifier = Classifier(
+            bundle.model(case.precision), self.contract, device=case.device, hint=hint, **streams
+        )
+
+    def logits(self, pixels: Pixels) -> Logits:
+        """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3]."""
+        return self.classifier.logits(pixels)
+
+
+class Circle:
+    """A source for the runtime's pipeline: picture files over and over, until the clock says stop."""
+
+    live = False
+    still = True
+    name = "pictures"
+
+    def __init__(self, paths: Sequence[str], clock: Clock) -> None:
+        self._paths, self._clock = paths, clock
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        """Yield the pictures as frames that are decoded where they are judged."""
+        for index, path in enumerate(itertools.cycle(self._paths)):
+            if stop.is_set() or not self._clock.goes_on(index):
+                return
+            yield picture_frame(path, index)
+
+
+def picture_frame(path: str, index: int = 0) -> Frame:
+    """Return a picture file as the frame of a source."""
+    return Frame(path, index, partial(read_picture, path), still=True)
+
+
 class RuntimeEngine:
-    """The bundle's network, compiled as `edge-detect` compiles it."""
+    """The runtime's own scorer and pipeline, as `edge-detect` runs them on a folder of pictures.
+
+    Pictures that are too dark or blurred are judged all the same: the rows to compare with do so too.
+    """
 
     def __init__(self, job: Job) -> None:
         bundle = Bundle.open(job.bundle)
         self.contract = bundle.contract
-        self._reading = bundle.contract.calibration(job.case.precision)
         self._mode = job.case.mode
-        streams = {"NUM_STREAMS": job.case.streams} if job.case.streams else {}
-        path = bundle.model(job.case.precision)
-        hint = self._mode.value.upper()
-        self.compiled = compile_network(ov.Core(), path, self.contract, device=job.case.device, hint=hint, **streams)
-        self._request = self.compiled.create_infer_request()
+        self._engine = FixedEngine(bundle, job.case)
+        self._compiled = self._engine.classifier.compiled
+        self._request = self._compiled.create_infer_request()
+        self._scorer = FrameScorer(cast(Engine, self._engine), limits=QualityLimits(0, 0.0, 0.0))
 
     def logits(self, pixels: Pixels) -> Logits:
         """Return the logits [N, 2] of crops [N, H, W, 3], one after the other."""
         return np.concatenate([self._infer(crop[None]) for crop in pixels])
 
     def verdict(self, path: str) -> object:
-        """Judge one picture file as `edge-detect` does."""
-        return self._read(self.logits(picture_pixels(path, self.contract)))
+        """Judge one picture file."""
+        return Verdicts(self.contract).of_frame(self._scorer(picture_frame(path)))
 
     def time_model(self, crops: Sequence[Pixels], limits: Limits) -> Timing:
         """Time crops [1, H, W, 3] that lie in memory."""
         if self._mode is Mode.LATENCY:
             return one_by_one(self._infer, crops, limits)
-        return self._queue_model(crops, limits)
+        return self._queue(crops, limits)
 
     def time_end_to_end(self, paths: Sequence[str], limits: Limits) -> Timing:
         """Time files to verdicts: read, decode, cut, infer, judge."""
         if self._mode is Mode.LATENCY:
             return one_by_one(self.verdict, paths, limits)
-        return self._queue_files(paths, limits)
+        clock = Clock(limits)
+        workers = self._engine.classifier.requests + READERS
+        pipeline = Pipeline([Circle(paths, clock)], self._scorer, Verdicts(self.contract), workers=workers)
+        return clock.stop([judged.result.latency_ms / 1000.0 for judged in pipeline.results()])
 
     def facts(self) -> dict[str, Any]:
         """Say what runs: the device, streams, threads, requests and kernels of the compiled network."""
-        return compiled_facts(self.compiled)
+        return compiled_facts(self._compiled)
 
     def _infer(self, crop: Pixels) -> Logits:
         self._request.infer([crop], share_inputs=True)
         return self._request.get_output_tensor(0).data.copy()
 
-    def _read(self, logits: Logits) -> object:
-        mean = logits.mean(axis=0)
-        return self._reading.verdict(self._reading.score(float(mean[1] - mean[0])))
-
-    def _queue_model(self, crops: Sequence[Pixels], limits: Limits) -> Timing:
+    def _queue(self, crops: Sequence[Pixels], limits: Limits) -> Timing:
         latencies: list[float] = []
-        queue = ov.AsyncInferQueue(self.compiled)
+        queue = ov.AsyncInferQueue(self._compiled)
         queue.set_callback(lambda request, started: latencies.append(time.perf_counter() - started))
         clock = Clock(limits)
         for started, crop in enumerate(itertools.cycle(crops)):
@@ -87,36 +137,6 @@ class RuntimeEngine:
             queue.start_async([crop], time.perf_counter(), share_inputs=True)
         queue.wait_all()
         return clock.stop(latencies)
-
-    def _queue_files(self, paths: Sequence[str], limits: Limits) -> Timing:
-        latencies: list[float] = []
-
-        def judged(request: ov.InferRequest, started: float) -> None:
-            self._read(request.get_output_tensor(0).data)
-            latencies.append(time.perf_counter() - started)
-
-        queue = ov.AsyncInferQueue(self.compiled)
-        queue.set_callback(judged)
-        with ThreadPoolExecutor(2) as readers:
-            clock, ahead = Clock(limits), deque[Future[tuple[float, Pixels]]]()
-            for started, path in enumerate(itertools.cycle(paths)):
-                if not clock.goes_on(started):
-                    break
-                ahead.append(readers.submit(self._timed_read, path))
-                if len(ahead) > len(queue):
-                    self._start(queue, ahead.popleft())
-            while ahead:
-                self._start(queue, ahead.popleft())
-            queue.wait_all()
-            return clock.stop(latencies)
-
-    def _timed_read(self, path: str) -> tuple[float, Pixels]:
-        return time.perf_counter(), picture_pixels(path, self.contract)
-
-    @staticmethod
-    def _start(queue: ov.AsyncInferQueue, reading: "Future[tuple[float, Pixels]]") -> None:
-        started, pixels = reading.result()
-        queue.start_async([pixels[:1]], started)
 
 
 def compiled_facts(compiled: ov.CompiledModel) -> dict[str, Any]:
