@@ -3,8 +3,9 @@
 import base64
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import openvino as ov
@@ -25,8 +26,13 @@ CELLS = 28
 DRAWN = 112
 """Pixels a side of the map as it is drawn."""
 
-REAL_COLOUR, FAKE_COLOUR = (0, 92, 230), (240, 80, 0)
-"""Blue and orange: told apart by all eyes."""
+REAL_COLOUR, FAKE_COLOUR, ANY_COLOUR = (0, 92, 230), (240, 80, 0), (150, 50, 200)
+"""Blue, orange and violet: told apart by all eyes."""
+
+OWN_NETWORK = "saliency/model.xml"
+"""Where a bundle has a network of its own for the map (a vision transformer's), which knows no labels."""
+
+Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -36,17 +42,19 @@ class HeatMap:
     Attributes:
         region: what it was shown of the picture: left, top, right, bottom in pixels.
         values: float [h, w] in [-1, 1]; above 0 speaks for fake, below for real; 1 is the strongest place of this face.
+        labelled: false where the map tells only where the model looked, in [0, 1].
     """
 
     region: Box
     values: NDArray[np.float32]
+    labelled: bool = True
 
     def to_png(self) -> bytes:
-        """Return the map as a PNG to lay over its region: orange for fake, blue for real, clear where it is weak."""
+        """Return the map as a PNG to lay over its region, in the colours above, clear where it is weak."""
         drawn = Image.fromarray(self.values).resize((DRAWN, DRAWN), Image.Resampling.BICUBIC)
         values = np.clip(np.asarray(drawn), -1.0, 1.0)
         pixels = np.empty((DRAWN, DRAWN, 4), np.uint8)
-        pixels[..., :3] = np.where(values[..., None] > 0, FAKE_COLOUR, REAL_COLOUR)
+        pixels[..., :3] = np.where(values[..., None] > 0, FAKE_COLOUR if self.labelled else ANY_COLOUR, REAL_COLOUR)
         pixels[..., 3] = 190 * np.abs(values) ** 1.2
         file = io.BytesIO()
         Image.fromarray(pixels, "RGBA").save(file, "PNG")
@@ -58,38 +66,52 @@ class HeatMap:
 
 
 class HeatNetwork:
-    """The bundle's network with its saliency map, compiled for the CPU when it is first asked for."""
+    """The bundle's saliency maps, computed on the CPU by a network that is compiled when it is first asked for.
 
-    def __init__(self, bundle: Bundle, precision: Precision) -> None:
-        self._bundle, self._precision = bundle, precision
+    Args:
+        bundle: holds the network.
+        precision: of the network that also judges.
+        logits: computes the logits where the map has a network of its own.
+    """
+
+    def __init__(self, bundle: Bundle, precision: Precision, logits: Logits) -> None:
+        self.labelled = OWN_NETWORK not in bundle.manifest.files
+        self._bundle, self._logits = bundle, logits
+        self._path = self._checked(precision)
+        outputs = ov.Core().read_model(self._path).outputs
+        self.there = any(SALIENCY in output.get_names() for output in outputs)
         self._lock = threading.Lock()
         self._request: ov.InferRequest | None = None
+
+    def _checked(self, precision: Precision) -> Path:
+        if self.labelled:
+            return self._bundle.model(precision)
+        return self._bundle.file(OWN_NETWORK, "saliency/model.bin")
 
     def compute(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return a row of logits and map for each crop, float32 [N, 2 + 2·h·w], for uint8 [N, H, W, 3]."""
         with self._lock:
-            request = self._request = self._request or self._compile()
-            return np.stack([self._row(request, crop) for crop in pixels])
-
-    def _compile(self) -> ov.InferRequest:
-        path = self._bundle.model(self._precision)
-        return compile_network(ov.Core(), path, self._bundle.contract).create_infer_request()
-
-    @staticmethod
-    def _row(request: ov.InferRequest, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
-        request.infer([crop[None]])
-        logits, saliency = request.get_output_tensor(0).data[0], request.get_tensor(SALIENCY).data[0]
-        return np.concatenate([logits, saliency.ravel()])
+            if self._request is None:
+                self._request = compile_network(ov.Core(), self._path, self._bundle.contract).create_infer_request()
+            rows = np.stack([_row(self._request, crop) for crop in pixels])
+        if not self.labelled:
+            rows[:, :2] = self._logits(pixels)
+        return rows
 
 
-def has_heat(path_of_network: str) -> bool:
-    """Tell whether a network gives a saliency map."""
-    outputs = ov.Core().read_model(path_of_network).outputs
-    return any(SALIENCY in output.get_names() for output in outputs)
+def _row(request: ov.InferRequest, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+    request.infer([crop[None]])
+    logits, saliency = request.get_output_tensor(0).data[0], request.get_tensor(SALIENCY).data[0]
+    return np.concatenate([logits, saliency.ravel()])
 
 
 def heat_map(
-    rows: NDArray[np.float32], size: tuple[int, int], box: Sequence[float] | None, contract: ModelContract
+    rows: NDArray[np.float32],
+    size: tuple[int, int],
+    box: Sequence[float] | None,
+    contract: ModelContract,
+    *,
+    labelled: bool = True,
 ) -> HeatMap:
     """Return the map of a face from the rows of its crops.
 
@@ -98,10 +120,11 @@ def heat_map(
         size: the picture's width and height.
         box: the face; None for the whole picture.
         contract: says how the crops were cut.
+        labelled: whether the two labels have maps of their own.
     """
     side = round((rows.shape[1] // 2) ** 0.5)
     maps = rows.reshape(-1, 2, side, side)
-    evidence = maps[:, 1] - maps[:, 0]
+    evidence = maps[:, 1] - maps[:, 0] if labelled else maps[:, 1] - maps[:, 1].min()
     region = face_region(size, box, contract)
     places = _places(region, contract)
     if len(places) == 1:
@@ -109,7 +132,7 @@ def heat_map(
     else:
         values = _joined(evidence, places)
     largest = float(np.abs(values).max())
-    return HeatMap(region, (values / largest if largest else values).astype(np.float32))
+    return HeatMap(region, (values / largest if largest else values).astype(np.float32), labelled)
 
 
 def _places(region: Box, contract: ModelContract) -> list[Box]:

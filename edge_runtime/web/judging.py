@@ -26,7 +26,7 @@ from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import Box
 from edge_runtime.results import FaceResult
 from edge_runtime.web.batching import BatchingQueue, QueueFullError
-from edge_runtime.web.heat import HeatMap, HeatNetwork, has_heat, heat_map
+from edge_runtime.web.heat import HeatMap, HeatNetwork, heat_map
 from edge_runtime.web.metrics import Metrics
 from edge_runtime.web.problems import ProblemError
 from edge_runtime.web.schemas import Face, Heat, Prediction
@@ -85,13 +85,7 @@ class Judge:
         self._large = threading.Lock()
         self._proved = float("-inf")
         engine = detector.engine
-        network = engine.bundle.model(engine.choice.precision)
-        self._heat = HeatNetwork(engine.bundle, engine.choice.precision) if has_heat(str(network)) else None
-
-    @property
-    def gives_heat(self) -> bool:
-        """Whether the bundle can say where the model looked."""
-        return self._heat is not None
+        self.heat = HeatNetwork(engine.bundle, engine.choice.precision, engine.logits)
 
     def close(self) -> None:
         """End the threads; what waits is cancelled."""
@@ -135,7 +129,7 @@ class Judge:
 
     async def _rows(self, pixels: NDArray[np.uint8], heat: bool) -> NDArray[np.float32]:
         """Return logits, and with `heat` the map, of each crop."""
-        compute = self._heat.compute if heat and self._heat else self.detector.engine.logits
+        compute = self.heat.compute if heat and self.heat.there else self.detector.engine.logits
         try:
             rows = await asyncio.wrap_future(self.queue.submit(pixels, compute))
         except QueueFullError:
@@ -168,7 +162,7 @@ class Judge:
                 raise ProblemError("not-a-picture", str(error)) from None
 
     def _judgement(self, prepared: _Prepared, rows: NDArray[np.float32], began: float) -> Judgement:
-        engine, calibration = self.detector.engine, self.detector.engine.calibration
+        calibration = self.detector.engine.calibration
         whole: Box = (0.0, 0.0, float(prepared.size[0]), float(prepared.size[1]))
         results, maps, start = [], [], 0
         for (box, detection), crops, reason in zip(prepared.boxes, prepared.crops, prepared.reasons, strict=True):
@@ -176,14 +170,14 @@ class Judge:
             start += len(mine)
             logit = float((mine[:, 1] - mine[:, 0]).mean()) if len(mine) else None
             results.append(face_result(ScoredFace(box or whole, detection, logit, reason), calibration, None, logit))
-            looked = (
-                heat_map(mine[:, 2:], prepared.size, box, engine.contract)
-                if mine.shape[1:] > (2,) and len(mine)
-                else None
-            )
-            maps.append(looked)
+            maps.append(self._looked(mine, prepared.size, box))
         prediction = self._prediction(results, maps, prepared, 1e3 * (time.monotonic() - began))
         return Judgement(prediction, tuple(maps))
+
+    def _looked(self, rows: NDArray[np.float32], size: tuple[int, int], box: Box | None) -> HeatMap | None:
+        if rows.shape[0] == 0 or rows.shape[1] == 2:
+            return None
+        return heat_map(rows[:, 2:], size, box, self.detector.engine.contract, labelled=self.heat.labelled)
 
     def _prediction(
         self, results: list[FaceResult], maps: list[HeatMap | None], prepared: _Prepared, latency_ms: float

