@@ -51,6 +51,13 @@ def best(report: Report, bundle: str, isa: str, max_auc_loss: float = MAX_AUC_LO
     return max(fit, key=lambda row: row.median(SPEED) or 0.0, default=None)
 
 
+def fastest(report: Report, max_auc_loss: float = MAX_AUC_LOSS) -> Case | None:
+    """Return the case that is recommended and fastest of all bundles, on the first instruction set."""
+    isa = next((row.case.isa for row in report.rows), "native")
+    rows = [row for bundle in report.bundles if (row := best(report, bundle.name, isa, max_auc_loss))]
+    return max(rows, key=lambda row: row.median(SPEED) or 0.0).case if rows else None
+
+
 def _is_fit(accuracy: Accuracy | None, max_auc_loss: float) -> bool:
     if accuracy is None:
         return True

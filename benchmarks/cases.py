@@ -97,6 +97,7 @@ class Job:
         started: `time.monotonic()` when the process was started.
         outputs: whether the logits of the pictures are wanted, to be held against others.
         sustained_s: seconds of a sustained run; 0 for a usual round.
+        series: the file that a sustained run writes a line a second to.
     """
 
     case: Case
@@ -107,6 +108,7 @@ class Job:
     started: float = 0.0
     outputs: bool = True
     sustained_s: float = 0.0
+    series: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain values that JSON can hold."""

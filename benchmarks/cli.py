@@ -10,11 +10,12 @@ from typing import Annotated, NoReturn
 import openvino as ov
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import report as reporting
+from benchmarks import tune as tuning
 from benchmarks.accuracy import choose_pictures
-from benchmarks.answer import answers
+from benchmarks.answer import MAX_AUC_LOSS, answers, fastest
 from benchmarks.cases import Limits
 from benchmarks.circumstances import Circumstances
 from benchmarks.results import Report
@@ -23,6 +24,7 @@ from board_setup.isa import CAPS, cpu_flags
 from edge_runtime.bundle import Bundle, find_bundle
 from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
+from edge_runtime.profile import write_profile
 from train.catalog import load_data
 
 
@@ -44,6 +46,14 @@ def benchmark(
     pictures: Annotated[
         int | None, typer.Option(min=2, help="Faces for accuracy; all of the test split if not said.")
     ] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Find the best setting and make it edge-detect's.")] = False,
+    target_fps: Annotated[float | None, typer.Option(min=0.1, help="With --tune: as fast as that is enough.")] = None,
+    max_auc_loss: Annotated[
+        float, typer.Option(min=0.0, help="AUC that may be lost against FP32 in what is recommended.")
+    ] = MAX_AUC_LOSS,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Then run the best without a pause; with --tune, the time it has.")
+    ] = None,
     baselines: Annotated[bool, typer.Option(help="Measure PyTorch, ONNX Runtime and benchmark_app too.")] = True,
 ) -> int:
     """Measure bundles on this machine: speed, latency, memory and accuracy by precision and device.
@@ -54,6 +64,10 @@ def benchmark(
 
     - `edge-benchmark … --isa native --isa sse42` adds the figures of a CPU without AVX
 
+    - `edge-benchmark --tune --data faces --out report` finds the best setting and makes it edge-detect's
+
+    - `edge-benchmark … --minutes 30` then runs the best for half an hour and shows FPS and clock over time
+
     - `edge-benchmark compare A.json B.json` tells what got faster or slower beyond the noise; exit 1 if slower
     """
     console = Console(stderr=True)
@@ -63,27 +77,52 @@ def benchmark(
         catalog = load_data(data, advance=lambda done: progress.advance(task, done))
     plan = Plan(
         bundles,
-        choose_pictures(catalog, pictures),
+        choose_pictures(catalog, pictures or (tuning.FACES if tune else None)),
         match_checkpoints(bundles, checkpoint or []),
         devices_here(),
         check_isas(isa or ["native"]),
         rounds,
         Limits(seconds, frames, min(frames, Limits().warmup_frames)),
-        baselines,
+        baselines and not tune,
         catalog.fingerprint,
     )
-    command = shlex.join(["edge-benchmark", *sys.argv[1:]])
-    report, interrupted = _measure(plan, Circumstances.here(command), console)
+    around = Circumstances.here(shlex.join(["edge-benchmark", *sys.argv[1:]]))
+    if tune:
+        return _tune(plan, around, tuning.Wish(60.0 * (minutes or 5.0), target_fps, max_auc_loss), out, console)
+    report, interrupted = _measure(plan, around, 60.0 * (minutes or 0.0), max_auc_loss, console)
     page = reporting.write(report, out.expanduser())
     return _tell(report, page, interrupted)
 
 
 def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
-def _measure(plan: Plan, circumstances: Circumstances, console: Console) -> tuple[Report, bool]:
+def _tune(plan: Plan, around: Circumstances, wish: tuning.Wish, out: Path, console: Console) -> int:
+    tuning.check(plan, around.emulator)
+    with _progress(console) as progress:
+        task = progress.add_task("starting", total=None)
+        run = Run(
+            plan,
+            around,
+            cases=tuning.candidates(plan),
+            advance=lambda text: progress.update(task, description=text, advance=1),
+        )
+        chosen, refused = tuning.tune(run, wish)
+    path = write_profile(tuning.profile_of(plan, chosen))
+    answer = (
+        tuning.words(chosen, wish),
+        f"edge-detect uses this from now on with this bundle on this machine ({path}).",
+    )
+    report = replace(run.report(), answer=answer, left_out=tuple(refused))
+    code = _tell(report, reporting.write(report, out.expanduser()), interrupted=False)
+    return code if chosen.reached else 1
+
+
+def _measure(
+    plan: Plan, circumstances: Circumstances, sustained_s: float, max_auc_loss: float, console: Console
+) -> tuple[Report, bool]:
     """Measure a plan; return what was found, and whether it was interrupted."""
     interrupted = False
     with _progress(console) as progress:
@@ -93,10 +132,13 @@ def _measure(plan: Plan, circumstances: Circumstances, console: Console) -> tupl
         try:
             run.measure_rounds()
             run.measure_accuracy()
+            best = fastest(run.report(), max_auc_loss)
+            if sustained_s and best is not None:
+                run.sustain(best, sustained_s)
         except KeyboardInterrupt:
             interrupted = True
     report = run.report(complete=not interrupted)
-    return replace(report, answer=answers(report)), interrupted
+    return replace(report, answer=answers(report, max_auc_loss=max_auc_loss)), interrupted
 
 
 def _tell(report: Report, page: Path, interrupted: bool) -> int:

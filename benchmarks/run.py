@@ -4,6 +4,7 @@ A case that fails once is told of and left alone from then on; a run that is int
 """
 
 import itertools
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -125,9 +126,17 @@ Advance = Callable[[str], None]
 class Run:
     """Measures a plan; `report` is what is known so far."""
 
-    def __init__(self, plan: Plan, circumstances: Circumstances, *, advance: Advance = lambda _: None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        circumstances: Circumstances,
+        *,
+        cases: Sequence[Case] | None = None,
+        advance: Advance = lambda _: None,
+    ) -> None:
         self.plan, self._advance = plan, advance
-        self.cases, left_out = cases_of(plan)
+        every, left_out = cases_of(plan)
+        self.cases = every if cases is None else list(cases)
         self._rows = {case.key: Row(case) for case in self.cases}
         self._logits: dict[str, NDArray[np.float32]] = {}
         self._quantiles: dict[str, list[list[float]]] = {}
@@ -154,13 +163,20 @@ class Run:
 
     def measure_rounds(self) -> None:
         """Measure every case once a round, one after the other."""
-        for number, case in itertools.product(range(self.plan.rounds), self.cases):
-            self._advance(f"round {number + 1} of {self.plan.rounds}: {case}")
-            if self._rows[case.key].failed is None:
-                self._measure(case, outputs=number == 0)
+        for _, case in itertools.product(range(self.plan.rounds), self.cases):
+            self.measure(case)
 
-    def _measure(self, case: Case, *, outputs: bool) -> None:
+    def row(self, case: Case) -> Row:
+        """Return what is known of a case so far."""
+        return self._rows[case.key]
+
+    def measure(self, case: Case) -> None:
+        """Measure a case once more; one that failed before is left alone."""
         row = self._rows[case.key]
+        outputs = not row.rounds
+        self._advance(f"round {len(row.rounds) + 1}: {case}")
+        if row.failed is not None:
+            return
         try:
             done = run_job(self.plan.job(case, outputs=outputs))
         except DeviceError as error:
@@ -225,11 +241,17 @@ class Run:
         return found
 
     def sustain(self, case: Case, seconds: float) -> None:
-        """Measure one case without a pause for `seconds`."""
+        """Measure one case without a pause for `seconds`; what was seen is kept, however it ends."""
         self._advance(f"{seconds / 60:.0f} minutes without a pause: {case}")
         limits = replace(self.plan.limits, seconds=1.0)
-        done = run_job(replace(self.plan.job(case), limits=limits, sustained_s=seconds))
-        self._sustained.append(Sustained(case, done.result["facts"], tuple(done.result["series"])))
+        with tempfile.TemporaryDirectory(prefix="edge-benchmark-") as folder:
+            series = Path(folder, "series.jsonl")
+            job = replace(self.plan.job(case), limits=limits, sustained_s=seconds, series=str(series))
+            try:
+                run_job(job)
+            finally:
+                rows = tuple(json.loads(line) for line in series.read_text().splitlines()) if series.exists() else ()
+                self._sustained.append(Sustained(case, self._rows[case.key].facts, rows))
 
 
 def bundle_facts(name: str, bundle: Bundle) -> BundleFacts:

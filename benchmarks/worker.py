@@ -57,14 +57,12 @@ class Round:
         facts: what ran.
         logits: [N][2] of the job's pictures' centre crops; empty where the engine shows none.
         latencies_ms: the 101 percentiles of end-to-end latency (model-only where there is none).
-        series: for a sustained run, a row a second.
     """
 
     figures: dict[str, float]
     facts: dict[str, Any]
     logits: list[list[float]] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
-    series: list[dict[str, float]] = field(default_factory=list)
 
 
 def open_engine(job: Job) -> Measured:
@@ -134,15 +132,16 @@ def used_between(before: Reading, after: Reading, frames: int) -> dict[str, floa
 
 
 def _sustained(engine: Measured, job: Job) -> Round:
-    """Measure end to end without a pause, a row for about every second."""
-    rows: list[dict[str, float]] = []
+    """Measure end to end without a pause, writing a line for about every second."""
     start = time.monotonic()
-    while (passed := time.monotonic() - start) < job.sustained_s:
-        before = read_sensors()
-        seen = engine.time_end_to_end(job.pictures, job.limits)
-        used = used_between(before, read_sensors(), seen.frames)
-        rows.append({"second": round(passed, 2), "end_to_end_fps": seen.fps, **_latencies("end_to_end", seen), **used})
-    return Round({"rss_peak_mb": peak_memory_mb()}, engine.facts(), series=rows)
+    with Path(job.series).open("a", encoding="utf-8") as file:
+        while (passed := time.monotonic() - start) < job.sustained_s:
+            before = read_sensors()
+            seen = engine.time_end_to_end(job.pictures, job.limits)
+            used = used_between(before, read_sensors(), seen.frames)
+            row = {"second": round(passed, 2), "end_to_end_fps": seen.fps, **_latencies("end_to_end", seen), **used}
+            print(json.dumps(row), file=file, flush=True)
+    return Round({"rss_peak_mb": peak_memory_mb()}, engine.facts())
 
 
 def _latencies(what: str, timing: Timing) -> dict[str, float]:

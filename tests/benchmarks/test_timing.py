@@ -1,0 +1,42 @@
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks.cases import Limits
+from benchmarks.timing import Timing, in_batches, in_threads, one_by_one
+
+
+@pytest.mark.parametrize("way", [one_by_one, lambda s, i, li: in_threads(s, i, li, 2)])
+def test_frames_are_shown_in_a_circle_until_so_many_were_done(way):
+    seen = []
+    timing = way(seen.append, ["a", "b", "c"], Limits(seconds=60, frames=7))
+    assert sorted(seen) == sorted("abcabca")
+    assert timing.frames == 7
+
+
+def test_batches_are_whole_and_every_frame_has_its_batchs_latency():
+    seen = []
+    timing = in_batches(seen.append, ["a", "b", "c"], Limits(seconds=60, frames=4), 3)
+    assert seen == [["a", "b", "c"], ["a", "b", "c"]]
+    assert timing.frames == 6
+    assert len(set(timing.latencies_ms[:3])) == 1
+
+
+@pytest.mark.parametrize("way", [one_by_one, lambda s, i, li: in_threads(s, i, li, 2)])
+def test_a_timing_ends_when_its_seconds_are_over_and_has_one_frame_at_least(way):
+    assert way(lambda _: None, ["a"], Limits(seconds=0.0)).frames >= 1
+    assert 1 <= way(lambda _: time.sleep(0.02), ["a"], Limits(seconds=0.05)).frames < 50
+
+
+def test_fps_are_frames_by_seconds_not_the_mean_of_one_by_latency():
+    timing = Timing(2.0, np.array([100.0, 1900.0]))
+    assert timing.fps == 1.0
+
+
+def test_an_error_in_a_thread_is_not_swallowed():
+    def broken(_):
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        in_threads(broken, ["a"], Limits(seconds=60, frames=3), 2)
