@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_runtime.bundle import Bundle, find_bundle
-from edge_runtime.contract import Framing
+from edge_runtime.contract import DEMO_NOTICE, Framing
 from edge_runtime.engine import Choice, Engine, cache_properties, choose
 from edge_runtime.errors import BundleError, PictureError, UsageError
 from edge_runtime.judge import FaceFinder, FrameScorer, Verdicts
@@ -36,6 +36,7 @@ class Detector:
         faces: `auto` lets the face stage look at what moves, and at pictures where the contract says so; `off` takes
             the whole picture for the face; `tiled` looks for far faces too.
         limits: what a face must show to be judged.
+        window: judged frames of a track that its verdict is made from.
         hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
 
     Raises:
@@ -52,16 +53,22 @@ class Detector:
         precision: str = "auto",
         faces: str = "auto",
         limits: QualityLimits = DEFAULT_LIMITS,
+        window: int = 15,
         hint: str = "THROUGHPUT",
     ) -> None:
         if faces not in FACES:
             raise UsageError(f"faces is {faces!r}; choose one of {', '.join(FACES)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self.engine = Engine(self.bundle, choose(self.bundle, device, precision, hint))
-        self.limits, self._faces = limits, faces
+        self.limits, self.window, self._faces = limits, window, faces
         framed = self.bundle.contract.framing is Framing.DETECTED
         stills = self._face_stage() if framed or faces == "tiled" else None
         self.scorer = FrameScorer(self.engine, still_faces=stills, moving_faces=stills, limits=limits)
+
+    @property
+    def notice(self) -> str | None:
+        """What must be said with every verdict: that a demonstration model gave it; else None."""
+        return DEMO_NOTICE if self.bundle.contract.demo else None
 
     @property
     def faces(self) -> FaceFinder | None:
@@ -109,14 +116,13 @@ class Detector:
         pipeline = self.pipeline([*open_sources(names, options), *opened])
         yield from (judged.result for judged in pipeline.results())
 
-    def pipeline(self, sources: Sequence[Source], **settings: object) -> Pipeline:
+    def pipeline(self, sources: Sequence[Source]) -> Pipeline:
         """Return a pipeline over opened `sources`, for who needs its pictures or wants to stop it."""
         if self.scorer.moving_faces is None and not all(source.still for source in sources):
             self.scorer.moving_faces = self._face_stage()
         live = any(source.live for source in sources)
         workers = self.engine.parallel + (0 if live else 2)
-        verdicts = Verdicts(self.bundle.contract)
-        return Pipeline(sources, self.scorer, verdicts, workers=workers, **settings)  # type: ignore[arg-type]
+        return Pipeline(sources, self.scorer, Verdicts(self.bundle.contract, window=self.window), workers=workers)
 
 
 def as_picture(image: Picture) -> Image.Image:

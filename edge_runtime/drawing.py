@@ -15,8 +15,8 @@ DASH, SPACE = 10, 7
 """An uncertain face has a dashed box, in widths of its line."""
 
 
-def draw_result(picture: Image.Image, result: FrameResult) -> Image.Image:
-    """Return a copy of `picture`, RGB, with what `result` says of each face."""
+def draw_result(picture: Image.Image, result: FrameResult, caption: str = "") -> Image.Image:
+    """Return a copy of `picture`, RGB, with what `result` says of each face, and `caption` at its lower edge."""
     drawn = picture.copy()
     pen = ImageDraw.Draw(drawn)
     width = max(2, round(max(picture.size) / 400))
@@ -25,7 +25,19 @@ def draw_result(picture: Image.Image, result: FrameResult) -> Image.Image:
         if face.detection is not None:
             _box(pen, face, width)
         _label(pen, face, font, picture.size)
+    if caption:
+        _caption(pen, caption, font, picture.size)
     return drawn
+
+
+def _caption(
+    pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, size: tuple[int, int]
+) -> None:
+    _, _, width, height = pen.textbbox((0, 0), text, font=font)
+    pad = height // 4
+    top = size[1] - height - 2 * pad
+    pen.rectangle((0, top, width + 2 * pad, size[1]), fill=DARK)
+    pen.text((pad, top + pad), text, fill=COLOURS[Verdict.UNCERTAIN], font=font)
 
 
 @functools.lru_cache(maxsize=8)
@@ -67,5 +79,5 @@ def _label(
     left = min(max(face.box[0], 0), max(size[0] - width - 2 * pad, 0))
     above = face.box[1] - height - 2 * pad
     top = above if above >= 0 else max(face.box[1], 0)
-    pen.rectangle((left, top, left + width + 2 * pad, top + height + 2 * pad), fill=DARK)
+    pen.rectangle((left, top, left + width + 2 * pad, top + height + 2 * pad - 1), fill=DARK)
     pen.text((left + pad, top + pad), text, fill=COLOURS[face.verdict], font=font)

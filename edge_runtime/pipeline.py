@@ -1,10 +1,11 @@
 """From sources to results: every source is read by its own thread, frames are judged by a few, results keep order."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
@@ -74,11 +75,27 @@ class Inbox:
 
 @dataclass(frozen=True)
 class Judged:
-    """A result, the picture that it is about (None for a gap or an unreadable picture), and whether it is a failure."""
+    """A result and what sinks need beside it.
+
+    Attributes:
+        result: what is said.
+        picture: what it is said of; None for a gap or an unreadable picture.
+        failed: whether an input could not be read.
+        fps: the rate that the source says it has; None where frames come when they come.
+    """
 
     result: FrameResult
     picture: Image.Image | None = None
     failed: bool = False
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """A frame that is being scored, or a gap on its way, and when that began in monotonic seconds."""
+
+    work: Future[ScoredFrame] | Gap
+    began: float = field(default_factory=time.monotonic)
 
 
 class Pipeline:
@@ -103,15 +120,27 @@ class Pipeline:
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._sources, self._score, self._verdicts = sources, score, verdicts
-        self._workers, self._tick = workers, tick
-        self._stop = threading.Event()
+        self._workers = workers
+        self.tick = tick
+        self._stop, self._leave = threading.Event(), threading.Event()
         self._changed = threading.Condition()
         self._inbox = Inbox(sources, self._changed)
-        self._pending: deque[Future[ScoredFrame] | Gap] = deque()
+        self._pending: deque[Work] = deque()
 
     def stop(self) -> None:
         """End soon: no frame more is read, those that are being judged are still told of. Safe in a signal handler."""
         self._stop.set()
+        self._leave.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
+    @property
+    def busy_s(self) -> float:
+        """For how many seconds the oldest frame has been worked on; 0 where none is."""
+        return time.monotonic() - self._pending[0].began if self._pending else 0.0
 
     def results(self) -> Iterator[Judged]:
         """Yield a result for every frame that is judged and for every gap, those of one source in order."""
@@ -127,18 +156,18 @@ class Pipeline:
                     self._submit(pool)
                     yield from self._finished()
             finally:
-                self._stop.set()
+                self._leave.set()
         for thread in threads:
             thread.join(timeout=1.0)
 
     def _read(self, number: int, source: Source) -> None:
         try:
-            for item in source.frames(self._stop):
-                self._inbox.put(number, item, self._stop)
-                if self._stop.is_set():
+            for item in source.frames(self._leave):
+                self._inbox.put(number, item, self._leave)
+                if self._leave.is_set():
                     break
         except EdgeError as error:
-            self._inbox.put(number, Gap(source.name, ENDED, str(error), failed=True), self._stop)
+            self._inbox.put(number, Gap(source.name, ENDED, str(error), failed=True), self._leave)
         finally:
             self._inbox.close_one()
 
@@ -148,7 +177,7 @@ class Pipeline:
             with self._changed:
                 if self._changed.wait_for(self._something_to_do, TICK_S):
                     return bool(self._pending) or not (self._inbox.over or self._stop.is_set())
-            self._tick()
+            self.tick()
 
     def _something_to_do(self) -> bool:
         if self._pending and self._head_done():
@@ -158,17 +187,17 @@ class Pipeline:
         return (self._inbox.ready and len(self._pending) < self._workers) or (self._inbox.over and not self._pending)
 
     def _head_done(self) -> bool:
-        head = self._pending[0]
-        return isinstance(head, Gap) or head.done()
+        work = self._pending[0].work
+        return isinstance(work, Gap) or work.done()
 
     def _submit(self, pool: ThreadPoolExecutor) -> None:
         with self._changed:
             while len(self._pending) < self._workers and not self._stop.is_set() and (taken := self._inbox.take()):
                 if isinstance(taken, Gap):
-                    self._pending.append(taken)
+                    self._pending.append(Work(taken))
                 else:
                     future = pool.submit(self._score, taken)
-                    self._pending.append(future)
+                    self._pending.append(Work(future))
                     future.add_done_callback(self._wake)
 
     def _wake(self, _: Future[ScoredFrame]) -> None:
@@ -178,9 +207,10 @@ class Pipeline:
     def _finished(self) -> Iterator[Judged]:
         if not self._pending or not self._head_done():
             return
-        head = self._pending.popleft()
+        head = self._pending.popleft().work
         if isinstance(head, Gap):
             yield Judged(self._verdicts.of_gap(head), failed=head.failed)
         else:
             scored = head.result()
-            yield Judged(self._verdicts.of_frame(scored), scored.picture, scored.error is not None)
+            failed = scored.error is not None and scored.frame.still
+            yield Judged(self._verdicts.of_frame(scored), scored.picture, failed, scored.frame.fps)

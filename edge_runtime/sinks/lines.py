@@ -11,9 +11,7 @@ from typing import Any
 from edge_runtime.errors import UsageError
 from edge_runtime.pipeline import Judged
 from edge_runtime.results import FaceResult, FrameResult, iso_time
-
-KEPT = 5
-"""Rotated files that are kept: NAME.1 is the newest."""
+from edge_runtime.sinks.disk import rotate
 
 
 class LineFile:
@@ -24,7 +22,7 @@ class LineFile:
     Args:
         path: `-` is standard output.
         header: a first line of every file.
-        rotate: bytes from which the file is renamed to NAME.1 and begun anew; None never.
+        rotate: bytes from which the file is set aside and begun anew; None never.
 
     Raises:
         UsageError: it can't be opened.
@@ -76,11 +74,7 @@ class LineFile:
         if self._rotate is None or os.fstat(self._file).st_size < self._rotate:
             return
         try:
-            for number in range(KEPT - 1, 0, -1):
-                older = self._numbered(number)
-                if older.exists():
-                    older.replace(self._numbered(number + 1))
-            self.path.replace(self._numbered(1))
+            rotate(self.path)
             fresh = self._open()
         except OSError:
             # The line goes into the long file rather than nowhere.
@@ -88,9 +82,6 @@ class LineFile:
         os.close(self._file)
         self._file = fresh
         self._begin()
-
-    def _numbered(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.name}.{number}")
 
     def close(self) -> None:
         """Close the file."""

@@ -32,6 +32,7 @@ class Frame:
         time: when it was taken or read, UTC.
         taken: the same on the monotonic clock, in seconds.
         dropped: frames of this source that were skipped so far.
+        fps: the rate at which the source says its frames follow each other; None where they come when they come.
     """
 
     source: str
@@ -41,6 +42,7 @@ class Frame:
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     taken: float = field(default_factory=monotonic)
     dropped: int = 0
+    fps: float | None = None
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,14 @@ class Video:
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield every frame; one that ends before its container says so is told of."""
         capture = cv2.VideoCapture(self.name, cv2.CAP_FFMPEG)
-        index = 0
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        rate, index = fps if 1.0 <= fps <= 240.0 else None, 0
         try:
             while not stop.is_set():
                 read, image = capture.read()
                 if not read:
                     break
-                yield Frame(self.name, index, functools.partial(picture_of, image))
+                yield Frame(self.name, index, functools.partial(picture_of, image), fps=rate)
                 index += 1
         finally:
             capture.release()
