@@ -86,7 +86,7 @@ BACKBONES: Mapping[str, Backbone] = {
         _torchvision("mobilenet_v3_large", "MobileNet_V3_Large_Weights.IMAGENET1K_V2", "classifier.3", "features"),
         _torchvision("efficientnet_b0", "EfficientNet_B0_Weights.IMAGENET1K_V1", "classifier.1", "features"),
         _torchvision("vit_b_16", "ViT_B_16_Weights.IMAGENET1K_V1", "heads.head", "encoder.ln"),
-        Backbone("efficientnet_lite0", EfficientNetLite0, _lite0_weights, "_fc", "_conv_head"),
+        Backbone("efficientnet_lite0", EfficientNetLite0, _lite0_weights, "_fc", "_head_act"),
     )
 }
 

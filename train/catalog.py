@@ -237,16 +237,14 @@ def labelled_files(root: Path) -> list[Candidate]:
             files = picture_files(folder)
             if not files:
                 raise DataError(f"{folder}: holds no pictures; put the {name} faces there")
-            found += [
-                Candidate(file, label, part, root.resolve().name, identity=_folder(file, folder)) for file in files
-            ]
+            source, base = root.resolve().name, folder.resolve()
+            found += [Candidate(file, label, part, source, identity=_folder(file, base)) for file in files]
     return found
 
 
-def _folder(file: Path, root: Path) -> str:
-    """Return the folder below `root` that `file` lies in: who or what must stay together."""
-    parts = file.relative_to(root.resolve()).parts[:-1]
-    return "/".join((root.name, *parts)) if parts else ""
+def _folder(file: Path, base: Path) -> str:
+    """Return the folders between `base` and `file`: who or what must stay together."""
+    return "/".join(file.relative_to(base).parts[:-1])
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -294,6 +292,7 @@ def build_catalog(
     share = Share.parse(split)
     faces: list[FaceRecord] = []
     left_out: list[Quarantined] = []
+    contents: dict[Path, str] = {}
     known = known or {}
 
     def scan(candidate: Candidate) -> Mapping[str, Any]:
@@ -308,9 +307,10 @@ def build_catalog(
             left_out.append(Quarantined(candidate.path, reason))
         else:
             faces.append(_face(candidate, found))
+            contents[candidate.path] = found["pixels"]
         if advance:
             advance(1)
-    faces, doubles = _without_doubles(faces)
+    faces, doubles = _without_doubles(faces, contents)
     faces, leaks = _without_leaks(faces)
     quarantine = (*left_out, *doubles, *leaks)
     _check_classes(faces, quarantine)
@@ -369,7 +369,9 @@ def _scan(path: Path, find_box: FindBox | None) -> dict[str, Any]:
     grey = np.asarray(picture.convert("L"))
     measured = {"sharpness": round(float(cv2.Laplacian(grey, cv2.CV_64F).var()), 2), "brightness": float(grey.mean())}
     size = {"width": picture.width, "height": picture.height}
-    return {**found, **measured, **size, "sha256": digest, "phash": perceptual_hash(picture), "box": box}
+    pixels = hashlib.sha256(picture.tobytes()).hexdigest()
+    hashes = {"sha256": digest, "pixels": pixels, "phash": perceptual_hash(picture)}
+    return {**found, **measured, **size, **hashes, "box": box}
 
 
 def perceptual_hash(picture: Image.Image) -> str:
@@ -383,15 +385,18 @@ def perceptual_hash(picture: Image.Image) -> str:
     return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
 
 
-def _without_doubles(faces: Sequence[FaceRecord]) -> tuple[list[FaceRecord], list[Quarantined]]:
+def _without_doubles(
+    faces: Sequence[FaceRecord], contents: Mapping[Path, str]
+) -> tuple[list[FaceRecord], list[Quarantined]]:
+    """Leave out pictures whose `contents` (a digest of the pixels) are those of another."""
     first: dict[str, FaceRecord] = {}
     doubles = []
     for face in faces:
-        before = first.setdefault(face.sha256, face)
+        before = first.setdefault(contents[face.path], face)
         if before.label != face.label:
             raise DataError(f"{before.path} and {face.path} are the same picture, once real and once fake; remove one")
         if before is not face:
-            doubles.append(Quarantined(face.path, f"the same file as {before.path}"))
+            doubles.append(Quarantined(face.path, f"the same picture as {before.path}"))
     return list(first.values()), doubles
 
 
@@ -497,14 +502,19 @@ def group_faces(faces: Sequence[FaceRecord]) -> list[str]:
         parents[root(first)] = root(second)
     names: dict[int, str] = {}
     for index, face in enumerate(faces):
-        name = face.identity or face.sha256
+        name = f"{face.source}/{face.identity}" if face.identity else face.sha256
         names[root(index)] = min(names.get(root(index), name), name)
     return [names[root(index)] for index in range(len(faces))]
 
 
 def _same_identity(faces: Sequence[FaceRecord]) -> list[tuple[int, int]]:
-    first: dict[str, int] = {}
-    return [(first.setdefault(face.identity, index), index) for index, face in enumerate(faces) if face.identity]
+    """Return pairs of indices of one identity; of a face with several, joined by `+`, each counts."""
+    first: dict[tuple[str, str], int] = {}
+    pairs = []
+    for index, face in enumerate(faces):
+        people = face.identity.split("+") if face.identity else ()
+        pairs += [(first.setdefault((face.source, person), index), index) for person in people]
+    return pairs
 
 
 def near_duplicates(hashes: Sequence[str]) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ def train_detector(
     learning_rate: Annotated[float | None, typer.Option("--lr", min=0.0)] = None,
     pixels: Annotated[str | None, typer.Option("--input", help="article, resize, native or native5.")] = None,
     without: Annotated[str, typer.Option(help="Augmentations to leave out, by comma; or all.")] = "",
-    progressive: Annotated[bool | None, typer.Option(help="See small crops in the first epochs.")] = None,
+    progressive: Annotated[str | None, typer.Option(help="Crops that grow: 0.5:64,0.35:128.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = "70/15/15",
     seed: Annotated[int, typer.Option()] = 42,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load pictures.")] = None,
@@ -41,6 +41,7 @@ def train_detector(
 
     `train-detector faces/ --preset scratch --teacher runs/lite0/best.pth --out runs/resnet50` needs no network.
     """
+    from train.recipes import parse_progressive
     from train.training import TrainingOptions
     from train.training import train_detector as train
 
@@ -51,7 +52,7 @@ def train_detector(
         "batch": batch,
         "learning_rate": learning_rate,
         "pixels": pixels,
-        "progressive": progressive,
+        "progressive": parse_progressive(progressive) if progressive else None,
         "seed": seed,
     }
     train(data, out, options, changes, without)

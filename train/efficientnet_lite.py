@@ -89,6 +89,7 @@ class EfficientNetLite0(nn.Module):
         self._blocks = nn.ModuleList(_blocks())
         self._conv_head = SameConv2d(BLOCKS[-1][-1], HEAD, 1)
         self._bn1 = _norm(HEAD)
+        self._head_act = nn.ReLU6()
         self._dropout = nn.Dropout(DROPOUT)
         self._fc = nn.Linear(HEAD, classes)
 
@@ -97,6 +98,6 @@ class EfficientNetLite0(nn.Module):
         x = functional.relu6(self._bn0(self._conv_stem(pixels)))
         for block in self._blocks:
             x = block(x)
-        x = functional.relu6(self._bn1(self._conv_head(x)))
+        x = self._head_act(self._bn1(self._conv_head(x)))
         logits: torch.Tensor = self._fc(self._dropout(x.mean((2, 3))))
         return logits

@@ -124,7 +124,7 @@ def judge_faces(
         DataError: none can be read.
     """
     logits = subject.logits(records, progress, corrupt)
-    read = np.isfinite(logits).all(axis=1)
+    read: NDArray[np.bool_] = np.isfinite(logits).all(axis=1)
     if not read.any():
         raise DataError(f"none of the {len(records)} pictures can be read; run prepare-faces again")
     faces = tuple(face for face, fine in zip(records, read, strict=True) if fine)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from edge_runtime.errors import UsageError
 from train.augment import FULL, GENTLE, Chances
 
 
@@ -24,7 +25,8 @@ class Recipe:
         smoothing: of the labels.
         ema: decay of the running average of the weights that is judged and kept; 0 keeps the weights themselves.
         patience: epochs without a better AUC after which training stops; 0 never stops early.
-        progressive: whether the first 60 % of the epochs see 128 pixels a side, which costs a third.
+        progressive: crops that grow: pairs of the share of the epochs and the pixels a side that they see; what is
+            left sees the input size. Small crops cost less, and show a network local traces first.
         distilled: how much of the loss is the teacher's, where there is one.
         teacher_temperature: what softens the teacher's scores (Hinton et al. 2015).
         chances: how often each augmentation is applied.
@@ -44,7 +46,7 @@ class Recipe:
     smoothing: float = 0.05
     ema: float = 0.998
     patience: int = 0
-    progressive: bool = False
+    progressive: tuple[tuple[float, int], ...] = ()
     distilled: float = 0.9
     teacher_temperature: float = 2.0
     chances: Chances = field(default_factory=lambda: dict(FULL))
@@ -60,14 +62,32 @@ class Recipe:
 
     def sizes(self, input_size: int) -> tuple[int, ...]:
         """Return the pixels a side by epoch."""
-        small = min(128, input_size)
-        early = round(0.6 * self.epochs) if self.progressive else 0
-        return (*(small,) * early, *(input_size,) * max(self.epochs - early, 1))
+        early = [
+            min(pixels, input_size) for share, pixels in self.progressive for _ in range(round(share * self.epochs))
+        ]
+        return (*early[: self.epochs - 1], *(input_size,) * max(self.epochs - len(early), 1))
 
+
+def parse_progressive(text: str) -> tuple[tuple[float, int], ...]:
+    """Read `0.5:64,0.35:128`: half of the epochs at 64 pixels a side, 35 % at 128, what is left at the input size.
+
+    Raises:
+        UsageError: it is not of this form.
+    """
+    try:
+        pairs = tuple((float(share), int(pixels)) for share, pixels in (part.split(":") for part in text.split(",")))
+    except ValueError:
+        pairs = ()
+    if not pairs or sum(share for share, _ in pairs) > 1 or min(pixels for _, pixels in pairs) < 32:
+        raise UsageError(f"--progressive {text}: give shares of the epochs and pixels a side, as 0.5:64,0.35:128")
+    return pairs
+
+
+SMALL_FIRST = ((0.5, 64), (0.35, 128))
 
 PRESETS: Mapping[str, Recipe] = {
     "default": Recipe(patience=5),
-    "scratch": Recipe(weights="none", epochs=60, progressive=True, chances={**FULL, "recapture": 0.02}),
+    "scratch": Recipe(weights="none", epochs=60, progressive=SMALL_FIRST, chances={**FULL, "recapture": 0.02}),
     "article": Recipe(
         pixels="article",
         optimizer="adam",
@@ -99,6 +119,8 @@ PRESETS: Mapping[str, Recipe] = {
         ema=0.0,
         chances=dict(GENTLE),
     ),
-    "quick": Recipe(weights="none", epochs=6, progressive=True, ema=0.98, chances=dict(GENTLE)),
+    "quick": Recipe(weights="none", epochs=6, progressive=SMALL_FIRST, ema=0.98, chances=dict(GENTLE)),
 }
-"""`quick` is for trying the way; `demo` learns the sample faces from scratch in minutes; `article` and `article-vit` are the articles' own, as they wrote them."""
+"""`quick` is for trying the way, `demo` learns the sample faces from scratch in minutes; `article` and `article-vit` are
+the articles' own, as they wrote them.
+"""
