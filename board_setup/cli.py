@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from typing import Callable, List, NoReturn, Optional
+from typing import TYPE_CHECKING, Callable, List, NoReturn, Optional
 
 from board_setup import deploy, doctor, install, kit, twin
 from board_setup.layout import Layout
@@ -11,7 +11,9 @@ from board_setup.system import System
 
 DESCRIPTION = "From a bare board to a running detector, and back again."
 ERRORS = (twin.TwinError, kit.KitError, install.InstallError, deploy.DeployError)
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def main(arguments: Optional[List[str]] = None) -> NoReturn:
@@ -50,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    commands: Commands, run: Callable, name: str, summary: str, text: str, example: str
+    commands: "Commands", run: Callable, name: str, summary: str, text: str, example: str
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(  # type: ignore[attr-defined]
         name, help=summary, description=text, epilog=f"example: {example}"
@@ -59,7 +61,7 @@ def _add(
     return parser
 
 
-def _add_doctor(commands: Commands) -> None:
+def _add_doctor(commands: "Commands") -> None:
     parser = _add(
         commands,
         _doctor,
@@ -80,7 +82,7 @@ def _doctor(options: argparse.Namespace) -> int:
     return doctor.exit_code(rows)
 
 
-def _add_pack(commands: Commands) -> None:
+def _add_pack(commands: "Commands") -> None:
     parser = _add(
         commands,
         _pack,
@@ -124,7 +126,7 @@ def _pack(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_install(commands: Commands) -> None:
+def _add_install(commands: "Commands") -> None:
     parser = _add(
         commands,
         _install,
@@ -151,7 +153,7 @@ def _install(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_deploy(commands: Commands) -> None:
+def _add_deploy(commands: "Commands") -> None:
     parser = _add(
         commands,
         _deploy,
@@ -175,22 +177,22 @@ def _deploy(options: argparse.Namespace) -> int:
     return deploy.deploy(deploy.Board(options.host, options.ssh, options.root), options.kit)
 
 
-def _add_versions(commands: Commands) -> None:
+def _add_versions(commands: "Commands") -> None:
     text = "Lists the versions that are installed here or on a board, the current one marked."
     _add_here_or_there(commands, "versions", "list the installed versions", text, _versions)
 
 
-def _add_rollback(commands: Commands) -> None:
+def _add_rollback(commands: "Commands") -> None:
     text = "Returns to the last good version before the current one, here or on a board."
     _add_here_or_there(commands, "rollback", "return to the last good version", text, _rollback)
 
 
-def _add_status(commands: Commands) -> None:
+def _add_status(commands: "Commands") -> None:
     text = "Tells the version in use, the service's state and its last words, here or on a board."
     _add_here_or_there(commands, "status", "tell how the detector is doing", text, _status)
 
 
-def _add_here_or_there(commands: Commands, name: str, summary: str, text: str, run: Callable) -> None:
+def _add_here_or_there(commands: "Commands", name: str, summary: str, text: str, run: Callable) -> None:
     parser = _add(commands, run, name, summary, text, f"setup-board {name} edge@board")
     parser.add_argument("host", nargs="?", help="user@board (default: this machine)")
     _add_remote(parser)
@@ -223,7 +225,7 @@ def _status(options: argparse.Namespace) -> int:
     return install.print_status(Layout(options.root))
 
 
-def _add_twin(commands: Commands) -> None:
+def _add_twin(commands: "Commands") -> None:
     parser = _add(
         commands,
         _twin,

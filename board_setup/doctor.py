@@ -212,12 +212,19 @@ def check_cameras(system: System) -> List[Row]:
         if formats is None and not holders.get(path):
             continue
         name = system.read(f"/sys/class/video4linux/{os.path.basename(path)}/name") or "a camera"
-        seen = f"{path} {name} ({', '.join(formats or []) or 'formats unknown'})"
+        seen = f"{path} {name} ({_few(formats or [])})"
         if holders.get(path):
             rows.append(_held_camera(system, seen, holders[path]))
         else:
             rows.append(Row("camera", OK, seen))
     return rows or [Row("camera", WARNING, "none found", "plug one in, then: ls -l /dev/video*; sudo dmesg | tail")]
+
+
+def _few(formats: List[str]) -> str:
+    """Name the formats that matter first, and how many more there are."""
+    ordered = sorted(formats, key=lambda name: name not in ("MJPG", "YUYV", "NV12"))
+    more = f" and {len(ordered) - 4} more" if len(ordered) > 4 else ""
+    return ", ".join(ordered[:4]) + more if ordered else "formats unknown"
 
 
 def _held_camera(system: System, seen: str, holder: str) -> Row:
@@ -295,10 +302,11 @@ def check_runtime(system: System, model: Optional[str] = None) -> List[Row]:
     python = _runtime_python(system)
     if not python:
         return [Row("runtime", WARNING, "not installed", "setup-board install --kit kit.tar")]
-    command = [python, "-m", "edge_runtime.check"] + (["--model", model] if model else [])
-    done = system.run(command, timeout_s=180.0, environment={"PYTHONDONTWRITEBYTECODE": "1"})
+    # -I: what lies in the working folder is not the runtime; -B: nothing is written.
+    command = [python, "-I", "-B", "-m", "edge_runtime.check"] + (["--model", model] if model else [])
+    done = system.run(command, timeout_s=180.0)
     again = " ".join(command)
-    if done.code == NOT_FOUND or "No module named edge_runtime" in done.out:
+    if done.code == NOT_FOUND or re.search(r"No module named '?edge_runtime", done.out):
         return [Row("runtime", WARNING, "not installed", "setup-board install --kit kit.tar")]
     if done.code == SIGILL_CODE:
         seen = "died of an instruction that this CPU does not have (SIGILL, 132): a wheel was built for AVX"

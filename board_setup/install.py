@@ -30,6 +30,9 @@ COMPLETE = ".complete"
 STARTING_S = 240.0
 STEADY_S = 6.0
 
+FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Python 3.8 knows no filters but in its last updates; a kit's files were checked before."""
+
 
 class InstallError(Exception):
     """A step that could not be done; what was done before it stays, and the same command goes on from there."""
@@ -57,7 +60,7 @@ class Installer:
     def __init__(
         self, kit_path: str, layout: Layout, *, user: Optional[str] = None, say: Callable[[str], None] = print
     ) -> None:
-        self.kit_path, self.layout, self.user, self.say = kit_path, layout, user, say
+        self.kit_path, self.layout, self.user, self.say = os.path.abspath(kit_path), layout, user, say
         self.kit: Kit = kits.read_kit(kit_path)
         self.live = os.path.realpath(layout.root) == "/"
         self.systemd = _systemd_version() if self.live else 0
@@ -165,8 +168,7 @@ class Installer:
             )
         partial = _emptied(self._own_python + kits.SCRATCH)
         with tarfile.open(os.path.join(self._unpacked_kit, self.kit.archive)) as tar:
-            # A filter where this Python has one: 3.8 of the vendor's image has it only with its last updates.
-            tar.extractall(partial, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+            tar.extractall(partial, **FILTER)  # type: ignore[arg-type]
         shutil.rmtree(self._own_python, ignore_errors=True)
         os.rename(os.path.join(partial, "python"), self._own_python)
         shutil.rmtree(partial)
@@ -189,13 +191,9 @@ class Installer:
 
     def _make_runtime(self) -> None:
         wheels = os.path.join(self._unpacked_kit, "wheels")
-        pip = next(name for name in sorted(os.listdir(wheels)) if name.startswith("pip-"))
         os.makedirs(self.layout.runtimes, exist_ok=True)
         shutil.rmtree(self._runtime, ignore_errors=True)
-        _run([self._python(), "-m", "venv", "--without-pip", self._runtime])
-        python = os.path.join(self._runtime, "bin", "python")
-        options = ["--no-index", "--find-links", wheels, "--no-cache-dir", "--quiet", "--disable-pip-version-check"]
-        _run([python, os.path.join(wheels, pip, "pip"), "install", *options, self.kit.requirement])
+        make_environment(self._python(), self._runtime, wheels, self.kit.requirement)
         _complete(self._runtime)
 
     def _version_done(self) -> bool:
@@ -212,7 +210,7 @@ class Installer:
         return any(entry["id"] == self.kit.id and entry["good"] for entry in history(self.layout))
 
     def _check(self) -> None:
-        command = [os.path.join(self.version, "runtime", "bin", "python"), "-m", "edge_runtime.check"]
+        command = [os.path.join(self.version, "runtime", "bin", "python"), "-I", "-B", "-m", "edge_runtime.check"]
         done = _call([*command, "--model", self.version])
         if done.returncode:
             shutil.rmtree(self.version)
@@ -293,6 +291,14 @@ class Installer:
             path = os.path.join(self.layout.runtimes, name)
             if os.path.realpath(path) not in used:
                 shutil.rmtree(path)
+
+
+def make_environment(python: str, target: str, wheels: str, requirement: str) -> None:
+    """Make a virtual environment with `requirement` from a folder of wheels, pip's own among them; no network."""
+    pip = next(name for name in sorted(os.listdir(wheels)) if name.startswith("pip-"))
+    _run([python, "-m", "venv", "--without-pip", target])
+    options = ["--no-index", "--find-links", wheels, "--no-cache-dir", "--quiet", "--disable-pip-version-check"]
+    _run([os.path.join(target, "bin", "python"), os.path.join(wheels, pip, "pip"), "install", *options, requirement])
 
 
 def undo(layout: Layout, *, say: Callable[[str], None] = print) -> None:
@@ -490,9 +496,13 @@ def _enabled() -> bool:
 
 
 def _call(command: Sequence[str]) -> "subprocess.CompletedProcess[bytes]":
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "LC_ALL": "C"},
+        cwd="/",
     )
 
 
@@ -514,7 +524,7 @@ def _reason(done: "subprocess.CompletedProcess[bytes]") -> str:
     text = done.stdout.decode(errors="replace").strip()
     found = re.search(r'"error": "(.*)"', text)
     if found:
-        return json.loads(f'"{found.group(1)}"')  # type: ignore[no-any-return]
+        return json.loads(f'"{found.group(1)}"')
     if done.returncode in (-4, 132):
         return "it used an instruction that this CPU does not have (SIGILL)"
     return text.splitlines()[-1] if text else f"exit code {done.returncode}"

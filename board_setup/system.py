@@ -10,7 +10,7 @@ import json
 import os
 import struct
 import subprocess
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import List, NamedTuple, Optional, Sequence
 
 VIDIOC_QUERYCAP = 0x80685600
 VIDIOC_ENUM_FMT = 0xC0405602
@@ -59,10 +59,8 @@ class System:
         except OSError:
             return ""
 
-    def run(
-        self, command: Sequence[str], *, timeout_s: float = 20.0, environment: Optional[Dict[str, str]] = None
-    ) -> Done:
-        """Run a command, its standard error with its output; `environment` is added to this process's own."""
+    def run(self, command: Sequence[str], *, timeout_s: float = 20.0) -> Done:
+        """Run a command, its standard error with its output."""
         if not self.live:
             return Done(*self._recorded(" ".join(command)))
         try:
@@ -72,7 +70,7 @@ class System:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 timeout=timeout_s,
-                env={**os.environ, "LC_ALL": "C", **(environment or {})},
+                env={**os.environ, "LC_ALL": "C"},
             )
         except OSError:
             return Done(NOT_FOUND, "")

@@ -15,7 +15,7 @@ from board_setup.system import System
 
 ROOT = Path(__file__).resolve().parents[2]
 NOVEMBER_2026 = 1_795_000_000
-CHECK = f"{layout.BOARD.python} -m edge_runtime.check"
+CHECK = f"{layout.BOARD.python} -I -B -m edge_runtime.check"
 FOUND = {"openvino": "2026.4.1", "error": None, "bundle": "resnet50 1.0, int8", "answer": "int8 on CPU"}
 
 
@@ -96,6 +96,22 @@ def test_a_container_without_devices_is_told_so(machine) -> None:
     assert "no /dev here" in rows["camera"].seen
     assert rows["memory"].state == rows["system"].state == WARNING
     assert rows["python"].state == FAULT
+
+
+def test_of_many_formats_those_that_matter_come_first(machine) -> None:
+    commands = {"camera-formats /dev/video0": [0, "GREY RGB3 BGR3 YUYV HSV4 MJPG"]}
+    row = examined(machine("aixboard ready", commands=commands))["camera"]
+    assert row.seen.endswith("(YUYV, MJPG, GREY, RGB3 and 2 more)")
+
+
+@pytest.mark.parametrize(
+    "said", ["python: No module named edge_runtime", "ModuleNotFoundError: No module named 'edge_runtime'"]
+)
+def test_a_python_without_the_runtime_is_told_how_to_get_it(machine, said) -> None:
+    system = machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [1, said]})
+    assert doctor.check_runtime(system) == [
+        Row("runtime", WARNING, "not installed", "setup-board install --kit kit.tar")
+    ]
 
 
 def test_a_cpu_without_sse42_is_a_fault(machine) -> None:

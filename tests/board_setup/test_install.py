@@ -1,0 +1,272 @@
+"""Installing: step by step, resumable from anywhere, never switching to what fails, and undone without a trace.
+
+The kits here hold a small stand-in for the runtime, so that the way is quick; the virtual board installs the real one.
+"""
+
+import base64
+import ensurepip
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from board_setup import install
+from board_setup import kit as kits
+from board_setup.install import Installer, InstallError
+from board_setup.layout import Layout
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+CHECK = """
+import json, pathlib, sys
+text = (pathlib.Path(sys.argv[sys.argv.index("--model") + 1]) / "golden" / "golden.json").read_text()
+print(json.dumps({"error": "CPU int8: WRONG, logits within 3 of AVX2" if text == "wrong" else None}, indent=2))
+sys.exit(2 if text == "wrong" else 0)
+"""
+DETECT = "def main():\n    print('detecting')\n"
+
+
+def stand_in_wheel() -> tuple[str, bytes]:
+    """A wheel that is called like the runtime and checks a bundle by one word in it."""
+    info = "deepfake_edge-0.1.0.dist-info/"
+    files = {
+        "edge_runtime/__init__.py": "",
+        "edge_runtime/check.py": CHECK,
+        "edge_runtime/cli.py": DETECT,
+        info + "METADATA": "Metadata-Version: 2.1\nName: deepfake-edge\nVersion: 0.1.0\n",
+        info + "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        info + "entry_points.txt": "[console_scripts]\nedge-detect = edge_runtime.cli:main\n",
+    }
+    rows = [f"{name},sha256={_digest64(text)},{len(text)}" for name, text in files.items()]
+    files[info + "RECORD"] = "\n".join([*rows, info + "RECORD,,"]) + "\n"
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return "wheels/deepfake_edge-0.1.0-py3-none-any.whl", data.getvalue()
+
+
+def _digest64(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+
+
+def pip_wheel() -> tuple[str, bytes]:
+    bundled = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+    return "wheels/" + bundled.name, bundled.read_bytes()
+
+
+def stand_in_kit(path: Path, version: str, golden: str = "right", **changes: object) -> Path:
+    """Write a kit of `version` whose check passes unless `golden` is "wrong"."""
+    digest = hashlib.sha256(golden.encode()).hexdigest()
+    model = {"contract": {"version": version}, "files": {"golden/golden.json": digest}, "name": "x"}
+    contents = dict([stand_in_wheel(), pip_wheel()])
+    contents["bundle/golden/golden.json"] = golden.encode()
+    contents["bundle/model.json"] = json.dumps(model).encode()
+    contents[kits.TOOL] = b"the tool"
+    files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    manifest = {"format": kits.FORMAT, "id": version + "-aa", "python": PYTHON, "archive": "", "files": files}
+    manifest = {**manifest, "requirement": "deepfake-edge==0.1.0", **changes}
+    with tarfile.open(path, "w") as tar:
+        for name, data in {kits.MANIFEST: json.dumps(manifest).encode(), **contents}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture(scope="session")
+def kit_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("kits")
+    stand_in_kit(folder / "1.tar", "1")
+    stand_in_kit(folder / "2.tar", "2")
+    stand_in_kit(folder / "bad.tar", "3", "wrong")
+    return folder
+
+
+@pytest.fixture
+def real_layout(tmp_path, monkeypatch) -> Layout:
+    """A board where virtual environments are real."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return Layout(str(tmp_path / "board"))
+
+
+@pytest.fixture
+def layout(real_layout, monkeypatch) -> Layout:
+    """A board where a virtual environment is two scripts, for the sake of speed."""
+    monkeypatch.setattr(install, "make_environment", quick_environment)
+    return real_layout
+
+
+def quick_environment(python: str, target: str, wheels: str, requirement: str) -> None:
+    folder = Path(target) / "bin"
+    folder.mkdir(parents=True)
+    (folder / "check.py").write_text(CHECK)
+    for name, script in (
+        ("python", f'exec {sys.executable} {folder}/check.py "$@"'),
+        ("edge-detect", "echo detecting"),
+    ):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+
+def put_in(kit: Path, layout: Layout) -> list[str]:
+    said: list[str] = []
+    Installer(str(kit), layout, say=said.append).install()
+    return said
+
+
+def tree(root: str) -> set[str]:
+    return {str(path) for path in Path(root).rglob("*")}
+
+
+def test_a_kit_becomes_the_current_version_whose_runtime_runs(kit_folder, real_layout) -> None:
+    layout = real_layout
+    said = put_in(kit_folder / "1.tar", layout)
+    assert said[-1] == "1-aa is installed"
+    assert install.current_version(layout) == "1-aa"
+    done = subprocess.run([layout.current + "/runtime/bin/edge-detect"], capture_output=True, text=True)
+    assert done.stdout == "detecting\n"
+    assert Path(layout.tool).read_bytes() == b"the tool"
+    assert not (Path(layout.programs) / "kits").exists()
+
+
+def test_the_same_again_does_nothing(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    before = {path: os.lstat(path).st_mtime_ns for path in tree(layout.versions)}
+    said = put_in(kit_folder / "1.tar", layout)
+    assert all("already so" in line for line in said[:-1])
+    assert {path: os.lstat(path).st_mtime_ns for path in tree(layout.versions)} == before
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(kit_folder, layout) -> None:
+    said: list[str] = []
+    Installer(str(kit_folder / "1.tar"), layout, say=said.append).install(dry_run=True)
+    assert [line.split(":")[0].split(" ")[1] for line in said] == [
+        "kit", "python", "runtime", "detector", "check", "switch",
+    ]  # fmt: skip
+    assert not Path(layout.root).exists()
+
+
+class PowerCutError(BaseException):
+    """Nothing catches it, as nothing catches a power cut."""
+
+
+def cut_power(monkeypatch, number: int) -> None:
+    """Let the `number`th write that others build on be the last thing that happens."""
+    count = iter(range(1000))
+
+    def ending(function):
+        def cut(*args, **options):
+            if next(count) == number:
+                raise PowerCutError
+            return function(*args, **options)
+
+        return cut
+
+    for name in ("rename", "replace", "symlink", "sync"):
+        monkeypatch.setattr(os, name, ending(getattr(os, name)))
+
+
+@pytest.mark.parametrize("number", range(24))
+def test_a_power_cut_anywhere_is_made_good_by_the_same_command(kit_folder, layout, number) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        cut_power(patched, number)
+        try:
+            put_in(kit_folder / "1.tar", layout)
+        except PowerCutError:
+            assert install.current_version(layout) in ("", "1-aa")
+    put_in(kit_folder / "1.tar", layout)
+    assert install.current_version(layout) == "1-aa"
+    done = subprocess.run([layout.current + "/runtime/bin/edge-detect"], capture_output=True, text=True)
+    assert done.stdout == "detecting\n"
+    assert not [path for path in tree(layout.root) if path.endswith(kits.SCRATCH)]
+
+
+def test_power_cuts_reach_every_step(kit_folder, layout, monkeypatch) -> None:
+    cut_power(monkeypatch, 23)
+    put_in(kit_folder / "1.tar", layout)
+
+
+def test_a_version_that_fails_its_check_is_not_switched_to(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    with pytest.raises(InstallError, match="was not switched to: CPU int8: WRONG"):
+        put_in(kit_folder / "bad.tar", layout)
+    assert install.current_version(layout) == "1-aa"
+    assert not (Path(layout.versions) / "3-aa").exists()
+
+
+def test_rollback_returns_to_the_version_before(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    put_in(kit_folder / "2.tar", layout)
+    assert install.current_version(layout) == "2-aa"
+    assert install.rollback(layout) == "1-aa"
+    assert install.current_version(layout) == "1-aa"
+
+
+def test_rollback_without_an_earlier_version_is_told(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    with pytest.raises(InstallError, match="no earlier good version"):
+        install.rollback(layout)
+    assert install.current_version(layout) == "1-aa"
+
+
+def test_kits_with_the_same_wheels_share_a_runtime(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    put_in(kit_folder / "2.tar", layout)
+    assert len(list(Path(layout.runtimes).iterdir())) == 1
+
+
+def test_old_versions_make_room(tmp_path, layout) -> None:
+    for number in range(5):
+        put_in(stand_in_kit(tmp_path / "kit.tar", str(number)), layout)
+    assert sorted(path.name for path in Path(layout.versions).iterdir()) == ["2-aa", "3-aa", "4-aa"]
+
+
+def test_undo_leaves_nothing_and_may_be_said_twice(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    for _ in range(2):
+        install.undo(layout, say=lambda line: None)
+        assert not [path for path in tree(layout.root) if "deepfake" in path]
+
+
+def test_a_kit_for_another_python_is_told(tmp_path, layout) -> None:
+    kit = stand_in_kit(tmp_path / "kit.tar", "1", python="3.99")
+    with pytest.raises(InstallError, match=r"for Python 3\.99, which is not here"):
+        put_in(kit, layout)
+
+
+def test_a_standalone_python_is_brought_along(tmp_path, real_layout) -> None:
+    layout = real_layout
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        script = f'#!/bin/sh\nexec {sys.executable} "$@"\n'.encode()
+        member = tarfile.TarInfo(f"python/bin/python{PYTHON}")
+        member.size, member.mode = len(script), 0o755
+        tar.addfile(member, io.BytesIO(script))
+    kit = tmp_path / "kit.tar"
+    digest = hashlib.sha256(archive.getvalue()).hexdigest()
+    stand_in_kit(kit, "1")
+    add_to_kit(kit, "python/cpython.tar.gz", archive.getvalue())
+    put_in(kit, layout)
+    assert (Path(layout.programs) / f"python-{digest[:8]}" / "bin" / f"python{PYTHON}").exists()
+    assert install.current_version(layout) == "1-aa"
+
+
+def add_to_kit(path: Path, name: str, data: bytes) -> None:
+    with tarfile.open(path) as tar:
+        contents = {member.name: tar.extractfile(member).read() for member in tar}
+    manifest = json.loads(contents[kits.MANIFEST])
+    manifest["archive"] = name
+    manifest["files"][name] = hashlib.sha256(data).hexdigest()
+    contents = {**contents, name: data, kits.MANIFEST: json.dumps(manifest).encode()}
+    with tarfile.open(path, "w") as tar:
+        for member_name, content in contents.items():
+            member = tarfile.TarInfo(member_name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
