@@ -32,7 +32,7 @@ from edge_runtime.web.problems import ProblemError
 from edge_runtime.web.schemas import Face, Heat, Prediction
 from edge_runtime.web.settings import Limits, cores
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What strangers may send; other readers of Pillow's are older and less tried, and one starts other programs."""
 
 LARGE_PIXELS = 12_000_000
