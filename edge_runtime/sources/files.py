@@ -4,14 +4,19 @@ import functools
 import glob
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from edge_runtime.errors import SourceError
 from edge_runtime.pictures import SUFFIXES, read_picture
 from edge_runtime.sources import Frame, Gap
 
 POLL_S = 0.25
-"""How often a watched folder is looked at; a file that has not changed between two looks is complete."""
+"""How often a watched folder is looked at."""
+
+SETTLED_S = 1.0
+"""A file in a watched folder that has not changed for so long is complete."""
 
 
 class Pictures:
@@ -61,17 +66,29 @@ class Folder:
         yield from self._watched(stop)
 
     def _watched(self, stop: threading.Event) -> Iterator[Frame]:
-        done: dict[Path, tuple[int, int]] = {}
-        growing: dict[Path, tuple[int, int]] = {}
+        seen: dict[Path, Growing] = {}
         while not stop.is_set():
-            seen = {path: state for path in pictures_below(self.path) if (state := _state(path))}
-            done = {path: state for path, state in done.items() if path in seen}
-            for path, state in seen.items():
-                if done.get(path) != state and growing.get(path) == state:
-                    done[path] = state
+            now = monotonic()
+            states = {path: state for path in pictures_below(self.path) if (state := _state(path))}
+            seen = {path: _grown(seen.get(path), state, now) for path, state in states.items()}
+            for path, file in seen.items():
+                if not file.told and now - file.since >= SETTLED_S:
+                    file.told = True
                     yield picture_frame(path)
-            growing = seen
             stop.wait(POLL_S)
+
+
+@dataclass
+class Growing:
+    """A file in a watched folder: size and time of change, since when they are so, whether it was given out."""
+
+    state: tuple[int, int]
+    since: float
+    told: bool = False
+
+
+def _grown(before: Growing | None, state: tuple[int, int], now: float) -> Growing:
+    return before if before is not None and before.state == state else Growing(state, now)
 
 
 def _state(path: Path) -> tuple[int, int] | None:

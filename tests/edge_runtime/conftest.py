@@ -1,6 +1,7 @@
 """A tiny bundle, made on the spot without torch: quick to compile, and its answer follows the picture's colour."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from openvino import opset13 as ops
 from PIL import Image
 
 from edge_runtime.bundle import Bundle, Manifest
-from edge_runtime.contract import Calibration, Framing, ModelContract
+from edge_runtime.contract import Calibration, Framing, ModelContract, PixelRecipe
 
 SIZE = 32
 
@@ -49,6 +50,7 @@ def tiny_contract(**changes: object) -> ModelContract:
         version="1.4.0",
         input_size=SIZE,
         framing=Framing.WHOLE,
+        pixels=PixelRecipe(resize_to=SIZE),
         calibrations={"fp32": calibration, "int8": calibration},
     )
     return contract.replace(**changes)
@@ -91,3 +93,34 @@ def red() -> Image.Image:
 def blue() -> Image.Image:
     """A picture that the tiny model calls real."""
     return colour_picture(30, 230)
+
+
+@pytest.fixture(scope="session")
+def grey() -> Image.Image:
+    """A picture that the tiny model is uncertain of."""
+    return colour_picture(135, 122)
+
+
+@pytest.fixture(scope="session")
+def picture_of_colour() -> Callable[..., Image.Image]:
+    """Makes a noisy picture of one colour: red, blue, size=(width, height), noise=."""
+    return colour_picture
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Path]:
+    """Writes a tiny bundle into a folder: folder, contract changes by name, precisions=."""
+
+    def make(folder: Path, precisions: tuple[str, ...] = ("fp32", "int8"), **changes: object) -> Path:
+        return write_bundle(folder, tiny_contract(**changes), precisions)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep caches and profiles of this machine out of the tests, and theirs out of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+    for variable in ("DEEPFAKE_EDGE_MODEL", "STATE_DIRECTORY", "CACHE_DIRECTORY", "NOTIFY_SOCKET"):
+        monkeypatch.delenv(variable, raising=False)
