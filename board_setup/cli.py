@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add(
     commands: "Commands", run: Callable, name: str, summary: str, text: str, example: str
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(  # type: ignore[attr-defined]
+    parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=text, epilog=f"example: {example}"
     )
     parser.set_defaults(run=run)

@@ -27,16 +27,17 @@ Description=Tells AI-generated faces from real ones at the camera
 StartLimitIntervalSec=0
 
 [Service]
-Type={type}
+Type=notify
 NotifyAccess=main
 # Other options, such as another camera, go into the file as DETECT_OPTIONS="…".
-Environment="DETECT_OPTIONS=--camera {camera} --jsonl {results}"
+Environment="DETECT_OPTIONS=--camera {camera} --jsonl {results} --rotate 16M"
 Environment=XDG_CACHE_HOME=/var/cache/deepfake-edge PYTHONDONTWRITEBYTECODE=1 HOME=/var/cache/deepfake-edge
 EnvironmentFile=-{options}
 ExecStart={current}/runtime/bin/edge-detect $DETECT_OPTIONS
 WorkingDirectory=/
 TimeoutStartSec=5min
 TimeoutStopSec=30
+WatchdogSec=2min
 Restart=always
 {restart}
 
@@ -99,7 +100,6 @@ def unit(layout: Layout, *, groups: Sequence[str], systemd: int) -> str:
     """
     backoff = "RestartSec=1\nRestartSteps=5\nRestartMaxDelaySec=30" if systemd >= BACKOFF_FROM else "RestartSec=5"
     return UNIT.format(
-        type="exec",
         camera=CAMERA,
         results=RESULTS,
         options=OPTIONS_FILE,
