@@ -42,6 +42,9 @@ class LineFile:
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def _begin(self) -> None:
+        if not self._standard and _ends_within_a_line(self.path):
+            # Power failed while a line was written: the next one is not to be part of it.
+            self._write("")
         if self._header is not None and (self._standard or os.fstat(self._file).st_size == 0):
             self._write(self._header)
 
@@ -86,6 +89,15 @@ class LineFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:
+        return False
 
 
 class JsonlSink:
