@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import socket
@@ -17,11 +18,10 @@ def systemd(tmp_path, monkeypatch):
 
     def messages():
         found = []
-        while True:
-            try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
                 found.append(listener.recv(4096).decode())
-            except BlockingIOError:
-                return found
+        return found
 
     yield messages
     listener.close()
