@@ -8,7 +8,45 @@ import typer
 
 from edge_runtime.command import run_command
 from train.report import plain
-from train.tell import tell_evaluation
+from train.tell import tell_evaluation, tell_prepared
+
+
+def prepare_faces(
+    sources: Annotated[list[Path] | None, typer.Argument(help="Folders of faces, in a layout that is known.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for catalog.csv and audit.html.")] = Path("prepared"),
+    real: Annotated[list[Path] | None, typer.Option(help="A folder of real faces; may be repeated.")] = None,
+    fake: Annotated[list[Path] | None, typer.Option(help="A folder of fakes; may be repeated.")] = None,
+    layout: Annotated[str, typer.Option(help="The layout's name, where it isn't recognized.")] = "",
+    split: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70/15/15",
+    seed: Annotated[int, typer.Option()] = 42,
+    min_quality: Annotated[float, typer.Option(min=0.0, help="Leave out blurred (10 is usual) and dark faces.")] = 0.0,
+    crop: Annotated[bool, typer.Option("--crop", help="Find the face in each picture, as the board does.")] = False,
+    face_model: Annotated[Path | None, typer.Option(help="The face stage's model.")] = None,
+    harmonize: Annotated[int, typer.Option(min=0, help="Encode both classes alike, so many pixels a side.")] = 0,
+) -> int:
+    """Make a catalog of faces: cleaned, split without leaks, audited for shortcuts.
+
+    Nothing is deleted: what is left out is named in quarantine.csv. Ends with 1 where the audit finds a fault.
+
+    **Examples**
+
+    `prepare-faces faces/ --out prepared` where faces/ holds real/ and fake/.
+
+    `prepare-faces iFakeFaceDB/ VGGFace2/ --crop --out prepared` for data sets of one class each.
+
+    `prepare-faces --real photos/ --fake generated/ --harmonize 256 --out prepared`
+    """
+    from train.preparing import PrepareOptions
+    from train.preparing import prepare_faces as prepare
+
+    options = PrepareOptions(real or (), fake or (), layout, split, seed, min_quality, crop, face_model, harmonize)
+    prepared = prepare(sources or (), out, options)
+    return tell_prepared(prepared, out.expanduser())
+
+
+def prepare_faces_main() -> None:
+    """Start `prepare-faces`."""
+    run_command(prepare_faces, "prepare-faces")
 
 
 def train_detector(

@@ -121,6 +121,6 @@ PRESETS: Mapping[str, Recipe] = {
     ),
     "quick": Recipe(weights="none", epochs=6, progressive=SMALL_FIRST, ema=0.98, chances=dict(GENTLE)),
 }
-"""`quick` is for trying the way, `demo` learns the sample faces from scratch in minutes; `article` and `article-vit` are
-the articles' own, as they wrote them.
+"""`quick` is for trying the way, `demo` learns the sample faces from scratch in minutes; `article` and `article-vit`
+are the articles' own, as they wrote them.
 """

@@ -1,5 +1,6 @@
 """What the commands of training say on the terminal."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,37 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from edge_runtime.contract import LABELS
+from train.audit import tell_faults
+from train.catalog import CATALOG, SPLITS
 from train.evaluation import Evaluation
+from train.preparing import AUDIT, Prepared
 from train.report import figure_text
 
 TOLD = ("auc", "accuracy", "balanced_accuracy", "f1", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr")
 SHOWN = 5
 """Files that are named one by one; the rest is in a list on disk."""
+
+
+def tell_prepared(prepared: Prepared, out: Path) -> int:
+    """Print how many faces there are in each split and what the audit found; return the exit code."""
+    console = Console(highlight=False)
+    table = Table("split", *LABELS)
+    for split in SPLITS:
+        counts = Counter(face.label for face in prepared.catalog.split(split))
+        table.add_row(split, *(str(counts[label]) for label in range(len(LABELS))))
+    console.print(table)
+    tell_files([(file.path, file.reason) for file in prepared.catalog.quarantine])
+    console.print(f"catalog: {out / CATALOG}", soft_wrap=True)
+    if prepared.audit is None:
+        console.print("audit: too few faces")
+        return 0
+    console.print(f"audit: {out / AUDIT}", soft_wrap=True)
+    for finding in prepared.audit.warnings:
+        console.print(f"warning: {finding.name} tells the classes apart (AUC {figure_text(finding.auc, 2)})")
+    if prepared.audit.faults:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"fault: {tell_faults(prepared.audit)}")
+    return 1 if prepared.audit.faults else 0
 
 
 def tell_evaluation(evaluation: Evaluation, out: Path) -> None:

@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from edge_runtime.contract import CHECKPOINT, LABELS, ModelContract
+from edge_runtime.contract import CHECKPOINT, LABELS, Framing, ModelContract
 from edge_runtime.errors import DataError, UsageError
 from train.backbones import build_backbone, find_backbone
 from train.calibrate import fit_calibration
@@ -102,7 +102,14 @@ class Training:
         self.catalog, self.recipe, self.out = catalog, recipe, out
         self.workers = min(4, os.cpu_count() or 1) if workers is None else workers
         size, pixels = recipe.input_size or find_backbone(arch).input_size, INPUTS[recipe.pixels]
-        self.contract = ModelContract(arch, input_size=size, pixels=pixels, data=catalog.fingerprint, demo=demo)
+        self.contract = ModelContract(
+            arch,
+            input_size=size,
+            pixels=pixels,
+            framing=Framing.DETECTED if any(face.box for face in catalog.records) else Framing.WHOLE,
+            data=catalog.fingerprint,
+            demo=demo,
+        )
         torch.manual_seed(recipe.seed)
         last = out / LAST
         found = load_checkpoint(last) if last.exists() else None
