@@ -75,6 +75,12 @@ class Detector:
         """The face stage that looks at pictures; None where the whole picture is the face."""
         return self.scorer.still_faces
 
+    def moving_faces(self) -> FaceFinder | None:
+        """Return the face stage that looks at what moves, loaded when it is first asked for; None without one."""
+        if self.scorer.moving_faces is None:
+            self.scorer.moving_faces = self._face_stage()
+        return self.scorer.moving_faces
+
     def _face_stage(self) -> FaceFinder | None:
         if self._faces == "off":
             return None
@@ -118,8 +124,8 @@ class Detector:
 
     def pipeline(self, sources: Sequence[Source]) -> Pipeline:
         """Return a pipeline over opened `sources`, for who needs its pictures or wants to stop it."""
-        if self.scorer.moving_faces is None and not all(source.still for source in sources):
-            self.scorer.moving_faces = self._face_stage()
+        if not all(source.still for source in sources):
+            self.moving_faces()
         live = any(source.live for source in sources)
         workers = self.engine.parallel + (0 if live else 2)
         return Pipeline(sources, self.scorer, Verdicts(self.bundle.contract, window=self.window), workers=workers)

@@ -151,5 +151,5 @@ def model_card(judge: Judge) -> ModelCard:
         precisions=[precision.value for precision in engine.bundle.precisions],
         device=engine.choice.device,
         precision=engine.choice.precision.value,
-        faces=judge.detector.scorer.still_faces is not None,
+        faces=judge.detector.faces is not None,
     )

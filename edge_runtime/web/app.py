@@ -1,5 +1,6 @@
 """The service put together: the gate, the intake, the API and the pages around one detector."""
 
+import asyncio
 import importlib.metadata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from starlette.responses import Response
 
 from edge_runtime.command import DISTRIBUTION
 from edge_runtime.detector import Detector
+from edge_runtime.service import Notifier
 from edge_runtime.web.api import api_router
 from edge_runtime.web.intake import Intake
 from edge_runtime.web.judging import Judge
@@ -24,6 +26,7 @@ from edge_runtime.web.security import Gate
 from edge_runtime.web.sessions import session_router
 from edge_runtime.web.settings import Settings
 
+BEAT_S = 1.0
 DESCRIPTION = """Says of every face in a picture whether it is real, AI-generated or uncertain, and how sure it is.
 
 Where the service was started with a token, send it as `Authorization: Bearer …`. Errors are problem details (RFC 9457).
@@ -41,7 +44,9 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        beating = asyncio.create_task(_beat(judge))
         yield
+        beating.cancel()
         if live is not None:
             live.close()
         judge.close()
@@ -66,6 +71,19 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     app.add_middleware(Gate, settings=settings, refused=lambda name: metrics.problems.labels(name).inc())
     _describe(app)
     return app
+
+
+async def _beat(judge: Judge) -> None:
+    """Tell systemd that the service is ready, and its watchdog that the detector does not hang."""
+    notifier = Notifier()
+    notifier.ready(f"{judge.detector.engine.choice.precision.value} on {judge.detector.engine.choice.device}")
+    try:
+        while True:
+            if judge.queue.alive:
+                notifier.alive()
+            await asyncio.sleep(BEAT_S)
+    finally:
+        notifier.stopping()
 
 
 def _describe(app: FastAPI) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,6 +15,9 @@ log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 32
 """Crops that are computed together. More would only make the first ones wait for the last."""
+
+STUCK_S = 60.0
+"""A device that computes one batch for longer counts as hanging."""
 
 Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """From pixels, uint8 [N, H, W, 3], to one row a crop, float32 [N, ...]."""
@@ -47,6 +51,7 @@ class BatchingQueue:
         self._jobs: deque[_Job] = deque()
         self._crops = 0
         self._closed = False
+        self._began: float | None = None
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
         self._thread.start()
 
@@ -62,8 +67,9 @@ class BatchingQueue:
 
     @property
     def alive(self) -> bool:
-        """Whether jobs are worked on."""
-        return self._thread.is_alive()
+        """Whether jobs are worked on, none for longer than STUCK_S."""
+        began = self._began
+        return self._thread.is_alive() and (began is None or time.monotonic() - began < STUCK_S)
 
     def submit(
         self, pixels: NDArray[np.uint8], compute: Compute, *, wait: bool = False
@@ -99,7 +105,9 @@ class BatchingQueue:
         while batch := self._take():
             running = [job for job in batch if job.future.set_running_or_notify_cancel()]
             if running:
+                self._began = time.monotonic()
                 self._compute(running)
+                self._began = None
 
     def _take(self) -> list[_Job]:
         """Return the next jobs, all for the same `compute`; none when closed."""

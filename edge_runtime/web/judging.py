@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_runtime.contract import DEMO_NOTICE, Verdict
+from edge_runtime.contract import Verdict
 from edge_runtime.detector import Detector
 from edge_runtime.errors import EdgeError, PictureError
 from edge_runtime.judge import ScoredFace, face_result, prepare_face
@@ -141,12 +141,12 @@ class Judge:
 
     def _prepare(self, data: bytes) -> _Prepared:
         picture = self._read(data)
-        scorer, contract = self.detector.scorer, self.detector.engine.contract
+        finder, contract = self.detector.faces, self.detector.engine.contract
         found: list[tuple[Box | None, float | None]] = [(None, None)]
-        if scorer.still_faces is not None:
-            found = [(face.box, face.detection) for face in scorer.still_faces.detect(picture)]
+        if finder is not None:
+            found = [(face.box, face.detection) for face in finder.detect(picture)]
         boxes = tuple(sorted(found[: self._limits.faces], key=lambda face: face[0][:2] if face[0] else ()))
-        prepared = [prepare_face(picture, box, contract, scorer.limits) for box, _ in boxes]
+        prepared = [prepare_face(picture, box, contract, self.detector.limits) for box, _ in boxes]
         crops, reasons = tuple(crops for crops, _ in prepared), tuple(reason for _, reason in prepared)
         return _Prepared(picture.size, boxes, crops, reasons, len(found) - len(boxes))
 
@@ -198,7 +198,7 @@ class Judge:
             device=engine.choice.device,
             precision=engine.choice.precision.value,
             model=engine.contract.version,
-            notice=DEMO_NOTICE if engine.contract.demo else None,
+            notice=self.detector.notice,
         )
 
     def _count(self, prediction: Prediction, latency_s: float) -> None:

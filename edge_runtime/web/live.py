@@ -168,10 +168,12 @@ class LiveView:
             self._closed.wait(RETRY_S)
 
     def _watch(self, source: Source) -> None:
-        scorer = self._judge.detector.scorer
-        engine = cast(Engine, QueuedEngine(scorer.engine, self._judge.queue))
-        mine = FrameScorer(engine, moving_faces=scorer.moving_faces, limits=scorer.limits)
-        verdicts = Verdicts(scorer.engine.contract)
+        detector = self._judge.detector
+        engine = cast(Engine, QueuedEngine(detector.engine, self._judge.queue))
+        mine = FrameScorer(
+            engine, still_faces=detector.faces, moving_faces=detector.moving_faces(), limits=detector.limits
+        )
+        verdicts = Verdicts(detector.engine.contract, window=detector.window)
         self._dropped = 0
         pipeline = Pipeline([source], mine, verdicts, workers=WORKERS, tick=self._stop_unwatched)
         self._pipeline = pipeline
@@ -226,7 +228,7 @@ class LiveView:
 
 def encoded(picture: Image.Image, result: FrameResult) -> bytes:
     """Return a frame with what is said of it, as JPEG of at most WIDEST pixels a side."""
-    drawn = draw_result(picture, result)
+    drawn = draw_result(picture, result, result.notice or "")
     if max(drawn.size) > WIDEST:
         drawn.thumbnail((WIDEST, WIDEST), Image.Resampling.BILINEAR)
     file = io.BytesIO()

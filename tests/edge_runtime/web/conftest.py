@@ -18,7 +18,6 @@ from starlette.testclient import TestClient
 from edge_runtime.bundle import Bundle, Manifest
 from edge_runtime.contract import Calibration, Framing, ModelContract, PixelRecipe
 from edge_runtime.detector import Detector
-from edge_runtime.faces import FaceStage
 from edge_runtime.web.app import create_app
 from edge_runtime.web.server import bind, http_server
 from edge_runtime.web.settings import Settings
@@ -87,7 +86,7 @@ def colour_bundle(face_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def detector(colour_bundle: Path) -> Detector:
     """A detector that finds faces and judges them by their colour."""
-    return finding_detector(colour_bundle)
+    return Detector(Bundle.open(colour_bundle))
 
 
 @pytest.fixture(scope="session")
@@ -101,15 +100,7 @@ def whole_detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
 def demo_detector(face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Detector:
     """The same, of a demonstration model."""
     folder = tmp_path_factory.mktemp("demo") / "detector"
-    return finding_detector(write_colour_bundle(folder, face_model, colour_contract(demo=True)))
-
-
-def finding_detector(bundle: Path) -> Detector:
-    """A detector with the bundle's face stage."""
-    detector = Detector(Bundle.open(bundle))
-    if detector.scorer.still_faces is None:
-        detector.scorer.still_faces = detector.scorer.moving_faces = FaceStage(bundle / "face/face_detection.tflite")
-    return detector
+    return Detector(Bundle.open(write_colour_bundle(folder, face_model, colour_contract(demo=True))))
 
 
 @contextmanager

@@ -1,0 +1,212 @@
+"""The live page: one inference for all viewers, the camera off when nobody watches, and its loss and return."""
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_runtime.errors import SourceError
+from edge_runtime.sources import Frame, Gap
+from edge_runtime.web import live as live_module
+from edge_runtime.web.settings import Limits, Settings
+
+
+class Camera:
+    """A camera that shows one picture, as fast as it is asked, and counts how often it was opened and closed."""
+
+    name, live, still = "camera", True, False
+
+    def __init__(self, data: bytes, every_s: float = 0.02) -> None:
+        self.picture = Image.open(io.BytesIO(data)).convert("RGB")
+        self.every_s = every_s
+        self.opened = self.closed = self.frames_given = 0
+        self.missing = self.lost = False
+
+    def open(self) -> "Camera":
+        if self.missing:
+            raise SourceError("camera 0: there is none; check the cable")
+        self.opened += 1
+        return self
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
+        try:
+            while not stop.wait(self.every_s):
+                if self.lost:
+                    yield Gap("camera", "lost", "camera: no frame for 5 s")
+                else:
+                    yield Frame("camera", self.frames_given, lambda: self.picture)
+                    self.frames_given += 1
+        finally:
+            self.closed += 1
+
+
+@pytest.fixture
+def camera(three_faces) -> Camera:
+    return Camera(three_faces)
+
+
+@pytest.fixture
+def watched(served, detector, camera, monkeypatch):
+    """A service with that camera; yields its address and the detector's own count of faces."""
+    monkeypatch.setattr(live_module, "LINGER_S", 0.2)
+    monkeypatch.setattr(live_module, "RETRY_S", 0.05)
+    monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
+    with served(detector, Settings(camera="0", limits=Limits(viewers=3))) as (host, port):
+        yield f"http://{host}:{port}"
+
+
+@contextmanager
+def watching(base: str) -> Iterator[Iterator[bytes]]:
+    """Watch the stream; yields its frames, each a JPEG."""
+    with httpx.stream("GET", f"{base}/live/stream", timeout=20) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "multipart/x-mixed-replace; boundary=frame"
+        yield frames_of(answer.iter_raw())
+
+
+def frames_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    received = b""
+    for chunk in chunks:
+        received += chunk
+        while True:
+            top, found, rest = received.partition(b"\r\n\r\n")
+            if not found:
+                break
+            length = int(top.rpartition(b"Content-Length: ")[2])
+            if len(rest) < length + 2:
+                break
+            yield rest[:length]
+            received = rest[length + 2 :]
+
+
+def statuses(base: str) -> Iterator[dict]:
+    with httpx.stream("GET", f"{base}/live/events", timeout=20) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+
+
+def until(check, seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if check():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_viewer_sees_the_faces_with_their_verdicts_drawn(watched, camera):
+    with watching(watched) as frames:
+        shown = np.asarray(Image.open(io.BytesIO(next(frames))))
+    assert shown.shape == (640, 960, 3)
+    changed = np.abs(shown.astype(int) - np.asarray(camera.picture)).max(axis=-1) > 90
+    assert 0.002 < changed.mean() < 0.1
+
+
+def test_the_figures_tell_rate_age_device_and_verdicts(watched, detector):
+    with watching(watched) as frames:
+        next(frames)
+        said = next(status for status in statuses(watched) if status["fps"] > 0)
+    assert said["state"] == "ok"
+    assert said["age_ms"] >= 0
+    assert (said["device"], said["precision"]) == ("CPU", "fp32")
+    assert said["viewers"] == 1
+    assert [face["verdict"] for face in said["faces"]].count("fake") == 1
+    assert "temperature" in said
+
+
+def test_several_viewers_share_one_inference(watched, camera, detector, monkeypatch):
+    counted = []
+    original = detector.engine.logits
+
+    def counting(pixels: np.ndarray) -> np.ndarray:
+        counted.append(len(pixels))
+        return original(pixels)
+
+    monkeypatch.setattr(detector.engine, "logits", counting)
+    with watching(watched) as one, watching(watched) as two, watching(watched) as three:
+        for _ in range(10):
+            shown = [next(frames) for frames in (one, two, three)]
+        assert all(frame.startswith(b"\xff\xd8") for frame in shown)
+        assert camera.opened == 1
+    assert until(lambda: camera.closed == 1)
+    assert sum(counted) <= 3 * camera.frames_given
+
+
+def test_one_viewer_more_than_may_is_told_to_come_again(watched):
+    with watching(watched) as one, watching(watched), watching(watched):
+        next(one)
+        answer = httpx.get(f"{watched}/live/stream", timeout=20)
+        assert answer.status_code == 429
+        assert answer.json()["type"] == "/problems/too-many-requests"
+
+
+def test_the_camera_is_off_until_somebody_watches_and_again_when_they_leave(watched, camera):
+    assert httpx.get(f"{watched}/live", timeout=20).status_code == 200
+    assert camera.opened == 0
+    for times in (1, 2):
+        with watching(watched) as frames:
+            next(frames)
+            assert (camera.opened, camera.closed) == (times, times - 1)
+        assert until(lambda: camera.closed == camera.opened), "the camera stayed on"
+        assert until(lambda: not [thread for thread in threading.enumerate() if thread.name == "live"])
+
+
+def test_a_lost_camera_is_told_and_frames_come_again_when_it_is_back(watched, camera):
+    with watching(watched) as frames:
+        next(frames)
+        events = statuses(watched)
+        camera.lost = True
+        lost = next(status for status in events if status["state"] == "lost")
+        assert "no frame" in lost["error"]
+        assert lost["faces"] == []
+        camera.lost = False
+        assert next(status for status in events if status["state"] == "ok")["error"] is None
+        next(frames)
+
+
+def test_a_camera_that_is_not_there_is_told_and_looked_for_again(watched, camera):
+    camera.missing = True
+    with httpx.stream("GET", f"{watched}/live/stream", timeout=20) as answer:
+        assert answer.status_code == 200
+        said = next(status for status in statuses(watched) if status["state"] == "lost")
+        assert "check the cable" in said["error"]
+        camera.missing = False
+        assert next(frames_of(answer.iter_raw())).startswith(b"\xff\xd8")
+
+
+def test_dropped_frames_and_viewers_are_counted_for_prometheus(watched):
+    with watching(watched) as frames:
+        for _ in range(3):
+            next(frames)
+        text = httpx.get(f"{watched}/metrics", timeout=20).text
+    assert "deepfake_edge_live_viewers 1.0" in text
+    figures = dict(line.split(" ") for line in text.splitlines() if line.startswith("deepfake_edge_live_frames"))
+    assert float(figures["deepfake_edge_live_frames_total"]) >= 1
+    assert "deepfake_edge_live_frames_dropped_total" in figures
+
+
+def test_pictures_are_judged_while_the_camera_runs(watched, face):
+    with watching(watched) as frames:
+        next(frames)
+        for _ in range(5):
+            answer = httpx.post(f"{watched}/predict", files={"image": face()}, timeout=20)
+            assert answer.json()["prediction"] == 1
+
+
+def test_the_service_ends_although_somebody_watches(served, detector, camera, monkeypatch):
+    monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
+    with served(detector, Settings(camera="0")) as (host, port):
+        stream = httpx.Client(timeout=20).stream("GET", f"http://{host}:{port}/live/stream")
+        answer = stream.__enter__()
+        next(frames_of(answer.iter_raw()))
+    assert until(lambda: camera.closed == 1)
+    answer.close()
