@@ -1,5 +1,7 @@
 """What changes from one stage to the next, and which INT8 network holds on the board."""
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +82,10 @@ def difference(before: Logits, after: Logits, reading: Calibration) -> Differenc
     )
 
 
+NOTHING = Difference(1, math.inf, math.inf, 1.0, 1.0, 1)
+NO_FIGURE: Figure = {"value": math.nan, "low": math.nan, "high": math.nan}
+
+
 @dataclass(frozen=True)
 class Tried:
     """A candidate that was measured.
@@ -117,6 +123,8 @@ def judge_candidate(
     limits: Limits,
 ) -> Tried:
     """Hold a candidate's logits, measured under both instruction sets, against the limits."""
+    if not all(np.isfinite(found).all() for found in (native, board)):
+        return Tried(name, float("nan"), NO_FIGURE, NOTHING, NOTHING, ("a logit is no number",))
     against, to_board = difference(fp32_board, board, reading), difference(native, board, reading)
     change = paired_bootstrap(labels, scores(fp32_board, reading), scores(board, reading), figure="auc")
     auc = auc_of(labels, board)
@@ -168,11 +176,11 @@ def _order(candidate: Tried) -> tuple[float, ...]:
 
 
 def plain(value: Any) -> Any:
-    """Return dataclasses as mappings and tuples as lists, all as JSON can hold it."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    """Return dataclasses as mappings and tuples as lists, as JSON can hold it; numbers that are none become null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,6 +1,6 @@
 """Figures of a detector, each with its bootstrap interval. The positive class is fake; curves are scikit-learn's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import sklearn
@@ -78,6 +78,12 @@ def paired_bootstrap(
     _, after = _checked(labels, second)
     low, high = threshold if isinstance(threshold, tuple) else (threshold, threshold)
 
+    if figure == "auc":
+        first_auc, second_auc = pairwise_auc(truth, before), pairwise_auc(truth, after)
+        rows = [second_auc(weights) - first_auc(weights) for weights in resamples(len(truth), groups, bootstrap, seed)]
+        even = np.ones(len(truth))
+        return _figure(second_auc(even) - first_auc(even), rows)
+
     def change(weights: NDArray[np.float64]) -> float:
         return _figures(truth, after, high, weights)[figure] - _figures(truth, before, low, weights)[figure]
 
@@ -123,6 +129,22 @@ def _decided(
         "error": error,
         "accuracy": 1.0 - error,
     }
+
+
+def pairwise_auc(truth: NDArray[np.int64], score: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], float]:
+    """Return the AUC as a function of the pictures' weights [N]: the share of pairs of a fake and a real in order.
+
+    For many resamples this is a hundred times faster than a ROC curve for each.
+    """
+    fake, real = truth == 1, truth == 0
+    ahead = score[fake][:, None] - score[real][None, :]
+    in_order = (ahead > 0) + 0.5 * (ahead == 0)
+
+    def auc(weights: NDArray[np.float64]) -> float:
+        pairs = weights[fake].sum() * weights[real].sum()
+        return float(weights[fake] @ in_order @ weights[real] / pairs) if pairs else float("nan")
+
+    return auc
 
 
 def resamples(count: int, groups: Sequence[str] | None, bootstrap: int, seed: int) -> list[NDArray[np.float64]]:

@@ -1,0 +1,81 @@
+"""Calibration never sees what is measured."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.errors import DataError
+from export.faces import choose_faces, draw_faces
+from train.catalog import load_data
+
+
+def names(faces) -> set[str]:
+    return {f"{face.label}/{face.path.name}" for face in faces}
+
+
+def test_a_plain_folder_is_cut_into_seeded_disjoint_halves(tiny_data: Path) -> None:
+    faces = choose_faces(tiny_data, calibration=1000, measured=1000)
+    assert not names(faces.calibration) & names(faces.measured)
+    assert len(faces.calibration) + len(faces.measured) == 120
+    assert 40 <= len(faces.measured) <= 80
+    assert choose_faces(tiny_data, calibration=1000, measured=1000) == faces
+    assert choose_faces(tiny_data, calibration=1000, measured=1000, seed=1) != faces
+
+
+def test_both_classes_take_turns(tiny_data: Path) -> None:
+    faces = choose_faces(tiny_data, calibration=10, measured=20)
+    assert [face.label for face in faces.calibration] == [0, 1] * 5
+    assert faces.labels == [0, 1] * 10
+
+
+def test_a_catalogs_splits_are_kept(tiny_data: Path, tmp_path: Path) -> None:
+    catalog = load_data(tiny_data)
+    catalog.write(tmp_path / "catalog.csv")
+    for path in (tmp_path, tmp_path / "catalog.csv"):
+        faces = choose_faces(path, calibration=1000, measured=1000)
+        assert names(faces.calibration) == names(catalog.split("train"))
+        assert names(faces.measured) == names(catalog.split("valid"))
+
+
+def test_few_faces_are_said_to_be_few(tiny_data: Path) -> None:
+    assert "300 are wanted" in choose_faces(tiny_data, calibration=10, measured=300).notes[0]
+    assert not choose_faces(tiny_data, calibration=10, measured=20).notes
+
+
+def test_pictures_that_have_gone_or_broken_since_are_left_out(tiny_data: Path, tmp_path: Path) -> None:
+    catalog = load_data(tiny_data)
+    gone = replace(catalog.records[0], path=tmp_path / "gone.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
+    broken = replace(catalog.records[1], path=tmp_path / "broken.png")
+    replace(catalog, records=(gone, broken, *catalog.records[2:])).write(tmp_path / "catalog.csv")
+    faces = choose_faces(tmp_path, calibration=1000, measured=1000)
+    assert not names(faces.calibration) & {"0/gone.png", "0/broken.png"}
+
+
+def test_a_folder_full_of_broken_files_is_refused(tmp_path: Path) -> None:
+    for name in ("real", "fake"):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            (tmp_path / name / f"{index}.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=str(tmp_path)):
+        choose_faces(tmp_path, calibration=10, measured=10)
+
+
+@pytest.mark.parametrize("missing", ["fake", "real", "both"])
+def test_a_missing_class_or_nothing_at_all_is_refused(tiny_data: Path, tmp_path: Path, missing: str) -> None:
+    for name in ("real", "fake"):
+        if missing in (name, "both"):
+            (tmp_path / name).mkdir()
+        else:
+            (tmp_path / name).symlink_to(tiny_data / name)
+    with pytest.raises(DataError) as error:
+        choose_faces(tmp_path, calibration=10, measured=10)
+    assert "\n" not in str(error.value)
+
+
+def test_drawn_faces_calibrate_nothing(tmp_path: Path) -> None:
+    faces = draw_faces(tmp_path / "drawn")
+    assert faces.calibration == ()
+    assert len(faces.measured) == 32
+    assert set(faces.labels) == {0, 1}
