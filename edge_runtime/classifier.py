@@ -38,7 +38,9 @@ def compile_network(
         MissingDeviceError: there is no such device.
         DeviceError: it can't compile it.
     """
-    _require(core, device)
+    # Asking which devices there are loads the plugin of every kind: 25 MB, and there always is a CPU.
+    if device != "CPU":
+        _require(core, device)
     settings: dict[str, Any] = {"PERFORMANCE_HINT": hint, **properties}
     if device == "CPU":
         settings["INFERENCE_PRECISION_HINT"] = "f32"

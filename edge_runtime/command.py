@@ -1,7 +1,6 @@
 """How every command starts and ends: help, version, one-line errors, exit codes, Ctrl-C."""
 
 import functools
-import importlib.metadata
 import os
 import sys
 import traceback
@@ -26,6 +25,8 @@ def run_command(function: Callable[..., int | None], name: str) -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1 or bool(os.environ.get(DEBUG_VARIABLE))
     if arguments == ["--version"]:
+        import importlib.metadata
+
         print(f"{name} {importlib.metadata.version(DISTRIBUTION)}")
         sys.exit(0)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
