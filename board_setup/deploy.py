@@ -10,7 +10,7 @@ from board_setup import kit as kits
 from board_setup.layout import Layout
 
 INCOMING = "deepfake-edge-incoming"
-"""In the user's home on the board: where a kit lies until it is installed."""
+"""In the user's home on the board."""
 
 TRIES = 3
 RSYNC_BROKE_OFF = (10, 12, 20, 30, 35, 255)
@@ -34,6 +34,11 @@ class Board(NamedTuple):
     ssh: str = "ssh"
     root: str = "/"
 
+    @property
+    def incoming(self) -> str:
+        """Where a kit lies on the board until it is installed."""
+        return INCOMING if self.root == "/" else f"{self.root}/{INCOMING}"
+
     def run(self, *arguments: str, tool: Optional[str] = None) -> int:
         """Run this tool on the board and return its exit code; it asks for a password where sudo does.
 
@@ -55,7 +60,7 @@ class Board(NamedTuple):
         Raises:
             DeployError: the board can't be reached.
         """
-        if self._ssh(f"mkdir -p {INCOMING}"):
+        if self._ssh(f"mkdir -p {shlex.quote(self.incoming)}"):
             raise DeployError(f"{self.host}: can't be reached; try: {self.ssh} {self.host}")
 
     def copy(self, *paths: str) -> None:
@@ -67,7 +72,7 @@ class Board(NamedTuple):
         command = ["rsync", "--partial", "--inplace", "--times", "--timeout=60", "-e", self.ssh]
         for _ in range(TRIES):
             try:
-                code = subprocess.call([*command, *paths, f"{self.host}:{INCOMING}/"])
+                code = subprocess.call([*command, *paths, f"{self.host}:{self.incoming}/"])
             except FileNotFoundError:
                 raise DeployError("rsync is not installed; say: sudo apt-get install rsync") from None
             if code == 0:
@@ -89,15 +94,11 @@ def deploy(board: Board, kit_path: str) -> int:
         DeployError: the board can't be reached, or the copy failed.
     """
     kit = kits.read_kit(kit_path)
-    print(f"{kit.id} → {board.host}")
     tool = os.path.join(os.path.dirname(os.path.abspath(kit_path)), kits.TOOL)
+    if not os.path.exists(tool):
+        raise DeployError(f"{tool}: not found; it is written beside the kit by setup-board pack")
+    print(f"{kit.id} → {board.host}", flush=True)
     board.make_folder()
-    board.copy(kit_path, *_tools(tool))
-    arguments: List[str] = ["install", "--kit", f"{INCOMING}/{os.path.basename(kit_path)}"]
-    return board.run(*arguments, tool=f"{INCOMING}/{kits.TOOL}")
-
-
-def _tools(path: str) -> List[str]:
-    if not os.path.exists(path):
-        raise DeployError(f"{path}: not found; it is written beside the kit by setup-board pack")
-    return [path]
+    board.copy(kit_path, tool)
+    arguments: List[str] = ["install", "--kit", f"{board.incoming}/{os.path.basename(kit_path)}"]
+    return board.run(*arguments, tool=f"{board.incoming}/{kits.TOOL}")

@@ -3,8 +3,6 @@
 The kits here hold a small stand-in for the runtime, so that the way is quick; the virtual board installs the real one.
 """
 
-import base64
-import ensurepip
 import hashlib
 import io
 import json
@@ -23,69 +21,14 @@ from board_setup.install import Installer, InstallError
 from board_setup.layout import Layout
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-CHECK = """
-import json, pathlib, sys
-text = (pathlib.Path(sys.argv[sys.argv.index("--model") + 1]) / "golden" / "golden.json").read_text()
-print(json.dumps({"error": "CPU int8: WRONG, logits within 3 of AVX2" if text == "wrong" else None}, indent=2))
-sys.exit(2 if text == "wrong" else 0)
-"""
-DETECT = "def main():\n    print('detecting')\n"
-
-
-def stand_in_wheel() -> tuple[str, bytes]:
-    """A wheel that is called like the runtime and checks a bundle by one word in it."""
-    info = "deepfake_edge-0.1.0.dist-info/"
-    files = {
-        "edge_runtime/__init__.py": "",
-        "edge_runtime/check.py": CHECK,
-        "edge_runtime/cli.py": DETECT,
-        info + "METADATA": "Metadata-Version: 2.1\nName: deepfake-edge\nVersion: 0.1.0\n",
-        info + "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        info + "entry_points.txt": "[console_scripts]\nedge-detect = edge_runtime.cli:main\n",
-    }
-    rows = [f"{name},sha256={_digest64(text)},{len(text)}" for name, text in files.items()]
-    files[info + "RECORD"] = "\n".join([*rows, info + "RECORD,,"]) + "\n"
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return "wheels/deepfake_edge-0.1.0-py3-none-any.whl", data.getvalue()
-
-
-def _digest64(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
-
-
-def pip_wheel() -> tuple[str, bytes]:
-    bundled = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
-    return "wheels/" + bundled.name, bundled.read_bytes()
-
-
-def stand_in_kit(path: Path, version: str, golden: str = "right", **changes: object) -> Path:
-    """Write a kit of `version` whose check passes unless `golden` is "wrong"."""
-    digest = hashlib.sha256(golden.encode()).hexdigest()
-    model = {"contract": {"version": version}, "files": {"golden/golden.json": digest}, "name": "x"}
-    contents = dict([stand_in_wheel(), pip_wheel()])
-    contents["bundle/golden/golden.json"] = golden.encode()
-    contents["bundle/model.json"] = json.dumps(model).encode()
-    contents[kits.TOOL] = b"the tool"
-    files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    manifest = {"format": kits.FORMAT, "id": version + "-aa", "python": PYTHON, "archive": "", "files": files}
-    manifest = {**manifest, "requirement": "deepfake-edge==0.1.0", **changes}
-    with tarfile.open(path, "w") as tar:
-        for name, data in {kits.MANIFEST: json.dumps(manifest).encode(), **contents}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 @pytest.fixture(scope="session")
-def kit_folder(tmp_path_factory) -> Path:
+def kit_folder(tmp_path_factory, make_kit) -> Path:
     folder = tmp_path_factory.mktemp("kits")
-    stand_in_kit(folder / "1.tar", "1")
-    stand_in_kit(folder / "2.tar", "2")
-    stand_in_kit(folder / "bad.tar", "3", "wrong")
+    make_kit(folder / "1.tar", "1")
+    make_kit(folder / "2.tar", "2")
+    make_kit(folder / "bad.tar", "3", "wrong")
     return folder
 
 
@@ -105,8 +48,10 @@ def layout(real_layout, monkeypatch) -> Layout:
 
 def quick_environment(python: str, target: str, wheels: str, requirement: str) -> None:
     folder = Path(target) / "bin"
+    with zipfile.ZipFile(next(Path(wheels).glob("deepfake_edge-*"))) as wheel:
+        check = wheel.read("edge_runtime/check.py").decode()
     folder.mkdir(parents=True)
-    (folder / "check.py").write_text(CHECK)
+    (folder / "check.py").write_text(check)
     for name, script in (
         ("python", f'exec {sys.executable} {folder}/check.py "$@"'),
         ("edge-detect", "echo detecting"),
@@ -132,7 +77,7 @@ def test_a_kit_becomes_the_current_version_whose_runtime_runs(kit_folder, real_l
     assert install.current_version(layout) == "1-aa"
     done = subprocess.run([layout.current + "/runtime/bin/edge-detect"], capture_output=True, text=True)
     assert done.stdout == "detecting\n"
-    assert Path(layout.tool).read_bytes() == b"the tool"
+    assert Path(layout.tool).read_bytes().startswith(b"#!/usr/bin/env python3")
     assert not (Path(layout.programs) / "kits").exists()
 
 
@@ -222,9 +167,9 @@ def test_kits_with_the_same_wheels_share_a_runtime(kit_folder, layout) -> None:
     assert len(list(Path(layout.runtimes).iterdir())) == 1
 
 
-def test_old_versions_make_room(tmp_path, layout) -> None:
+def test_old_versions_make_room(tmp_path, layout, make_kit) -> None:
     for number in range(5):
-        put_in(stand_in_kit(tmp_path / "kit.tar", str(number)), layout)
+        put_in(make_kit(tmp_path / "kit.tar", str(number)), layout)
     assert sorted(path.name for path in Path(layout.versions).iterdir()) == ["2-aa", "3-aa", "4-aa"]
 
 
@@ -235,13 +180,13 @@ def test_undo_leaves_nothing_and_may_be_said_twice(kit_folder, layout) -> None:
         assert not [path for path in tree(layout.root) if "deepfake" in path]
 
 
-def test_a_kit_for_another_python_is_told(tmp_path, layout) -> None:
-    kit = stand_in_kit(tmp_path / "kit.tar", "1", python="3.99")
+def test_a_kit_for_another_python_is_told(tmp_path, layout, make_kit) -> None:
+    kit = make_kit(tmp_path / "kit.tar", "1", python="3.99")
     with pytest.raises(InstallError, match=r"for Python 3\.99, which is not here"):
         put_in(kit, layout)
 
 
-def test_a_standalone_python_is_brought_along(tmp_path, real_layout) -> None:
+def test_a_standalone_python_is_brought_along(tmp_path, real_layout, make_kit) -> None:
     layout = real_layout
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
@@ -251,7 +196,7 @@ def test_a_standalone_python_is_brought_along(tmp_path, real_layout) -> None:
         tar.addfile(member, io.BytesIO(script))
     kit = tmp_path / "kit.tar"
     digest = hashlib.sha256(archive.getvalue()).hexdigest()
-    stand_in_kit(kit, "1")
+    make_kit(kit, "1")
     add_to_kit(kit, "python/cpython.tar.gz", archive.getvalue())
     put_in(kit, layout)
     assert (Path(layout.programs) / f"python-{digest[:8]}" / "bin" / f"python{PYTHON}").exists()

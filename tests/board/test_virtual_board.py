@@ -1,0 +1,200 @@
+"""A day in a board's life: installed without a network, its power cut, faces at its camera, the camera failing, undone.
+
+The tests tell one story on one board and are run in this order.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from board_setup.virtual_board import VirtualBoard
+
+TOOL = "python3 /mnt/host/setup-board.pyz"
+RESULTS = "/var/log/deepfake-edge/results.jsonl"
+PATIENCE_S = 240.0
+"""Everything takes some ten times as long as on a real board, more on a busy machine."""
+
+SNAPSHOT = """
+import hashlib, os, stat
+SEEN = ("/etc", "/opt", "/home", "/root", "/srv", "/usr", "/var")
+# What a running system writes of its own accord.
+OWN = ("/var/log", "/var/lib/systemd", "/var/tmp", "/var/cache/ldconfig", "/etc/machine-id")
+for top in SEEN:
+    for base, folders, files in os.walk(top):
+        folders[:] = [name for name in folders if not os.path.join(base, name).startswith(OWN)]
+        for path in [os.path.join(base, name) for name in files + folders]:
+            if path.startswith(OWN):
+                continue
+            info = os.lstat(path)
+            text = "%o %d:%d" % (info.st_mode, info.st_uid, info.st_gid)
+            if stat.S_ISREG(info.st_mode):
+                text += " %d" % info.st_size
+                if not path.startswith("/usr"):
+                    text += " " + hashlib.sha256(open(path, "rb").read()).hexdigest()
+            elif stat.S_ISLNK(info.st_mode):
+                text += " " + os.readlink(path)
+            print(path, text)
+"""
+
+
+class Story:
+    """What later tests need to know of earlier ones."""
+
+    before: set[str]
+
+
+story = Story()
+
+
+def results(board: VirtualBoard) -> list[dict]:
+    text = board.run(f"cat {RESULTS} 2>/dev/null", check=False).out
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+
+def wait_for(board: VirtualBoard, seen: Callable[[list[dict]], bool], what: str) -> list[dict]:
+    """Wait until the results show it; a board that never does so fails with what it said last."""
+    ends = time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends:
+        found = results(board)
+        if seen(found):
+            return found
+        time.sleep(2.0)
+    said = board.run("journalctl -u deepfake-edge -n 25 -o cat --no-pager; systemctl status deepfake-edge", check=False)
+    pytest.fail(f"{what} did not come:\n{said.out}\nlast results: {results(board)[-5:]}")
+
+
+def forget_results(board: VirtualBoard) -> None:
+    """Begin the results anew, as rotation does."""
+    board.run(
+        "systemctl stop deepfake-edge; rm -f /var/log/private/deepfake-edge/*; systemctl start --no-block deepfake-edge"
+    )
+
+
+def show(board: VirtualBoard, faces: str) -> None:
+    """Put a camera in that shows the drawn faces of that name."""
+    board.run("modprobe v4l2loopback video_nr=0 exclusive_caps=1 card_label=Faces; udevadm settle")
+    board.run("systemctl stop feeder 2>/dev/null", check=False)
+    feeder = f"python3 /mnt/host/.virtual-board/camera.py /dev/video0 /mnt/host/faces/{faces} --fps 5"
+    board.run(f"systemd-run --unit feeder --collect {feeder}")
+
+
+def snapshot(board: VirtualBoard, share: Path) -> set[str]:
+    (share / "snapshot.py").write_text(SNAPSHOT)
+    board.run("python3 /mnt/host/snapshot.py > /mnt/host/snapshot.txt", timeout_s=PATIENCE_S)
+    return set((share / "snapshot.txt").read_text().splitlines())
+
+
+def doctor(board: VirtualBoard) -> dict[str, dict[str, str]]:
+    done = board.run(f"{TOOL} doctor --json", check=False, timeout_s=PATIENCE_S)
+    return {row["name"]: row for row in json.loads(done.out)["rows"]}
+
+
+def test_it_has_the_boards_cpu_and_no_network(board) -> None:
+    assert "SnowRidge" in board.run("grep -m1 'model name' /proc/cpuinfo").out
+    assert " avx" not in board.run("grep -m1 flags /proc/cpuinfo").out
+    assert board.run("ls /sys/class/net").out.split() == ["lo"]
+
+
+def test_the_doctor_of_a_bare_board_misses_camera_and_runtime_only(board, share) -> None:
+    rows = doctor(board)
+    assert {name for name, row in rows.items() if row["state"] != "ok"} == {"camera", "runtime"}
+    assert "no AVX" in rows["cpu"]["seen"]
+    story.before = snapshot(board, share)
+
+
+def test_a_power_cut_in_the_middle_is_made_good_by_the_same_command(board) -> None:
+    board.run(f"{TOOL} install --kit /mnt/host/kit.tar > /var/tmp/install.log 2>&1 &")
+    ends = time.monotonic() + PATIENCE_S
+    while "runtime …" not in board.run("cat /var/tmp/install.log").out and time.monotonic() < ends:
+        time.sleep(1.0)
+    time.sleep(8.0)
+    assert "is installed" not in board.run("cat /var/tmp/install.log; ls /opt/deepfake-edge/runtimes").out
+    board.power_cut()
+    board.power_on()
+    said = board.run(f"{TOOL} install --kit /mnt/host/kit.tar; rm -f /var/tmp/install.log", timeout_s=1200.0).out
+    assert "kit: unpack kit.tar and check every file (already so)" in said
+    assert said.rstrip().endswith("is installed")
+
+
+def test_the_service_is_locked_up_well(board) -> None:
+    unit = "/etc/systemd/system/deepfake-edge.service"
+    verified = board.run(f"systemd-analyze verify {unit}")
+    assert (verified.out, verified.err) == ("", "")
+    overall = board.run("systemd-analyze security --no-pager deepfake-edge.service | tail -1").out
+    assert float(overall.split(":")[1].split()[0]) < 3.0
+
+
+def test_after_a_reboot_systemd_starts_it_and_a_camera_with_fakes_gets_verdicts(board) -> None:
+    board.reboot()
+    show(board, "fake")
+    found = wait_for(board, lambda lines: any(line["faces"] for line in lines), "a face")
+    (face,) = next(line["faces"] for line in found if line["faces"])
+    assert (face["verdict"], face["detection"] > 0.45) == ("fake", True)
+    left, top, right, bottom = face["box"]
+    assert left < 318 < right
+    assert top < 250 < bottom
+
+
+def test_real_faces_before_the_same_camera_get_the_other_verdict(board) -> None:
+    show(board, "real")
+    real = wait_for(
+        board, lambda lines: lines[-1:] and any(f["verdict"] == "real" for f in lines[-1]["faces"]), "a real"
+    )
+    assert max(line["age_ms"] for line in real[-3:]) < 60_000
+
+
+def test_the_doctor_of_a_ready_board_finds_no_fault(board) -> None:
+    rows = doctor(board)
+    assert {name: row["seen"] for name, row in rows.items() if row["state"] != "ok"} == {}
+    assert rows["service"]["seen"] == "active"
+    assert "used by deepfake-edge.service" in rows["camera"]["seen"]
+
+
+def test_a_camera_taken_out_is_lost_and_its_return_brings_verdicts(board) -> None:
+    board.run(
+        "systemctl stop feeder; echo 'DETECT_OPTIONS=--camera 0 --faces off --jsonl " + RESULTS + "' "
+        "> /etc/default/deepfake-edge"
+    )
+    board.run("systemctl stop deepfake-edge; rmmod v4l2loopback; modprobe vivid n_devs=1; udevadm settle")
+    forget_results(board)
+    wait_for(board, lambda lines: sum(line["state"] == "ok" for line in lines) >= 2, "frames of the test picture")
+    board.run("v4l2-ctl -d /dev/video0 -c disconnect=1")
+    wait_for(board, lambda lines: lines[-1]["state"] == "lost", "the loss")
+    while board.run("rmmod vivid", check=False).code:
+        time.sleep(1.0)
+    lost = len(results(board))
+    board.run("modprobe vivid n_devs=1; udevadm settle")
+    wait_for(board, lambda lines: any(line["state"] == "ok" for line in lines[lost:]), "verdicts after the return")
+
+
+@pytest.mark.parametrize(
+    ("control", "normal"),
+    [("percentage_of_dropped_buffers=60", "percentage_of_dropped_buffers=0"), ("inject_fatal_streaming_error=1", None)],
+)
+def test_a_camera_that_fails_goes_on_giving_verdicts(board, control, normal) -> None:
+    before = len(results(board))
+    board.run(f"v4l2-ctl -d /dev/video0 -c {control}")
+    wait_for(
+        board, lambda lines: sum(line["state"] == "ok" for line in lines[before:]) >= 3, f"verdicts after {control}"
+    )
+    if normal:
+        board.run(f"v4l2-ctl -d /dev/video0 -c {normal}")
+
+
+def test_no_frame_was_judged_twice_and_one_process_did_it_all(board) -> None:
+    found = [line for line in results(board) if line["state"] == "ok"]
+    numbers = [line["frame"] for line in found]
+    assert numbers == sorted(set(numbers))
+    assert len({line["time"] for line in found}) == len(found)
+    assert board.run("systemctl show deepfake-edge -p NRestarts").out.strip() == "NRestarts=0"
+
+
+def test_undo_leaves_the_board_as_it_was(board, share) -> None:
+    board.run("rm /etc/default/deepfake-edge")
+    board.run(f"{TOOL} install --undo", timeout_s=PATIENCE_S)
+    after = snapshot(board, share)
+    assert sorted(after ^ story.before) == []
+    assert {name for name, row in doctor(board).items() if row["state"] != "ok"} == {"runtime"}
