@@ -208,7 +208,7 @@ class LiveView:
             "precision": engine.choice.precision.value,
             "temperature": temperature(),
             "viewers": self._viewers,
-            "faces": [face.to_dict() for face in result.faces] if result else [],
+            "faces": sorted((face.to_dict() for face in result.faces), key=lambda face: face["box"]) if result else [],
             "error": error,
         }
 

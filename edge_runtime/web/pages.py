@@ -107,6 +107,7 @@ class Pages:
             "device": engine.choice.device,
             "precision": engine.choice.precision.value.upper(),
             "heat": self._judge.heat,
+            "finds_faces": self._judge.detector.faces is not None,
             "signed": self._settings.token is not None,
             "camera": self._settings.camera is not None,
             "limits": self._settings.limits,

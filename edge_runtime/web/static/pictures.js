@@ -72,6 +72,9 @@ function judged(file, html) {
   const card = holder.content.querySelector(".card");
   const picture = card.querySelector(".shown img");
   if (picture && !picture.getAttribute("src")) picture.src = URL.createObjectURL(file);
+  // Forms carry some characters of a name in another form.
+  card.querySelector(".name").textContent = file.name;
+  card.dataset.result = JSON.stringify({ ...JSON.parse(card.dataset.result), name: file.name });
   return card;
 }
 

@@ -42,6 +42,11 @@ def test_a_verdict_comes_with_what_it_does_and_does_not_prove(plain):
     assert "Demonstration" not in text
 
 
+def test_a_model_that_takes_the_whole_picture_for_the_face_says_so(plain, client):
+    assert "cut to a single face" in plain.get("/").text
+    assert "cut to a single face" not in client.get("/").text
+
+
 def test_a_demonstration_model_has_a_banner_and_a_note_on_every_card(opened, demo_detector, face):
     with opened(demo_detector) as client:
         assert 'class="banner"' in client.get("/").text

@@ -1,0 +1,117 @@
+"""The command `edge-serve`, as a process."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+COMMAND = (sys.executable, "-m", "edge_runtime.web.cli")
+
+
+@contextmanager
+def started(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str, str]]:
+    """Start the command; yields the process, its greeting and its address."""
+    process = subprocess.Popen(
+        [*COMMAND, "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    try:
+        assert process.stdout is not None
+        greeting = process.stdout.readline()
+        found = re.search(r"http://\S+:\d+", greeting)
+        assert found, process.communicate(timeout=20)
+        yield process, greeting, found.group()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def refused(*arguments: str) -> str:
+    """Run the command to its end and return its one line of error."""
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_one_command_takes_a_user_from_a_bundle_to_a_verdict_and_sigterm_ends_it(colour_bundle, face, tmp_path):
+    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    receiver.bind(str(tmp_path / "notify"))
+    receiver.settimeout(20)
+    notify = str(tmp_path / "notify")
+    with started("--model", str(colour_bundle), NOTIFY_SOCKET=notify, WATCHDOG_USEC="6000000") as (process, said, base):
+        assert said.startswith("http://127.0.0.1:")
+        assert "colour 1.4.0, FP32 on CPU" in said
+        assert receiver.recv(1000).startswith(b"READY=1")
+        assert receiver.recv(1000).startswith(b"WATCHDOG=1")
+        answer = httpx.post(f"{base}/predict", files={"image": ("secret-name.jpg", face())}, timeout=20)
+        assert answer.json()["prediction"] == 1
+        process.send_signal(signal.SIGTERM)
+        out, error = process.communicate(timeout=20)
+        assert process.returncode in (0, -signal.SIGTERM)
+        assert receiver.recv(1000) == b"STOPPING=1"
+    assert "secret-name" not in out + error
+    assert error == ""
+
+
+def test_ctrl_c_ends_it_cleanly(colour_bundle):
+    with started("--model", str(colour_bundle)) as (process, _, base):
+        assert httpx.get(f"{base}/readyz", timeout=20).status_code == 200
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=20)
+        assert process.returncode in (0, 130)
+        assert "Traceback" not in error
+
+
+def test_an_open_address_without_a_token_is_refused_before_anything_is_loaded():
+    assert "--token-file" in refused("--host", "0.0.0.0", "--model", "/nowhere")
+
+
+def test_with_a_token_it_serves_other_machines_that_show_it(colour_bundle, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123\n")
+    token.chmod(0o600)
+    with started("--host", "0.0.0.0", "--token-file", str(token), "--model", str(colour_bundle)) as (_, _, base):
+        local = base.replace("0.0.0.0", "127.0.0.1")
+        assert httpx.get(f"{local}/model", timeout=20).status_code == 401
+        shown = {"Authorization": "Bearer 0123456789abcdef0123"}
+        assert httpx.get(f"{local}/model", headers=shown, timeout=20).status_code == 200
+
+
+def test_an_address_that_is_taken_is_told_in_one_line(colour_bundle):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert "choose another" in refused("--port", port, "--model", str(colour_bundle))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--model", "/nowhere", "--port", "0"), "no bundle"),
+        (("--host", "no.such.host.invalid", "--token-file", "TOKEN"), "can't listen"),
+        (("--token-file", "/nowhere"), "can't be read"),
+    ],
+)
+def test_a_users_mistake_is_one_line(arguments, told, tmp_path: Path):
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123\n")
+    token.chmod(0o600)
+    assert told in refused(*(str(token) if argument == "TOKEN" else argument for argument in arguments))
+
+
+def test_torch_is_never_imported():
+    code = "import sys, edge_runtime.web.app, edge_runtime.web.server; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"
