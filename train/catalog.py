@@ -32,7 +32,7 @@ SPLITS = ("train", "valid", "test")
 MIN_SIDE = 32
 """Pixels: a picture with a shorter side holds no face that can be judged."""
 
-NEAR = 4
+NEAR = 6
 """Perceptual hashes (64 bits) that differ in at most so many bits are of near-duplicates."""
 
 

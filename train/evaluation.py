@@ -124,8 +124,8 @@ def judge_faces(
         DataError: none can be read.
     """
     logits = subject.logits(records, progress, corrupt)
-    read = np.isfinite(logits).all(axis=1)
-    if not any(read):
+    read = np.asarray(np.isfinite(logits).all(axis=1))
+    if not read.any():
         raise DataError(f"none of the {len(records)} pictures can be read; run prepare-faces again")
     faces = tuple(face for face, fine in zip(records, read, strict=True) if fine)
     missing = tuple(face.path for face, fine in zip(records, read, strict=True) if not fine)
