@@ -5,12 +5,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Callable, List, NoReturn, Optional
 
-from board_setup import deploy, doctor, install, kit, twin
+from board_setup import deploy, doctor, install, kit, twin, virtual_board
 from board_setup.layout import Layout
 from board_setup.system import System
 
 DESCRIPTION = "From a bare board to a running detector, and back again."
-ERRORS = (twin.TwinError, kit.KitError, install.InstallError, deploy.DeployError)
+ERRORS = (twin.TwinError, kit.KitError, install.InstallError, deploy.DeployError, virtual_board.VirtualBoardError)
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -232,14 +232,21 @@ def _add_twin(commands: "Commands") -> None:
         "twin",
         "run a command with the board's instruction set, on this machine",
         "Runs a command of the runtime as the board would: under qemu's Snow Ridge, which has the same "
-        "cores (exact, slow), or only capped to its instruction set (--capped, near native speed).",
+        "cores (exact, slow), or only capped to its instruction set (--capped, near native speed). With --system a "
+        "whole virtual board starts, with systemd, a camera and no network, and its console is put on this terminal.",
         "setup-board twin -- edge-detect face.jpg",
     )
-    parser.add_argument("--capped", action="store_true", help="cap OpenVINO's instruction set instead of using qemu")
+    depth = parser.add_mutually_exclusive_group()
+    depth.add_argument("--capped", action="store_true", help="cap OpenVINO's instruction set instead of using qemu")
+    depth.add_argument("--system", action="store_true", help="start a whole virtual board (root makes its disk once)")
+    parser.add_argument("--kit", help="with --system: install this kit on it")
+    parser.add_argument("--camera", metavar="FOLDER", help="with --system: JPEG pictures that its camera shows")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command to run")
 
 
 def _twin(options: argparse.Namespace) -> int:
+    if options.system:
+        return virtual_board.open_console(options.kit, options.camera)
     command = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
     return twin.run(command, capped=options.capped)
 

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 SUITE = "bookworm"
 MIRROR_VARIABLE = "DEEPFAKE_EDGE_DEBIAN_MIRROR"
@@ -244,8 +244,8 @@ class VirtualBoard:
     def __exit__(self, *details: object) -> None:
         self.power_cut()
 
-    def power_on(self, timeout_s: float = BOOT_TIMEOUT_S) -> None:
-        """Start the board and wait until it takes commands.
+    def power_on(self, timeout_s: float = BOOT_TIMEOUT_S, *, interactive: bool = False) -> None:
+        """Start the board and wait until it takes commands; `interactive` puts its console on this terminal.
 
         Raises:
             VirtualBoardError: it did not within `timeout_s`; the console's last lines are told.
@@ -253,11 +253,16 @@ class VirtualBoard:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._socket)
         with open(self.console, "ab") as log:
-            self._qemu = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            streams = {} if interactive else {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            self._qemu = subprocess.Popen(self.command(interactive), **streams)  # type: ignore[call-overload]
         self._connect(time.monotonic() + timeout_s)
 
+    def wait(self) -> int:
+        """Wait until the board is switched off and return qemu's exit code."""
+        return self._qemu.wait() if self._qemu else 0
+
     def command(self, interactive: bool = False) -> List[str]:
-        """Return qemu's command line; `interactive` puts the console on this terminal."""
+        """Return qemu's command line."""
         return [
             *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "Snowridge", "-smp", "2", "-m", "3G"),
             *("-nographic", "-no-reboot", "-nic", "none"),
@@ -348,11 +353,44 @@ class VirtualBoard:
         self._received = b""
 
 
-@contextlib.contextmanager
-def virtual_board(share: Optional[str] = None) -> Iterator[VirtualBoard]:
-    """Start a virtual board that is thrown away afterwards."""
+def open_console(kit: Optional[str] = None, camera: Optional[str] = None) -> int:
+    """Start a virtual board with its console on this terminal, and throw it away afterwards.
+
+    Args:
+        kit: is installed on it, if given.
+        camera: a folder of JPEG pictures of one size, shown at /dev/video0; without it the kernel's test picture is.
+
+    Raises:
+        VirtualBoardError: it can't be made or started, or the installation failed.
+    """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="virtual-board-"))
-        board = stack.enter_context(VirtualBoard(folder, share or os.path.join(folder, "share")))
-        board.power_on()
-        yield board
+        share = os.path.join(folder, "share")
+        os.makedirs(share)
+        _share(share, kit, camera)
+        board = stack.enter_context(VirtualBoard(folder, share))
+        print("a virtual board starts; log in is not asked; `poweroff` or Ctrl-A X ends it\r", flush=True)
+        board.power_on(interactive=True)
+        board.run(START_FACES if camera else "modprobe vivid n_devs=1")
+        if kit:
+            board.run(f"python3 {SHARE}/setup-board.pyz install --kit {SHARE}/kit.tar > /dev/ttyS0", timeout_s=1800.0)
+        return board.wait()
+
+
+START_FACES = (
+    "modprobe v4l2loopback video_nr=0 exclusive_caps=1 card_label=Faces; "
+    f"systemd-run --collect python3 {SHARE}/{TOOLS_FOLDER}/camera.py /dev/video0 {SHARE}/camera"
+)
+
+
+def _share(share: str, kit: Optional[str], camera: Optional[str]) -> None:
+    if camera:
+        pictures = [name for name in os.listdir(camera) if name.lower().endswith((".jpg", ".jpeg"))]
+        if not pictures:
+            raise VirtualBoardError(f"{camera}: holds no .jpg; give a folder of JPEG pictures of one size")
+        os.mkdir(os.path.join(share, "camera"))
+        for number, name in enumerate(sorted(pictures)):
+            shutil.copy(os.path.join(camera, name), os.path.join(share, "camera", f"{number:06}.jpg"))
+    if kit:
+        shutil.copy(kit, os.path.join(share, "kit.tar"))
+        shutil.copy(os.path.join(os.path.dirname(kit) or ".", "setup-board.pyz"), share)
