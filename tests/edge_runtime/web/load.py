@@ -1,0 +1,163 @@
+"""Load on the service over loopback: many clients at once, beside what the classifier alone reaches.
+
+    python tests/edge_runtime/web/load.py --model detector/ --seconds 60
+
+The two are measured in turn in one run. The server is a process of its own, and so is this one.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.detector import Detector
+from edge_runtime.pictures import read_picture
+from edge_runtime.preprocess import face_pixels
+from train.sample_faces import sample_jpeg
+
+PICTURES = 32
+BATCH = 32
+BOUNDARY = "load"
+
+
+@dataclass
+class Load:
+    """What clients saw: answers by status, and the latency of each in ms."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    latencies_ms: list[float] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    @property
+    def per_second(self) -> float:
+        """Pictures judged a second."""
+        return self.statuses[200] / self.seconds if self.seconds else 0.0
+
+
+@contextmanager
+def server(model: Path, *options: str) -> Iterator[tuple[int, int]]:
+    """Start `edge-serve`; yields its port and process id."""
+    command = [sys.executable, "-m", "edge_runtime.web.cli", "--port", "0", "--model", str(model), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        found = re.search(r":(\d+)/", process.stdout.readline())
+        assert found, "edge-serve did not start"
+        yield int(found.group(1)), process.pid
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def request_of(picture: bytes) -> bytes:
+    """Return a whole request that sends `picture`."""
+    top = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'.encode()
+    body = top + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
+    form = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return f"POST /predict HTTP/1.1\r\nHost: localhost\r\n{form}".encode() + body
+
+
+async def client(port: int, requests: list[bytes], until: float, load: Load) -> None:
+    """Send requests one after the other until the time has come."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    number = id(writer) % len(requests)
+    while time.monotonic() < until:
+        began = time.monotonic()
+        writer.write(requests[number % len(requests)])
+        number += 1
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+        except (asyncio.IncompleteReadError, OSError) as error:
+            load.failures[type(error).__name__] += 1
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            continue
+        load.statuses[int(head.split(b" ", 2)[1])] += 1
+        load.latencies_ms.append(1e3 * (time.monotonic() - began))
+        if b"connection: close" in head.lower():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.close()
+
+
+async def put_load(port: int, requests: list[bytes], clients: int, seconds: float, load: Load) -> None:
+    """Let `clients` send for `seconds`, and add what they saw to `load`."""
+    began = time.monotonic()
+    await asyncio.gather(*(client(port, requests, began + seconds, load) for _ in range(clients)))
+    load.seconds += time.monotonic() - began
+
+
+def classifier_rate(detector: Detector, pixels: np.ndarray, seconds: float) -> float:
+    """Return the crops a second that the classifier alone computes."""
+    began, done = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        detector.engine.logits(pixels)
+        done += len(pixels)
+    return done / (time.monotonic() - began)
+
+
+def resident_mb(process: int) -> float:
+    """Return the memory of a process, in MB."""
+    text = Path(f"/proc/{process}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
+
+
+def measure(model: Path, clients: int, seconds: float, rounds: int, faces: str) -> dict[str, object]:
+    """Measure service and classifier in turn."""
+    pictures = [sample_jpeg(seed, "real" if seed % 2 else "fake") for seed in range(PICTURES)]
+    detector = Detector(Bundle.open(model), faces=faces)
+    contract = detector.engine.contract
+    pixels = np.concatenate([face_pixels(read_picture(data), None, contract) for data in pictures])
+    requests = [request_of(data) for data in pictures]
+    load, alone, memory = Load(), [], []
+    with server(model, "--faces", faces) as (port, process):
+        asyncio.run(put_load(port, requests, clients, min(3.0, seconds), Load()))
+        for _ in range(rounds):
+            alone.append(classifier_rate(detector, pixels, max(1.0, seconds / rounds / 3)))
+            memory.append(resident_mb(process))
+            asyncio.run(put_load(port, requests, clients, seconds / rounds, load))
+        memory.append(resident_mb(process))
+    crops = contract.pixels.crops
+    fastest = float(np.mean(alone)) / crops
+    return {
+        "model": f"{contract.architecture} {detector.choice.precision.value}",
+        "clients": clients,
+        "seconds": round(load.seconds, 1),
+        "pictures_per_s": round(load.per_second, 1),
+        "classifier_alone_per_s": round(fastest, 1),
+        "ratio": round(load.per_second / fastest, 3),
+        "p50_ms": round(float(np.percentile(load.latencies_ms, 50)), 1),
+        "p99_ms": round(float(np.percentile(load.latencies_ms, 99)), 1),
+        "statuses": dict(load.statuses),
+        "failures": dict(load.failures),
+        "rss_mb": [round(value, 1) for value in memory],
+    }
+
+
+def main() -> int:
+    """Measure and print as JSON; 1 where something else than 200, 429 or 503 was answered."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--faces", default="off")
+    options = parser.parse_args()
+    told = measure(options.model, options.clients, options.seconds, options.rounds, options.faces)
+    print(json.dumps(told, indent=2))
+    return int(bool(told["failures"]) or bool(set(told["statuses"]) - {200, 429, 503}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
