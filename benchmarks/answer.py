@@ -2,11 +2,8 @@
 
 from collections.abc import Iterator
 
-from benchmarks.cases import ISA_NAMES, Case, Engine, Mode
+from benchmarks.cases import MAX_AUC_LOSS, Case, Engine, Mode
 from benchmarks.results import Accuracy, Report, Row, Spread
-
-MAX_AUC_LOSS = 0.01
-"""How much AUC may be lost against FP32 in what is recommended, where the user asks for nothing else."""
 
 SPEED = "end_to_end_fps"
 
@@ -36,12 +33,25 @@ def _warnings(report: Report) -> Iterator[str]:
 
 
 def _choices(report: Report, max_auc_loss: float) -> Iterator[str]:
-    isas = dict.fromkeys(row.case.isa for row in report.rows)
-    for isa in isas:
-        for bundle in report.bundles:
-            row = best(report, bundle.name, isa, max_auc_loss)
-            if row is not None:
-                yield _choice(report, row)
+    first, *others = dict.fromkeys(row.case.isa for row in report.rows) or ["native"]
+    for bundle in report.bundles:
+        row = best(report, bundle.name, first, max_auc_loss)
+        if row is not None:
+            yield _choice(report, row)
+    for isa in others:
+        found = [row for bundle in report.bundles if (row := best(report, bundle.name, isa, max_auc_loss))]
+        if found:
+            yield f"{_capital(report.place(isa))}: {'; '.join(_short(report, row) for row in found)}."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _short(report: Report, row: Row) -> str:
+    fp32 = fp32_row(report, row.case)
+    more = f", {times(speedup(row, fp32))} FP32" if fp32 is not None and fp32.case != row.case else ""
+    return f"{row.case.bundle} {row.case.precision.upper()} {figure(row, SPEED)} frames/s{more}"
 
 
 def best(report: Report, bundle: str, isa: str, max_auc_loss: float = MAX_AUC_LOSS) -> Row | None:
@@ -68,10 +78,10 @@ def _is_fit(accuracy: Accuracy | None, max_auc_loss: float) -> bool:
 def _choice(report: Report, row: Row) -> str:
     case = row.case
     parts = [f"{case.precision.upper()} on {case.device}: {figure(row, SPEED)} frames/s from file to verdict"]
-    fp32 = _same(report, case, precision="fp32", device="CPU")
+    fp32 = fp32_row(report, case)
     if fp32 is not None and fp32.case != case:
         parts.append(f"{times(speedup(row, fp32))} FP32")
-    article = _same(report, case, engine=Engine.ARTICLE, precision="fp32", device="CPU", mode=Mode.LATENCY)
+    article = article_row(report, case)
     if article is not None:
         parts.append(f"{times(speedup(row, article))} the article's loop")
     ceiling = _same(report, case, engine=Engine.CEILING)
@@ -79,7 +89,7 @@ def _choice(report: Report, row: Row) -> str:
         share = speedup(row, ceiling, "model_fps")
         parts.append(f"{share.median:.0%} of benchmark_app's ceiling in the network alone")
     parts.append(_cost(report.accuracy(case)))
-    where = "" if case.isa == "native" else f" ({ISA_NAMES[case.isa]})"
+    where = "" if case.isa == "native" else f" ({report.place(case.isa)})"
     return f"{case.bundle}{where}: take {', '.join(part for part in parts if part)}."
 
 
@@ -97,6 +107,16 @@ def _same(report: Report, case: Case, **changes: object) -> Row | None:
     wanted = {"bundle": case.bundle, "isa": case.isa, "engine": case.engine, "precision": case.precision}
     wanted |= {"device": case.device, "mode": case.mode}
     return next(iter(report.find(**(wanted | changes))), None)
+
+
+def fp32_row(report: Report, case: Case) -> Row | None:
+    """Return the row of the same bundle's FP32 network on the CPU, measured in the same way."""
+    return _same(report, case, precision="fp32", device="CPU")
+
+
+def article_row(report: Report, case: Case) -> Row | None:
+    """Return the row of the article's loop with the same bundle's network."""
+    return _same(report, case, engine=Engine.ARTICLE, precision="fp32", device="CPU", mode=Mode.LATENCY)
 
 
 def speedup(row: Row, other: Row, figure: str = SPEED) -> Spread:

@@ -127,6 +127,9 @@ class Job:
         return cls(**{**values, **changed})
 
 
+MAX_AUC_LOSS = 0.01
+"""How much AUC may be lost against FP32 in what is recommended, where the user asks for nothing else."""
+
 FIGURES: Mapping[str, str] = {
     "model_fps": "frames/s",
     "end_to_end_fps": "frames/s",

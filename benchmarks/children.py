@@ -30,13 +30,15 @@ class Done:
     figures: dict[str, float]
 
 
-def run_job(job: Job, command: tuple[str, ...] = WORKER) -> Done:
-    """Measure `job` in a child process.
+def run_job(job: Job, cache: Path, command: tuple[str, ...] = WORKER) -> Done:
+    """Measure `job` in a child process that keeps its compiled models in folder `cache`, by instruction set.
 
     Raises:
         DeviceError: the child said what is wrong, or it died; the message is one line.
     """
-    environment = child_environment(job.case.isa)
+    folder = cache / job.case.isa
+    folder.mkdir(exist_ok=True)
+    environment = {**child_environment(job.case.isa), "CACHE_DIRECTORY": str(folder)}
     around = {} if emulator() else {"pace": pace()}
     before, own, start = read_cpu_time(), _children_cpu_s(), time.monotonic()
     result = run_child(replace(job, started=start).to_dict(), command, environment)

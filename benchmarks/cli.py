@@ -1,31 +1,13 @@
 """`edge-benchmark`: which precision, which device and which backbone, on this machine, and what it costs."""
 
-import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import openvino as ov
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import report as reporting
-from benchmarks import tune as tuning
-from benchmarks.accuracy import choose_pictures
-from benchmarks.answer import MAX_AUC_LOSS, answers, fastest
-from benchmarks.cases import Limits
-from benchmarks.circumstances import Circumstances
-from benchmarks.results import Report
-from benchmarks.run import Plan, Run, name_bundles
-from board_setup.isa import CAPS, cpu_flags
-from edge_runtime.bundle import Bundle, find_bundle
+from benchmarks.cases import MAX_AUC_LOSS
 from edge_runtime.command import run_command
-from edge_runtime.errors import UsageError
-from edge_runtime.profile import write_profile
-from train.catalog import load_data
 
 
 def benchmark(
@@ -70,125 +52,25 @@ def benchmark(
 
     - `edge-benchmark compare A.json B.json` tells what got faster or slower beyond the noise; exit 1 if slower
     """
-    console = Console(stderr=True)
-    bundles = name_bundles([Bundle.open(path) for path in model] if model else [find_bundle()])
-    with _progress(console) as progress:
-        task = progress.add_task("reading faces", total=None)
-        catalog = load_data(data, advance=lambda done: progress.advance(task, done))
-    plan = Plan(
-        bundles,
-        choose_pictures(catalog, pictures or (tuning.FACES if tune else None)),
-        match_checkpoints(bundles, checkpoint or []),
-        devices_here(),
-        check_isas(isa or ["native"]),
-        rounds,
-        Limits(seconds, frames, min(frames, Limits().warmup_frames)),
-        baselines and not tune,
-        catalog.fingerprint,
+    from benchmarks.session import Request, session
+
+    request = Request(
+        data=data,
+        out=out.expanduser(),
+        models=tuple(model or ()),
+        checkpoints=tuple(checkpoint or ()),
+        isas=tuple(isa or ("native",)),
+        rounds=rounds,
+        seconds=seconds,
+        frames=frames,
+        pictures=pictures,
+        tune=tune,
+        target_fps=target_fps,
+        max_auc_loss=max_auc_loss,
+        minutes=minutes,
+        baselines=baselines,
     )
-    around = Circumstances.here(shlex.join(["edge-benchmark", *sys.argv[1:]]))
-    if tune:
-        return _tune(plan, around, tuning.Wish(60.0 * (minutes or 5.0), target_fps, max_auc_loss), out, console)
-    report, interrupted = _measure(plan, around, 60.0 * (minutes or 0.0), max_auc_loss, console)
-    page = reporting.write(report, out.expanduser())
-    return _tell(report, page, interrupted)
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-
-
-def _tune(plan: Plan, around: Circumstances, wish: tuning.Wish, out: Path, console: Console) -> int:
-    tuning.check(plan, around.emulator)
-    with _progress(console) as progress:
-        task = progress.add_task("starting", total=None)
-        run = Run(
-            plan,
-            around,
-            cases=tuning.candidates(plan),
-            advance=lambda text: progress.update(task, description=text, advance=1),
-        )
-        chosen, refused = tuning.tune(run, wish)
-    path = write_profile(tuning.profile_of(plan, chosen))
-    answer = (
-        tuning.words(chosen, wish),
-        f"edge-detect uses this from now on with this bundle on this machine ({path}).",
-    )
-    report = replace(run.report(), answer=answer, left_out=tuple(refused))
-    code = _tell(report, reporting.write(report, out.expanduser()), interrupted=False)
-    return code if chosen.reached else 1
-
-
-def _measure(
-    plan: Plan, circumstances: Circumstances, sustained_s: float, max_auc_loss: float, console: Console
-) -> tuple[Report, bool]:
-    """Measure a plan; return what was found, and whether it was interrupted."""
-    interrupted = False
-    with _progress(console) as progress:
-        task = progress.add_task("starting")
-        run = Run(plan, circumstances, advance=lambda text: progress.update(task, description=text, advance=1))
-        progress.update(task, total=run.steps, completed=-1)
-        try:
-            run.measure_rounds()
-            run.measure_accuracy()
-            best = fastest(run.report(), max_auc_loss)
-            if sustained_s and best is not None:
-                run.sustain(best, sustained_s)
-        except KeyboardInterrupt:
-            interrupted = True
-    report = run.report(complete=not interrupted)
-    return replace(report, answer=answers(report, max_auc_loss=max_auc_loss)), interrupted
-
-
-def _tell(report: Report, page: Path, interrupted: bool) -> int:
-    for line in report.answer:
-        print(line)
-    print(f"report: {page}")
-    failures = report.failures
-    for line in failures:
-        print(f"failed: {line}", file=sys.stderr)
-    if interrupted:
-        raise KeyboardInterrupt
-    return 1 if failures else 0
-
-
-def check_isas(names: list[str]) -> tuple[str, ...]:
-    """Return the instruction sets to measure, each once.
-
-    Raises:
-        UsageError: one is unknown, or wider than what this CPU has.
-    """
-    for name in names:
-        if name not in CAPS:
-            raise UsageError(f"--isa {name}: unknown; choose of {', '.join(CAPS)}")
-        if name == "avx2" and "avx2" not in cpu_flags():
-            raise UsageError("--isa avx2: this CPU has no AVX2; choose native or sse42")
-    return tuple(dict.fromkeys(names))
-
-
-def devices_here() -> tuple[str, ...]:
-    """Return the devices to measure: the CPU, and every GPU that OpenVINO sees."""
-    return ("CPU", *(name for name in ov.Core().available_devices if name.startswith("GPU")))
-
-
-def match_checkpoints(bundles: Mapping[str, Bundle], paths: list[Path]) -> dict[str, Path]:
-    """Return the checkpoint of each bundle that has one among `paths`, by the bundle's name.
-
-    Raises:
-        UsageError: one belongs to none of the bundles.
-    """
-    from train.checkpoint import load_checkpoint
-
-    found: dict[str, Path] = {}
-    for path in paths:
-        architecture = load_checkpoint(path).contract.architecture
-        names = [name for name, bundle in bundles.items() if bundle.contract.architecture == architecture]
-        names = [name for name in names if name not in found]
-        if not names:
-            raise UsageError(f"--checkpoint {path}: a {architecture}, of which there is no other --model")
-        found[names[0]] = path.expanduser()
-    return found
+    return session(request)
 
 
 def compare(
@@ -200,6 +82,7 @@ def compare(
     Exit code 1 where something got worse: usable in CI. Both reports must be of one machine, with 3 rounds or more.
     """
     from benchmarks import compare as comparing
+    from benchmarks.results import Report
 
     found = comparing.compare(Report.read(before), Report.read(after))
     for line in comparing.lines(found):

@@ -1,58 +1,95 @@
-"""The pictures of a report: bars of FPS with their spread, accuracy against FPS, latencies, a long run over time."""
+"""The pictures of a report: bars of FPS with their spread, accuracy against FPS, latencies, a long run over time.
 
-from collections.abc import Sequence
+They are drawn narrow, with large letters, so that they can be read at the width of a phone.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 
 from benchmarks.answer import SPEED, number
-from benchmarks.cases import ISA_NAMES, Engine, Mode
-from benchmarks.results import Report, Row, Sustained
+from benchmarks.cases import Engine, Mode
+from benchmarks.results import Report, Row, Spread, Sustained
 
 matplotlib.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
 
+WIDTH = 5.6
+"""Inches; with RESOLUTION about 730 pixels."""
+
+RESOLUTION = 130
+"""Pixels an inch."""
+
 COLOURS = {"fp32": "#4c6a92", "fp16": "#7aa6a1", "int8": "#e08a3c"}
-"""Dark blue, green and orange: also told apart by those who see red and green alike, and in grey."""
+"""Blue, green and orange: also told apart by those who see red and green alike, and in grey."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK = "#30363d"
+OTHER = "#9a9fa6"
+MODES = {Mode.LATENCY: "one by one", Mode.THROUGHPUT: "at once"}
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=RESOLUTION)
+    return buffer.getvalue()
 
 
 def fps_bars(report: Report, isa: str) -> Figure | None:
     """Return bars of FPS, file to verdict, of every bundle and precision, with smallest and largest round."""
-    rows = [row for row in report.find(engine=Engine.RUNTIME, isa=isa) if row.spread(SPEED)]
-    article = [row for row in report.find(engine=Engine.ARTICLE, isa=isa) if row.spread(SPEED)]
-    shown = [*article, *rows]
-    if not rows:
+    bars = list(_bars(report, isa))
+    if not bars:
         return None
-    shown.sort(key=lambda row: (row.case.bundle, row.case.mode.value, row.case.engine.value, row.case.precision))
-    figure, axes = _axes(height=0.8 + 0.34 * len(shown))
-    for place, row in enumerate(reversed(shown)):
-        _bar(axes, place, row)
-    axes.set_yticks(range(len(shown)), [_bar_name(row) for row in reversed(shown)])
-    axes.set_xlabel("frames a second, file to verdict (bar: median of the rounds; line: smallest to largest)")
-    axes.set_xlim(0, 1.15 * max(spread.high for row in shown if (spread := row.spread(SPEED))))
-    axes.set_title(f"Speed, {ISA_NAMES[isa]}", loc="left")
+    figure, axes = _axes(height=1.1 + 0.27 * (len(bars) + 1.4 * len(report.bundles)))
+    place, ticks, names = 0.0, [], []
+    for bundle in report.bundles:
+        axes.text(0, place, f" {bundle.name}", weight="bold", va="center", color=INK)
+        for name, colour, spread in (bar[1:] for bar in bars if bar[0] == bundle.name):
+            place += 1.0
+            _bar(axes, place, colour, spread)
+            ticks.append(place)
+            names.append(name)
+        place += 1.4
+    axes.set_yticks(ticks, names)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(place - 0.7, -0.7)
+    axes.set_xlim(0, 1.18 * max(bar[3].high for bar in bars))
+    axes.set_xlabel("frames a second, file to verdict\n(bar: median of the rounds, line: smallest to largest)")
+    axes.set_title(f"Speed, {report.place(isa)}", loc="left")
+    axes.grid(axis="y", visible=False)
     return figure
 
 
-def _bar(axes: Axes, place: int, row: Row) -> None:
-    spread = row.spread(SPEED)
-    if spread is None:
-        return
-    colour = COLOURS[row.case.precision] if row.case.engine is Engine.RUNTIME else "#9a9fa6"
+def _bars(report: Report, isa: str) -> Iterator[tuple[str, str, str, Spread]]:
+    """Yield bundle, name, colour and spread of each bar."""
+    for row in report.find(engine=Engine.ARTICLE, isa=isa):
+        if spread := row.spread(SPEED):
+            yield row.case.bundle, "article's loop", OTHER, spread
+    devices = {row.case.device for row in report.find(engine=Engine.RUNTIME, isa=isa)}
+    rows = sorted(report.find(engine=Engine.RUNTIME, isa=isa), key=lambda row: (row.case.device, row.case.mode.value))
+    for row in rows:
+        if spread := row.spread(SPEED):
+            device = f" {row.case.device}" if len(devices) > 1 else ""
+            name = f"{row.case.precision.upper()}{device}, {MODES[row.case.mode]}{_streams(row)}"
+            yield row.case.bundle, name, COLOURS[row.case.precision], spread
+
+
+def _streams(row: Row) -> str:
+    return f" ×{row.case.streams}" if row.case.streams else ""
+
+
+def _bar(axes: Axes, place: float, colour: str, spread: Spread) -> None:
     around = [[spread.median - spread.low], [spread.high - spread.median]]
-    axes.barh(place, spread.median, color=colour, xerr=around, error_kw={"ecolor": INK, "capsize": 3, "lw": 1})
+    axes.barh(place, spread.median, color=colour, xerr=around, error_kw={"ecolor": INK, "capsize": 2.5, "lw": 1})
     axes.annotate(
-        number(spread.median), (spread.high, place), xytext=(6, 0), textcoords="offset points", va="center", color=INK
+        number(spread.median), (spread.high, place), xytext=(5, 0), textcoords="offset points", va="center", color=INK
     )
-
-
-def _bar_name(row: Row) -> str:
-    who = "article's loop" if row.case.engine is Engine.ARTICLE else f"{row.case.precision.upper()} {row.case.device}"
-    return f"{row.case.bundle} · {who} · {row.case.mode.value}"
 
 
 def pareto(report: Report, isa: str) -> Figure | None:
@@ -61,7 +98,7 @@ def pareto(report: Report, isa: str) -> Figure | None:
     points = [(row, accuracy) for row in rows if (accuracy := report.accuracy(row.case)) and accuracy.auc is not None]
     if not points:
         return None
-    figure, axes = _axes(height=4.2)
+    figure, axes = _axes(height=4.4)
     bundles = list(dict.fromkeys(row.case.bundle for row, _ in points))
     for row, accuracy in points:
         auc, speed = accuracy.figures["auc"], row.median(SPEED)
@@ -78,10 +115,14 @@ def pareto(report: Report, isa: str) -> Figure | None:
     front = pareto_front([(row.median(SPEED) or 0.0, accuracy.auc or 0.0) for row, accuracy in points])
     axes.plot(*zip(*front, strict=True), color=INK, lw=1, ls="--", zorder=0)
     axes.set_xlim(left=0)
-    axes.set_xlabel("frames a second, file to verdict, throughput (median of the rounds)")
+    axes.set_xlabel("frames a second, file to verdict, many at once")
     axes.set_ylabel("AUC (with its 95 % interval)")
-    axes.set_title(f"Accuracy against speed, {ISA_NAMES[isa]}", loc="left")
-    _legend(axes, bundles, [row.case.precision for row, _ in points])
+    axes.set_title(f"Accuracy against speed, {report.place(isa)}", loc="left")
+    shapes = [
+        Line2D([], [], marker=MARKERS[index % len(MARKERS)], ls="", color=INK, label=name)
+        for index, name in enumerate(bundles)
+    ]
+    _legend(axes, shapes, [row.case.precision for row, _ in points])
     return figure
 
 
@@ -94,19 +135,17 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return front[::-1]
 
 
-def _legend(axes: Axes, bundles: Sequence[str], precisions: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    shapes = [
-        Line2D([], [], marker=MARKERS[index % len(MARKERS)], ls="", color=INK, label=name)
-        for index, name in enumerate(bundles)
-    ]
+def _legend(axes: Axes, bundles: Sequence[Line2D], precisions: Sequence[str]) -> None:
     colours = [
         Line2D([], [], marker="s", ls="", color=COLOURS[name], label=name.upper())
         for name in COLOURS
         if name in precisions
     ]
-    axes.legend(handles=[*shapes, *colours], loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, frameon=False)
+    columns = 2 if len(bundles) > 3 else 1
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(handles=list(bundles), loc="outside lower left", ncol=columns, frameon=False)
+    figure.legend(handles=colours, loc="outside lower right", ncol=1, frameon=False)
 
 
 def latencies(report: Report, isa: str) -> Figure | None:
@@ -114,20 +153,24 @@ def latencies(report: Report, isa: str) -> Figure | None:
     rows = [row for row in report.find(engine=Engine.RUNTIME, isa=isa, mode=Mode.LATENCY) if row.latencies_ms]
     if not rows:
         return None
-    figure, axes = _axes(height=4.2)
+    figure, axes = _axes(height=4.4)
     bundles = list(dict.fromkeys(row.case.bundle for row in rows))
     for row in rows:
-        style = ("-", "--", ":", "-.")[bundles.index(row.case.bundle) % 4]
-        name = f"{row.case.bundle} {row.case.precision.upper()} {row.case.device}"
-        axes.plot(row.latencies_ms, range(101), ls=style, color=COLOURS[row.case.precision], label=name)
+        style = _style(bundles.index(row.case.bundle))
+        axes.plot(row.latencies_ms, range(101), ls=style, color=COLOURS[row.case.precision])
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(matplotlib.ticker.FuncFormatter(_minor))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(FuncFormatter(_minor))
     axes.set_xlabel("latency of a frame, file to verdict, ms (logarithmic)")
     axes.set_ylabel("share of frames that are faster, %")
-    axes.set_title(f"Latency one by one, {ISA_NAMES[isa]}", loc="left")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, frameon=False)
+    axes.set_title(f"Latency one by one, {report.place(isa)}", loc="left")
+    lines = [Line2D([], [], ls=_style(index), color=INK, label=name) for index, name in enumerate(bundles)]
+    _legend(axes, lines, [row.case.precision for row in rows])
     return figure
+
+
+def _style(index: int) -> str:
+    return ("-", "--", ":", "-.")[index % 4]
 
 
 def _minor(value: float, _: int) -> str:
@@ -141,7 +184,7 @@ def over_time(run: Sustained) -> Figure | None:
     shown = [(name, label) for name, label in wanted if any(name in row for row in run.series)]
     if not shown:
         return None
-    figure = Figure(figsize=(8, 2.2 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.0 * len(shown) + 0.6), layout="constrained")
     panels: Any = figure.subplots(len(shown), sharex=True, squeeze=False)
     for axes, (name, label) in zip(panels[:, 0], shown, strict=True):
         rows = [row for row in run.series if name in row]
@@ -150,12 +193,12 @@ def over_time(run: Sustained) -> Figure | None:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
     panels[-1, 0].set_xlabel("minutes")
-    panels[0, 0].set_title(f"Without a pause: {run.case}", loc="left")
+    panels[0, 0].set_title("Without a pause", loc="left")
     return figure
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     axes.grid(axis="both", alpha=0.25)
     axes.set_axisbelow(True)

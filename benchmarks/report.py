@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import plots
-from benchmarks.answer import SPEED, figure, number
-from benchmarks.cases import ENGINE_NAMES, ISA_NAMES, Engine
+from benchmarks.answer import SPEED, article_row, best, figure, fp32_row, number, speedup
+from benchmarks.cases import ENGINE_NAMES, Engine
 from benchmarks.circumstances import facts_line
 from benchmarks.results import Accuracy, BundleFacts, Report, Row, Spread
-from train.report import Block, Section, Table, figure_text, plot, write_report
+from train.report import Block, Picture, Section, Table, figure_text, write_report
 
 JSON = "report.json"
 HTML = "report.html"
@@ -18,13 +18,20 @@ def write(report: Report, out: Path) -> Path:
     """Write a report and its plots into folder `out`; return the HTML file."""
     out.mkdir(parents=True, exist_ok=True)
     (out / JSON).write_text(report.to_json(), encoding="utf-8")
-    write_report(out / HTML, "Benchmark", list(sections(report, out)))
+    write_report(out / HTML, title(report), list(sections(report, out)))
     return out / HTML
+
+
+def title(report: Report) -> str:
+    """Return the report's title."""
+    names = ", ".join(bundle.name for bundle in report.bundles)
+    return f"Benchmark of {names} on {report.circumstances.processor}"
 
 
 def sections(report: Report, out: Path | None = None) -> Iterator[Section]:
     """Return the sections of a report; its plots are written into `out` too, where one is given."""
-    yield Section("The answer", report.answer)
+    summary = _summary(report)
+    yield Section("The answer", [*report.answer, summary] if summary.rows else report.answer)
     for isa in dict.fromkeys(row.case.isa for row in report.rows):
         yield from _isa_sections(report, isa, out)
     for run in report.sustained:
@@ -35,8 +42,25 @@ def sections(report: Report, out: Path | None = None) -> Iterator[Section]:
     yield Section("What ran", list(_what_ran(report)))
 
 
+def _summary(report: Report) -> Table:
+    head = ("backbone", "take", "frames/s", "× FP32", "× article's loop", "AUC", "AUC − FP32's", "where")
+    isas = dict.fromkeys(row.case.isa for row in report.rows)
+    found = [row for isa in isas for bundle in report.bundles if (row := best(report, bundle.name, isa))]
+    return Table(head, [_summary_cells(report, row) for row in found], "Many at once, from file to verdict.")
+
+
+def _summary_cells(report: Report, row: Row) -> tuple[str, ...]:
+    case, accuracy = row.case, report.accuracy(row.case)
+    others = (fp32_row(report, case), article_row(report, case))
+    ratios = [f"{speedup(row, other).median:.1f}" if other else "–" for other in others]
+    auc = "–" if accuracy is None else figure_text(dict(accuracy.figures["auc"]))
+    change = "–" if accuracy is None else _change(accuracy)
+    cells = (figure(row, SPEED), *ratios, auc, change, report.place(case.isa))
+    return (case.bundle, f"{case.precision.upper()} {case.device}", *cells)
+
+
 def _isa_sections(report: Report, isa: str, out: Path | None) -> Iterator[Section]:
-    name = ISA_NAMES[isa]
+    name = report.place(isa)
     pictures = (
         (plots.fps_bars(report, isa), f"Bars of frames a second, {name}", f"speed-{isa}"),
         (plots.pareto(report, isa), f"AUC against frames a second, {name}", f"pareto-{isa}"),
@@ -54,7 +78,7 @@ def _isa_sections(report: Report, isa: str, out: Path | None) -> Iterator[Sectio
 def _picture(drawn: "plots.Figure | None", text: str, stem: str, out: Path | None) -> Block | None:
     if drawn is None:
         return None
-    picture = plot(drawn, text)
+    picture = Picture(plots.png(drawn), text)
     if out is not None:
         (out / f"{stem}.png").write_bytes(picture.png)
     return picture
@@ -97,7 +121,7 @@ def _latency_table(rows: list[Row]) -> Table:
         "max, ms",
         "first verdict, s",
         "memory peak, MB",
-        "logits from FP32",
+        "logits − FP32's",
     )
     cells = [
         (
@@ -111,8 +135,9 @@ def _latency_table(rows: list[Row]) -> Table:
         if row.median(SPEED) is not None
     ]
     caption = (
-        "From file to verdict, median of the rounds. First verdict: from the start of the process, without a cached "
-        "model. Logits: largest difference from FP32 on the pictures shown, and how many decisions differ."
+        "From file to verdict, median of the rounds. First verdict: from the start of the process, with the model "
+        "cached from the second round on. Logits: largest difference from FP32's on the pictures shown, and how many "
+        "decisions differ."
     )
     return Table(head, cells, caption)
 
@@ -125,7 +150,7 @@ def _accuracy_table(report: Report, found: list[Accuracy]) -> Table:
         "TPR at 5 % FPR",
         "accuracy",
         "AUC − FP32's",
-        "decisions changed",
+        "changed",
         "golden",
     )
     cells = [_accuracy_cells(accuracy) for accuracy in found]
@@ -138,9 +163,15 @@ def _accuracy_cells(accuracy: Accuracy) -> tuple[str, ...]:
         return (name, f"failed: {accuracy.failed}", *[""] * 6)
     names = ("auc", "tpr_at_1_fpr", "tpr_at_5_fpr", "accuracy")
     figures = [figure_text(dict(accuracy.figures[key])) for key in names]
-    change = "–" if accuracy.auc_change is None else figure_text(dict(accuracy.auc_change), 4)
     changed = "–" if accuracy.changed is None else f"{accuracy.changed} of {accuracy.pictures}"
-    return (name, *figures, change, changed, accuracy.golden)
+    return (name, *figures, _change(accuracy), changed, accuracy.golden)
+
+
+def _change(accuracy: Accuracy) -> str:
+    change = accuracy.auc_change
+    if change is None:
+        return "–"
+    return f"{change['value']:+.4f} ({change['low']:+.4f} to {change['high']:+.4f})".replace("-", "−")
 
 
 def _left_out(report: Report) -> Table:

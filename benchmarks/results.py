@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Case, Engine, Mode
+from benchmarks.cases import ISA_NAMES, Case, Engine, Mode
 from benchmarks.circumstances import Circumstances
 from edge_runtime.errors import DataError
 
@@ -158,6 +158,12 @@ class Report:
         """Whether others used enough of the machine to make the figures doubtful."""
         load = self.foreign_load
         return load is not None and load.median > BUSY
+
+    def place(self, isa: str) -> str:
+        """Return what the figures of an instruction set are to be called: never the board's."""
+        if self.circumstances.emulator:
+            return f"under {self.circumstances.emulator.split()[0]}, times mean nothing"
+        return ISA_NAMES[isa]
 
     @property
     def failures(self) -> list[str]:

@@ -135,6 +135,9 @@ class Run:
         advance: Advance = lambda _: None,
     ) -> None:
         self.plan, self._advance = plan, advance
+        # Its own, so that every run's first start is without one, and no user's cache is filled.
+        self._folder = tempfile.TemporaryDirectory(prefix="edge-benchmark-")
+        self._cache = Path(self._folder.name)
         every, left_out = cases_of(plan)
         self.cases = every if cases is None else list(cases)
         self._rows = {case.key: Row(case) for case in self.cases}
@@ -178,7 +181,7 @@ class Run:
         if row.failed is not None:
             return
         try:
-            done = run_job(self.plan.job(case, outputs=outputs))
+            done = run_job(self.plan.job(case, outputs=outputs), self._cache)
         except DeviceError as error:
             self._rows[case.key] = replace(row, failed=str(error))
             return
@@ -248,7 +251,7 @@ class Run:
             series = Path(folder, "series.jsonl")
             job = replace(self.plan.job(case), limits=limits, sustained_s=seconds, series=str(series))
             try:
-                run_job(job)
+                run_job(job, self._cache)
             finally:
                 rows = tuple(json.loads(line) for line in series.read_text().splitlines()) if series.exists() else ()
                 self._sustained.append(Sustained(case, self._rows[case.key].facts, rows))

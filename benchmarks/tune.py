@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.answer import MAX_AUC_LOSS, SPEED, number
-from benchmarks.cases import Case, Engine, Mode
+from benchmarks.answer import SPEED, number
+from benchmarks.cases import MAX_AUC_LOSS, Case, Engine, Mode
 from benchmarks.results import Accuracy, LeftOut, Report, Row
 from benchmarks.run import Plan, Run
 from edge_runtime.contract import Precision

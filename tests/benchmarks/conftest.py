@@ -78,7 +78,7 @@ def circumstances() -> Circumstances:
     return Circumstances.here("edge-benchmark --data faces --out report")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_report(circumstances):
     """Return a function that makes up a report: {case key part: rounds} for one bundle, seeded noise."""
 

@@ -50,7 +50,7 @@ def test_times_of_the_twin_are_said_to_mean_nothing_first(make_report, circumsta
 
 def test_a_capped_answer_is_the_workstations_never_the_boards(make_report):
     lines = answers(make_report(isas=("native", "sse42")))
-    assert lines[1].startswith("resnet50 (workstation, capped to SSE4.2): take")
+    assert lines[1].startswith("Workstation, capped to SSE4.2: resnet50 INT8 ")
     assert not any("board" in line for line in lines)
 
 

@@ -1,0 +1,183 @@
+"""A session of `edge-benchmark`: what was asked becomes a plan, is measured with progress shown, and written down."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import openvino as ov
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import report as reporting
+from benchmarks import tune as tuning
+from benchmarks.accuracy import choose_pictures
+from benchmarks.answer import answers, fastest
+from benchmarks.cases import Limits
+from benchmarks.circumstances import Circumstances
+from benchmarks.results import Report
+from benchmarks.run import Plan, Run, name_bundles
+from board_setup.isa import CAPS, cpu_flags
+from edge_runtime.bundle import Bundle, find_bundle
+from edge_runtime.errors import UsageError
+from edge_runtime.profile import write_profile
+from train.catalog import load_data
+
+TUNING_MINUTES = 5.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for; the options of the command, by their names."""
+
+    data: Path
+    out: Path
+    models: tuple[Path, ...]
+    checkpoints: tuple[Path, ...]
+    isas: tuple[str, ...]
+    rounds: int
+    seconds: float
+    frames: int
+    pictures: int | None
+    tune: bool
+    target_fps: float | None
+    max_auc_loss: float
+    minutes: float | None
+    baselines: bool
+
+
+def session(request: Request) -> int:
+    """Do what was asked; return the exit code.
+
+    Raises:
+        EdgeError: it can't be started.
+    """
+    console = Console(stderr=True)
+    plan = make_plan(request, console)
+    around = Circumstances.here(shlex.join(["edge-benchmark", *sys.argv[1:]]))
+    if request.tune:
+        return _tune(plan, around, request, console)
+    report, interrupted = _measure(plan, around, request, console)
+    return _tell(report, reporting.write(report, request.out), interrupted)
+
+
+def make_plan(request: Request, console: Console) -> Plan:
+    """Return what to measure.
+
+    Raises:
+        EdgeError: a bundle, the faces, a checkpoint or an instruction set can't be used.
+    """
+    isas = check_isas(request.isas)
+    bundles = name_bundles([Bundle.open(path) for path in request.models] or [find_bundle()])
+    with _progress(console) as progress:
+        task = progress.add_task("reading faces", total=None)
+        catalog = load_data(request.data, advance=lambda done: progress.advance(task, done))
+    limits = Limits(request.seconds, request.frames, min(request.frames, Limits().warmup_frames))
+    return Plan(
+        bundles,
+        choose_pictures(catalog, request.pictures or (tuning.FACES if request.tune else None)),
+        match_checkpoints(bundles, request.checkpoints),
+        devices_here(),
+        isas,
+        request.rounds,
+        limits,
+        request.baselines and not request.tune,
+        catalog.fingerprint,
+    )
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+
+def _tune(plan: Plan, around: Circumstances, request: Request, console: Console) -> int:
+    tuning.check(plan, around.emulator)
+    wish = tuning.Wish(60.0 * (request.minutes or TUNING_MINUTES), request.target_fps, request.max_auc_loss)
+    with _progress(console) as progress:
+        task = progress.add_task("starting", total=None)
+        run = Run(
+            plan,
+            around,
+            cases=tuning.candidates(plan),
+            advance=lambda text: progress.update(task, description=text, advance=1),
+        )
+        chosen, refused = tuning.tune(run, wish)
+    path = write_profile(tuning.profile_of(plan, chosen))
+    answer = (
+        tuning.words(chosen, wish),
+        f"edge-detect uses this from now on with this bundle on this machine ({path}).",
+    )
+    report = replace(run.report(), answer=answer, left_out=tuple(refused))
+    code = _tell(report, reporting.write(report, request.out), interrupted=False)
+    return code if chosen.reached else 1
+
+
+def _measure(plan: Plan, around: Circumstances, request: Request, console: Console) -> tuple[Report, bool]:
+    """Measure a plan; return what was found, and whether it was interrupted."""
+    interrupted = False
+    with _progress(console) as progress:
+        task = progress.add_task("starting")
+        run = Run(plan, around, advance=lambda text: progress.update(task, description=text, advance=1))
+        progress.update(task, total=run.steps, completed=-1)
+        try:
+            run.measure_rounds()
+            run.measure_accuracy()
+            best = fastest(run.report(), request.max_auc_loss)
+            if request.minutes and best is not None:
+                run.sustain(best, 60.0 * request.minutes)
+        except KeyboardInterrupt:
+            interrupted = True
+    report = run.report(complete=not interrupted)
+    return replace(report, answer=answers(report, max_auc_loss=request.max_auc_loss)), interrupted
+
+
+def _tell(report: Report, page: Path, interrupted: bool) -> int:
+    for line in report.answer:
+        print(line)
+    print(f"report: {page}")
+    failures = report.failures
+    for line in failures:
+        print(f"failed: {line}", file=sys.stderr)
+    if interrupted:
+        raise KeyboardInterrupt
+    return 1 if failures else 0
+
+
+def check_isas(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the instruction sets to measure, each once.
+
+    Raises:
+        UsageError: one is unknown, or wider than what this CPU has.
+    """
+    for name in names:
+        if name not in CAPS:
+            raise UsageError(f"--isa {name}: unknown; choose of {', '.join(CAPS)}")
+        if name == "avx2" and "avx2" not in cpu_flags():
+            raise UsageError("--isa avx2: this CPU has no AVX2; choose native or sse42")
+    return tuple(dict.fromkeys(names))
+
+
+def devices_here() -> tuple[str, ...]:
+    """Return the devices to measure: the CPU, and every GPU that OpenVINO sees."""
+    return ("CPU", *(name for name in ov.Core().available_devices if name.startswith("GPU")))
+
+
+def match_checkpoints(bundles: Mapping[str, Bundle], paths: Sequence[Path]) -> dict[str, Path]:
+    """Return the checkpoint of each bundle that has one among `paths`, by the bundle's name.
+
+    Raises:
+        UsageError: one belongs to none of the bundles.
+    """
+    from train.checkpoint import load_checkpoint
+
+    found: dict[str, Path] = {}
+    for path in paths:
+        architecture = load_checkpoint(path).contract.architecture
+        names = [name for name, bundle in bundles.items() if bundle.contract.architecture == architecture]
+        names = [name for name in names if name not in found]
+        if not names:
+            raise UsageError(f"--checkpoint {path}: a {architecture}, of which there is no other --model")
+        found[names[0]] = path.expanduser()
+    return found

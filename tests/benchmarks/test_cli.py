@@ -1,0 +1,92 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.results import Report
+from benchmarks.session import check_isas, match_checkpoints
+from edge_runtime.errors import UsageError
+
+COMMAND = [sys.executable, "-c", "from benchmarks.cli import main; main()"]
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def measured(bundle, faces, tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "report"
+    words = ("--model", bundle.path, "--data", faces, "--out", out, "--rounds", 1, "--seconds", 0.05, "--no-baselines")
+    return run(*words, "--minutes", 0.02), out
+
+
+def test_the_answer_is_printed_and_the_report_written(measured):
+    done, out = measured
+    assert done.returncode == 0, done.stderr
+    assert "tiny: take " in done.stdout
+    assert done.stdout.strip().endswith(f"report: {out / 'report.html'}")
+    assert (out / "report.md").exists()
+
+
+def test_without_a_terminal_no_progress_is_printed(measured):
+    assert measured[0].stderr == ""
+
+
+def test_minutes_add_a_run_without_a_pause(measured):
+    report = Report.read(measured[1])
+    assert len(report.sustained[0].series) >= 1
+    assert (measured[1] / "sustained.png").exists()
+
+
+def test_the_command_is_part_of_the_circumstances(measured, faces):
+    assert f"--data {faces}" in Report.read(measured[1]).circumstances.command
+
+
+def test_compare_exits_with_1_on_a_regression_and_with_0_on_none(make_report, tmp_path):
+    for name, report in (("a", make_report()), ("b", make_report(seed=5)), ("slow", make_report(seed=6, slower=1.1))):
+        (tmp_path / f"{name}.json").write_text(report.to_json())
+    same = run("compare", tmp_path / "a.json", tmp_path / "b.json")
+    slow = run("compare", tmp_path / "a.json", tmp_path / "slow.json")
+    assert (same.returncode, slow.returncode) == (0, 1)
+    assert same.stdout.startswith("No difference beyond the noise")
+    assert "worse: resnet50/runtime/int8/CPU/throughput/native" in slow.stdout
+
+
+def test_compare_of_what_is_no_report_exits_with_2_and_one_line(tmp_path):
+    done = run("compare", tmp_path / "none.json", tmp_path / "none.json")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_compare_has_a_help_of_its_own():
+    assert "A.json" in run("compare", "--help").stdout
+
+
+def test_a_missing_bundle_exits_with_2_and_one_line(faces, tmp_path):
+    done = run("--model", tmp_path, "--data", faces, "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no bundle" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_instruction_set_is_told_with_those_that_are_known():
+    with pytest.raises(UsageError, match="choose of native, avx2, sse42"):
+        check_isas(["mmx"])
+    assert check_isas(["sse42", "native", "sse42"]) == ("sse42", "native")
+
+
+def test_a_checkpoint_belongs_to_the_bundle_of_its_architecture(bundle, tmp_path):
+    torch = pytest.importorskip("torch")
+    from edge_runtime.contract import ModelContract
+    from train.checkpoint import save_checkpoint
+
+    def save(name: str, architecture: str) -> Path:
+        save_checkpoint(tmp_path / name, torch.nn.Linear(1, 1), ModelContract(architecture))
+        return tmp_path / name
+
+    assert match_checkpoints({"tiny": bundle}, [save("a.pth", "tiny")]) == {"tiny": tmp_path / "a.pth"}
+    with pytest.raises(UsageError, match="of which there is no other --model"):
+        match_checkpoints({"tiny": bundle}, [save("b.pth", "resnet50")])
