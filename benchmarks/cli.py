@@ -96,3 +96,7 @@ def main() -> NoReturn:
         del sys.argv[1]
         run_command(compare, "edge-benchmark compare")
     run_command(benchmark, "edge-benchmark")
+
+
+if __name__ == "__main__":
+    main()

@@ -157,7 +157,8 @@ def latencies(report: Report, isa: str) -> Figure | None:
     bundles = list(dict.fromkeys(row.case.bundle for row in rows))
     for row in rows:
         style = _style(bundles.index(row.case.bundle))
-        axes.plot(row.latencies_ms, range(101), ls=style, color=COLOURS[row.case.precision])
+        wide = 3.5 if row.case.precision == "fp32" else 1.5  # FP16 often lies on FP32; so both are seen.
+        axes.plot(row.latencies_ms, range(101), ls=style, lw=wide, color=COLOURS[row.case.precision])
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(FuncFormatter(_minor))

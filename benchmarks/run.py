@@ -29,6 +29,9 @@ from train.catalog import Catalog, FaceRecord
 SHOWN = 32
 """Pictures that every engine is shown, in a circle."""
 
+AGREES = 0.01
+"""How far a logit of a row to compare with may be from the FP32 network's."""
+
 UNCAPPABLE = {Engine.ONNXRUNTIME: "ONNX Runtime can't be capped to an instruction set"}
 
 
@@ -210,7 +213,11 @@ class Run:
         if mine is None or reference is None:
             return row
         decided = (mine[:, 1] >= mine[:, 0]) != (reference[:, 1] >= reference[:, 0])
-        return replace(row, difference=float(np.abs(mine - reference).max()), changed=int(decided.sum()))
+        compared = replace(row, difference=float(np.abs(mine - reference).max()), changed=int(decided.sum()))
+        if row.case.engine is not Engine.RUNTIME and (compared.difference or 0.0) > AGREES:
+            why = f"its logits are up to {compared.difference:.2g} from FP32's, so it is another network"
+            return replace(compared, rounds=(), failed=f"{why}; give the --checkpoint that the bundle was made from")
+        return compared
 
     def networks(self) -> list[Accuracy]:
         """Return the networks whose accuracy is measured, FP32 first of each place."""

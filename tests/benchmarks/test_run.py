@@ -123,6 +123,20 @@ def test_with_a_checkpoint_the_articles_loop_is_measured_one_picture_at_a_time(p
     assert [(case.mode, case.precision) for case in article] == [(Mode.LATENCY, "fp32")]
 
 
+def test_a_row_that_ran_another_network_has_failed(plan, circumstances, monkeypatch):
+    def run_job(job, cache):
+        value = 0.5 if job.case.engine is Engine.RUNTIME else 0.7
+        figures = {"end_to_end_fps": 1.0}
+        return Done({"figures": figures, "facts": {"a": 1}, "logits": [[value, 0.0]], "latencies_ms": []}, {})
+
+    monkeypatch.setattr(module, "run_job", run_job)
+    given = replace(plan, baselines=True, rounds=1, checkpoints={"tiny": Path("best.pth")})
+    run = Run(given, circumstances)
+    run.measure_rounds()
+    assert not run.report().find(engine=Engine.ARTICLE)
+    assert any("another network; give the --checkpoint" in line for line in run.report().failures)
+
+
 def test_two_bundles_of_one_architecture_are_told_apart_by_their_folders(bundle):
     other = replace(bundle, path=bundle.path.parent / "other")
     assert set(name_bundles([bundle, other])) == {"tiny (tiny)", "tiny (other)"}
