@@ -63,9 +63,9 @@ def test_what_the_two_ways_left_in_the_pictures_tells_them_apart(files):
 
 
 def test_shuffled_labels_can_t_be_learnt(files):
-    shuffled = np.random.default_rng(0).permutation(LABELS)
-    features = np.array([spectrum(Image.open(path)) for path in files])
-    assert abs(separability(features, shuffled) - 0.5) < chance_within()
+    features, random = np.array([spectrum(Image.open(path)) for path in files]), np.random.default_rng(0)
+    shuffled = [separability(features, random.permutation(LABELS)) for _ in range(8)]
+    assert abs(np.mean(shuffled) - 0.5) < chance_within()
 
 
 def test_metadata_alone_tells_nothing(files):

@@ -36,7 +36,7 @@ def camera(picture: Picture, rng: np.random.Generator) -> Picture:
     balance = np.array([rng.uniform(1.4, 2.2), 1.0, rng.uniform(1.3, 2.0)], np.float32)
     masks = _bayer(picture.shape[0], picture.shape[1], int(rng.integers(4)))
     raw = ((light / balance) * masks).sum(2)
-    shot, read = np.exp(rng.uniform(np.log(0.0003), np.log(0.002))), rng.uniform(0.001, 0.003)
+    shot, read = np.exp(rng.uniform(np.log(0.0004), np.log(0.0025))), rng.uniform(0.001, 0.004)
     raw += np.sqrt(shot * raw + read**2) * rng.standard_normal(raw.shape).astype(np.float32)
     return _developed(_demosaiced(np.clip(raw, 0.0, 1.0), masks) * balance)
 
@@ -66,19 +66,26 @@ def generator(picture: Picture, rng: np.random.Generator, detail: float = 0.03) 
 
     The last layer is a sub-pixel convolution (Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution"):
     one kernel for each of the four positions in a 2×2 block. Its kernels are not quite alike, as learned ones never
-    are, which leaves traces of period 2 (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts").
+    are, which leaves traces of period 2 (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts"). Texture is
+    noise that is injected at a quarter and at half of the resolution (Karras et al. 2019, StyleGAN).
 
     Args:
         picture: height and width are even.
         rng: draws the texture.
-        detail: deviation of the texture that is injected at half the resolution, of values in [0, 1].
+        detail: deviation of the texture that is injected, of values in [0, 1].
     """
     height, width = picture.shape[:2]
     low = cv2.resize(picture.astype(np.float32) / 255.0, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    texture = rng.standard_normal((height // 2, width // 2, 1)).astype(np.float32)
-    tint = rng.standard_normal((height // 2, width // 2, 3)).astype(np.float32)
-    low = _sharpened(low) + detail * (0.8 * texture + 0.6 * tint)
-    return np.round(np.clip(_upsampled(low), 0.0, 1.0) * 255.0).astype(np.uint8)
+    coarse = cv2.copyMakeBorder(_noise(rng, height // 4, width // 4), 0, 1, 0, 1, cv2.BORDER_REFLECT_101)
+    texture = _upsampled(coarse)[: height // 2, : width // 2] + 0.5 * _noise(rng, height // 2, width // 2)
+    made = _upsampled(_sharpened(low) + detail * texture)
+    return np.round(np.clip(made, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _noise(rng: np.random.Generator, height: int, width: int) -> Values:
+    """Return noise, [H, W, 3], that is mostly alike in the three colours."""
+    grey, tint = rng.standard_normal((height, width, 1)), rng.standard_normal((height, width, 3))
+    return (0.8 * grey + 0.6 * tint).astype(np.float32)
 
 
 def _sharpened(values: Values) -> Values:
