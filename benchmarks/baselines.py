@@ -25,7 +25,7 @@ from edge_runtime.contract import Calibration, ModelContract
 from edge_runtime.errors import DeviceError, UsageError
 from edge_runtime.preprocess import face_pixels
 
-BATCH = 16
+BATCH = 4
 """Pictures a batch of PyTorch's throughput row."""
 
 BENCHMARK_APP = "from openvino.tools.benchmark.main import main; main()"

@@ -81,7 +81,7 @@ class Limits:
 
     seconds: float = 2.0
     frames: int = 1_000_000
-    warmup_frames: int = 10
+    warmup_frames: int = 5
 
 
 @dataclass(frozen=True)
