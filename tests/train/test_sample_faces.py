@@ -92,7 +92,7 @@ def test_a_pair_is_one_drawn_face_seen_twice(files):
     pairs = [
         np.corrcoef(real.ravel(), fake.ravel())[0, 1] for real, fake in zip(blurred[::2], blurred[1::2], strict=True)
     ]
-    assert min(pairs) > 0.99
+    assert min(pairs) > 0.95
 
 
 def test_all_samples_have_one_format(files):
