@@ -159,7 +159,7 @@ def _read(path: Path) -> Any:
         raise CheckpointError(f"{path}: not found; give a checkpoint (.pth)") from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: can't be read safely ({_first(error)}); save a state_dict instead") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: broken or no checkpoint ({_first(error)}); copy it again") from None
 
 
