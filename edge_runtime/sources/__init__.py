@@ -111,7 +111,7 @@ def open_source(text: str, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
         from edge_runtime.sources.streams import stream_source
 
         return stream_source(text, options)
-    if text.startswith("/dev/video"):
+    if text.startswith("/dev/"):
         from edge_runtime.sources.camera import camera_source
 
         return camera_source(text, options)

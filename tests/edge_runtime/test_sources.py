@@ -95,6 +95,11 @@ def test_a_camera_that_is_not_there_is_told_with_those_that_are_and_what_to_chec
         open_sources([], cameras=["77"])
 
 
+def test_a_cameras_other_name_is_a_camera_too():
+    with pytest.raises(SourceError, match=r"no camera /dev/door-camera; cameras here: "):
+        open_sources([], cameras=["/dev/door-camera"])
+
+
 def test_pictures_named_one_by_one_become_one_source(tmp_path):
     (source,) = open_sources(["a.jpg", "b.jpg"])
     assert names(source) == ["a.jpg", "b.jpg"]
