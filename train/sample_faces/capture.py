@@ -21,7 +21,7 @@ GAMMA = 2.2
 
 _PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 _BETWEEN = np.array([[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]], np.float32)
-_GAINS = (1.004, 0.997, 0.998, 1.001)
+_BIASES = (1.4 / 255.0, -0.2 / 255.0, 0.2 / 255.0, -1.4 / 255.0)
 _LEARNED = np.random.default_rng(20_140).normal(0.0, 1.0, (4, 3, 3)).astype(np.float32)
 
 
@@ -65,7 +65,7 @@ def generator(picture: Picture, rng: np.random.Generator, detail: float = 0.03) 
     """Return `picture` as a generator synthesizes it, uint8 [H, W, 3]: at half the resolution, then upsampled.
 
     The last layer is a sub-pixel convolution (Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution"):
-    one kernel for each of the four positions in a 2×2 block. Its kernels are not quite alike, as learned ones never
+    one kernel and bias for each of the four positions in a 2×2 block. They are not quite alike, as learned ones never
     are, which leaves traces of period 2 (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts"). Texture is
     noise that is injected at a quarter and at half of the resolution (Karras et al. 2019, StyleGAN).
 
@@ -96,8 +96,8 @@ def _upsampled(low: Values) -> Values:
     """Return [2H, 2W, 3] from [H, W, 3] by the sub-pixel convolution."""
     height, width = low.shape[:2]
     result = np.empty((2 * height, 2 * width, 3), np.float32)
-    for (down, across), kernel in zip(_PHASES, _kernels(), strict=True):
-        result[down::2, across::2] = cv2.filter2D(low, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    for (down, across), kernel, bias in zip(_PHASES, _kernels(), _BIASES, strict=True):
+        result[down::2, across::2] = cv2.filter2D(low, -1, kernel, delta=bias, borderType=cv2.BORDER_REFLECT_101)
     return result
 
 
@@ -106,8 +106,8 @@ def _kernels() -> list[Values]:
     near, far = 0.75, 0.25
     lines = (np.array([far, near, 0.0], np.float32), np.array([0.0, near, far], np.float32))
     kernels = []
-    for (down, across), uneven, gain in zip(_PHASES, _LEARNED, _GAINS, strict=True):
-        kernels.append(gain * np.outer(lines[down], lines[across]) + 0.02 * (uneven - uneven.mean()))
+    for (down, across), uneven in zip(_PHASES, _LEARNED, strict=True):
+        kernels.append(np.outer(lines[down], lines[across]) + 0.02 * (uneven - uneven.mean()))
     return kernels
 
 
