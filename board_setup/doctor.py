@@ -293,6 +293,8 @@ def check_service(system: System) -> List[Row]:
     state = system.run(["systemctl", "is-active", layout.SERVICE]).out or "unknown"
     if state == "active":
         return [Row("service", OK, state)]
+    if state == "activating" and not system.glob("/dev/video*"):
+        return [Row("service", WARNING, "waits for a camera", "plug one in")]
     mend = f"journalctl -u {layout.SERVICE} -n 30; sudo systemctl restart {layout.SERVICE}"
     return [Row("service", FAULT, state, mend)]
 

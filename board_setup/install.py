@@ -30,6 +30,14 @@ COMPLETE = ".complete"
 STARTING_S = 240.0
 STEADY_S = 6.0
 
+IMPORT_ALL = """
+import contextlib, importlib, pkgutil
+import edge_runtime
+for module in pkgutil.walk_packages(edge_runtime.__path__, "edge_runtime.", onerror=lambda name: None):
+    with contextlib.suppress(Exception):
+        importlib.import_module(module.name)
+"""
+
 FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 """Python 3.8 knows no filters but in its last updates; a kit's files were checked before."""
 
@@ -294,11 +302,16 @@ class Installer:
 
 
 def make_environment(python: str, target: str, wheels: str, requirement: str) -> None:
-    """Make a virtual environment with `requirement` from a folder of wheels, pip's own among them; no network."""
+    """Make a virtual environment with `requirement` from a folder of wheels, pip's own among them; no network.
+
+    Only what the runtime imports is compiled, by importing it: a quarter of all that lies there.
+    """
     pip = next(name for name in sorted(os.listdir(wheels)) if name.startswith("pip-"))
     _run([python, "-m", "venv", "--without-pip", target])
-    options = ["--no-index", "--find-links", wheels, "--no-cache-dir", "--quiet", "--disable-pip-version-check"]
-    _run([os.path.join(target, "bin", "python"), os.path.join(wheels, pip, "pip"), "install", *options, requirement])
+    own = os.path.join(target, "bin", "python")
+    options = ["--no-index", "--find-links", wheels, "--no-cache-dir", "--no-compile", "--disable-pip-version-check"]
+    _run([own, os.path.join(wheels, pip, "pip"), "install", "--quiet", *options, requirement])
+    _call([own, "-I", "-c", IMPORT_ALL])
 
 
 def undo(layout: Layout, *, say: Callable[[str], None] = print) -> None:

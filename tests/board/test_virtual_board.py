@@ -13,6 +13,7 @@ import pytest
 from board_setup.virtual_board import VirtualBoard
 
 TOOL = "python3 /mnt/host/setup-board.pyz"
+INSTALL = f"{TOOL} install --kit /mnt/host/kit.tar --user edge"
 RESULTS = "/var/log/deepfake-edge/results.jsonl"
 PATIENCE_S = 240.0
 """Everything takes some ten times as long as on a real board, more on a busy machine."""
@@ -22,6 +23,7 @@ import hashlib, os, stat
 SEEN = ("/etc", "/opt", "/home", "/root", "/srv", "/usr", "/var")
 # What a running system writes of its own accord.
 OWN = ("/var/log", "/var/lib/systemd", "/var/tmp", "/var/cache/ldconfig", "/etc/machine-id")
+OWN += ("/etc/group-", "/etc/gshadow-", "/var/lib/dpkg/status-old")
 for top in SEEN:
     for base, folders, files in os.walk(top):
         folders[:] = [name for name in folders if not os.path.join(base, name).startswith(OWN)]
@@ -102,11 +104,12 @@ def test_the_doctor_of_a_bare_board_misses_camera_and_runtime_only(board, share)
     rows = doctor(board)
     assert {name for name, row in rows.items() if row["state"] != "ok"} == {"camera", "runtime"}
     assert "no AVX" in rows["cpu"]["seen"]
+    board.run("useradd -m edge")
     story.before = snapshot(board, share)
 
 
 def test_a_power_cut_in_the_middle_is_made_good_by_the_same_command(board) -> None:
-    board.run(f"{TOOL} install --kit /mnt/host/kit.tar > /var/tmp/install.log 2>&1 &")
+    board.run(f"{INSTALL} > /var/tmp/install.log 2>&1 &")
     ends = time.monotonic() + PATIENCE_S
     while "runtime …" not in board.run("cat /var/tmp/install.log").out and time.monotonic() < ends:
         time.sleep(1.0)
@@ -114,9 +117,14 @@ def test_a_power_cut_in_the_middle_is_made_good_by_the_same_command(board) -> No
     assert "is installed" not in board.run("cat /var/tmp/install.log; ls /opt/deepfake-edge/runtimes").out
     board.power_cut()
     board.power_on()
-    said = board.run(f"{TOOL} install --kit /mnt/host/kit.tar; rm -f /var/tmp/install.log", timeout_s=1200.0).out
+    said = board.run(f"{INSTALL}; rm -f /var/tmp/install.log", timeout_s=1200.0).out
     assert "kit: unpack kit.tar and check every file (already so)" in said
     assert said.rstrip().endswith("is installed")
+
+
+def test_it_brought_the_kits_packages_and_the_groups(board) -> None:
+    assert board.run("cat /usr/share/stand-in-driver/driver").out == "driver"
+    assert {"video", "render"} <= set(board.run("id -nG edge").out.split())
 
 
 def test_the_service_is_locked_up_well(board) -> None:
@@ -151,6 +159,15 @@ def test_the_doctor_of_a_ready_board_finds_no_fault(board) -> None:
     assert {name: row["seen"] for name, row in rows.items() if row["state"] != "ok"} == {}
     assert rows["service"]["seen"] == "active"
     assert "used by deepfake-edge.service" in rows["camera"]["seen"]
+
+
+def test_a_version_that_does_not_run_makes_room_for_the_last_good_one(board) -> None:
+    before = board.run("readlink /var/lib/deepfake-edge/current").out
+    done = board.run(f"{TOOL} install --kit /mnt/host/broken.tar", check=False, timeout_s=600.0)
+    assert done.code == 2
+    assert "does not stay up: error: this version is broken; returned to 1.4.0-" in done.err
+    assert board.run("readlink /var/lib/deepfake-edge/current").out == before
+    assert board.run("systemctl is-active deepfake-edge").out == "active\n"
 
 
 def test_a_camera_taken_out_is_lost_and_its_return_brings_verdicts(board) -> None:

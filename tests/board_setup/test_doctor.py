@@ -164,6 +164,12 @@ def test_a_stopped_service_is_a_fault(machine) -> None:
     assert doctor.check_service(system)[0].state == FAULT
 
 
+def test_a_service_without_a_camera_waits_for_one(machine) -> None:
+    files = {"etc/systemd/system/deepfake-edge.service": ""}
+    system = machine("virtual board", files, {"systemctl is-active deepfake-edge.service": [3, "activating"]})
+    assert doctor.check_service(system)[0] == Row("service", WARNING, "waits for a camera", "plug one in")
+
+
 @pytest.mark.parametrize("worst", STATES)
 def test_the_exit_code_is_that_of_the_worst_row(worst) -> None:
     rows = [Row("a", OK, ""), Row("b", worst, ""), Row("c", OK, "")]
