@@ -145,7 +145,7 @@ class Engine:
         properties = {**cache_properties(), **choice.properties}
         network = self._build(path, self.contract, device=choice.device, hint=choice.hint, **properties)
         if GOLDEN in self.bundle.manifest.files:
-            log.info(str(require_golden(network, self.bundle, choice.precision, choice.device)))
+            log.debug(str(require_golden(network, self.bundle, choice.precision, choice.device)))
         return network
 
     def _replace(self, failed: Network, choice: Choice, error: DeviceError) -> None:

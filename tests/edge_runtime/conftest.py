@@ -1,71 +1,26 @@
 """A tiny bundle, made on the spot without torch: quick to compile, and its answer follows the picture's colour."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
-from openvino import opset13 as ops
 from PIL import Image
 
-from edge_runtime.bundle import Bundle, Manifest
-from edge_runtime.contract import Calibration, Framing, ModelContract, PixelRecipe
-
-SIZE = 32
-
-
-def redness_network(size: int = SIZE) -> ov.Model:
-    """A network f32 [1, 3, size, size] → [1, 2] whose logit of fake grows with red and falls with blue."""
-    pixels = ops.parameter([1, 3, size, size], np.float32, name="pixels")
-    kernel = np.zeros((4, 3, 3, 3), np.float32)
-    for channel in range(3):
-        kernel[channel, channel, 1, 1] = 1.0
-    convolved = ops.convolution(pixels, ops.constant(kernel), [2, 2], [1, 1], [1, 1], [1, 1])
-    pooled = ops.reduce_mean(convolved, ops.constant(np.array([2, 3])), keep_dims=False)
-    weights = np.array([[-2, 0, 2, 0], [2, 0, -2, 0]], np.float32)
-    logits = ops.matmul(pooled, ops.constant(weights), False, True)
-    return ov.Model([logits], [pixels], "redness")
-
-
-def write_bundle(folder: Path, contract: ModelContract, precisions: tuple[str, ...] = ("fp32", "int8")) -> Path:
-    """Write a bundle with the redness network under every precision."""
-    for precision in precisions:
-        (folder / precision).mkdir(parents=True)
-        ov.save_model(redness_network(contract.input_size), folder / precision / "model.xml", compress_to_fp16=False)
-    files = {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*.*"))
-    }
-    (folder / "model.json").write_text(Manifest(contract, files).to_json())
-    return folder
-
-
-def tiny_contract(**changes: object) -> ModelContract:
-    """The contract of the redness network."""
-    calibration = Calibration(temperature=1.0, low=0.3, high=0.7, fitted=True)
-    contract = ModelContract(
-        "redness",
-        version="1.4.0",
-        input_size=SIZE,
-        framing=Framing.WHOLE,
-        pixels=PixelRecipe(resize_to=SIZE),
-        calibrations={"fp32": calibration, "int8": calibration},
-    )
-    return contract.replace(**changes)
+from benchmarks.small import small_contract, write_small_bundle
+from edge_runtime.bundle import Bundle
 
 
 @pytest.fixture(scope="session")
 def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny bundle."""
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "detector", tiny_contract())
+    return write_small_bundle(tmp_path_factory.mktemp("bundle") / "detector", small_contract())
 
 
 @pytest.fixture(scope="session")
 def demo_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny bundle of a demonstration model."""
-    return write_bundle(tmp_path_factory.mktemp("demo") / "detector", tiny_contract(demo=True))
+    return write_small_bundle(tmp_path_factory.mktemp("demo") / "detector", small_contract(demo=True))
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +67,7 @@ def make_bundle() -> Callable[..., Path]:
     """Writes a tiny bundle into a folder: folder, contract changes by name, precisions=."""
 
     def make(folder: Path, precisions: tuple[str, ...] = ("fp32", "int8"), **changes: object) -> Path:
-        return write_bundle(folder, tiny_contract(**changes), precisions)
+        return write_small_bundle(folder, small_contract(**changes), precisions)
 
     return make
 
