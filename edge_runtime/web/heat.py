@@ -55,7 +55,7 @@ class HeatMap:
         values = np.clip(np.asarray(drawn), -1.0, 1.0)
         pixels = np.empty((DRAWN, DRAWN, 4), np.uint8)
         pixels[..., :3] = np.where(values[..., None] > 0, FAKE_COLOUR if self.labelled else ANY_COLOUR, REAL_COLOUR)
-        pixels[..., 3] = 190 * np.abs(values) ** 1.2
+        pixels[..., 3] = 165 * np.abs(values) ** 1.2
         file = io.BytesIO()
         Image.fromarray(pixels, "RGBA").save(file, "PNG")
         return file.getvalue()

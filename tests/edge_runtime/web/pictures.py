@@ -1,0 +1,148 @@
+"""Makes the pictures of docs/web.md: the page and the live view with drawn faces, in a real browser.
+
+    python tests/edge_runtime/web/pictures.py docs/pictures
+
+The model is a stand-in that goes by the grain of the picture, so that every verdict can be shown.
+"""
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.contract import PixelRecipe
+from edge_runtime.detector import Detector
+from edge_runtime.web.settings import Settings
+from train.sample_faces import draw_face, draw_scene
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import colour_contract, find_face_model, serving, write_colour_bundle
+from test_browser import CHROMIUM, FLAGS
+
+DESKTOP, PHONE = (1280, 860), (390, 844)
+SIZE, CENTRE = 96, 0.118
+GRAINY, FINE, SMOOTH, COARSE = 17.0, 12.6, 0.0, 3
+"""Noise that makes the stand-in say real, uncertain and fake, in grey levels, and the side of its grains in pixels."""
+
+LAPLACIAN = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32)
+
+
+def grain_network() -> ov.Model:
+    """A network [1, 3, 96, 96] → logits [1, 2], saliency_map [1, 2, 12, 12]; grain speaks for real."""
+    pixels = ops.parameter([1, 3, SIZE, SIZE], np.float32, name="pixels")
+    kernel = np.stack([LAPLACIAN / 3] * 3)[None]
+    detail = ops.absolute(ops.convolution(pixels, ops.constant(kernel), [1, 1], [1, 1], [1, 1], [1, 1]))
+    grain = ops.avg_pool(detail, [8, 8], [0, 0], [0, 0], [8, 8], True)
+    evidence = ops.tanh(
+        ops.multiply(ops.subtract(ops.constant(np.float32(0.155)), grain), ops.constant(np.float32(24)))
+    )
+    weights = ops.constant(np.array([-2.2, 2.2], np.float32).reshape(2, 1, 1, 1))
+    saliency = ops.convolution(evidence, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+    logits = ops.reduce_mean(saliency, ops.constant(np.array([2, 3])), keep_dims=False)
+    for node, name in ((logits, "logits"), (saliency, "saliency_map")):
+        node.output(0).get_tensor().set_names({name})
+    return ov.Model([logits, saliency], [pixels], "grain")
+
+
+def grained(pixels: np.ndarray, noise: float, seed: int = 1) -> np.ndarray:
+    """Return pixels, uint8 RGB, with coarse noise as of a camera."""
+    height, width = pixels.shape[:2]
+    grey = np.random.default_rng(seed).normal(0.0, noise, (height // COARSE + 1, width // COARSE + 1))
+    grey = grey.repeat(COARSE, axis=0).repeat(COARSE, axis=1)[:height, :width, None]
+    return (pixels + grey).clip(0, 255).astype(np.uint8)
+
+
+def people(width: int, height: int) -> np.ndarray:
+    """Draw three people: from left to right real, fake and uncertain to the stand-in."""
+    scene, _ = draw_scene(11, width, height, 3)
+    for number, noise in enumerate((GRAINY, SMOOTH, FINE)):
+        part = slice(number * width // 3, (number + 1) * width // 3)
+        scene[:, part] = grained(scene[:, part], noise)
+    return scene
+
+
+def drawn(folder: Path) -> list[Path]:
+    """Write the pictures that are shown to the page."""
+    sky = np.linspace((120, 160, 220), (228, 232, 236), 480)
+    pictures = {
+        "three-people.jpg": people(960, 640),
+        "portrait.jpg": grained(draw_face(13, 480), GRAINY),
+        "profile-picture.jpg": grained(draw_face(9, 480), SMOOTH),
+        "meeting.jpg": grained(draw_face(7, 480), FINE),
+        "sky.jpg": np.repeat(sky[:, None], 640, axis=1).astype(np.uint8),
+    }
+    for name, pixels in pictures.items():
+        Image.fromarray(pixels).save(folder / name, quality=92)
+    (folder / "broken.jpg").write_bytes((folder / "portrait.jpg").read_bytes()[:3000])
+    return [folder / name for name in (*pictures, "broken.jpg")]
+
+
+def clip(folder: Path) -> Path:
+    """Write a short video of three drawn faces for the live page."""
+    scene = people(1280, 720)
+    path = folder / "camera.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 15, (1280, 720))
+    for _ in range(60):
+        writer.write(np.ascontiguousarray(scene[:, :, ::-1]))
+    writer.release()
+    return path
+
+
+def keep(page: Page, path: Path, *, whole: bool = True) -> None:
+    """Keep what a page shows as WebP."""
+    picture = Image.open(io.BytesIO(page.screenshot(full_page=whole)))
+    picture.convert("RGB").save(path, "WEBP", quality=88, method=6)
+
+
+def opened(browser: Browser, base: str, size: tuple[int, int], **options: object) -> Page:
+    """Open a page of a size."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
+    page = context.new_page()
+    page.goto(base)
+    return page
+
+
+def judged(page: Page, files: list[Path]) -> None:
+    """Give the page pictures and wait for their verdicts."""
+    page.set_input_files("#choose", [str(path) for path in files])
+    expect(page.locator(".card:not(.waiting)")).to_have_count(len(files), timeout=30_000)
+    page.wait_for_timeout(300)
+
+
+def main(out: Path) -> None:
+    """Make all pictures."""
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+        folder = Path(temporary)
+        contract = colour_contract(architecture="stand-in", input_size=SIZE, pixels=PixelRecipe(resize_to=SIZE))
+        bundle = write_colour_bundle(folder / "detector", find_face_model(), contract, grain_network())
+        files = drawn(folder)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        with serving(Detector(Bundle.open(bundle)), Settings(camera=str(clip(folder)))) as (host, port):
+            base = f"http://{host}:{port}"
+            page = opened(browser, base, DESKTOP, color_scheme="light", locale="en-GB")
+            judged(page, files)
+            keep(page, out / "web-desktop.webp")
+            page = opened(browser, base, DESKTOP, color_scheme="dark", locale="en-GB")
+            judged(page, files[:3])
+            page.check("#heat")
+            keep(page, out / "web-heat-dark.webp")
+            page = opened(browser, base, PHONE, color_scheme="light", locale="zh-CN", has_touch=True, is_mobile=True)
+            judged(page, files[1:3])
+            keep(page, out / "web-phone-zh.webp")
+            page = opened(browser, f"{base}/live", DESKTOP, color_scheme="light", locale="en-GB")
+            expect(page.locator("#state")).to_have_text("on", timeout=30_000)
+            page.wait_for_timeout(2000)
+            keep(page, out / "web-live.webp", whole=False)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/pictures"))
