@@ -91,11 +91,13 @@ def export_openvino(
     from export.to_onnx import read_source
     from export.verify import Limits
 
+    first, fallbacks = _candidates(candidates)
     options = Options(
         parts=_parts(only),
         name=_name(name),
         version=version,
-        candidates=_candidates(candidates),
+        candidates=first,
+        fallbacks=fallbacks,
         accuracy_control=accuracy_control,
         limits=Limits(max_auc_loss, max_changed, max_board_changed, max_board_score),
         calibration_faces=faces,
@@ -147,17 +149,20 @@ def _name(name: str) -> str:
     return name
 
 
-def _candidates(text: str) -> "tuple[Candidate, ...]":
-    from export.pipeline import ALL_CANDIDATES, CANDIDATES
+def _candidates(text: str) -> "tuple[tuple[Candidate, ...], tuple[Candidate, ...]]":
+    """Return what is tried, and what is tried where none of these holds."""
+    from export.pipeline import ALL_CANDIDATES, CANDIDATES, FALLBACKS
 
     known = {f"{c.preset}-{c.overflow_fix}".lower(): c for c in ALL_CANDIDATES}
-    if text in ("quick", "all"):
-        return CANDIDATES if text == "quick" else ALL_CANDIDATES
+    if text == "quick":
+        return CANDIDATES, FALLBACKS
+    if text == "all":
+        return ALL_CANDIDATES, ()
     names = _split(text.lower()) or []
     for name in names:
         if name not in known:
             raise UsageError(f"--candidates {text}: {name!r} is unknown; choose quick, all, or of {', '.join(known)}")
-    return tuple(known[name] for name in names)
+    return tuple(known[name] for name in names), ()
 
 
 def _write_ovms(bundle: Bundle, folder: Path) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from board_setup.isa import capped_environment
-from edge_runtime.errors import GateError
+from edge_runtime.errors import UsageError
 from train.workers import Advance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +45,7 @@ class Workers:
             advance: told how many more steps are done.
 
         Raises:
-            GateError: the job failed; the last line that it said is told.
+            UsageError: the job failed; the last line that it said is told.
         """
         if isa not in self._children:
             self._children[isa] = _Child(isa)
@@ -85,11 +85,11 @@ class _Child:
                 advance(int(line[1:]))
         raise self._failure(job["kind"])
 
-    def _failure(self, kind: str) -> GateError:
+    def _failure(self, kind: str) -> UsageError:
         code = self.process.wait()
         text = self.said.read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return GateError(f"{kind} ({self.isa}) failed: {lines[-1] if lines else f'it ended with {code}'}")
+        return UsageError(f"{kind} ({self.isa}) failed: {lines[-1] if lines else f'it ended with {code}'}")
 
     def end(self) -> None:
         self.process.kill()

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from board_setup.isa import BOARD
 from edge_runtime.bundle import Bundle
 from edge_runtime.contract import Calibration, Precision
-from edge_runtime.errors import GateError
+from edge_runtime.errors import GateError, UsageError
 from edge_runtime.golden import GOLDEN, Golden
 from export.atomic import check_target, folder_in_one_step
 from export.bundle_files import HOW_TO_GET, add_face_model, tool_versions, write_manifest
@@ -45,10 +44,11 @@ ONNX = "onnx"
 SALIENCY_PART = "saliency"
 PARTS = (*(precision.value for precision in Precision), ONNX)
 
-CANDIDATES = tuple(
-    Candidate(preset, overflow) for preset in ("PERFORMANCE", "MIXED") for overflow in ("ENABLE", "FIRST_LAYER")
-)
-"""What is tried unless said otherwise: without any overflow fix INT8 never held on the board (docs/int8.md)."""
+CANDIDATES = (Candidate("PERFORMANCE", "ENABLE"), Candidate("MIXED", "ENABLE"))
+"""What is tried unless said otherwise: with the overflow fix in all layers, which held on the board (docs/int8.md)."""
+
+FALLBACKS = (Candidate("PERFORMANCE", "FIRST_LAYER"), Candidate("MIXED", "FIRST_LAYER"))
+"""What is tried where none of these holds: finer weights, at the risk of sums that saturate on the board."""
 
 ALL_CANDIDATES = tuple(
     Candidate(preset, overflow)
@@ -66,6 +66,7 @@ class Options:
         name: what the bundle is called.
         version: the model's; empty keeps the checkpoint's.
         candidates: what is tried for INT8, in this order.
+        fallbacks: what is tried where none of them holds.
         accuracy_control: whether layers are given back to floating point where no candidate holds; takes long.
         limits: what INT8 may change.
         calibration_faces: at most so many calibrate.
@@ -80,6 +81,7 @@ class Options:
     name: str = "detector"
     version: str = ""
     candidates: Sequence[Candidate] = CANDIDATES
+    fallbacks: Sequence[Candidate] = FALLBACKS
     accuracy_control: bool = True
     limits: Limits = field(default_factory=Limits)
     calibration_faces: int = CALIBRATION_FACES
@@ -116,12 +118,12 @@ def export_bundle(
     check_target(target, replace=options.replace)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else read_source(Path(checkpoint).expanduser())
     data = calibration or source.catalog or None
-    with (
-        tempfile.TemporaryDirectory(prefix="deepfake-edge-export-") as work,
-        folder_in_one_step(target) as folder,
-        Workers() as workers,
-    ):
-        failed = _Export(source, options, steps, workers, Path(work), folder).run(Path(data) if data else None)
+    try:
+        with folder_in_one_step(target) as folder, Workers() as workers:
+            failed = _Export(source, options, steps, workers, folder).run(Path(data) if data else None)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{target}: can't be written ({reason}); make room, or choose another --out") from error
     if failed:
         raise GateError(f"{failed}; {target} holds the other precisions and no INT8")
     return Bundle.open(target)
@@ -130,10 +132,10 @@ def export_bundle(
 class _Export:
     """One export, step by step; what is measured is kept by network and instruction set."""
 
-    def __init__(
-        self, source: Checkpoint, options: Options, steps: Steps, workers: Workers, work: Path, folder: Path
-    ) -> None:
-        self.options, self.steps, self.workers, self.work, self.folder = options, steps, workers, work, folder
+    def __init__(self, source: Checkpoint, options: Options, steps: Steps, workers: Workers, folder: Path) -> None:
+        self.options, self.steps, self.workers, self.folder = options, steps, workers, folder
+        self.work = folder / ".work"
+        self.work.mkdir()
         self.contract = source.contract
         if options.version:
             self.contract = self.contract.replace(version=options.version)
@@ -222,11 +224,16 @@ class _Export:
 
     def quantize(self, faces: ExportFaces, reading: Calibration) -> str:
         """Try the candidates and keep the best; return what fails where none holds."""
-        for candidate in self.options.candidates:
+        candidates = [*self.options.candidates]
+        for candidate in candidates:
             self.try_candidate(candidate, faces, reading)
+        if not best(self.tried):
+            for candidate in self.options.fallbacks:
+                self.try_candidate(candidate, faces, reading)
+            candidates += self.options.fallbacks
         if not best(self.tried) and self.options.accuracy_control:
             self.note("No candidate holds: accuracy control gives layers back to floating point (this takes long).")
-            closest = min(zip(self.tried, self.options.candidates, strict=True), key=lambda pair: _misses(pair[0]))[1]
+            closest = min(zip(self.tried, candidates, strict=True), key=lambda pair: _misses(pair[0]))[1]
             self.try_candidate(dataclasses.replace(closest, control=True), faces, reading)
         chosen = best(self.tried)
         if chosen is None:
@@ -331,6 +338,7 @@ class _Export:
             "chosen": self.chosen,
             "limits": plain(self.options.limits),
         }
+        shutil.rmtree(self.work)
         write_manifest(self.folder, self.contract, self.options.name, parity)
 
     def golden(self, precisions: dict[str, Path]) -> Golden:

@@ -1,5 +1,6 @@
 """From ONNX to OpenVINO's IR: FP32 that is FP32, FP16, and the contract written into each."""
 
+import errno
 from pathlib import Path
 
 import openvino as ov
@@ -17,7 +18,7 @@ def to_openvino(onnx_path: Path, contract: ModelContract) -> ov.Model:
 def save_network(model: ov.Model, path: Path, *, half: bool = False) -> None:
     """Write an IR; weights stay as they are unless `half`, which stores them as FP16."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    ov.save_model(model, path, compress_to_fp16=half)
+    _save(model, path, half=half)
 
 
 def write_contract(path: Path, contract: ModelContract) -> None:
@@ -26,7 +27,20 @@ def write_contract(path: Path, contract: ModelContract) -> None:
     for key, value in contract.to_rt_info().items():
         model.set_rt_info(value, ["model_info", key])
     partial = path.with_name("with_contract.xml")
-    ov.save_model(model, partial, compress_to_fp16=False)
+    _save(model, partial)
     del model
     partial.replace(path)
     partial.with_suffix(".bin").replace(path.with_suffix(".bin"))
+
+
+def _save(model: ov.Model, path: Path, *, half: bool = False) -> None:
+    """Write an IR and read it back: OpenVINO does not tell of a disk that is full.
+
+    Raises:
+        OSError: it is not there whole.
+    """
+    try:
+        ov.save_model(model, path, compress_to_fp16=half)
+        ov.Core().read_model(path)
+    except RuntimeError as error:
+        raise OSError(errno.ENOSPC, "an IR was not written whole, is the disk full?", str(path)) from error

@@ -20,7 +20,12 @@ from train.torch_network import normalize
 SIDE = 32
 CONTRACT = ModelContract("tiny", version="0.1.0", input_size=SIDE, pixels=PixelRecipe(resize_to=None))
 QUICK = Options(
-    candidates=(Candidate(),), calibration_faces=40, measured_faces=60, parity_faces=20, accuracy_control=False
+    candidates=(Candidate(),),
+    fallbacks=(),
+    calibration_faces=40,
+    measured_faces=60,
+    parity_faces=20,
+    accuracy_control=False,
 )
 
 
