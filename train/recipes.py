@@ -113,7 +113,7 @@ PRESETS: Mapping[str, Recipe] = {
     "demo": Recipe(
         weights="none",
         input_size=96,
-        learning_rate=4e-4,
+        learning_rate=1e-3,
         epochs=10,
         smoothing=0.0,
         ema=0.0,
