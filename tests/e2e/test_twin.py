@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.small import write_small_bundle
 from board_setup import twin
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -37,8 +38,7 @@ def bundle(tmp_path_factory) -> Path:
     (folder / "face").mkdir(parents=True)
     data = Path(package.submodule_search_locations[0]) / "data"
     shutil.copy(data / "face_detection_full_range.tflite", folder / "face" / "face_detection.tflite")
-    tiny = module(TESTS / "edge_runtime" / "conftest.py")
-    return Path(tiny.write_bundle(folder, tiny.tiny_contract()))
+    return write_small_bundle(folder)
 
 
 @pytest.fixture(scope="module")
