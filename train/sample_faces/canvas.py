@@ -13,6 +13,9 @@ Shade = Callable[[Pixels, Pixels], Pixels]
 """From x and y of each pixel, [h, w], to colours [h, w, 3]."""
 Paint = ArrayLike | Shade
 
+OVERSAMPLING = 2
+"""Pictures are drawn this many times larger and averaged down, so that no edge is jagged."""
+
 _SUBPIXEL_BITS = 4
 
 
