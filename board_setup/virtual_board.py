@@ -38,7 +38,7 @@ TOOLS = {"debootstrap": "debootstrap", "qemu-system-x86_64": "qemu-system-x86", 
 """What this machine must have: command and Debian package."""
 
 DISK_SIZE = "6G"
-BOOT_TIMEOUT_S = 240.0
+BOOT_TIMEOUT_S = 600.0
 HERE = os.path.dirname(os.path.abspath(__file__))
 AGENT = os.path.join(HERE, "virtual_board_agent.py")
 CAMERA = os.path.join(HERE, "virtual_board_camera.py")
