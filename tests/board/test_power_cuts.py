@@ -1,0 +1,43 @@
+"""The power goes at every step of an installation, and every time the same command makes it good. For the long run."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from board_setup.virtual_board import VirtualBoard
+
+TOOL = "python3 /mnt/host/setup-board.pyz"
+STEPS = ("kit", "driver", "runtime", "detector", "check", "groups", "camera", "journal", "unit", "switch", "service")
+PATIENCE_S = 600.0
+
+
+@pytest.fixture(scope="module")
+def other_board(share: Path) -> Iterator[VirtualBoard]:
+    """A board of its own, with somebody who is to use the camera."""
+    if not os.environ.get("DEEPFAKE_EDGE_SOAK"):
+        pytest.skip("needs a virtual board for hours: make soak")
+    with tempfile.TemporaryDirectory(prefix="virtual-board-") as folder, VirtualBoard(folder, str(share)) as machine:
+        machine.power_on()
+        machine.run("useradd -m edge")
+        yield machine
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_power_cut_in_a_step_is_made_good(other_board: VirtualBoard, step: str) -> None:
+    install = f"{TOOL} install --kit /mnt/host/kit.tar --user edge"
+    other_board.run(f"{TOOL} install --undo", timeout_s=PATIENCE_S)
+    other_board.run(f"{install} > /var/tmp/install.log 2>&1 &")
+    ends = time.monotonic() + PATIENCE_S
+    while f"{step} …" not in other_board.run("cat /var/tmp/install.log").out:
+        assert time.monotonic() < ends, f"{step} was not reached"
+        time.sleep(0.2)
+    other_board.power_cut()
+    other_board.power_on()
+    said = other_board.run(install, timeout_s=1800.0).out
+    assert said.rstrip().endswith("is installed")
+    checked = other_board.run(f"{TOOL} doctor", check=False, timeout_s=PATIENCE_S)
+    assert "0 at fault" in checked.out
