@@ -42,6 +42,11 @@ FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 """Python 3.8 knows no filters but in its last updates; a kit's files were checked before."""
 
 
+def tell(line: str) -> None:
+    """Print a line at once, so that a log shows how far an installation came."""
+    print(line, flush=True)
+
+
 class InstallError(Exception):
     """A step that could not be done; what was done before it stays, and the same command goes on from there."""
 
@@ -66,7 +71,7 @@ class Installer:
     """
 
     def __init__(
-        self, kit_path: str, layout: Layout, *, user: Optional[str] = None, say: Callable[[str], None] = print
+        self, kit_path: str, layout: Layout, *, user: Optional[str] = None, say: Callable[[str], None] = tell
     ) -> None:
         self.kit_path, self.layout, self.user, self.say = os.path.abspath(kit_path), layout, user, say
         self.kit: Kit = kits.read_kit(kit_path)
@@ -314,7 +319,7 @@ def make_environment(python: str, target: str, wheels: str, requirement: str) ->
     _call([own, "-I", "-c", IMPORT_ALL])
 
 
-def undo(layout: Layout, *, say: Callable[[str], None] = print) -> None:
+def undo(layout: Layout, *, say: Callable[[str], None] = tell) -> None:
     """Remove all that any installation brought, from wherever it was; repeatable."""
     live = os.path.realpath(layout.root) == "/"
     if live and _systemd_version():

@@ -215,3 +215,13 @@ def add_to_kit(path: Path, name: str, data: bytes) -> None:
             member = tarfile.TarInfo(member_name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
+
+
+def test_a_log_shows_at_once_how_far_an_installation_came() -> None:
+    """Into a pipe Python would keep lines back until the end."""
+    script = "import board_setup.install, time; board_setup.install.tell('kit …'); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "kit …\n"
+    process.kill()
+    process.communicate()
