@@ -15,12 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import Engine, Mode
-from benchmarks.demo_steps import Done, Step, run_steps
+from benchmarks.demo_steps import Done, Journal, Step, run_steps
 from benchmarks.results import Accuracy, Report
 from edge_runtime.bundle import MANIFEST
 from edge_runtime.command import run_command
 from edge_runtime.contract import DEMO_NOTICE
 from edge_runtime.errors import DataError
+
+PREPARE = "Prepare the faces: clean, split, and look for shortcuts that would give the label away"
+TRAIN = "Train the detector"
+FROM_SCRATCH = "No network, so no ImageNet weights: training starts from scratch, which needs many more faces."
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def _samples(out: Path, scale: Scale) -> list[Step]:
 
 def _prepare(out: Path, faces: Path) -> Step:
     return Step(
-        "Prepare the faces: clean, split, and look for shortcuts that would give the label away",
+        PREPARE,
         ("prepare-faces", str(faces), "--out", str(out / "catalog")),
         (out / "catalog" / "catalog.csv",),
         "The audit found fault with these faces (see above); what is measured on them says little.",
@@ -101,18 +105,12 @@ def _prepare(out: Path, faces: Path) -> Step:
 
 def _train(out: Path, scale: Scale, *, drawn: bool, online: bool) -> Step:
     command = ["train-detector", str(out / "catalog"), "--arch", scale.arch, "--out", str(out / "run")]
-    if drawn:
-        title = "Train on the drawn faces, from scratch"
-        command += ["--preset", "demo", "--demo"]
-    elif online:
-        title = "Train on your faces, from ImageNet weights"
-        command += ["--preset", "quick", "--weights", "imagenet"]
-    else:
-        title = "Train on your faces from scratch, since ImageNet weights can't be had without a network"
-        command += ["--preset", "quick"]
+    command += ["--preset", "demo", "--demo"] if drawn else ["--preset", "quick"]
+    if online:
+        command += ["--weights", "imagenet"]
     if scale.epochs:
         command += ["--epochs", str(scale.epochs)]
-    return Step(title, tuple(command), (out / "run" / "best.pth",))
+    return Step(TRAIN, tuple(command), (out / "run" / "best.pth",))
 
 
 def _evaluate(out: Path) -> Step:
@@ -224,14 +222,34 @@ def is_online(timeout_s: float = 5.0) -> bool:
         return False
 
 
+def _has_weights(out: Path) -> bool:
+    """Return whether ImageNet weights can be had, or were had when the demo in `out` trained."""
+    record = Journal(out).records.get(TRAIN)
+    return "--weights imagenet" in record["command"] if record else is_online()
+
+
 def run_demo(out: Path, data: Path | None, scale: Scale) -> list[Line]:
-    """Run every step that is not done yet, and tell what came out."""
-    out = out.expanduser()
-    data = data.expanduser() if data else None
-    if data and not data.exists():
-        raise DataError(f"{data}: not found; give a folder with real/ and fake/")
+    """Run every step that is not done yet, and tell what came out.
+
+    Args:
+        out: the folder for everything; the user's own faces get one of their own inside it.
+        data: the user's own faces; None draws some.
+        scale: how much is done.
+
+    Raises:
+        DataError: the faces can't be used.
+        StepError: a step could not be done.
+    """
+    out, data = out.expanduser(), data.expanduser() if data else None
+    if data:
+        out = out / f"own-{data.resolve().name}"
+        if not data.exists():
+            raise DataError(f"{data}: not found; give a folder with real/ and fake/")
     began = time.monotonic()
-    steps = plan_demo(out, data, scale, online=data is not None and is_online())
+    online = data is not None and _has_weights(out)
+    if data and not online:
+        print(FROM_SCRATCH)
+    steps = plan_demo(out, data, scale, online=online)
     ended = run_steps(steps, out)
     lines = summarize(Report.read(out / "benchmark"))
     _tell(out, lines, ended, time.monotonic() - began, drawn=data is None)
@@ -253,7 +271,7 @@ def _tell(out: Path, lines: Sequence[Line], ended: Sequence[Done], seconds: floa
     print(f"done in {int(seconds) // 60} min {int(seconds) % 60} s; try next:")
     print(f"    .venv/bin/edge-detect --camera 0 --model {shlex.quote(str(out / 'detector'))}")
     if drawn:
-        print("    make demo DATA=folder OUT=mine   with your own faces in folder/real and folder/fake")
+        print("    make demo DATA=folder   with your own faces in folder/real and folder/fake")
 
 
 def demo(
