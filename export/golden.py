@@ -20,7 +20,7 @@ from train.catalog import FaceRecord
 from train.sample_faces import sample_face
 from train.torch_network import torch_logits
 
-POOL = 32
+POOL = 16
 PICTURES = 8
 SIZE = 256
 
