@@ -97,18 +97,9 @@ def _describe(app: FastAPI) -> None:
         components.setdefault("schemas", {})["ProblemDetails"] = problem
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"token": []}, {}]
-        for path in schema["paths"].values():
-            for operation in path.values():
-                _drop_validation_schema(operation)
         return schema
 
     app.openapi = described  # type: ignore[method-assign]
-
-
-def _drop_validation_schema(operation: dict[str, Any]) -> None:
-    content = operation["responses"].get("422", {}).get("content", {})
-    if "application/json" in content:
-        del content["application/json"]
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

@@ -57,6 +57,7 @@ def test_the_examples_are_shown_and_the_problems_described(plain):
     responses = described["paths"]["/predict"]["post"]["responses"]
     statuses = {kind.status for kind in KINDS.values()} - {404, 405}
     assert statuses <= {int(status) for status in responses}
+    assert "ValidationError" not in str(described)
     for status, response in responses.items():
         if status != "200":
             assert list(response["content"]) == ["application/problem+json"]
