@@ -10,13 +10,14 @@ DATA ?=
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-board clean
+.PHONY: help setup demo test lint test-board soak results clean
 
 help:
 	@echo "make demo [DATA=folder]  faces in, verdicts out: train, export, benchmark, detect (10 minutes)"
 	@echo "make test                run the tests"
 	@echo "make lint                check format, style, types and who imports whom"
 	@echo "make test-board          run the detector on a whole virtual board (minutes; needs root and Debian)"
+	@echo "make soak                the long runs: a million frames, fuzzing, power cuts, load (hours)"
 	@echo "make clean               remove the virtual environment and what the demo made"
 
 setup: $(INSTALLED)
@@ -40,6 +41,14 @@ test: $(INSTALLED)
 # The virtual board: Debian under qemu with the board's processor and a camera; its disk image is kept in the user's cache.
 test-board: $(INSTALLED)
 	@DEEPFAKE_EDGE_VIRTUAL_BOARD=1 $(BIN)/python -m pytest tests/board -p no:cacheprovider $(PYTEST)
+
+# What each prints is kept under docs/results/; MODEL is the bundle that the service is loaded with.
+MODEL ?= demo/detector
+soak: $(INSTALLED)
+	$(BIN)/python -m benchmarks.soak --frames 1000000
+	FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/soak -p no:cacheprovider
+	DEEPFAKE_EDGE_VIRTUAL_BOARD=1 DEEPFAKE_EDGE_SOAK=1 $(BIN)/python -m pytest tests/board/test_power_cuts.py -p no:cacheprovider
+	$(BIN)/python tests/edge_runtime/web/load.py --model '$(MODEL)' --seconds 60
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .
