@@ -8,6 +8,7 @@ The two are measured in turn in one run. The server is a process of its own, and
 import argparse
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -27,7 +28,6 @@ from edge_runtime.preprocess import face_pixels
 from train.sample_faces import sample_jpeg
 
 PICTURES = 8
-BATCH = 32
 BOUNDARY = "load"
 
 
@@ -98,13 +98,28 @@ async def put_load(port: int, requests: list[bytes], clients: int, seconds: floa
     load.seconds += time.monotonic() - began
 
 
-def classifier_rate(detector: Detector, pixels: np.ndarray, seconds: float) -> float:
-    """Return the crops a second that the classifier alone computes."""
-    began, done = time.monotonic(), 0
-    while time.monotonic() - began < seconds:
-        detector.engine.logits(pixels)
-        done += len(pixels)
-    return done / (time.monotonic() - began)
+@dataclass
+class Alone:
+    """What the classifier alone reached: crops, seconds and seconds of processor time."""
+
+    crops: int = 0
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+
+    def run(self, detector: Detector, pixels: np.ndarray, seconds: float) -> None:
+        """Let it compute `pixels` again and again for `seconds`."""
+        began, cpu = time.monotonic(), time.process_time()
+        while time.monotonic() - began < seconds:
+            detector.engine.logits(pixels)
+            self.crops += len(pixels)
+        self.seconds += time.monotonic() - began
+        self.cpu_s += time.process_time() - cpu
+
+
+def cpu_s(process: int) -> float:
+    """Return the processor time of a process so far, in seconds."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(process: int) -> float:
@@ -118,18 +133,19 @@ def measure(model: Path, clients: int, seconds: float, rounds: int, faces: str) 
     pictures = [sample_jpeg(seed, "real" if seed % 2 else "fake") for seed in range(PICTURES)]
     detector = Detector(Bundle.open(model), faces=faces)
     contract = detector.engine.contract
-    pixels = np.concatenate([face_pixels(read_picture(data), None, contract) for data in pictures])
+    pixels = np.concatenate([face_pixels(read_picture(data), None, contract) for data in pictures * 4])
     requests = [request_of(data) for data in pictures]
-    load, alone, memory = Load(), [], []
+    load, alone, memory, cpu = Load(), Alone(), [], 0.0
     with server(model, "--faces", faces) as (port, process):
         asyncio.run(put_load(port, requests, clients, min(3.0, seconds), Load()))
         for _ in range(rounds):
-            alone.append(classifier_rate(detector, pixels, max(1.0, seconds / rounds / 3)))
+            alone.run(detector, pixels, max(1.0, seconds / rounds / 3))
             memory.append(resident_mb(process))
+            before = cpu_s(process)
             asyncio.run(put_load(port, requests, clients, seconds / rounds, load))
+            cpu += cpu_s(process) - before
         memory.append(resident_mb(process))
-    crops = contract.pixels.crops
-    fastest = float(np.mean(alone)) / crops
+    fastest = alone.crops / alone.seconds / contract.pixels.crops
     return {
         "model": f"{contract.architecture} {detector.choice.precision.value}",
         "clients": clients,
@@ -137,6 +153,8 @@ def measure(model: Path, clients: int, seconds: float, rounds: int, faces: str) 
         "pictures_per_s": round(load.per_second, 1),
         "classifier_alone_per_s": round(fastest, 1),
         "ratio": round(load.per_second / fastest, 3),
+        "cpu_ms_a_picture": round(1e3 * cpu / max(load.statuses[200], 1), 2),
+        "classifier_cpu_ms": round(1e3 * alone.cpu_s / alone.crops * contract.pixels.crops, 2),
         "p50_ms": round(float(np.percentile(load.latencies_ms, 50)), 1),
         "p99_ms": round(float(np.percentile(load.latencies_ms, 99)), 1),
         "statuses": dict(load.statuses),
