@@ -1,0 +1,22 @@
+"""One picture under the board's instruction set, so that nothing that dies there ever slips in."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+QEMU = shutil.which("qemu-x86_64")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(QEMU is None, reason="needs qemu-user")
+def test_edge_detect_judges_a_picture_with_the_boards_processor(bundle_path, tmp_path, red):
+    red.save(tmp_path / "one.jpg", quality=95)
+    command = [str(QEMU), "-cpu", "Snowridge", sys.executable, "-m", "edge_runtime.cli", "one.jpg"]
+    # Set for the emulated process alone: numpy's library would otherwise ask for what the processor lacks.
+    environment = {**os.environ, "OPENBLAS_CORETYPE": "Nehalem", "DEEPFAKE_EDGE_MODEL": str(bundle_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("one.jpg  fake")
