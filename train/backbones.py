@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
 import torchvision.models
 from torch import nn
 
+from edge_runtime.contract import IMAGENET_MEAN, IMAGENET_SCALE
 from edge_runtime.errors import CheckpointError, UsageError
+from train import vit
 from train.efficientnet_lite import EfficientNetLite0
 
 CLASSES = 2
@@ -24,21 +25,29 @@ class Backbone:
 
     Attributes:
         name: its key in the registry.
-        build: makes it with a number of outputs and no pretrained weights.
+        build: makes it with a number of outputs and no pretrained weights; takes the `options` that a network of it
+            has, where it has some.
         imagenet: returns the state of the pretrained network, head included; None where there is none to be had.
         head: dotted name of the last linear layer.
         feature_layer: dotted name of the layer whose output a saliency map weighs.
         input_size: pixels a side of its input.
+        mean, scale: per channel RGB, of pixels in [0, 1].
+        one_size: whether it sees its input size alone, and no smaller crops.
         extra: the optional dependency it needs, empty where `train` is enough.
+        pretrained: makes it from weights of a kind of its own (a hub's name, a folder).
     """
 
     name: str
-    build: Callable[[int], nn.Module]
+    build: Callable[..., nn.Module]
     imagenet: Callable[[], Mapping[str, torch.Tensor]] | None
     head: str
     feature_layer: str
     input_size: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    scale: tuple[float, float, float] = IMAGENET_SCALE
+    one_size: bool = False
     extra: str = ""
+    pretrained: Callable[[str, int], nn.Module] | None = None
 
 
 def _download(weights: str) -> Mapping[str, torch.Tensor]:
@@ -63,18 +72,12 @@ def _lite0_weights() -> Mapping[str, torch.Tensor]:
     return state
 
 
-def _torchvision(name: str, weights: str, head: str, feature_layer: str, **options: Any) -> Backbone:
+def _torchvision(name: str, weights: str, head: str, feature_layer: str, *, one_size: bool = False) -> Backbone:
     def build(classes: int) -> nn.Module:
-        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
         return model
 
-    return Backbone(name, build, partial(_download, weights), head, feature_layer)
-
-
-def _vit_hf(classes: int) -> nn.Module:
-    from train.vit import build_vit
-
-    return build_vit(classes)
+    return Backbone(name, build, partial(_download, weights), head, feature_layer, one_size=one_size)
 
 
 BACKBONES: Mapping[str, Backbone] = {
@@ -85,8 +88,20 @@ BACKBONES: Mapping[str, Backbone] = {
         _torchvision("shufflenet_v2_x1_0", "ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1", "fc", "conv5"),
         _torchvision("mobilenet_v3_large", "MobileNet_V3_Large_Weights.IMAGENET1K_V2", "classifier.3", "features"),
         _torchvision("efficientnet_b0", "EfficientNet_B0_Weights.IMAGENET1K_V1", "classifier.1", "features"),
-        _torchvision("vit_b_16", "ViT_B_16_Weights.IMAGENET1K_V1", "heads.head", "encoder.ln"),
+        _torchvision("vit_b_16", "ViT_B_16_Weights.IMAGENET1K_V1", "heads.head", "encoder.ln", one_size=True),
         Backbone("efficientnet_lite0", EfficientNetLite0, _lite0_weights, "_fc", "_head_act"),
+        Backbone(
+            "vit_hf",
+            vit.build_vit,
+            None,
+            "network.classifier",
+            "network.vit.layernorm",
+            mean=vit.MEAN,
+            scale=vit.SCALE,
+            one_size=True,
+            extra="vit",
+            pretrained=vit.pretrained_vit,
+        ),
     )
 }
 
@@ -115,6 +130,8 @@ def build_backbone(name: str, *, weights: str = "none") -> nn.Module:
         CheckpointError: the file does not fit the backbone.
     """
     backbone = find_backbone(name)
+    if weights != "none" and backbone.pretrained and not Path(weights).expanduser().is_file():
+        return backbone.pretrained(weights, CLASSES)
     model = backbone.build(CLASSES)
     if weights != "none":
         state = _pretrained(backbone) if weights == "imagenet" else _state_of(Path(weights).expanduser())

@@ -82,10 +82,11 @@ class FaceRecord:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A file that was left out, and why. The file itself stays where it is."""
+    """A file that was left out, and why; `broken` where it can't be read. The file itself stays where it is."""
 
     path: Path
     reason: str
+    broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ def build_catalog(
             remember(found)
         reason = found["reason"] or _too_poor(found, min_sharpness, min_brightness)
         if reason:
-            left_out.append(Quarantined(candidate.path, reason))
+            left_out.append(Quarantined(candidate.path, reason, broken="width" not in found))
         else:
             faces.append(_face(candidate, found))
             contents[candidate.path] = found["pixels"]
@@ -361,6 +362,7 @@ def _scan(path: Path, find_box: FindBox | None) -> dict[str, Any]:
         return {**found, "reason": str(error).removeprefix(f"{path}: ")}
     except OSError as error:
         return {**found, "reason": f"can't be read ({error.strerror or error})"}
+    found.update(width=picture.width, height=picture.height)
     if min(picture.size) < MIN_SIDE:
         return {**found, "reason": f"too small ({picture.width}×{picture.height}, {MIN_SIDE} pixels a side are needed)"}
     box = find_box(picture) if find_box else None
@@ -368,10 +370,9 @@ def _scan(path: Path, find_box: FindBox | None) -> dict[str, Any]:
         return {**found, "reason": "no face found in it"}
     grey = np.asarray(picture.convert("L"))
     measured = {"sharpness": round(float(cv2.Laplacian(grey, cv2.CV_64F).var()), 2), "brightness": float(grey.mean())}
-    size = {"width": picture.width, "height": picture.height}
     pixels = hashlib.sha256(picture.tobytes()).hexdigest()
     hashes = {"sha256": digest, "pixels": pixels, "phash": perceptual_hash(picture)}
-    return {**found, **measured, **size, **hashes, "box": box}
+    return {**found, **measured, **hashes, "box": box}
 
 
 def perceptual_hash(picture: Image.Image) -> str:

@@ -35,6 +35,7 @@ class Checkpoint:
         state_dict: float32 tensors under the backbone's own names.
         path: where it was read.
         catalog: the catalog it was trained on, empty where unknown.
+        options: what it takes to build its network, beside its architecture.
         extra: whatever else was saved with it (the state that a training goes on from).
     """
 
@@ -42,6 +43,7 @@ class Checkpoint:
     state_dict: Mapping[str, torch.Tensor]
     path: Path
     catalog: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -90,9 +92,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         contract = ModelContract.from_dict(values["contract"])
     except ContractError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    known = ("format", "contract", "model", "catalog")
+    known = ("format", "contract", "model", "catalog", "options")
     extra = {key: value for key, value in values.items() if key not in known}
-    return Checkpoint(contract, _float32(values["model"]), path, values.get("catalog", ""), extra)
+    state, options = _float32(values["model"]), values.get("options", {})
+    return Checkpoint(contract, state, path, values.get("catalog", ""), options, extra)
 
 
 def import_state_dict(path: Path | str, *, arch: str, labels: Sequence[str], input_preset: str) -> Checkpoint:
@@ -117,7 +120,9 @@ def import_state_dict(path: Path | str, *, arch: str, labels: Sequence[str], inp
     if tuple(labels) != LABELS:
         for key in (f"{backbone.head}.weight", f"{backbone.head}.bias"):
             state[key] = state[key].flip(0)
-    contract = ModelContract(arch, input_size=backbone.input_size, pixels=INPUTS[input_preset])
+    contract = ModelContract(
+        arch, input_size=backbone.input_size, mean=backbone.mean, scale=backbone.scale, pixels=INPUTS[input_preset]
+    )
     return Checkpoint(contract, state, Path(path).expanduser())
 
 
@@ -128,7 +133,7 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
         CheckpointError: its state does not fit its architecture.
     """
     arch = checkpoint.contract.architecture
-    model = find_backbone(arch).build(CLASSES)
+    model = find_backbone(arch).build(CLASSES, **checkpoint.options)
     check_keys(checkpoint.state_dict, model.state_dict(), str(checkpoint.path), arch)
     model.load_state_dict(checkpoint.state_dict, strict=True)
     return model.eval()

@@ -8,7 +8,7 @@ import typer
 
 from edge_runtime.command import run_command
 from train.report import plain
-from train.tell import tell_evaluation, tell_prepared
+from train.tell import tell_evaluation, tell_prepared, tell_trained
 
 
 def prepare_faces(
@@ -69,7 +69,9 @@ def train_detector(
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
     max_fpr: Annotated[float, typer.Option(help="Share of reals that may be called fake.")] = 0.01,
     max_fnr: Annotated[float, typer.Option(help="Share of fakes that may be called real.")] = 0.01,
-    demo: Annotated[bool, typer.Option(hidden=True)] = False,
+    licence: Annotated[str, typer.Option(help="What is known of the rights to the data, for the model card.")] = "",
+    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Leave faces out of the report.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="The faces are made samples: mark the model.")] = False,
 ) -> int:
     """Train a detector on faces.
 
@@ -83,7 +85,20 @@ def train_detector(
     from train.training import TrainingOptions
     from train.training import train_detector as train
 
-    options = TrainingOptions(arch, preset, teacher, split, workers, precision, device, max_fpr, max_fnr, demo)
+    options = TrainingOptions(
+        arch=arch,
+        preset=preset,
+        teacher=teacher,
+        split=split,
+        workers=workers,
+        precision=precision,
+        device=device,
+        max_fpr=max_fpr,
+        max_fnr=max_fnr,
+        demo=demo,
+        licence=licence,
+        pictures=not no_pictures,
+    )
     changes = {
         "weights": weights,
         "epochs": epochs,
@@ -93,8 +108,7 @@ def train_detector(
         "progressive": parse_progressive(progressive) if progressive else None,
         "seed": seed,
     }
-    train(data, out, options, changes, without)
-    return 0
+    return tell_trained(train(data, out, options, changes, without))
 
 
 def train_detector_main() -> None:
@@ -132,7 +146,7 @@ def evaluate_detector(
         print(json.dumps(plain(evaluation.to_dict())))
     else:
         tell_evaluation(evaluation, out.expanduser())
-    return 1 if evaluation.data["unreadable"] or evaluation.data["left_out"] else 0
+    return 1 if evaluation.data["unreadable"] or evaluation.data["broken"] else 0
 
 
 def evaluate_detector_main() -> None:

@@ -40,12 +40,14 @@ SHOWN = 12
 """Pictures a class that are shown as the most wrong."""
 
 
-def write_evaluation(out: Path, evaluation: Evaluation, judged: Judged, *, pictures: bool) -> None:
-    """Write `evaluation.json`, `report.html` and `report.md` into `out`."""
+def write_evaluation(
+    out: Path, evaluation: Evaluation, judged: Judged, *, pictures: bool, first: Sequence[Section] = ()
+) -> None:
+    """Write `evaluation.json`, `report.html` and `report.md` into `out`; the report begins with sections `first`."""
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain(evaluation.to_dict()), indent=2, ensure_ascii=False)
     (out / "evaluation.json").write_text(text + "\n", encoding="utf-8", errors="replace")
-    sections = evaluation_sections(evaluation, judged, pictures=pictures)
+    sections = [*first, *evaluation_sections(evaluation, judged, pictures=pictures)]
     write_report(out / "report.html", f"Evaluation of {evaluation.subject['name']}", sections)
 
 
@@ -90,8 +92,8 @@ def _figures(evaluation: Evaluation) -> list[Block]:
     rows = [(name, figure_text(figures[key]), figure_text(half[key])) for key, name in NAMES.items()]
     threshold = evaluation.calibration["balanced"]
     counts = [
-        ("real", f"{figures['tn']['value']:.0f}", f"{figures['fp']['value']:.0f}"),
-        ("fake", f"{figures['fn']['value']:.0f}", f"{figures['tp']['value']:.0f}"),
+        ("real", figure_text(figures["tn"], 0), figure_text(figures["fp"], 0)),
+        ("fake", figure_text(figures["fn"], 0), figure_text(figures["tp"], 0)),
     ]
     return [
         "The positive class is fake. In brackets: bootstrap intervals of 95 %. "

@@ -59,7 +59,13 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
     with progress_bar("judging", len(faces)) as advance:
         judged = judge_faces(subject, faces, advance)
     left_out = {str(file.path): file.reason for file in catalog.quarantine}
-    described = {"path": str(data), "split": split, "looks": count_look(faces, subject), "left_out": left_out}
+    described = {
+        "path": str(data),
+        "split": split,
+        "looks": count_look(faces, subject),
+        "left_out": left_out,
+        "broken": [str(file.path) for file in catalog.quarantine if file.broken],
+    }
     rows = judge_grid(subject, faces, GRIDS[options.robustness], options.robustness_faces)
     alarms = _alarms(subject, faces)
     evaluation = summarize(subject, judged, described, bootstrap=options.bootstrap, robustness=rows, alarms=alarms)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +14,9 @@ from train.catalog import CATALOG, SPLITS
 from train.evaluation import Evaluation
 from train.preparing import AUDIT, Prepared
 from train.report import figure_text
+
+if TYPE_CHECKING:
+    from train.training import Trained
 
 TOLD = ("auc", "accuracy", "balanced_accuracy", "f1", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr")
 SHOWN = 5
@@ -30,15 +33,16 @@ def tell_prepared(prepared: Prepared, out: Path) -> int:
     console.print(table)
     tell_files([(file.path, file.reason) for file in prepared.catalog.quarantine])
     console.print(f"catalog: {out / CATALOG}", soft_wrap=True)
+    broken = any(file.broken for file in prepared.catalog.quarantine)
     if prepared.audit is None:
         console.print("audit: too few faces")
-        return 0
+        return 1 if broken else 0
     console.print(f"audit: {out / AUDIT}", soft_wrap=True)
     for finding in prepared.audit.warnings:
         console.print(f"warning: {finding.name} tells the classes apart (AUC {figure_text(finding.auc, 2)})")
     if prepared.audit.faults:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"fault: {tell_faults(prepared.audit)}")
-    return 1 if prepared.audit.faults else 0
+    return 1 if prepared.audit.faults or broken else 0
 
 
 def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
@@ -57,9 +61,18 @@ def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
     console.print(table)
     for alarm in evaluation.alarms:
         console.print(f"warning: {alarm}", soft_wrap=True)
-    tell_files([(path, "can't be read") for path in data["unreadable"]])
-    tell_files(data.get("left_out", {}).items())
+    tell_files([*((path, "can't be read") for path in data["unreadable"]), *data["left_out"].items()])
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+def tell_trained(trained: "Trained") -> int:
+    """Print what the best checkpoint is worth and where it is; return the exit code."""
+    evaluation, left_out = trained.evaluation, trained.catalog.quarantine
+    if evaluation is not None:
+        tell_evaluation(evaluation, trained.best.parent)
+        tell_files([(file.path, file.reason) for file in left_out])
+        print(f"checkpoint: {trained.best}")
+    return 1 if any(file.broken for file in left_out) else 0
 
 
 def tell_files(files: Iterable[tuple[object, str]]) -> None:

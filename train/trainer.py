@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from edge_runtime.contract import CHECKPOINT, LABELS, Framing, ModelContract
 from edge_runtime.errors import DataError, UsageError
-from train.backbones import build_backbone, find_backbone
+from train.backbones import CLASSES, build_backbone, find_backbone
 from train.calibrate import fit_calibration
 from train.catalog import CATALOG, Catalog
 from train.checkpoint import INPUTS, Checkpoint, load_checkpoint, load_model, save_checkpoint
@@ -101,19 +101,11 @@ class Training:
         _check_splits(catalog)
         self.catalog, self.recipe, self.out = catalog, recipe, out
         self.workers = min(4, os.cpu_count() or 1) if workers is None else workers
-        size, pixels = recipe.input_size or find_backbone(arch).input_size, INPUTS[recipe.pixels]
-        self.contract = ModelContract(
-            arch,
-            input_size=size,
-            pixels=pixels,
-            framing=Framing.DETECTED if any(face.box for face in catalog.records) else Framing.WHOLE,
-            data=catalog.fingerprint,
-            demo=demo,
-        )
-        torch.manual_seed(recipe.seed)
         last = out / LAST
         found = load_checkpoint(last) if last.exists() else None
-        model = build_backbone(arch, weights="none" if found else recipe.weights)
+        self.contract = _contract(catalog, arch, recipe, demo)
+        torch.manual_seed(recipe.seed)
+        model = _network(found, arch, recipe)
         self.accelerator = Accelerator(mixed_precision=_precision(precision, device, model), cpu=device == "cpu")
         self.teacher = self._load_teacher(teacher)
         self.model = model.to(memory_format=torch.channels_last)
@@ -126,7 +118,8 @@ class Training:
         if self.average:
             self.average.to(self.accelerator.device)
         self.weights = _class_weights(catalog).to(self.accelerator.device)
-        sizes = recipe.sizes(size)
+        size = self.contract.input_size
+        sizes = (size,) if find_backbone(arch).one_size else recipe.sizes(size)
         train = catalog.split("train")
         self.dataset = FaceDataset(train, self.contract, recipe.chances, sizes=sizes, seed=recipe.seed)
         self.steps = len(self._batches(0))
@@ -235,7 +228,7 @@ class Training:
         if better:
             progress.best_auc, progress.best_epoch = row["auc"], row["epoch"]
         stale = progress.epoch - progress.best_epoch
-        progress.finished = progress.epoch >= self.recipe.epochs or 0 < self.recipe.patience < stale
+        progress.finished = progress.epoch >= self.recipe.epochs or 0 < self.recipe.patience <= stale
         self.tally = Tally()
         if self.accelerator.is_main_process:
             if better:
@@ -366,6 +359,27 @@ def finish(path: Path, catalog: Catalog, logits: Logits, *, max_fpr: float, max_
     )
     save_checkpoint(path, load_model(checkpoint), contract, catalog=checkpoint.catalog)
     return contract
+
+
+def _contract(catalog: Catalog, arch: str, recipe: Recipe, demo: bool) -> ModelContract:
+    backbone = find_backbone(arch)
+    return ModelContract(
+        arch,
+        input_size=recipe.input_size or backbone.input_size,
+        mean=backbone.mean,
+        scale=backbone.scale,
+        pixels=INPUTS[recipe.pixels],
+        framing=Framing.DETECTED if any(face.box for face in catalog.records) else Framing.WHOLE,
+        data=catalog.fingerprint,
+        demo=demo,
+    )
+
+
+def _network(found: Checkpoint | None, arch: str, recipe: Recipe) -> nn.Module:
+    """Build the network with its first weights, or, for a run that goes on, as it was built then."""
+    if found and found.contract.architecture == arch:
+        return find_backbone(arch).build(CLASSES, **found.options)
+    return build_backbone(arch, weights=recipe.weights)
 
 
 def _check_splits(catalog: Catalog) -> None:

@@ -1,16 +1,25 @@
 """What `train-detector` does, as a function that a notebook could call."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from edge_runtime.errors import UsageError
-from train.augment import without
+from train.augment import SWITCHES, without
+from train.catalog import CATALOG, Catalog
 from train.checkpoint import INPUTS
+from train.dataset import FaceDataset
 from train.evaluate import checkpoint_logits
+from train.evaluation import Evaluation, judge_faces, open_subject, summarize
+from train.evaluation_report import contact_sheet, write_evaluation
 from train.judging import read_data
+from train.model_card import write_model_card
+from train.plots import training_curves
 from train.recipes import PRESETS, Recipe
+from train.report import Picture, Section, Table
 from train.tell import tell_epoch
 from train.trainer import Training, finish
 
@@ -29,6 +38,13 @@ class TrainingOptions:
     max_fpr: float = 0.01
     max_fnr: float = 0.01
     demo: bool = False
+    licence: str = ""
+    pictures: bool = True
+    bootstrap: int = 1000
+
+
+AUGMENTATIONS = "augmentations.png"
+COLUMNS = 6
 
 
 def find_recipe(preset: str, changes: Mapping[str, Any], off: str) -> Recipe:
@@ -45,8 +61,20 @@ def find_recipe(preset: str, changes: Mapping[str, Any], off: str) -> Recipe:
     return recipe.replace(chances=without(recipe.chances, off))
 
 
-def train_detector(data: Path, out: Path, options: TrainingOptions, changes: Mapping[str, Any], off: str = "") -> Path:
-    """Train on `data` into folder `out`, calibrate, evaluate, report; return the best checkpoint."""
+@dataclass(frozen=True)
+class Trained:
+    """What came out: the best checkpoint, the catalog it was trained on, its figures on the validation split."""
+
+    best: Path
+    catalog: Catalog
+    evaluation: Evaluation | None
+    """None in a process that is not the main one."""
+
+
+def train_detector(
+    data: Path, out: Path, options: TrainingOptions, changes: Mapping[str, Any], off: str = ""
+) -> Trained:
+    """Train on `data` into folder `out`, calibrate, evaluate on the validation split, report."""
     recipe = find_recipe(options.preset, changes, off)
     catalog = read_data(data, split=options.split, seed=recipe.seed)
     out = out.expanduser()
@@ -61,8 +89,52 @@ def train_detector(data: Path, out: Path, options: TrainingOptions, changes: Map
         demo=options.demo,
         device=options.device,
     )
+    if training.accelerator.is_main_process and options.pictures:
+        save_grid(training.dataset, out / AUGMENTATIONS)
     best = training.run(tell_epoch)
-    if training.accelerator.is_main_process:
-        logits = checkpoint_logits(best, catalog.split("valid"))
-        finish(best, catalog, logits, max_fpr=options.max_fpr, max_fnr=options.max_fnr)
-    return best
+    if not training.accelerator.is_main_process:
+        return Trained(best, catalog, None)
+    history = training.progress.history
+    return Trained(best, catalog, conclude(best, catalog, recipe, history, options))
+
+
+def conclude(
+    best: Path, catalog: Catalog, recipe: Recipe, history: Sequence[Mapping[str, Any]], options: TrainingOptions
+) -> Evaluation:
+    """Calibrate the best checkpoint, evaluate it on the validation split, write report and card beside it."""
+    valid = catalog.split("valid")
+    contract = finish(best, catalog, checkpoint_logits(best, valid), max_fpr=options.max_fpr, max_fnr=options.max_fnr)
+    subject = open_subject(best)
+    judged = judge_faces(subject, valid)
+    data = {"path": str(best.parent / CATALOG), "split": "valid", "left_out": {}}
+    alarms = [
+        "these are the best figures on the validation split, which the checkpoint and its thresholds were chosen on"
+    ]
+    evaluation = summarize(subject, judged, data, bootstrap=options.bootstrap, alarms=alarms)
+    out = best.parent
+    write_evaluation(out, evaluation, judged, pictures=options.pictures, first=training_sections(history, out))
+    write_model_card(out / "MODEL_CARD.md", contract, recipe, catalog, evaluation, options.licence)
+    return evaluation
+
+
+def training_sections(history: Sequence[Mapping[str, Any]], out: Path) -> list[Section]:
+    """Return the sections of the report that show how training went."""
+    names = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "auc", "images_per_second", "waiting")
+    rows = [[row["epoch"], *(f"{row[name]:.3f}" for name in names[1:])] for row in history]
+    sections = [Section("Training", [training_curves(history), Table(names, rows)])]
+    grid = out / AUGMENTATIONS
+    if grid.is_file():
+        sections.append(Section("Augmentations", ["One row for each switch.", Picture(grid.read_bytes(), "a grid")]))
+    return sections
+
+
+def save_grid(dataset: FaceDataset, path: Path) -> None:
+    """Save a grid of training faces, a row for each augmentation that is switched on, each at full strength."""
+    names = [name for name in SWITCHES if dataset.chances.get(name)]
+    images = []
+    for name in names:
+        alone = FaceDataset(dataset.records, dataset.contract, {name: 1.0}, seed=dataset.seed)
+        images += [Image.fromarray(alone[index * len(alone.records) // COLUMNS][0].numpy()) for index in range(COLUMNS)]
+    if images:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contact_sheet(images, "augmentations", columns=COLUMNS).png)

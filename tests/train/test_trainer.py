@@ -1,0 +1,216 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from edge_runtime.contract import Framing
+from edge_runtime.errors import DataError, UsageError
+from train.catalog import Catalog, load_data
+from train.checkpoint import load_checkpoint, load_model
+from train.recipes import PRESETS, Recipe, parse_progressive
+from train.trainer import Training, finish
+
+TINY = Recipe(weights="none", input_size=32, epochs=2, batch=8, chances={"flip": 0.5, "crop": 1.0}, ema=0.5)
+
+
+@pytest.fixture(scope="module")
+def catalog(faces):
+    return load_data(faces)
+
+
+def training(catalog, out, recipe=TINY, arch="shufflenet_v2_x1_0", **options):
+    return Training(catalog, arch, recipe, out, workers=0, precision="no", device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def whole(catalog, tmp_path_factory):
+    """A run that nobody stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    training(catalog, out).run()
+    return out
+
+
+def same_weights(first, second):
+    one, other = (load_checkpoint(path / "last.pth").state_dict for path in (first, second))
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_run_leaves_the_best_and_last_checkpoint_its_figures_and_its_catalog(whole, catalog):
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert {"train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "auc", "waiting"} <= set(rows[0])
+    assert Catalog.read(whole / "catalog.csv").fingerprint == catalog.fingerprint
+    best = load_checkpoint(whole / "best.pth")
+    assert best.contract.data == catalog.fingerprint
+    assert best.catalog == str(whole / "catalog.csv")
+    assert list((whole / "tensorboard").iterdir())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(whole, catalog, tmp_path):
+    training(catalog, tmp_path / "again").run()
+    training(catalog, tmp_path / "other", replace(TINY, seed=7)).run()
+    assert same_weights(whole, tmp_path / "again")
+    assert not same_weights(whole, tmp_path / "other")
+
+
+@pytest.mark.parametrize("steps", [2, 4, 6])
+def test_a_run_that_was_stopped_at_any_step_ends_as_if_it_had_not_been(whole, catalog, tmp_path, steps):
+    stopped = training(catalog, tmp_path)
+    step = stopped._step
+
+    def stop_after(*given):
+        step(*given)
+        stopped._stopping = stopped.progress.step >= steps
+
+    stopped._step = stop_after
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert load_checkpoint(tmp_path / "last.pth").extra["progress"]["step"] == steps
+    training(catalog, tmp_path).run()
+    assert same_weights(whole, tmp_path)
+    first, second = ((path / "metrics.jsonl").read_text().splitlines() for path in (whole, tmp_path))
+    for one, other in zip(first, second, strict=True):
+        assert json.loads(one)["train_loss"] == json.loads(other)["train_loss"]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from train.catalog import load_data
+from train.trainer import Training
+from train.recipes import Recipe
+import train.trainer
+train.trainer.SAVE_EVERY_S = 0.0
+recipe = Recipe(weights="none", input_size=32, epochs=2, batch=8, chances={"flip": 0.5, "crop": 1.0}, ema=0.5)
+training = Training(load_data(sys.argv[1]), "shufflenet_v2_x1_0", recipe, Path(sys.argv[2]), workers=0,
+                    precision="no", device="cpu")
+step = training._step
+def slow(*given):
+    import time
+    step(*given)
+    print(training.progress.step, flush=True)
+    time.sleep(0.4)
+training._step = slow
+training.run()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_whose_process_was_killed_goes_on_from_its_last_whole_checkpoint(whole, catalog, faces, tmp_path, how):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(faces), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    while int(process.stdout.readline() or 99) < 3:
+        time.sleep(0.01)
+    process.send_signal(how)
+    process.communicate()
+    assert 1 <= load_checkpoint(tmp_path / "last.pth").extra["progress"]["step"] < 8
+    training(catalog, tmp_path).run()
+    assert same_weights(whole, tmp_path)
+
+
+def test_a_finished_run_is_not_trained_again(whole, catalog):
+    before = (whole / "last.pth").stat().st_mtime_ns
+    training(catalog, whole).run()
+    assert (whole / "last.pth").stat().st_mtime_ns == before
+
+
+def test_a_folder_with_another_run_is_refused_and_says_what_differs(whole, catalog, faces):
+    with pytest.raises(UsageError, match=r"holds a run with learning_rate 0\.001, not 0\.1"):
+        training(catalog, whole, replace(TINY, learning_rate=0.1))
+    with pytest.raises(UsageError, match="holds a run of shufflenet_v2_x1_0, not resnet18"):
+        training(catalog, whole, arch="resnet18")
+    with pytest.raises(DataError, match="holds a run on other data"):
+        training(load_data(faces, seed=1), whole)
+
+
+def test_a_split_without_a_class_is_refused(catalog, tmp_path):
+    reals = Catalog(tuple(face for face in catalog.records if face.label == 0 or face.split != "valid"))
+    with pytest.raises(DataError, match="the valid split holds no fake faces"):
+        training(reals, tmp_path)
+
+
+def test_faces_with_boxes_make_a_model_that_expects_the_face_stage(catalog, tmp_path):
+    boxed = Catalog(tuple(replace(face, box=(4.0, 4.0, 60.0, 60.0)) for face in catalog.records))
+    assert training(boxed, tmp_path).contract.framing is Framing.DETECTED
+    assert training(catalog, tmp_path).contract.framing is Framing.WHOLE
+
+
+def test_uneven_classes_weigh_the_same(catalog, tmp_path):
+    fewer = [face for face in catalog.records if face.label == 0 or face.split != "train"]
+    some = [face for face in catalog.records if face.label == 1 and face.split == "train"][:4]
+    weights = training(Catalog((*fewer, *some)), tmp_path).weights
+    reals = sum(face.label == 0 for face in fewer if face.split == "train")
+    assert float(weights[0]) * reals == pytest.approx(float(weights[1]) * 4)
+
+
+def test_the_learning_rate_warms_up_and_falls(catalog, tmp_path):
+    run = training(catalog, tmp_path, replace(TINY, epochs=10))
+    rates = [run.learning_rate(step) for step in range(run.steps * 10)]
+    assert rates[0] < rates[2] < max(rates) == pytest.approx(TINY.learning_rate)
+    assert rates[-1] < 0.01 * max(rates)
+    article = training(catalog, tmp_path, replace(TINY, schedule="constant"))
+    assert {article.learning_rate(step) for step in (0, 5, 50)} == {1e-3}
+
+
+def test_training_stops_when_the_auc_does_not_rise(catalog, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.trainer.auc", lambda labels, scores: 0.5)
+    run = training(catalog, tmp_path, replace(TINY, epochs=9, patience=1))
+    run.run()
+    assert run.progress.epoch == 2
+    assert run.progress.best_epoch == 1
+
+
+def test_a_student_learns_from_its_teacher(catalog, tmp_path, tiny_checkpoint):
+    recipe = replace(TINY, distilled=1.0, chances={}, ema=0.0, epochs=1, learning_rate=3e-3)
+    run = training(catalog, tmp_path, recipe, teacher=tiny_checkpoint)
+    images = torch.randn(8, 3, 32, 32)
+    labels = torch.zeros(8, dtype=torch.long)
+    teacher = load_model(load_checkpoint(tiny_checkpoint))
+    assert float(run._loss(images, teacher(images), labels)) == pytest.approx(0.0, abs=1e-5)
+    assert float(run._loss(images, teacher(images) + torch.tensor([3.0, 0.0]), labels)) > 0.1
+    run.run()
+
+
+def test_the_running_average_is_judged_and_lags_behind(catalog, tmp_path):
+    run = training(catalog, tmp_path, replace(TINY, ema=0.9, epochs=1))
+    run.run()
+    live, average = run.network.state_dict(), run._judged().state_dict()
+    assert any(not torch.equal(live[key], average[key]) for key in live)
+    best = load_checkpoint(tmp_path / "best.pth").state_dict
+    assert all(torch.equal(best[key], average[key]) for key in best)
+
+
+def test_the_best_checkpoint_gets_its_thresholds(whole, catalog):
+    random = np.random.default_rng(0)
+    labels = np.array([face.label for face in catalog.split("valid")])
+    logits = np.stack([-labels, labels], 1) * 4 + random.normal(0, 0.1, (len(labels), 2))
+    before = load_checkpoint(whole / "best.pth").state_dict
+    contract = finish(whole / "best.pth", catalog, logits.astype(np.float32), max_fpr=0.01, max_fnr=0.01)
+    after = load_checkpoint(whole / "best.pth")
+    assert after.contract == contract
+    assert contract.calibration("checkpoint").fitted
+    assert contract.metrics["checkpoint"]["validation"]["auc"]["value"] == 1.0
+    assert all(torch.equal(after.state_dict[key], before[key]) for key in before)
+
+
+def test_the_articles_recipe_is_as_it_was_written():
+    article = PRESETS["article"]
+    assert (article.optimizer, article.learning_rate, article.batch, article.epochs) == ("adam", 1e-3, 32, 100)
+    assert (article.pixels, article.schedule, article.ema, dict(article.chances)) == ("article", "constant", 0.0, {})
+    assert PRESETS["article-vit"].learning_rate == 1e-5
+
+
+def test_growing_crops_are_read_and_spread_over_the_epochs():
+    recipe = Recipe(epochs=10, progressive=parse_progressive("0.5:64,0.3:128"))
+    assert recipe.sizes(224) == (64,) * 5 + (128,) * 3 + (224,) * 2
+    assert Recipe(epochs=3).sizes(224) == (224,) * 3
+    for text in ("64", "0.5:x", "0.9:64,0.9:128", "0.5:8"):
+        with pytest.raises(UsageError, match="--progressive"):
+            parse_progressive(text)
