@@ -5,12 +5,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Callable, List, NoReturn, Optional
 
-from board_setup import deploy, doctor, install, kit, twin, virtual_board
+from board_setup import deploy, doctor, install, kit, twin, undo, versions, virtual_board
+from board_setup.errors import BoardError
 from board_setup.layout import Layout
 from board_setup.system import System
 
 DESCRIPTION = "From a bare board to a running detector, and back again."
-ERRORS = (twin.TwinError, kit.KitError, install.InstallError, deploy.DeployError, virtual_board.VirtualBoardError)
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -21,7 +21,7 @@ def main(arguments: Optional[List[str]] = None) -> NoReturn:
     options = build_parser().parse_args(arguments)
     try:
         sys.exit(options.run(options))
-    except ERRORS as error:
+    except BoardError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except PermissionError as error:
@@ -146,7 +146,7 @@ def _add_install(commands: "Commands") -> None:
 def _install(options: argparse.Namespace) -> int:
     layout = Layout(options.root)
     if options.undo:
-        install.undo(layout)
+        undo.undo(layout, say=install.tell)
     else:
         user = None if options.user == "root" else options.user
         install.Installer(options.kit, layout, user=user).install(dry_run=options.dry_run)
@@ -202,8 +202,8 @@ def _versions(options: argparse.Namespace) -> int:
     if options.host:
         return deploy.Board(options.host, options.ssh, options.root).run("versions")
     layout = Layout(options.root)
-    now = install.current_version(layout)
-    for entry in install.history(layout):
+    now = versions.current_version(layout)
+    for entry in versions.history(layout):
         if os.path.isdir(os.path.join(layout.versions, entry["id"])):
             mark = "*" if entry["id"] == now else " "
             print(f"{mark} {entry['id']}  {entry['when']}  {'good' if entry['good'] else 'does not run here'}")
@@ -215,14 +215,14 @@ def _versions(options: argparse.Namespace) -> int:
 def _rollback(options: argparse.Namespace) -> int:
     if options.host:
         return deploy.Board(options.host, options.ssh, options.root).run("rollback")
-    print(f"returned to {install.rollback(Layout(options.root))}")
+    print(f"returned to {versions.rollback(Layout(options.root))}")
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
     if options.host:
         return deploy.Board(options.host, options.ssh, options.root).run("status")
-    return install.print_status(Layout(options.root))
+    return versions.print_status(Layout(options.root))
 
 
 def _add_twin(commands: "Commands") -> None:

@@ -7,6 +7,7 @@ import sys
 from typing import List, NamedTuple, Optional
 
 from board_setup import kit as kits
+from board_setup.errors import BoardError
 from board_setup.layout import Layout
 
 INCOMING = "deepfake-edge-incoming"
@@ -17,7 +18,7 @@ RSYNC_BROKE_OFF = (10, 12, 20, 30, 35, 255)
 """rsync's codes for a connection that broke (rsync(1), exit values)."""
 
 
-class DeployError(Exception):
+class DeployError(BoardError):
     """The board can't be reached, or a kit could not be brought to it."""
 
 

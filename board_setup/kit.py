@@ -22,6 +22,9 @@ import time
 import zipapp
 from typing import IO, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from board_setup.disk import SCRATCH
+from board_setup.errors import BoardError
+
 FORMAT = 1
 MANIFEST = "kit.json"
 TOOL = "setup-board.pyz"
@@ -32,10 +35,9 @@ DEFAULT_GLIBC = "2.31"
 PACKAGES = ("benchmarks", "board_setup", "edge_runtime", "export", "train")
 PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE")
 LEGACY_TAGS = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
-SCRATCH = ".partial"
 
 
-class KitError(Exception):
+class KitError(BoardError):
     """A kit that can't be made or used."""
 
 

@@ -1,9 +1,24 @@
-"""What systemd, udev and journald are told: a locked-up service, a camera name that stays, a journal with limits."""
+"""What systemd, udev and journald are told: a locked-up service, a camera name that stays, a journal with limits.
 
-from typing import Sequence
+And how the service is started, watched and asked how it is.
+"""
 
-from board_setup.layout import CAMERA, Layout
+import grp
+import os
+import re
+import time
+from typing import Dict, List, Sequence
 
+from board_setup import commands
+from board_setup.layout import CAMERA, SERVICE, Layout
+
+UNIT_PATH = "/etc/systemd/system/" + SERVICE
+RULE_PATH = "/etc/udev/rules.d/70-deepfake-edge.rules"
+JOURNALD_PATH = "/etc/systemd/journald.conf.d/deepfake-edge.conf"
+WRITTEN_AT_RUN_TIME = ("/var/cache/deepfake-edge", "/var/log/deepfake-edge")
+GROUPS = ("video", "render")
+STARTING_S = 240.0
+STEADY_S = 6.0
 RESULTS = "/var/log/deepfake-edge/results.jsonl"
 OPTIONS_FILE = "/etc/default/deepfake-edge"
 BACKOFF_FROM = 254
@@ -107,3 +122,69 @@ def unit(layout: Layout, *, groups: Sequence[str], systemd: int) -> str:
         restart=backoff,
         groups=" ".join(groups),
     )
+
+
+def restart() -> str:
+    """Restart the service; returns what is wrong with it, empty where it runs (or waits for a camera)."""
+    commands.call(["systemctl", "reset-failed", SERVICE])
+    commands.call(["systemctl", "restart", "--no-block", SERVICE])
+    if not has_camera():
+        return ""
+    deadline = time.monotonic() + STARTING_S
+    while time.monotonic() < deadline:
+        time.sleep(1.0)
+        now = state()
+        if now["ActiveState"] == "active" and _stays_active():
+            return ""
+        if now["ActiveState"] == "failed" or int(now["NRestarts"] or 0) > 1:
+            return f"{SERVICE} does not stay up: {last_words()}"
+    return f"{SERVICE} was not ready after {STARTING_S:.0f} s: {last_words()}"
+
+
+def is_healthy() -> bool:
+    """Say whether the service runs, or rightly waits for a camera."""
+    return state()["ActiveState"] == "active" or not has_camera()
+
+
+def has_camera() -> bool:
+    """Say whether this board has a camera now."""
+    return bool([name for name in os.listdir("/dev") if re.match(r"video\d+$", name)])
+
+
+def _stays_active() -> bool:
+    before = state()["NRestarts"]
+    time.sleep(STEADY_S)
+    now = state()
+    return now["ActiveState"] == "active" and now["NRestarts"] == before
+
+
+def state() -> Dict[str, str]:
+    """Return the service's ActiveState and NRestarts."""
+    lines = commands.output(["systemctl", "show", SERVICE, "-p", "ActiveState", "-p", "NRestarts"]).splitlines()
+    return {"ActiveState": "", "NRestarts": "0", **dict(line.split("=", 1) for line in lines if "=" in line)}
+
+
+def last_words() -> str:
+    """Return the last error that the service told, or its last line."""
+    lines = commands.output(["journalctl", "-u", SERVICE, "-n", "20", "-o", "cat", "--no-pager"]).splitlines()
+    told = [line for line in lines if "error" in line.lower()] or lines
+    return told[-1].strip() if told else "it said nothing"
+
+
+def is_enabled() -> bool:
+    """Say whether systemd starts the service at boot."""
+    return commands.succeeds(["systemctl", "is-enabled", "--quiet", SERVICE])
+
+
+def systemd_version() -> int:
+    """Return systemd's version, 0 where it does not run here."""
+    if not os.path.isdir("/run/systemd/system"):
+        return 0
+    found = re.match(r"systemd (\d+)", commands.output(["systemctl", "--version"]))
+    return int(found.group(1)) if found else 0
+
+
+def existing_groups() -> List[str]:
+    """Return those of the groups `video` and `render` that this machine has."""
+    known = {group.gr_name for group in grp.getgrall()}
+    return [name for name in GROUPS if name in known]

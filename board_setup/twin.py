@@ -10,6 +10,7 @@ import subprocess
 import sys
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from board_setup.errors import BoardError
 from board_setup.isa import BOARD, capped_environment
 
 QEMU = "qemu-x86_64"
@@ -19,7 +20,7 @@ CANDIDATES = ("numpy", "PIL", "cv2", "openvino")
 """The packages with machine code that the runtime imports, in this order."""
 
 
-class TwinError(Exception):
+class TwinError(BoardError):
     """The command can't be run on the twin."""
 
 

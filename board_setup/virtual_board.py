@@ -17,6 +17,8 @@ import tempfile
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
+from board_setup.errors import BoardError
+
 SUITE = "bookworm"
 MIRROR_VARIABLE = "DEEPFAKE_EDGE_DEBIAN_MIRROR"
 """Names another Debian mirror than debootstrap's own."""
@@ -69,7 +71,7 @@ host {SHARE} 9p trans=virtio,version=9p2000.L,nofail 0 0
 """
 
 
-class VirtualBoardError(Exception):
+class VirtualBoardError(BoardError):
     """The virtual board can't be made, started or reached."""
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from board_setup import deploy, install
+from board_setup import deploy, versions
 from board_setup import kit as kits
 from board_setup.deploy import Board, DeployError
 from board_setup.layout import Layout
@@ -124,13 +124,13 @@ def test_a_connection_that_breaks_midway_is_taken_up_where_it_was(board, kit_fol
     proxy.close()
     assert proxy.cuts == 1
     assert proxy.brought < 1.7 * size, (proxy.brought, size)
-    assert install.current_version(Layout(board.root)) == "1-aa"
+    assert versions.current_version(Layout(board.root)) == "1-aa"
 
 
 def test_a_bundle_that_fails_its_check_changes_nothing(board, kit_folder, capfd) -> None:
     assert deploy.deploy(board, str(kit_folder / "bad.tar")) == 2
     assert "was not switched to: CPU int8: WRONG" in capfd.readouterr().err
-    assert install.current_version(Layout(board.root)) == "1-aa"
+    assert versions.current_version(Layout(board.root)) == "1-aa"
 
 
 def test_versions_status_and_rollback_work_from_afar(board, kit_folder, capfd) -> None:

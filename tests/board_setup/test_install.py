@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from board_setup import install
+from board_setup import install, undo, versions
 from board_setup import kit as kits
 from board_setup.install import Installer, InstallError
 from board_setup.layout import Layout
+from board_setup.versions import VersionError
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -74,7 +75,7 @@ def test_a_kit_becomes_the_current_version_whose_runtime_runs(kit_folder, real_l
     layout = real_layout
     said = put_in(kit_folder / "1.tar", layout)
     assert said[-1] == "1-aa is installed"
-    assert install.current_version(layout) == "1-aa"
+    assert versions.current_version(layout) == "1-aa"
     done = subprocess.run([layout.current + "/runtime/bin/edge-detect"], capture_output=True, text=True)
     assert done.stdout == "detecting\n"
     assert Path(layout.tool).read_bytes().startswith(b"#!/usr/bin/env python3")
@@ -125,9 +126,9 @@ def test_a_power_cut_anywhere_is_made_good_by_the_same_command(kit_folder, layou
         try:
             put_in(kit_folder / "1.tar", layout)
         except PowerCutError:
-            assert install.current_version(layout) in ("", "1-aa")
+            assert versions.current_version(layout) in ("", "1-aa")
     put_in(kit_folder / "1.tar", layout)
-    assert install.current_version(layout) == "1-aa"
+    assert versions.current_version(layout) == "1-aa"
     done = subprocess.run([layout.current + "/runtime/bin/edge-detect"], capture_output=True, text=True)
     assert done.stdout == "detecting\n"
     assert not [path for path in tree(layout.root) if path.endswith(kits.SCRATCH)]
@@ -142,23 +143,23 @@ def test_a_version_that_fails_its_check_is_not_switched_to(kit_folder, layout) -
     put_in(kit_folder / "1.tar", layout)
     with pytest.raises(InstallError, match="was not switched to: CPU int8: WRONG"):
         put_in(kit_folder / "bad.tar", layout)
-    assert install.current_version(layout) == "1-aa"
+    assert versions.current_version(layout) == "1-aa"
     assert not (Path(layout.versions) / "3-aa").exists()
 
 
 def test_rollback_returns_to_the_version_before(kit_folder, layout) -> None:
     put_in(kit_folder / "1.tar", layout)
     put_in(kit_folder / "2.tar", layout)
-    assert install.current_version(layout) == "2-aa"
-    assert install.rollback(layout) == "1-aa"
-    assert install.current_version(layout) == "1-aa"
+    assert versions.current_version(layout) == "2-aa"
+    assert versions.rollback(layout) == "1-aa"
+    assert versions.current_version(layout) == "1-aa"
 
 
 def test_rollback_without_an_earlier_version_is_told(kit_folder, layout) -> None:
     put_in(kit_folder / "1.tar", layout)
-    with pytest.raises(InstallError, match="no earlier good version"):
-        install.rollback(layout)
-    assert install.current_version(layout) == "1-aa"
+    with pytest.raises(VersionError, match="no earlier good version"):
+        versions.rollback(layout)
+    assert versions.current_version(layout) == "1-aa"
 
 
 def test_kits_with_the_same_wheels_share_a_runtime(kit_folder, layout) -> None:
@@ -176,7 +177,7 @@ def test_old_versions_make_room(tmp_path, layout, make_kit) -> None:
 def test_undo_leaves_nothing_and_may_be_said_twice(kit_folder, layout) -> None:
     put_in(kit_folder / "1.tar", layout)
     for _ in range(2):
-        install.undo(layout, say=lambda line: None)
+        undo.undo(layout, say=lambda line: None)
         assert not [path for path in tree(layout.root) if "deepfake" in path]
 
 
@@ -200,7 +201,7 @@ def test_a_standalone_python_is_brought_along(tmp_path, real_layout, make_kit) -
     add_to_kit(kit, "python/cpython.tar.gz", archive.getvalue())
     put_in(kit, layout)
     assert (Path(layout.programs) / f"python-{digest[:8]}" / "bin" / f"python{PYTHON}").exists()
-    assert install.current_version(layout) == "1-aa"
+    assert versions.current_version(layout) == "1-aa"
 
 
 def add_to_kit(path: Path, name: str, data: bytes) -> None:

@@ -1,0 +1,108 @@
+"""The versions on a board: which there are, which is current, and the way back."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from typing import Any, Dict, List, Optional
+
+from board_setup import disk, service
+from board_setup.errors import BoardError
+from board_setup.layout import Layout
+
+KEPT = 3
+
+
+class VersionError(BoardError):
+    """A version that is not there or does not run."""
+
+
+def switch(layout: Layout, version: str) -> None:
+    """Make `version` the current one, by one rename.
+
+    Raises:
+        VersionError: there is no such version.
+    """
+    target = os.path.join(layout.versions, version)
+    if not os.path.isdir(target):
+        raise VersionError(f"{version}: no such version; say: setup-board versions")
+    fresh = layout.current + disk.SCRATCH
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(fresh)
+    os.symlink(target, fresh)
+    os.replace(fresh, layout.current)
+    os.sync()
+
+
+def current_version(layout: Layout) -> str:
+    """Return the version in use, empty where there is none."""
+    return os.path.basename(os.path.realpath(layout.current)) if os.path.islink(layout.current) else ""
+
+
+def history(layout: Layout) -> List[Dict[str, Any]]:
+    """Return what was installed, oldest first: id, when, and whether it was good."""
+    entries: List[Dict[str, Any]] = disk.read_json(os.path.join(layout.state, "history.json"), [])
+    return entries
+
+
+def last_good(layout: Layout, *, other_than: str) -> Optional[str]:
+    """Return the newest version that was good and is still here."""
+    for entry in reversed(history(layout)):
+        present = os.path.isdir(os.path.join(layout.versions, entry["id"]))
+        if entry["good"] and entry["id"] != other_than and present:
+            return str(entry["id"])
+    return None
+
+
+def remember(layout: Layout, version: str, *, good: bool) -> None:
+    """Write down that a version was installed, and whether it is good."""
+    entries = [entry for entry in history(layout) if entry["id"] != version]
+    entries.append({"id": version, "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "good": good})
+    disk.write(os.path.join(layout.state, "history.json"), json.dumps(entries, indent=1))
+
+
+def tidy(layout: Layout) -> None:
+    """Remove all but the current and the last good versions, and the virtual environments that none of them uses."""
+    good = [entry["id"] for entry in history(layout) if entry["good"]]
+    kept = {current_version(layout), *good[-KEPT:]}
+    for name in os.listdir(layout.versions):
+        if name not in kept:
+            shutil.rmtree(os.path.join(layout.versions, name))
+    used = {os.path.realpath(os.path.join(layout.versions, name, "runtime")) for name in kept}
+    for name in os.listdir(layout.runtimes):
+        path = os.path.join(layout.runtimes, name)
+        if os.path.realpath(path) not in used:
+            shutil.rmtree(path)
+
+
+def rollback(layout: Layout) -> str:
+    """Return to the last good version before the current one; says which it is.
+
+    Raises:
+        VersionError: there is none, or it does not run.
+    """
+    now = current_version(layout)
+    last = last_good(layout, other_than=now)
+    if last is None:
+        raise VersionError("there is no earlier good version; say: setup-board versions")
+    switch(layout, last)
+    if os.path.realpath(layout.root) == "/" and os.path.exists(service.UNIT_PATH):
+        problem = service.restart()
+        if problem:
+            raise VersionError(f"returned to {last}, but {problem}")
+        disk.write(os.path.join(layout.state, "started"), last)
+    return last
+
+
+def print_status(layout: Layout) -> int:
+    """Print the version in use and how the service is doing; returns 0 where it is well, 1 otherwise."""
+    now = current_version(layout)
+    print(f"version  {now or 'none'}")
+    if os.path.realpath(layout.root) != "/" or not os.path.exists(service.UNIT_PATH):
+        print("service  not installed")
+        return 0 if now else 1
+    state = service.state()
+    print(f"service  {state['ActiveState']}, {state['NRestarts']} restarts")
+    print(f"         {service.last_words()}")
+    return 0 if service.is_healthy() else 1
