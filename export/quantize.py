@@ -1,5 +1,6 @@
 """INT8: which ways to quantize there are, how one is done with NNCF, and which layers hurt where none holds."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ RANKING_FACES = 32
 """Accuracy control computes each layer's share on so many faces."""
 
 NOISE_FACES = 16
+WRAPPERS = re.compile(r"^(network|model)\.")
+"""What `export.saliency` puts before the names of the model's own layers."""
+
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 METRIC_DROP = 0.01
 """What accuracy control may drop: `export.verify.limit_metric` scales its metric so that this means the limits."""
@@ -162,12 +166,12 @@ def layers_that_hurt(
 
 def _layer_names(model: ov.Model) -> dict[str, str]:
     """Return each layer's operation and its name in PyTorch, as its weights are called."""
-    names, beside = {}, set(beside_the_logits(model))
+    names, floating = {}, {*beside_the_logits(model), last_layer(model)}
     for op in model.get_ordered_ops():
         own = op.get_friendly_name()
-        if op.get_type_name() in LAYERS and own not in beside:
+        if op.get_type_name() in LAYERS and own not in floating:
             weights = op.input(1).get_source_output().get_node().get_friendly_name()
-            names[own] = weights.removesuffix(".weight") if "." in weights else own
+            names[own] = WRAPPERS.sub("", weights.removesuffix(".weight")) if "." in weights else own
     return names
 
 
