@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from board_setup import install, undo, versions
+from board_setup import commands, install, undo, versions
 from board_setup import kit as kits
 from board_setup.install import Installer, InstallError
 from board_setup.layout import Layout
@@ -208,7 +208,7 @@ def add_to_kit(path: Path, name: str, data: bytes) -> None:
     with tarfile.open(path) as tar:
         contents = {member.name: tar.extractfile(member).read() for member in tar}
     manifest = json.loads(contents[kits.MANIFEST])
-    manifest["archive"] = name
+    manifest["archive"] = name if name.startswith("python/") else ""
     manifest["files"][name] = hashlib.sha256(data).hexdigest()
     contents = {**contents, name: data, kits.MANIFEST: json.dumps(manifest).encode()}
     with tarfile.open(path, "w") as tar:
@@ -216,6 +216,19 @@ def add_to_kit(path: Path, name: str, data: bytes) -> None:
             member = tarfile.TarInfo(member_name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
+
+
+def test_driver_packages_are_brought_once_remembered_and_taken_away(tmp_path, layout, make_kit, monkeypatch) -> None:
+    kit = make_kit(tmp_path / "kit.tar", "1")
+    add_to_kit(kit, "debs/driver.deb", b"a package")
+    ran: list[list[str]] = []
+    monkeypatch.setattr(commands, "run", lambda command: ran.append([Path(word).name for word in command]))
+    monkeypatch.setattr(commands, "output", lambda command: "driver")
+    monkeypatch.setattr(commands, "succeeds", lambda command: False)
+    put_in(kit, layout)
+    put_in(kit, layout)
+    undo.undo(layout, say=lambda line: None)
+    assert ran == [["dpkg", "--install", "driver.deb"], ["dpkg", "--purge", "driver"]]
 
 
 def test_a_log_shows_at_once_how_far_an_installation_came() -> None:
