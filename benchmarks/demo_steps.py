@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_runtime.command import INTERRUPTED
 from edge_runtime.errors import EdgeError
 
 JOURNAL = "steps.json"
@@ -104,6 +105,7 @@ def run_steps(steps: Sequence[Step], folder: Path) -> list[Done]:
 
     Raises:
         StepError: one could not be done.
+        KeyboardInterrupt: one was stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder)
@@ -125,6 +127,8 @@ def _run(step: Step) -> Done:
     started = time.monotonic()
     code = subprocess.run(_executable(step.command), env=_environment(), check=False).returncode
     seconds = time.monotonic() - started
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
     missing = [str(path) for path in step.made if not path.exists()]
     if code not in (0, 1) or missing:
         why = f"ended with exit code {code}" + (f" and left no {missing[0]}" if missing else "")

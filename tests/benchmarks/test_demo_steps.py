@@ -70,6 +70,11 @@ def test_a_step_that_leaves_nothing_behind_ends_the_run(tmp_path):
         run_steps([Step("nothing", ("python", "-c", "raise SystemExit(1)"), (tmp_path / "a",))], tmp_path)
 
 
+def test_a_step_that_was_stopped_stops_the_run(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run_steps([writing(tmp_path / "a", code=130)], tmp_path)
+
+
 def test_a_broken_journal_is_as_good_as_none(tmp_path):
     run_steps([writing(tmp_path / "a")], tmp_path)
     (tmp_path / "steps.json").write_text("{")
