@@ -127,6 +127,7 @@ def evaluate_detector(
     robustness_faces: Annotated[int, typer.Option(min=2, help="Faces a row of the grid.")] = 400,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Leave faces out of the report.")] = False,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
+    attacks: Annotated[bool, typer.Option("--attacks", help="Attack a checkpoint: FGSM, PGD, washed fakes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> int:
     """Measure a detector on faces that it was not trained on.
@@ -140,7 +141,9 @@ def evaluate_detector(
     from train.judging import EvaluationOptions
     from train.judging import evaluate_detector as evaluate
 
-    options = EvaluationOptions(split, precision, device, robustness, robustness_faces, not no_pictures, bootstrap)
+    options = EvaluationOptions(
+        split, precision, device, robustness, robustness_faces, not no_pictures, bootstrap, attacks
+    )
     evaluation = evaluate(model, data, out, options)
     if as_json:
         print(json.dumps(plain(evaluation.to_dict())))

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.contract import CHECKPOINT
 from edge_runtime.errors import DataError, UsageError
 from train.catalog import CATALOG, Catalog, FaceRecord, labelled_files, load_data
 from train.degrade import CROSSED, ONE_BY_ONE, Condition
 from train.evaluation import (
     Evaluation,
+    Judged,
     Subject,
     choose_split,
+    condition_row,
     count_look,
     judge_faces,
     open_subject,
@@ -35,6 +38,7 @@ class EvaluationOptions:
     robustness_faces: int = 400
     pictures: bool = True
     bootstrap: int = 1000
+    attacks: bool = False
 
 
 GRIDS: Mapping[str, Sequence[Condition]] = {"off": (), "one": ONE_BY_ONE, "crossed": CROSSED}
@@ -67,6 +71,8 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
         "broken": [str(file.path) for file in catalog.quarantine if file.broken],
     }
     rows = judge_grid(subject, faces, GRIDS[options.robustness], options.robustness_faces)
+    if options.attacks:
+        rows += attack_rows(subject, catalog, sample_faces(faces, options.robustness_faces))
     alarms = _alarms(subject, faces)
     evaluation = summarize(subject, judged, described, bootstrap=options.bootstrap, robustness=rows, alarms=alarms)
     write_evaluation(out.expanduser(), evaluation, judged, pictures=options.pictures)
@@ -91,6 +97,28 @@ def judge_grid(
         for condition in grid:
             rows.append({**robustness_row(subject, chosen, condition, bootstrap=200), "faces": len(chosen)})
             advance(1)
+    return rows
+
+
+def attack_rows(subject: Subject, catalog: Catalog, faces: Sequence[FaceRecord]) -> list[dict[str, Any]]:
+    """Return rows for adversarial pictures and for washed fakes; the washer learns from the training split's reals.
+
+    Raises:
+        UsageError: the model is no checkpoint, so that there are no gradients.
+    """
+    from train.attacks import ATTACKS, STRENGTHS, attacked_logits, train_washer, wash_fakes
+
+    if subject.precision != CHECKPOINT:
+        raise UsageError("--attacks needs a checkpoint: a bundle has no gradients")
+    rows = []
+    for name, attack in ATTACKS.items():
+        for levels in STRENGTHS:
+            judged = Judged(tuple(faces), attacked_logits(subject.path, faces, attack, levels), subject.calibration)
+            rows.append({**condition_row(f"{name} {levels}/255", judged, 200), "faces": len(faces)})
+    reals = [face for face in catalog.split("train") if face.label == 0]
+    if reals:
+        judged = judge_faces(subject, faces, corrupt=wash_fakes(train_washer(reals)))
+        rows.append({**condition_row("fakes through an autoencoder", judged, 200), "faces": len(faces)})
     return rows
 
 

@@ -1,0 +1,59 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from edge_runtime.errors import UsageError
+from train.attacks import ATTACKS, attacked_logits, fgsm, train_washer, wash_fakes
+from train.catalog import load_data
+from train.evaluate import checkpoint_logits
+from train.evaluation import open_subject
+from train.judging import attack_rows
+
+
+@pytest.fixture(scope="module")
+def catalog(faces):
+    return load_data(faces)
+
+
+def loss(logits, records):
+    margin = np.where([face.label for face in records], logits[:, 1] - logits[:, 0], logits[:, 0] - logits[:, 1])
+    return float(np.logaddexp(0, -margin).mean())
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_an_attack_misleads_more_the_stronger_it_is(tiny_checkpoint, catalog, name):
+    records = catalog.records[::6]
+    clean = loss(checkpoint_logits(tiny_checkpoint, records), records)
+    weak, strong = (
+        loss(attacked_logits(tiny_checkpoint, records, ATTACKS[name], levels), records) for levels in (1, 8)
+    )
+    assert clean < weak < strong
+
+
+def test_an_attack_stays_within_its_strength():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+    pixels = torch.rand(4, 8, 8, 3)
+    for attack in (fgsm, ATTACKS["PGD"]):
+        changed = attack(network, pixels, torch.tensor([0, 1, 0, 1]), 4 / 255)
+        assert float((changed - pixels).abs().max()) <= 4 / 255 + 1e-6
+        assert 0 <= float(changed.min()) <= float(changed.max()) <= 1
+
+
+def test_a_washer_learns_photographs_and_changes_fakes_alone(catalog, draw):
+    reals = [face for face in catalog.records if face.label == 0]
+    washer = train_washer(reals, steps=60, side=32)
+    wash = wash_fakes(washer)
+    picture = draw(3, (66, 61))
+    assert wash(picture, reals[0]) is picture
+    washed = wash(picture, next(face for face in catalog.records if face.label == 1))
+    assert washed.size == picture.size
+    difference = np.abs(np.asarray(washed, int) - np.asarray(picture, int)).mean()
+    assert 0 < difference < 60
+
+
+def test_a_bundle_can_not_be_attacked(tiny_checkpoint, catalog):
+
+    with pytest.raises(UsageError, match="--attacks needs a checkpoint"):
+        attack_rows(replace(open_subject(tiny_checkpoint), precision="int8"), catalog, catalog.records)

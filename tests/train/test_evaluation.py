@@ -1,0 +1,174 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge_runtime.contract import Calibration
+from train.catalog import load_data
+from train.degrade import Condition
+from train.evaluate import checkpoint_logits, judge
+from train.evaluation import (
+    Judged,
+    choose_split,
+    count_look,
+    judge_faces,
+    open_subject,
+    risk_by_coverage,
+    robustness_row,
+    sample_faces,
+    score_alarms,
+    slice_figures,
+    summarize,
+    trained_on,
+)
+from train.evaluation_report import write_evaluation
+from train.judging import EvaluationOptions, evaluate_detector
+
+
+@pytest.fixture(scope="module")
+def records(faces):
+    return load_data(faces).records
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_checkpoint):
+    return open_subject(tiny_checkpoint)
+
+
+def judged(records, separation=2.0):
+    random = np.random.default_rng(0)
+    labels = np.array([face.label for face in records])
+    margin = separation * (2 * labels - 1) + random.normal(0, 1, len(records))
+    logits = np.stack([-margin / 2, margin / 2], 1).astype(np.float32)
+    return Judged(tuple(records), logits, Calibration(1.0, 0.3, 0.7, 0.5, True))
+
+
+def test_a_checkpoint_gives_logits_for_every_face(records, tiny_checkpoint):
+    done = []
+    logits = checkpoint_logits(tiny_checkpoint, records, progress=done.append)
+    assert logits.shape == (48, 2)
+    assert np.isfinite(logits).all()
+    assert sum(done) == 48
+
+
+def test_several_crops_are_averaged(records, subject):
+    contract = subject.contract.replace(pixels=replace(subject.contract.pixels, crops=5))
+
+    def mean_of_red(pixels):
+        red = pixels[..., 0].mean((1, 2))
+        return np.stack([red, -red], 1)
+
+    one = judge(mean_of_red, contract, records[:3])
+    from edge_runtime.pictures import read_picture
+    from edge_runtime.preprocess import face_pixels
+
+    for row, face in zip(one, records[:3], strict=True):
+        crops = face_pixels(read_picture(face.path), None, contract)
+        assert crops.shape[0] == 5
+        assert row[0] == pytest.approx(crops[..., 0].mean(), rel=1e-5)
+
+
+def test_a_picture_that_went_away_is_named_and_the_others_are_judged(make_faces, subject):
+    records = load_data(make_faces()).records
+    records[3].path.unlink()
+    found = judge_faces(subject, records)
+    assert len(found.faces) == len(records) - 1
+    assert found.unreadable == (records[3].path,)
+
+
+def test_the_test_split_of_a_catalog_and_all_of_a_plain_folder_are_judged(faces, tmp_path):
+    catalog = load_data(faces)
+    catalog.write(tmp_path / "catalog.csv")
+    assert choose_split(faces, catalog, "auto") == "all"
+    assert choose_split(tmp_path, catalog, "auto") == "test"
+    assert choose_split(tmp_path, catalog, "valid") == "valid"
+
+
+def test_scores_that_hardly_vary_raise_an_alarm():
+    assert "hardly vary" in score_alarms(np.full(50, 0.4) + np.linspace(0, 0.001, 50))[0]
+    assert "same answer" in score_alarms(np.linspace(0.6, 0.9, 50))[0]
+    assert score_alarms(np.linspace(0, 1, 50)) == []
+
+
+def test_faces_that_were_trained_on_are_told(records, subject, tmp_path, tiny_checkpoint, faces):
+    place = tmp_path / "best.pth"
+    place.write_bytes(tiny_checkpoint.read_bytes())
+    catalog = load_data(faces)
+    catalog.write(tmp_path / "catalog.csv")
+    seen = trained_on(open_subject(place), records)
+    assert {face.sha256 for face in seen} == {face.sha256 for face in catalog.split("train")}
+    assert trained_on(subject, records) == []
+
+
+def test_every_look_at_the_same_faces_is_counted(records, subject, tmp_path):
+    assert [count_look(records, subject, tmp_path) for _ in range(3)] == [1, 2, 3]
+    assert count_look(records[:10], subject, tmp_path) == 1
+    assert count_look(records[::-1], subject, tmp_path) == 4
+
+
+def test_slices_have_figures_of_their_own(records):
+    faces = [
+        replace(face, generator=("", "old", "new")[face.label + (face.label and index % 2)], source="ab"[index % 2])
+        for index, face in enumerate(records)
+    ]
+    rows = {f"{row['by']}: {row['name']}": row for row in slice_figures(judged(faces * 3), 20)}
+    assert set(rows) == {"source: a", "source: b", "generator: old", "generator: new"}
+    assert rows["generator: old"]["real"] == 0
+    assert 0.5 < rows["generator: old"]["auc"]["value"] <= 1.0
+
+
+def test_leaving_out_the_least_certain_faces_lowers_the_error(records):
+    coverage, risk = risk_by_coverage(judged(records * 5, separation=0.7))
+    assert coverage[-1] == 1.0
+    assert risk[len(risk) // 3] < risk[-1]
+
+
+def test_a_row_of_the_grid_judges_changed_pictures(records, subject):
+    seen = []
+
+    def watch(faces, progress, corrupt):
+        from edge_runtime.pictures import read_picture
+
+        seen.append(corrupt(read_picture(faces[0].path), faces[0]).tobytes())
+        return judged(faces).logits
+
+    row = robustness_row(replace(subject, logits=watch), records, Condition(quality=30), 10)
+    from edge_runtime.pictures import read_picture
+
+    assert seen[0] != read_picture(records[0].path).tobytes()
+    assert row["name"] == "JPEG 30"
+    assert {"auc", "coverage", "fpr", "fnr"} <= set(row)
+
+
+def test_a_sample_of_faces_is_the_same_each_time_and_even(records):
+    chosen = sample_faces(records, 10)
+    assert chosen == sample_faces(records, 10)
+    assert sum(face.label for face in chosen) == 5
+
+
+def test_a_report_without_pictures_holds_no_face_and_its_json_holds_every_figure(records, subject, tmp_path):
+    found = judged(records)
+    evaluation = summarize(subject, found, {"path": "x", "split": "test", "left_out": {}}, bootstrap=20)
+    write_evaluation(tmp_path, evaluation, found, pictures=False)
+    assert "Most wrong" not in (tmp_path / "report.html").read_text()
+    values = json.loads((tmp_path / "evaluation.json").read_text())
+    assert {"accuracy", "auc", "average_precision", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr", "f1", "brier", "ece"} <= set(
+        values["figures"]
+    )
+    assert {"fpr", "fnr", "coverage", "error"} <= set(values["decided"])
+    write_evaluation(tmp_path, evaluation, found, pictures=True)
+    assert "Most wrong" in (tmp_path / "report.html").read_text()
+
+
+def test_evaluate_detector_judges_a_folder_from_end_to_end(make_faces, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    folder = make_faces()
+    (folder / "real" / "text.jpg").write_text("hello")
+    options = EvaluationOptions(bootstrap=10, robustness="one", robustness_faces=6)
+    evaluation = evaluate_detector(tiny_checkpoint, folder, tmp_path / "out", options)
+    assert evaluation.data["faces"] == 24
+    assert list(evaluation.data["left_out"].values()) == ["not a picture that can be read"]
+    assert evaluation.data["looks"] == 1
+    assert len(evaluation.robustness) == 13
+    assert (tmp_path / "out" / "report.md").is_file()
