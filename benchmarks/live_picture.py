@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -49,11 +50,16 @@ def live_picture(
         for judged in itertools.islice(results, 2 * FRAMES):
             view.write(judged)
         console.print(view.render())
-    text = console.export_svg(title="edge-detect").replace(f"{name}/", "")
+    text = without_fonts(console.export_svg(title="edge-detect").replace(f"{name}/", ""))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     print(out)
     return 0
+
+
+def without_fonts(svg: str) -> str:
+    """Take out the fonts that would be fetched from the network; the reader's own monospace font serves."""
+    return re.sub(r"\s*@font-face \{.*?\}\n", "\n", svg, flags=re.DOTALL)
 
 
 def main() -> None:
