@@ -78,8 +78,8 @@ def _need_extra() -> None:
     try:
         import fastapi  # noqa: F401
         import jinja2  # noqa: F401
-        import multipart  # noqa: F401
         import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UsageError(f"edge-serve needs {error.name}; `pip install 'deepfake-edge[web]'`") from None

@@ -15,6 +15,7 @@ from PIL import Image
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import compile_network
 from edge_runtime.contract import ModelContract, Precision
+from edge_runtime.engine import cache_properties
 from edge_runtime.preprocess import Box, crop_offsets, face_region
 
 SALIENCY = "saliency_map"
@@ -92,7 +93,8 @@ class HeatNetwork:
         """Return a row of logits and map for each crop, float32 [N, 2 + 2·h·w], for uint8 [N, H, W, 3]."""
         with self._lock:
             if self._request is None:
-                self._request = compile_network(ov.Core(), self._path, self._bundle.contract).create_infer_request()
+                compiled = compile_network(ov.Core(), self._path, self._bundle.contract, **cache_properties())
+                self._request = compiled.create_infer_request()
             rows = np.stack([_row(self._request, crop) for crop in pixels])
         if not self.labelled:
             rows[:, :2] = self._logits(pixels)
