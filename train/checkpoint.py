@@ -64,6 +64,7 @@ def save_checkpoint(
         "contract": contract.to_dict(),
         "model": model.state_dict(),
         "catalog": catalog,
+        "options": getattr(model, "options", {}),
         **state,
     }
     path = Path(path).expanduser()

@@ -133,12 +133,16 @@ def judge_faces(
 
 
 def choose_split(data: Path, catalog: Catalog, wanted: str) -> str:
-    """Return the split to judge: `wanted`, or for `auto` the test split of a catalog, and all of a plain folder."""
+    """Return the split to judge: `wanted`, or for `auto` all of a plain folder, and the last split of a catalog.
+
+    That is the test split, or validation for a catalog that was split in two.
+    """
     if wanted != "auto":
         return wanted
     data = data.expanduser()
     prepared = data.is_file() or (data / CATALOG).is_file() or any((data / name).is_dir() for name in SPLITS)
-    return "test" if prepared and catalog.split("test") else "all"
+    held_out = [name for name in ("test", "valid") if catalog.split(name)]
+    return held_out[0] if prepared and held_out else "all"
 
 
 @dataclass(frozen=True)

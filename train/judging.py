@@ -74,6 +74,8 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
     if options.attacks:
         rows += attack_rows(subject, catalog, sample_faces(faces, options.robustness_faces))
     alarms = _alarms(subject, faces)
+    if split == "valid":
+        alarms.append("the checkpoint and its thresholds were chosen on validation faces: expect less on others")
     evaluation = summarize(subject, judged, described, bootstrap=options.bootstrap, robustness=rows, alarms=alarms)
     write_evaluation(out.expanduser(), evaluation, judged, pictures=options.pictures)
     return evaluation

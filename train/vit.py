@@ -80,4 +80,6 @@ def _transformers() -> Any:
         import transformers
     except ImportError:
         raise UsageError("--arch vit_hf needs transformers; pip install 'deepfake-edge[vit]'") from None
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     return transformers

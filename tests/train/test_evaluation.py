@@ -83,6 +83,7 @@ def test_the_test_split_of_a_catalog_and_all_of_a_plain_folder_are_judged(faces,
     assert choose_split(faces, catalog, "auto") == "all"
     assert choose_split(tmp_path, catalog, "auto") == "test"
     assert choose_split(tmp_path, catalog, "valid") == "valid"
+    assert choose_split(tmp_path, load_data(faces, split="80/20"), "auto") == "valid"
 
 
 def test_scores_that_hardly_vary_raise_an_alarm():
