@@ -6,10 +6,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_runtime.engine import Answer
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +21,8 @@ LARGEST_BATCH = 32
 STUCK_S = 60.0
 """A device that computes one batch for longer counts as hanging."""
 
-Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""From pixels, uint8 [N, H, W, 3], to one row a crop, float32 [N, ...]."""
+Compute = Callable[[NDArray[np.uint8]], Answer]
+"""From pixels, uint8 [N, H, W, 3], to one row a crop, and what computed them."""
 
 
 class QueueFullError(Exception):
@@ -31,7 +33,7 @@ class QueueFullError(Exception):
 class _Job:
     pixels: NDArray[np.uint8]
     compute: Compute
-    future: "Future[NDArray[np.float32]]" = field(default_factory=Future)
+    future: "Future[Answer]" = field(default_factory=Future)
 
 
 class BatchingQueue:
@@ -71,9 +73,7 @@ class BatchingQueue:
         began = self._began
         return self._thread.is_alive() and (began is None or time.monotonic() - began < STUCK_S)
 
-    def submit(
-        self, pixels: NDArray[np.uint8], compute: Compute, *, wait: bool = False
-    ) -> "Future[NDArray[np.float32]]":
+    def submit(self, pixels: NDArray[np.uint8], compute: Compute, *, wait: bool = False) -> "Future[Answer]":
         """Let `compute` work on `pixels`, uint8 [N, H, W, 3], together with others that wait for the same.
 
         Raises:
@@ -130,7 +130,7 @@ class BatchingQueue:
         pixels = np.concatenate([job.pixels for job in jobs]) if len(jobs) > 1 else jobs[0].pixels
         self._observe(len(pixels))
         try:
-            rows = jobs[0].compute(pixels)
+            answer = jobs[0].compute(pixels)
         # Whatever a device fails with belongs to those who wait; this thread must live on.
         except Exception as error:
             log.warning("the detector failed: %s", error)
@@ -139,5 +139,5 @@ class BatchingQueue:
             return
         start = 0
         for job in jobs:
-            job.future.set_result(rows[start : start + len(job.pixels)])
+            job.future.set_result(replace(answer, logits=answer.logits[start : start + len(job.pixels)]))
             start += len(job.pixels)

@@ -3,8 +3,8 @@
 import base64
 import io
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,9 @@ import openvino as ov
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import compile_network
 from edge_runtime.contract import ModelContract, Precision
-from edge_runtime.engine import cache_properties
+from edge_runtime.engine import Answer, Choice, Engine, cache_properties
 from edge_runtime.preprocess import Box, crop_offsets, face_region
 
 SALIENCY = "saliency_map"
@@ -32,8 +31,6 @@ REAL_COLOUR, FAKE_COLOUR, ANY_COLOUR = (0, 92, 230), (240, 80, 0), (150, 50, 200
 
 OWN_NETWORK = "saliency/model.xml"
 """Where a bundle has a network of its own for the map (a vision transformer's), which knows no labels."""
-
-Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -70,15 +67,15 @@ class HeatNetwork:
     """The bundle's saliency maps, computed on the CPU by a network that is compiled when it is first asked for.
 
     Args:
-        bundle: holds the network.
-        precision: of the network that also judges.
-        logits: computes the logits where the map has a network of its own.
+        engine: its bundle holds the network, in the precision that the engine runs; it computes the logits where the
+            map has a network of its own.
     """
 
-    def __init__(self, bundle: Bundle, precision: Precision, logits: Logits) -> None:
-        self.labelled = OWN_NETWORK not in bundle.manifest.files
-        self._bundle, self._logits = bundle, logits
-        self._path = self._checked(precision)
+    def __init__(self, engine: Engine) -> None:
+        self.labelled = OWN_NETWORK not in engine.bundle.manifest.files
+        self._engine, self._bundle = engine, engine.bundle
+        self._choice = Choice("CPU", engine.choice.precision)
+        self._path = self._checked(self._choice.precision)
         outputs = ov.Core().read_model(self._path).outputs
         self.there = any(SALIENCY in output.get_names() for output in outputs)
         self._lock = threading.Lock()
@@ -89,16 +86,18 @@ class HeatNetwork:
             return self._bundle.model(precision)
         return self._bundle.file(OWN_NETWORK, "saliency/model.bin")
 
-    def compute(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def answer(self, pixels: NDArray[np.uint8]) -> Answer:
         """Return a row of logits and map for each crop, float32 [N, 2 + 2·h·w], for uint8 [N, H, W, 3]."""
         with self._lock:
             if self._request is None:
                 compiled = compile_network(ov.Core(), self._path, self._bundle.contract, **cache_properties())
                 self._request = compiled.create_infer_request()
             rows = np.stack([_row(self._request, crop) for crop in pixels])
-        if not self.labelled:
-            rows[:, :2] = self._logits(pixels)
-        return rows
+        if self.labelled:
+            return Answer(rows, self._choice, self._bundle.contract.calibration(self._choice.precision.value))
+        answer = self._engine.answer(pixels)
+        rows[:, :2] = answer.logits
+        return replace(answer, logits=rows)
 
 
 def _row(request: ov.InferRequest, crop: NDArray[np.uint8]) -> NDArray[np.float32]:

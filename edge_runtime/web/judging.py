@@ -20,6 +20,7 @@ from PIL import Image
 
 from edge_runtime.contract import Verdict
 from edge_runtime.detector import Detector
+from edge_runtime.engine import Answer, Choice
 from edge_runtime.errors import EdgeError, PictureError
 from edge_runtime.judge import ScoredFace, face_result, prepare_face
 from edge_runtime.pictures import read_picture
@@ -85,7 +86,7 @@ class Judge:
         self._large = threading.Lock()
         self._proved = float("-inf")
         engine = detector.engine
-        self.heat = HeatNetwork(engine.bundle, engine.choice.precision, engine.logits)
+        self.heat = HeatNetwork(engine)
 
     def close(self) -> None:
         """End the threads; what waits is cancelled."""
@@ -117,27 +118,31 @@ class Judge:
         size = self.detector.engine.contract.input_size
         grey = np.full((1, size, size, 3), 127, np.uint8)
         try:
-            await asyncio.wait_for(self._rows(grey, heat=False), self._limits.answer_s)
+            await asyncio.wait_for(self._answer(grey, heat=False), self._limits.answer_s)
         except asyncio.TimeoutError:
             raise ProblemError("not-ready", "the detector did not answer in time") from None
 
     async def _judge(self, data: bytes, heat: bool, began: float) -> Judgement:
         prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, data)
         pixels = prepared.pixels()
-        rows = await self._rows(np.concatenate(pixels), heat) if pixels else np.empty((0, 2), np.float32)
-        return self._judgement(prepared, rows, began)
+        answer = await self._answer(np.concatenate(pixels), heat) if pixels else self._nothing()
+        return self._judgement(prepared, answer, began)
 
-    async def _rows(self, pixels: NDArray[np.uint8], heat: bool) -> NDArray[np.float32]:
-        """Return logits, and with `heat` the map, of each crop."""
-        compute = self.heat.compute if heat and self.heat.there else self.detector.engine.logits
+    def _nothing(self) -> Answer:
+        engine = self.detector.engine
+        return Answer(np.empty((0, 2), np.float32), engine.choice, engine.calibration)
+
+    async def _answer(self, pixels: NDArray[np.uint8], heat: bool) -> Answer:
+        """Return logits, and with `heat` the map, of each crop, and what computed them."""
+        compute = self.heat.answer if heat and self.heat.there else self.detector.engine.answer
         try:
-            rows = await asyncio.wrap_future(self.queue.submit(pixels, compute))
+            answer = await asyncio.wrap_future(self.queue.submit(pixels, compute))
         except QueueFullError:
             raise ProblemError("queue-full", "try again soon") from None
         except (EdgeError, RuntimeError) as error:
             raise ProblemError("detector-failed", "the log of the service says more") from error
         self._proved = time.monotonic()
-        return rows
+        return answer
 
     def _prepare(self, data: bytes) -> _Prepared:
         picture = self._read(data)
@@ -161,17 +166,18 @@ class Judge:
             except PictureError as error:
                 raise ProblemError("not-a-picture", str(error)) from None
 
-    def _judgement(self, prepared: _Prepared, rows: NDArray[np.float32], began: float) -> Judgement:
-        calibration = self.detector.engine.calibration
+    def _judgement(self, prepared: _Prepared, answer: Answer, began: float) -> Judgement:
         whole: Box = (0.0, 0.0, float(prepared.size[0]), float(prepared.size[1]))
         results, maps, start = [], [], 0
         for (box, detection), crops, reason in zip(prepared.boxes, prepared.crops, prepared.reasons, strict=True):
-            mine = rows[start : start + (0 if crops is None else len(crops))]
+            mine = answer.logits[start : start + (0 if crops is None else len(crops))]
             start += len(mine)
             logit = float((mine[:, 1] - mine[:, 0]).mean()) if len(mine) else None
-            results.append(face_result(ScoredFace(box or whole, detection, logit, reason), calibration, None, logit))
+            results.append(
+                face_result(ScoredFace(box or whole, detection, logit, reason), answer.calibration, None, logit)
+            )
             maps.append(self._looked(mine, prepared.size, box))
-        prediction = self._prediction(results, maps, prepared, 1e3 * (time.monotonic() - began))
+        prediction = self._prediction(results, maps, prepared, answer.choice, 1e3 * (time.monotonic() - began))
         return Judgement(prediction, tuple(maps))
 
     def _looked(self, rows: NDArray[np.float32], size: tuple[int, int], box: Box | None) -> HeatMap | None:
@@ -180,9 +186,13 @@ class Judge:
         return heat_map(rows[:, 2:], size, box, self.detector.engine.contract, labelled=self.heat.labelled)
 
     def _prediction(
-        self, results: list[FaceResult], maps: list[HeatMap | None], prepared: _Prepared, latency_ms: float
+        self,
+        results: list[FaceResult],
+        maps: list[HeatMap | None],
+        prepared: _Prepared,
+        choice: Choice,
+        latency_ms: float,
     ) -> Prediction:
-        engine = self.detector.engine
         decisive = decisive_face(results)
         return Prediction(
             prediction=PREDICTIONS.get(decisive.verdict) if decisive else None,
@@ -195,9 +205,9 @@ class Judge:
             width=prepared.size[0],
             height=prepared.size[1],
             latency_ms=round(latency_ms, 2),
-            device=engine.choice.device,
-            precision=engine.choice.precision.value,
-            model=engine.contract.version,
+            device=choice.device,
+            precision=choice.precision.value,
+            model=self.detector.engine.contract.version,
             notice=self.detector.notice,
         )
 

@@ -20,7 +20,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from edge_runtime.drawing import draw_result
-from edge_runtime.engine import Engine
+from edge_runtime.engine import Answer, Engine
 from edge_runtime.errors import EdgeError
 from edge_runtime.judge import FrameScorer, Verdicts
 from edge_runtime.pipeline import Judged, Pipeline
@@ -69,9 +69,9 @@ class QueuedEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3], as soon as the queue has room for them."""
-        return self._queue.submit(pixels, self._engine.logits, wait=True).result()
+    def answer(self, pixels: NDArray[np.uint8]) -> Answer:
+        """Return the engine's answer as soon as the queue has room for `pixels`, uint8 [N, H, W, 3]."""
+        return self._queue.submit(pixels, self._engine.answer, wait=True).result()
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def test_a_device_that_fails_is_told_and_readiness_says_so(opened, whole_detecto
 
     with opened(whole_detector) as client:
         assert client.get("/readyz").json() == {"status": "ok", "reason": None}
-        monkeypatch.setattr(whole_detector.engine, "logits", fail)
+        monkeypatch.setattr(whole_detector.engine, "answer", fail)
         monkeypatch.setattr("edge_runtime.web.judging.PROOF_S", 0.0)
         answer = client.post("/predict", files={"image": face()})
         assert problem(answer) == (503, "detector-failed")
@@ -221,8 +221,8 @@ def test_a_detector_that_does_not_answer_in_time_is_told(opened, whole_detector,
     import threading
 
     held = threading.Event()
-    original = whole_detector.engine.logits
-    monkeypatch.setattr(whole_detector.engine, "logits", lambda pixels: (held.wait(20), original(pixels))[1])
+    original = whole_detector.engine.answer
+    monkeypatch.setattr(whole_detector.engine, "answer", lambda pixels: (held.wait(20), original(pixels))[1])
     with opened(whole_detector, Settings(limits=Limits(answer_s=0.2))) as client:
         answer = client.post("/predict", files={"image": face()})
         held.set()

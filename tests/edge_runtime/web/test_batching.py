@@ -5,7 +5,11 @@ import threading
 import numpy as np
 import pytest
 
+from edge_runtime.contract import Calibration, Precision
+from edge_runtime.engine import Answer, Choice
 from edge_runtime.web.batching import LARGEST_BATCH, BatchingQueue, QueueFullError
+
+CHOICE = Choice("CPU", Precision.INT8)
 
 
 def crops(count: int, value: int = 0) -> np.ndarray:
@@ -18,11 +22,11 @@ class Held:
     def __init__(self) -> None:
         self.go, self.begun, self.batches = threading.Event(), threading.Event(), []
 
-    def compute(self, pixels: np.ndarray) -> np.ndarray:
+    def compute(self, pixels: np.ndarray) -> Answer:
         self.begun.set()
         assert self.go.wait(10)
         self.batches.append(len(pixels))
-        return pixels[:, 0, 0, :2].astype(np.float32)
+        return Answer(pixels[:, 0, 0, :2].astype(np.float32), CHOICE, Calibration())
 
 
 @pytest.fixture
@@ -44,14 +48,14 @@ def queue(held):
 def test_what_several_clients_bring_is_computed_together_and_given_back_to_each(queue, held):
     jobs = [queue.submit(crops(2, value), held.compute) for value in range(5)]
     held.go.set()
-    assert [job.result(10)[:, 0].tolist() for job in jobs] == [[value, value] for value in range(5)]
+    assert [job.result(10).logits[:, 0].tolist() for job in jobs] == [[value, value] for value in range(5)]
     assert held.batches == [1, 10]
 
 
 def test_a_batch_is_not_larger_than_the_largest_except_for_one_picture_with_more_faces(queue, held):
     jobs = [queue.submit(crops(count), held.compute) for count in (20, 10, 5, 39)]
     held.go.set()
-    assert [len(job.result(10)) for job in jobs] == [20, 10, 5, 39]
+    assert [len(job.result(10).logits) for job in jobs] == [20, 10, 5, 39]
     assert held.batches == [1, 30, 5, 39]
     assert LARGEST_BATCH == 32
 
@@ -63,8 +67,8 @@ def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room(queue, 
     with pytest.raises(QueueFullError):
         queue.submit(crops(1), held.compute)
     held.go.set()
-    assert len(waiting.result(10)) == 40
-    assert queue.submit(crops(1), held.compute).result(10).shape == (1, 2)
+    assert len(waiting.result(10).logits) == 40
+    assert queue.submit(crops(1), held.compute).result(10).logits.shape == (1, 2)
     assert queue.waiting == 0
 
 
@@ -75,7 +79,7 @@ def test_who_may_wait_is_let_in_when_there_is_room(queue, held):
     thread.start()
     held.go.set()
     thread.join(10)
-    assert got[0].shape == (3, 2)
+    assert got[0].logits.shape == (3, 2)
 
 
 def test_a_job_that_nobody_waits_for_any_more_is_not_computed(queue, held):
@@ -97,7 +101,7 @@ def test_a_failing_detector_fails_those_who_wait_and_works_on(queue, held):
     for job in failing:
         with pytest.raises(RuntimeError, match="device lost"):
             job.result(10)
-    assert following.result(10).shape == (1, 2)
+    assert following.result(10).logits.shape == (1, 2)
     assert queue.alive
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from edge_runtime.contract import Framing, ModelContract, PixelRecipe
+from edge_runtime.detector import Detector
 from edge_runtime.preprocess import face_region
 from edge_runtime.web.heat import CELLS, HeatMap, HeatNetwork, heat_map
 
@@ -79,9 +80,9 @@ def test_the_drawn_map_is_orange_for_fake_and_blue_for_real():
 
 def test_the_network_with_its_map_gives_the_detectors_own_logits(whole_detector):
     engine = whole_detector.engine
-    network = HeatNetwork(engine.bundle, engine.choice.precision, engine.logits)
+    network = HeatNetwork(engine)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    rows = network.compute(pixels)
+    rows = network.answer(pixels).logits
     assert network.there
     assert rows.shape == (3, 2 + 2 * 8 * 8)
     np.testing.assert_allclose(rows[:, :2], engine.logits(pixels), atol=1e-6)
@@ -90,5 +91,4 @@ def test_the_network_with_its_map_gives_the_detectors_own_logits(whole_detector)
 
 
 def test_a_network_without_a_map_says_so(bundle):
-    network = HeatNetwork(bundle, bundle.precisions[0], lambda pixels: pixels)
-    assert not network.there
+    assert not HeatNetwork(Detector(bundle).engine).there

@@ -287,8 +287,8 @@ def test_bodies_that_are_too_large_together_are_told_to_come_again(address):
 
 def test_a_full_queue_is_told_at_once_and_no_body_is_read(served, whole_detector, small_face, monkeypatch):
     held = threading.Event()
-    original = whole_detector.engine.logits
-    monkeypatch.setattr(whole_detector.engine, "logits", lambda pixels: (held.wait(20), original(pixels))[1])
+    original = whole_detector.engine.answer
+    monkeypatch.setattr(whole_detector.engine, "answer", lambda pixels: (held.wait(20), original(pixels))[1])
     with served(whole_detector, Settings(limits=Limits(waiting=2))) as address, ThreadPoolExecutor(8) as pool:
         base = "http://{}:{}".format(*address)
         jobs = [pool.submit(httpx.post, f"{base}/predict", files={"image": small_face}, timeout=20) for _ in range(8)]
