@@ -51,7 +51,11 @@ def test_one_command_takes_a_user_from_a_bundle_to_a_verdict_and_sigterm_ends_it
     receiver.bind(str(tmp_path / "notify"))
     receiver.settimeout(20)
     notify = str(tmp_path / "notify")
-    with started("--model", str(colour_bundle), NOTIFY_SOCKET=notify, WATCHDOG_USEC="6000000") as (process, said, base):
+    with started("--model", str(colour_bundle), NOTIFY_SOCKET=notify, WATCHDOG_USEC="600000000") as (
+        process,
+        said,
+        base,
+    ):
         assert said.startswith("http://127.0.0.1:")
         assert "colour 1.4.0, FP32 on CPU" in said
         assert receiver.recv(1000).startswith(b"READY=1")
