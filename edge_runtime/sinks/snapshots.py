@@ -1,9 +1,11 @@
 """Pictures of what was judged, only where they were asked for: few, blurred if wanted, and not for ever."""
 
+import contextlib
 import io
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -93,7 +95,7 @@ class SnapshotSink:
     def _tidy(self, coming: int) -> None:
         """Delete what is too old, then the oldest until there is room for `coming` bytes."""
         self._tidied = time.monotonic()
-        kept = sorted((found.stat().st_mtime, found.stat().st_size, found) for found in own_snapshots(self.folder))
+        kept = sorted(_ages(self.folder))
         total = sum(size for _, size, _ in kept) + coming
         for changed, size, path in kept:
             if time.time() - changed > self._max_age_s or total > self._max_bytes:
@@ -107,6 +109,15 @@ class SnapshotSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tidy(0)
+
+
+def _ages(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Yield time of change and size of each snapshot."""
+    for path in own_snapshots(folder):
+        # Somebody else may delete it between the two looks.
+        with contextlib.suppress(FileNotFoundError):
+            found = path.stat()
+            yield found.st_mtime, found.st_size, path
 
 
 def own_snapshots(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """A video of what was seen, with boxes, verdicts and the rolling FPS drawn in."""
 
+import contextlib
 import time
 from pathlib import Path
 from types import TracebackType
@@ -92,10 +93,13 @@ class VideoSink:
             raise UsageError(f"{self.path}: no video can be written there; choose another place")
 
     def _rotate_when_long(self) -> None:
-        if self._writer is None or self._rotate_at is None or self.path.stat().st_size < self._rotate_at:
+        if self._writer is None or self._rotate_at is None:
             return
-        self._close()
-        rotate(self.path)
+        # A file that was taken away, or a folder that allows no renaming: the video goes on as it is.
+        with contextlib.suppress(OSError):
+            if self.path.stat().st_size >= self._rotate_at:
+                self._close()
+                rotate(self.path)
 
     def _close(self) -> None:
         if self._writer is not None:

@@ -162,7 +162,8 @@ def open_sources(
         SourceError: none of them can be read.
     """
     names = [*texts, *(f"/dev/video{camera}" if str(camera).isdigit() else str(camera) for camera in cameras)]
-    tried = [_tried(name, options) for name in names]
+    # Named twice, a source would be read twice under one name.
+    tried = [_tried(name, options) for name in dict.fromkeys(names)]
     errors = [error for _, error in tried if error is not None]
     if errors and len(errors) == len(tried):
         raise errors[0]

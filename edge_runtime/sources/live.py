@@ -20,6 +20,9 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 4.0
 SLICE_S = 0.25
 """How often a waiting thread looks whether it should end."""
 
+MOST_STUCK = 3
+"""Readers that hang and can't be ended; while there are so many, the source is not opened yet again."""
+
 Load = Callable[[], Image.Image]
 
 
@@ -48,7 +51,13 @@ class Reader:
         self._open = open_capture
         self._items: queue.Queue[Taken | SourceError] = queue.Queue(maxsize=4)
         self._abandoned = threading.Event()
-        threading.Thread(target=self._run, name=f"reader of {name}", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name=f"reader of {name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it was abandoned and still has not ended."""
+        return self._abandoned.is_set() and self._thread.is_alive()
 
     def take(self, timeout_s: float) -> Taken | None:
         """Return the next frame, or None where none came for `timeout_s`.
@@ -119,10 +128,11 @@ class LiveSource:
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield frames as they come; a loss is told of once, then the source is opened again until it is back."""
         index, wait_s, seen, lost = 0, FIRST_WAIT_S, time.monotonic(), False
+        readers: list[Reader] = []
         while not stop.is_set():
-            reader = Reader(self._open, self.name)
             try:
-                for taken in self._until_lost(reader, stop):
+                readers = self._one_more(readers)
+                for taken in self._until_lost(readers[-1], stop):
                     yield Frame(self.name, index, taken.load, taken=taken.time)
                     index, wait_s, seen, lost = index + 1, FIRST_WAIT_S, time.monotonic(), False
             except SourceError as error:
@@ -130,7 +140,8 @@ class LiveSource:
                     yield Gap(self.name, LOST, str(error))
                 lost = True
             finally:
-                reader.abandon()
+                for reader in readers:
+                    reader.abandon()
             if self._given_up(seen):
                 yield Gap(self.name, ENDED, f"{self.name}: still lost after {self._options.give_up_after_s:g} s", True)
                 return
@@ -140,6 +151,13 @@ class LiveSource:
     def _open(self) -> Capture:
         first, self._first = self._first, None
         return self._open_anew() if first is None else first
+
+    def _one_more(self, readers: list[Reader]) -> list[Reader]:
+        """Return those of `readers` that still hang and a new one."""
+        hanging = [reader for reader in readers if reader.hangs]
+        if len(hanging) >= MOST_STUCK:
+            raise SourceError(f"{self.name}: hangs")
+        return [*hanging, Reader(self._open, self.name)]
 
     def _until_lost(self, reader: Reader, stop: threading.Event) -> Iterator[Taken]:
         heard = time.monotonic()

@@ -13,6 +13,9 @@ from edge_runtime.sources.opencv import cv2, picture_of
 
 PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 
+WHOLE = 0.9
+"""A video that gives less than this share of the frames that its container promises (some estimate it) broke off."""
+
 
 def looks_like_video(path: Path) -> bool:
     """Tell whether a file should be opened as a video: it is neither named nor does it begin as a picture."""
@@ -39,7 +42,7 @@ class Video:
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield every frame; one that ends before its container says so is told of."""
         capture = cv2.VideoCapture(self.name, cv2.CAP_FFMPEG)
-        fps = capture.get(cv2.CAP_PROP_FPS)
+        fps, promised = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         rate, index = fps if 1.0 <= fps <= 240.0 else None, 0
         try:
             while not stop.is_set():
@@ -50,5 +53,7 @@ class Video:
                 index += 1
         finally:
             capture.release()
-        if index == 0:
+        if not stop.is_set() and index < WHOLE * promised:
+            yield Gap(self.name, ENDED, f"{self.name}: breaks off after {index} of {promised} frames", failed=True)
+        elif index == 0:
             yield Gap(self.name, ENDED, f"{self.name}: no frame in it can be read", failed=True)

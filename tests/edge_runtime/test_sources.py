@@ -58,9 +58,9 @@ def test_a_tilde_is_the_home(tmp_path, red, monkeypatch):
     assert frame.load().size == red.size
 
 
-@pytest.mark.parametrize("text", ["gone.mp4", "http://", "http://[::1", "rtsp://:99999", "/dev/null"])
+@pytest.mark.parametrize("text", ["gone.mp4", "http://", "http://[::1", "rtsp://:99999"])
 def test_what_can_not_be_a_source_is_refused_with_its_name(text):
-    with pytest.raises(SourceError, match=r"gone|http|rtsp|null"):
+    with pytest.raises(SourceError, match=r"gone|http|rtsp"):
         open_source(text)
 
 
