@@ -7,13 +7,14 @@ from typing import Any
 
 from PIL import Image
 
+from edge_runtime.contract import CHECKPOINT
 from edge_runtime.errors import UsageError
 from train.augment import SWITCHES, without
 from train.catalog import CATALOG, Catalog
 from train.checkpoint import INPUTS
 from train.dataset import FaceDataset
 from train.evaluate import checkpoint_logits
-from train.evaluation import Evaluation, judge_faces, open_subject, summarize
+from train.evaluation import Evaluation, Judged, open_subject, summarize
 from train.evaluation_report import contact_sheet, write_evaluation
 from train.judging import read_data
 from train.model_card import write_model_card
@@ -103,14 +104,14 @@ def conclude(
 ) -> Evaluation:
     """Calibrate the best checkpoint, evaluate it on the validation split, write report and card beside it."""
     valid = catalog.split("valid")
-    contract = finish(best, catalog, checkpoint_logits(best, valid), max_fpr=options.max_fpr, max_fnr=options.max_fnr)
-    subject = open_subject(best)
-    judged = judge_faces(subject, valid)
+    logits = checkpoint_logits(best, valid)
+    contract = finish(best, catalog, logits, max_fpr=options.max_fpr, max_fnr=options.max_fnr)
+    judged = Judged(valid, logits, contract.calibration(CHECKPOINT))
     data = {"path": str(best.parent / CATALOG), "split": "valid", "left_out": {}}
     alarms = [
         "these are the best figures on the validation split, which the checkpoint and its thresholds were chosen on"
     ]
-    evaluation = summarize(subject, judged, data, bootstrap=options.bootstrap, alarms=alarms)
+    evaluation = summarize(open_subject(best), judged, data, bootstrap=options.bootstrap, alarms=alarms)
     out = best.parent
     write_evaluation(out, evaluation, judged, pictures=options.pictures, first=training_sections(history, out))
     write_model_card(out / "MODEL_CARD.md", contract, recipe, catalog, evaluation, options.licence)
