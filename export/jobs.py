@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -96,7 +97,9 @@ class _Child:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
-                pipe.close()
+                # What a child that died did not read can't be flushed any more.
+                with suppress(BrokenPipeError):
+                    pipe.close()
         self.folder.cleanup()
 
 

@@ -88,7 +88,7 @@ def quantize(
             model,
             data,
             nncf.Dataset(_Images(control[0], contract, lambda count: None)),
-            _validation(control[1]),
+            _validation(control[1], len(control[0])),
             max_drop=METRIC_DROP,
             advanced_quantization_parameters=advanced,
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
@@ -100,10 +100,15 @@ def quantize(
     ov.save_model(quantized, out, compress_to_fp16=False)
 
 
-def _validation(judge: Judge) -> Callable[[Any, Iterable[Any]], tuple[float, list[NDArray[np.float32]]]]:
-    def validate(compiled: Any, images: Iterable[Any]) -> tuple[float, list[NDArray[np.float32]]]:
-        logits = [np.asarray(compiled(image)[LOGITS]) for image in images]
-        return judge(np.concatenate(logits)), logits
+def _validation(
+    judge: Judge, count: int
+) -> Callable[[Any, Iterable[Any]], tuple[float, list[list[NDArray[np.float32]]]]]:
+    """Return NNCF's validation function; it tries it on single pictures too, of which only the logits mean something."""
+
+    def validate(compiled: Any, images: Iterable[Any]) -> tuple[float, list[list[NDArray[np.float32]]]]:
+        logits = [np.array(compiled(image)[LOGITS]) for image in images]
+        metric = judge(np.concatenate(logits)) if len(logits) == count else 0.0
+        return metric, [[found] for found in logits]
 
     return validate
 

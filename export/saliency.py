@@ -53,19 +53,28 @@ class ExplainedCNN(nn.Module):
 
     def __init__(self, model: nn.Module, backbone: Backbone) -> None:
         super().__init__()
-        self.network = create_feature_extractor(
-            model, {backbone.feature_layer: FEATURES, backbone.head: LOGITS}, suppress_diff_warning=True
-        )
+        layers = {backbone.feature_layer: FEATURES}
+        self.network = create_feature_extractor(model, layers, suppress_diff_warning=True)
         self.behind = nn.ModuleList(_behind_pooling(model, backbone.head))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return logits, saliency maps and feature vectors."""
-        found = self.network(image)
-        features = found[FEATURES]
+        features = self.network(image)[FEATURES]
         pooled = features.mean((2, 3))
-        weights = _gradient(list(self.behind), pooled)
-        equation = "nkc,nchw->nkhw" if weights.dim() == 3 else "kc,nchw->nkhw"
-        return found[LOGITS], torch.einsum(equation, weights, features), pooled
+        logits = pooled
+        for layer in self.behind:
+            logits = layer(logits)
+        return logits, _weighed(features, _gradient(list(self.behind), pooled)), pooled
+
+
+def _weighed(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return features [N, C, h, w] weighed by [2, C] or [N, 2, C]: maps [N, 2, h, w].
+
+    Fixed weights are a 1×1 convolution, which takes the features in the layout that the layer before left them in.
+    """
+    if weights.dim() == 2:
+        return nn.functional.conv2d(features, weights[:, :, None, None])
+    return torch.einsum("nkc,nchw->nkhw", weights, features)
 
 
 def _behind_pooling(model: nn.Module, head: str) -> list[nn.Module]:
