@@ -214,13 +214,12 @@ class Training:
         return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, whole - warm)))
 
     def _finish_epoch(self) -> None:
-        judged: list[dict[str, Any] | None] = [None]
+        judged: list[dict[str, Any]] = [{}]
         if self.accelerator.is_main_process:
             judged = [self._judge_epoch()]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(judged)
         row = judged[0]
-        assert row is not None
         progress = self.progress
         progress.history.append(row)
         progress.epoch += 1
