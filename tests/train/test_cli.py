@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,8 @@ def way(tmp_path_factory, faces):
         "train-detector", root / "prepared", *quick, "--out", root / "run", "--licence", "made for tests"
     )
     judge = ("--robustness", "off", "--bootstrap", 20, "--json", "--out", root / "test")
-    done["evaluate"] = run("evaluate-detector", root / "run" / "best.pth", root / "prepared", *judge)
+    own_state = {**os.environ, "XDG_STATE_HOME": str(root / "state")}
+    done["evaluate"] = run("evaluate-detector", root / "run" / "best.pth", root / "prepared", *judge, env=own_state)
     return root, done
 
 
