@@ -80,3 +80,9 @@ def widest_isa(flags: FrozenSet[str]) -> str:
         if flag in flags:
             return name
     return platform.machine() or "unknown"
+
+
+def lacks_avx(flags: Optional[FrozenSet[str]] = None, environment: Optional[Mapping[str, str]] = None) -> bool:
+    """Tell whether OpenVINO computes without AVX here: on such a CPU, or in a process that is capped to one."""
+    known = cpu_flags() if flags is None else flags
+    return current_cap(environment) == BOARD or bool(known and "avx" not in known)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from board_setup.isa import BOARD, CAPS, capped_environment, current_cap, parse_cpu_flags, widest_isa
+from board_setup.isa import BOARD, CAPS, capped_environment, current_cap, lacks_avx, parse_cpu_flags, widest_isa
 
 N5105 = """processor\t: 0
 model name\t: Intel(R) Celeron(R) N5105 @ 2.00GHz
@@ -40,6 +40,15 @@ def test_flags_are_read_as_linux_writes_them() -> None:
     assert widest_isa(flags) == "SSE4.2"
     assert widest_isa(flags | {"avx2", "avx"}) == "AVX2"
     assert parse_cpu_flags("") == frozenset()
+
+
+def test_a_cpu_without_avx_and_a_capped_process_are_alike() -> None:
+    wide = frozenset({"sse4_2", "avx", "avx2"})
+    assert lacks_avx(parse_cpu_flags(N5105), {})
+    assert lacks_avx(wide, capped_environment(BOARD, {}))
+    assert not lacks_avx(wide, {})
+    assert not lacks_avx(wide, capped_environment("avx2", {}))
+    assert not lacks_avx(frozenset(), {})
 
 
 def test_under_the_boards_cap_openvino_uses_no_wider_kernel() -> None:
