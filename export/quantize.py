@@ -103,7 +103,7 @@ def quantize(
 def _validation(
     judge: Judge, count: int
 ) -> Callable[[Any, Iterable[Any]], tuple[float, list[list[NDArray[np.float32]]]]]:
-    """Return NNCF's validation function; on single pictures, which NNCF tries too, only the logits mean something."""
+    """Return NNCF's validation function, which it tries on single pictures too, whose logits alone count."""
 
     def validate(compiled: Any, images: Iterable[Any]) -> tuple[float, list[list[NDArray[np.float32]]]]:
         logits = [np.array(compiled(image)[LOGITS]) for image in images]
