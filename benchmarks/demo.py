@@ -27,6 +27,10 @@ TRAIN = "Train the detector"
 FROM_SCRATCH = "No network, so no ImageNet weights: training starts from scratch, which needs many more faces."
 
 
+WIDER_GATE = ("--max-changed", "0.05", "--max-auc-loss", "0.01")
+"""Of the drawn demo: on some 140 faces, one decision that changes is nearly 1 % already."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """How much the demo does; the default takes less than ten minutes on two cores.
@@ -121,10 +125,11 @@ def _evaluate(out: Path) -> Step:
 
 def _export(out: Path, *, drawn: bool) -> Step:
     bundle = out / "detector"
-    command = ("export-openvino", str(out / "run" / "best.pth"), "--calibration", str(out / "catalog"))
+    command = ["export-openvino", str(out / "run" / "best.pth"), "--calibration", str(out / "catalog")]
+    command += ["--out", str(bundle), "--replace", "--name", "demo" if drawn else "detector", "--no-accuracy-control"]
     return Step(
         "Export: ONNX, and OpenVINO in FP32, FP16 and INT8, each held against the one before",
-        (*command, "--out", str(bundle), "--replace", "--name", "demo" if drawn else "detector"),
+        (*command, *(WIDER_GATE if drawn else ())),
         (bundle / MANIFEST,),
         "No INT8 network passed the gate: the bundle has FP32 and FP16 alone, and the demo goes on with these.",
     )
