@@ -78,11 +78,15 @@ def test_a_gpu_that_fails_in_mid_run_is_replaced_by_the_cpu_with_its_network_and
 
 def test_many_threads_that_see_the_gpu_fail_replace_it_once(two_faced, caplog):
     engine = Engine(two_faced, Choice("GPU", Precision.FP16), build=build)
-    engine._network.fails = True
-    start = threading.Barrier(4)
+    together = threading.Barrier(4)
+
+    def fail(pixels):
+        together.wait(30)
+        raise DeviceError("CL_OUT_OF_RESOURCES")
+
+    engine._network.logits = fail
 
     def ask(_):
-        start.wait()
         return engine.answer(PIXELS).choice.device
 
     with ThreadPoolExecutor(4) as pool, caplog.at_level(logging.WARNING, "edge_runtime"):
