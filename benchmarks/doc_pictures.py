@@ -11,7 +11,7 @@ from PIL import Image
 from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
 
-SCENE_SEED, SCENE_SIZE = 35, (960, 540)
+SCENE_SEED, SCENE_SIZE = 31, (960, 540)
 PAGE_WIDTH, PAGE_HEIGHT = 1100, 900
 """Of the report's part that is shown, in pixels of the page."""
 
