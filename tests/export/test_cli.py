@@ -122,7 +122,7 @@ def failing(judge: Callable) -> Callable:
         (("missing.pth",), "missing.pth: not found"),
         (("text.pth",), "text.pth: "),
         (("bare.pth",), "--arch"),
-        (("bare.pth", "--arch", "tiny"), "need --arch, --labels and --input together"),
+        (("bare.pth", "--arch", "tiny"), "needs --arch, --labels and --input together"),
         (("bare.pth", "--arch", "resnet18", *BARE[2:]), "not the weights of resnet18"),
         (("bare.pth", "--arch", "resnet51", *BARE[2:]), "resnet51"),
         (("bare.pth", *BARE[:3], "cat,dog", *BARE[4:]), "cat,dog"),
