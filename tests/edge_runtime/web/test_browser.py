@@ -268,7 +268,8 @@ def test_a_browser_signs_in_uses_the_page_and_signs_out(browser, served, detecto
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_be_visible()
         page.fill("#token", token)
-        page.keyboard.press("Enter")
+        with page.expect_navigation(wait_until="load"):
+            page.keyboard.press("Enter")
         page.set_input_files("#choose", str(files["fake"]))
         expect(page.locator(".card.fake")).to_have_count(1, timeout=20_000)
         page.get_by_role("button", name="Sign out").click()
