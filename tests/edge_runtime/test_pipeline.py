@@ -66,8 +66,10 @@ def test_of_a_live_source_the_newest_frame_wins_and_the_dropped_are_counted():
         return scored(frame)
 
     results = [judged.result for judged in pipeline(live, score=slow, workers=1).results()]
-    assert [result.frame for result in results] == [0, 59]
-    assert [result.dropped for result in results] == [0, 58]
+    # How many frames came before the first one was taken is the machine's affair; then only the newest is left.
+    assert len(results) <= 2
+    assert results[-1].frame == 59
+    assert results[-1].dropped == 60 - len(results)
 
 
 def test_frames_of_a_file_wait_in_a_bounded_queue():
