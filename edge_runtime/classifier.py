@@ -89,6 +89,9 @@ class Classifier:
         self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self.requests):
             self._idle.put(self.compiled.create_infer_request())
+        # OpenVINO's binding initializes tables at its first input; two threads that do so at once wait for each other
+        # for ever, one holding the interpreter's lock, the other the table's. So the first input comes from here.
+        self.logits(np.zeros((1, contract.input_size, contract.input_size, 3), np.uint8))
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3]; safe to call from several threads at once.
