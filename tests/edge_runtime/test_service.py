@@ -68,10 +68,13 @@ def test_without_systemd_nothing_is_said(monkeypatch):
 
 
 def test_the_first_signal_stops_and_a_second_one_interrupts():
+    # A shell starts what runs in its background with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     stopped = []
     with stopping_on_signals(lambda: stopped.append(1)):
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopped == [1]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
