@@ -113,6 +113,15 @@ def without(chances: Chances, names: str) -> Chances:
     return {name: chance for name, chance in chances.items() if name not in off}
 
 
+PLACING = ("crop", "scale", "flip")
+"""Switches that show another part of a face and leave its traces as they are."""
+
+
+def ramped(chances: Chances, share: float) -> Chances:
+    """Return `chances` with those that change a face's traces at `share` of theirs, in [0, 1]."""
+    return {name: chance if name in PLACING else chance * share for name, chance in chances.items()}
+
+
 def change_picture(picture: Image.Image, chances: Chances, random: Random) -> Image.Image:
     """Return the picture after the changes that the draw decides on, RGB, of the same size."""
     for name, change in CHANGES.items():

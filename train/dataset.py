@@ -12,7 +12,7 @@ from edge_runtime.contract import ModelContract
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_region, square_pixels
-from train.augment import Chances, change_picture, choose_part
+from train.augment import Chances, change_picture, choose_part, ramped
 from train.catalog import FaceRecord
 
 Sample = tuple[torch.Tensor, int]
@@ -27,6 +27,7 @@ class FaceDataset(Dataset[Sample]):
         contract: how they become pixels.
         chances: how often each change is applied.
         sizes: the pixels a side by epoch; the last holds for all further ones.
+        ramp: epochs over which the changes grow to their chances.
         seed: of the draws.
     """
 
@@ -37,12 +38,14 @@ class FaceDataset(Dataset[Sample]):
         chances: Chances,
         *,
         sizes: Sequence[int] = (),
+        ramp: int = 0,
         seed: int = 42,
     ) -> None:
         self.records = tuple(records)
         self.contract = contract
         self.chances = dict(chances)
         self.sizes = tuple(sizes) or (contract.input_size,)
+        self.ramp = ramp
         self.seed = seed
 
     def __len__(self) -> int:
@@ -54,8 +57,9 @@ class FaceDataset(Dataset[Sample]):
         record = self.records[index]
         face = self._face(record)
         size = self.sizes[min(epoch, len(self.sizes) - 1)]
-        region = choose_part(face.size, size, self.contract.pixels, self.chances, random)
-        changed = change_picture(face, self.chances, random)
+        chances = ramped(self.chances, min(epoch / self.ramp, 1.0)) if self.ramp else self.chances
+        region = choose_part(face.size, size, self.contract.pixels, chances, random)
+        changed = change_picture(face, chances, random)
         native = self.contract.pixels.resize_to is None
         recipe = replace(self.contract.pixels, crops=1, resize_to=None if native else size)
         pixels = square_pixels(changed, region, size, recipe)[0]

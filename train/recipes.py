@@ -30,6 +30,8 @@ class Recipe:
         distilled: how much of the loss is the teacher's, where there is one.
         teacher_temperature: what softens the teacher's scores (Hinton et al. 2015).
         chances: how often each augmentation is applied.
+        ramp: share of the epochs over which those that change a face's traces grow from never to their chance: a network
+            that has found the traces holds on to them better than one that has to find them in damaged faces.
         seed: of everything that is drawn.
     """
 
@@ -50,6 +52,7 @@ class Recipe:
     distilled: float = 0.9
     teacher_temperature: float = 2.0
     chances: Chances = field(default_factory=lambda: dict(FULL))
+    ramp: float = 0.3
     seed: int = 42
 
     def replace(self, **changes: Any) -> "Recipe":

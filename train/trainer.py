@@ -33,6 +33,7 @@ from train.catalog import CATALOG, Catalog
 from train.checkpoint import INPUTS, Checkpoint, load_checkpoint, load_model, save_checkpoint
 from train.dataset import EpochBatches, FaceDataset
 from train.evaluate import Logits, fake_scores, judge
+from train.memory import keep_memory
 from train.metrics import auc, measure
 from train.recipes import Recipe
 from train.torch_network import normalize, torch_logits
@@ -107,6 +108,8 @@ class Training:
         torch.manual_seed(recipe.seed)
         model = _network(found, arch, recipe)
         self.accelerator = Accelerator(mixed_precision=_precision(precision, device, model), cpu=device == "cpu")
+        if self.accelerator.device.type == "cpu":
+            keep_memory()
         self.teacher = self._load_teacher(teacher)
         self.model = model.to(memory_format=torch.channels_last)
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
@@ -121,7 +124,9 @@ class Training:
         size = self.contract.input_size
         sizes = (size,) if find_backbone(arch).one_size else recipe.sizes(size)
         train = catalog.split("train")
-        self.dataset = FaceDataset(train, self.contract, recipe.chances, sizes=sizes, seed=recipe.seed)
+        self.dataset = FaceDataset(
+            train, self.contract, recipe.chances, sizes=sizes, ramp=round(recipe.ramp * recipe.epochs), seed=recipe.seed
+        )
         self.steps = len(self._batches(0))
         self._stopping = False
         self._saved = time.monotonic()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 COMMAND = (sys.executable, "-m", "edge_runtime.web.cli")
@@ -60,7 +60,7 @@ def test_one_command_takes_a_user_from_a_bundle_to_a_verdict_and_sigterm_ends_it
         assert "colour 1.4.0, FP32 on CPU" in said
         assert receiver.recv(1000).startswith(b"READY=1")
         assert receiver.recv(1000).startswith(b"WATCHDOG=1")
-        answer = httpx.post(f"{base}/predict", files={"image": ("secret-name.jpg", face())}, timeout=20)
+        answer = httpx2.post(f"{base}/predict", files={"image": ("secret-name.jpg", face())}, timeout=20)
         assert answer.json()["prediction"] == 1
         process.send_signal(signal.SIGTERM)
         out, error = process.communicate(timeout=20)
@@ -72,7 +72,7 @@ def test_one_command_takes_a_user_from_a_bundle_to_a_verdict_and_sigterm_ends_it
 
 def test_ctrl_c_ends_it_cleanly(colour_bundle):
     with started("--model", str(colour_bundle)) as (process, _, base):
-        assert httpx.get(f"{base}/readyz", timeout=20).status_code == 200
+        assert httpx2.get(f"{base}/readyz", timeout=20).status_code == 200
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=20)
         assert process.returncode in (0, 130)
@@ -89,9 +89,9 @@ def test_with_a_token_it_serves_other_machines_that_show_it(colour_bundle, tmp_p
     token.chmod(0o600)
     with started("--host", "0.0.0.0", "--token-file", str(token), "--model", str(colour_bundle)) as (_, _, base):
         local = base.replace("0.0.0.0", "127.0.0.1")
-        assert httpx.get(f"{local}/model", timeout=20).status_code == 401
+        assert httpx2.get(f"{local}/model", timeout=20).status_code == 401
         shown = {"Authorization": "Bearer 0123456789abcdef0123"}
-        assert httpx.get(f"{local}/model", headers=shown, timeout=20).status_code == 200
+        assert httpx2.get(f"{local}/model", headers=shown, timeout=20).status_code == 200
 
 
 def test_an_address_that_is_taken_is_told_in_one_line(colour_bundle):

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,7 +38,7 @@ def base(address) -> str:
 def still_serves(address, base, small_face) -> Iterator[None]:
     """After every attack the service judges pictures as before."""
     yield
-    answer = httpx.post(f"{base}/predict", files={"image": small_face}, timeout=20)
+    answer = httpx2.post(f"{base}/predict", files={"image": small_face}, timeout=20)
     assert answer.json()["prediction"] == 1
 
 
@@ -104,7 +104,7 @@ def test_a_body_that_is_too_large_without_saying_so_is_refused(base):
         for _ in range(300):
             yield b"\0" * 10_000
 
-    answer = httpx.post(f"{base}/predict", content=endless(), headers=dict([FORM.split(": ")]), timeout=20)
+    answer = httpx2.post(f"{base}/predict", content=endless(), headers=dict([FORM.split(": ")]), timeout=20)
     assert (answer.status_code, kind(answer.json())) == (413, "body-too-large")
 
 
@@ -175,14 +175,14 @@ def test_two_lengths_or_a_length_and_chunks_are_not_smuggled(address):
 
 def test_ten_thousand_small_files_are_refused_after_the_limit(base):
     body = b"".join(part("images", f"{number}.jpg", b"\xff") for number in range(10_000)) + END
-    answer = httpx.post(f"{base}/predict/batch", content=body, headers=dict([FORM.split(": ")]), timeout=20)
+    answer = httpx2.post(f"{base}/predict/batch", content=body, headers=dict([FORM.split(": ")]), timeout=20)
     assert (answer.status_code, kind(answer.json())) == (413, "too-many-files")
 
 
 def test_ten_thousand_fields_or_a_huge_one_are_refused(base):
     field = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="x"\r\n\r\n'.encode()
     for body in (field * 10_000, field + b"x" * 100_000 + b"\r\n" + END):
-        answer = httpx.post(f"{base}/predict", content=body, headers=dict([FORM.split(": ")]), timeout=20)
+        answer = httpx2.post(f"{base}/predict", content=body, headers=dict([FORM.split(": ")]), timeout=20)
         assert (answer.status_code, kind(answer.json())) == (400, "bad-request")
 
 
@@ -190,7 +190,7 @@ def test_ten_thousand_fields_or_a_huge_one_are_refused(base):
     "name", ["../../../etc/passwd", "/etc/passwd", "C:\\\\x", "a\0b", "CON", "é" * 2000, "%2e%2e%2f", ""]
 )
 def test_names_that_are_paths_are_names_and_nothing_else(base, small_face, name):
-    answer = httpx.post(f"{base}/predict/batch", files=[("images", (name or "x", small_face))], timeout=20)
+    answer = httpx2.post(f"{base}/predict/batch", files=[("images", (name or "x", small_face))], timeout=20)
     assert answer.status_code == 200
     assert answer.json()["results"][0]["result"]["prediction"] == 1
 
@@ -238,12 +238,12 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"
     ids=["bomb", "lie", "postscript", "svg", "zip", "tiff", "gif", "bmp", "zero"],
 )
 def test_what_is_no_picture_or_too_much_of_one_is_refused(base, data, told):
-    answer = httpx.post(f"{base}/predict", files={"image": ("a.jpg", data)}, timeout=20)
+    answer = httpx2.post(f"{base}/predict", files={"image": ("a.jpg", data)}, timeout=20)
     assert answer.status_code == told
 
 
 def test_a_picture_that_is_something_else_too_is_a_picture_and_nothing_else(base, small_face):
-    answer = httpx.post(f"{base}/card", files={"image": ("a.html", polyglot(small_face))}, timeout=20)
+    answer = httpx2.post(f"{base}/card", files={"image": ("a.html", polyglot(small_face))}, timeout=20)
     assert answer.status_code == 200
     assert "alert(1)" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -251,7 +251,7 @@ def test_a_picture_that_is_something_else_too_is_a_picture_and_nothing_else(base
 
 def test_cut_and_garbled_pictures_never_crash_it(base, small_face):
     random = np.random.default_rng(7)
-    with httpx.Client(timeout=20) as client:
+    with httpx2.Client(timeout=20) as client:
         for _ in range(60):
             data = np.frombuffer(small_face, np.uint8).copy()
             data[random.integers(2, len(data), 12)] = random.integers(0, 256, 12)
@@ -269,11 +269,11 @@ def test_more_requests_than_are_served_at_once_are_told_to_come_again(address, b
         deadline = time.monotonic() + 5
         answer = None
         while time.monotonic() < deadline and (answer is None or answer.status_code != 429):
-            answer = httpx.post(f"{base}/predict", files={"image": b"x"}, timeout=20)
+            answer = httpx2.post(f"{base}/predict", files={"image": b"x"}, timeout=20)
         assert answer is not None
         assert (answer.status_code, kind(answer.json())) == (429, "too-many-requests")
         assert int(answer.headers["retry-after"]) >= 1
-        assert httpx.get(f"{base}/healthz", timeout=20).status_code == 200
+        assert httpx2.get(f"{base}/healthz", timeout=20).status_code == 200
     finally:
         for connection in held:
             connection.close()
@@ -299,9 +299,9 @@ def test_a_full_queue_is_told_at_once_and_no_body_is_read(served, whole_detector
     with served(whole_detector, Settings(limits=Limits(waiting=2))) as address, ThreadPoolExecutor(8) as pool:
         url = "http://{}:{}/predict".format(*address)
         try:
-            jobs = [pool.submit(httpx.post, url, files={"image": small_face}, timeout=60)]
+            jobs = [pool.submit(httpx2.post, url, files={"image": small_face}, timeout=60)]
             assert begun.wait(30)
-            jobs += [pool.submit(httpx.post, url, files={"image": small_face}, timeout=60) for _ in range(7)]
+            jobs += [pool.submit(httpx2.post, url, files={"image": small_face}, timeout=60) for _ in range(7)]
             refused = [job.result() for job in itertools.islice(as_completed(jobs, timeout=30), 5)]
             status, said = talk(address, head("/predict", FORM, "Content-Length: 900000", "Expect: 100-continue"))
         finally:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -66,7 +66,7 @@ def watched(served, detector, camera, monkeypatch):
 @contextmanager
 def watching(base: str) -> Iterator[Iterator[bytes]]:
     """Watch the stream; yields its frames, each a JPEG."""
-    with httpx.stream("GET", f"{base}/live/stream", timeout=20) as answer:
+    with httpx2.stream("GET", f"{base}/live/stream", timeout=20) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "multipart/x-mixed-replace; boundary=frame"
         yield frames_of(answer.iter_raw())
@@ -88,7 +88,7 @@ def frames_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def statuses(base: str) -> Iterator[dict]:
-    with httpx.stream("GET", f"{base}/live/events", timeout=20) as answer:
+    with httpx2.stream("GET", f"{base}/live/events", timeout=20) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         for line in answer.iter_lines():
             if line.startswith("data: "):
@@ -145,13 +145,13 @@ def test_several_viewers_share_one_inference(watched, camera, detector, monkeypa
 def test_one_viewer_more_than_may_is_told_to_come_again(watched):
     with watching(watched) as one, watching(watched), watching(watched):
         next(one)
-        answer = httpx.get(f"{watched}/live/stream", timeout=20)
+        answer = httpx2.get(f"{watched}/live/stream", timeout=20)
         assert answer.status_code == 429
         assert answer.json()["type"] == "/problems/too-many-requests"
 
 
 def test_the_camera_is_off_until_somebody_watches_and_again_when_they_leave(watched, camera):
-    assert httpx.get(f"{watched}/live", timeout=20).status_code == 200
+    assert httpx2.get(f"{watched}/live", timeout=20).status_code == 200
     assert camera.opened == 0
     for times in (1, 2):
         with watching(watched) as frames:
@@ -176,7 +176,7 @@ def test_a_lost_camera_is_told_and_frames_come_again_when_it_is_back(watched, ca
 
 def test_a_camera_that_is_not_there_is_told_and_looked_for_again(watched, camera):
     camera.missing = True
-    with httpx.stream("GET", f"{watched}/live/stream", timeout=20) as answer:
+    with httpx2.stream("GET", f"{watched}/live/stream", timeout=20) as answer:
         assert answer.status_code == 200
         said = next(status for status in statuses(watched) if status["state"] == "lost")
         assert "check the cable" in said["error"]
@@ -188,7 +188,7 @@ def test_dropped_frames_and_viewers_are_counted_for_prometheus(watched):
     with watching(watched) as frames:
         for _ in range(3):
             next(frames)
-        text = httpx.get(f"{watched}/metrics", timeout=20).text
+        text = httpx2.get(f"{watched}/metrics", timeout=20).text
     assert "deepfake_edge_live_viewers 1.0" in text
     figures = dict(line.split(" ") for line in text.splitlines() if line.startswith("deepfake_edge_live_frames"))
     assert float(figures["deepfake_edge_live_frames_total"]) >= 1
@@ -199,14 +199,14 @@ def test_pictures_are_judged_while_the_camera_runs(watched, face):
     with watching(watched) as frames:
         next(frames)
         for _ in range(5):
-            answer = httpx.post(f"{watched}/predict", files={"image": face()}, timeout=20)
+            answer = httpx2.post(f"{watched}/predict", files={"image": face()}, timeout=20)
             assert answer.json()["prediction"] == 1
 
 
 def test_the_service_ends_in_peace_although_somebody_watches(served, detector, camera, monkeypatch, caplog):
     monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
     with served(detector, Settings(camera="0")) as (host, port):
-        stream = httpx.Client(timeout=20).stream("GET", f"http://{host}:{port}/live/stream")
+        stream = httpx2.Client(timeout=20).stream("GET", f"http://{host}:{port}/live/stream")
         answer = stream.__enter__()
         next(frames_of(answer.iter_raw()))
     assert until(lambda: camera.closed == 1)
