@@ -227,19 +227,21 @@ def _few(formats: List[str]) -> str:
     return ", ".join(ordered[:4]) + more if ordered else "formats unknown"
 
 
-def _held_camera(system: System, seen: str, holder: str) -> Row:
-    name = system.read(f"/proc/{holder}/comm") or "a program"
-    if "deepfake-edge" in system.read(f"/proc/{holder}/cmdline"):
+def _held_camera(system: System, seen: str, holders: List[str]) -> Row:
+    """Tell of a camera that programs have open; whoever feeds a virtual one has it open beside the service."""
+    if any("deepfake-edge" in system.read(f"/proc/{holder}/cmdline") for holder in holders):
         return Row("camera", OK, f"{seen}, used by {layout.SERVICE}")
+    holder = holders[0]
+    name = system.read(f"/proc/{holder}/comm") or "a program"
     return Row("camera", WARNING, f"{seen}, held by {name} (process {holder})", f"kill {holder}")
 
 
-def _camera_holders(system: System) -> Dict[str, str]:
-    holders = {}
+def _camera_holders(system: System) -> Dict[str, List[str]]:
+    holders: Dict[str, List[str]] = {}
     for descriptor in system.glob("/proc/[0-9]*/fd/*"):
         target = system.link(descriptor)
         if target.startswith("/dev/video"):
-            holders[target] = descriptor.split("/")[2]
+            holders.setdefault(target, []).append(descriptor.split("/")[2])
     return holders
 
 

@@ -86,6 +86,17 @@ def test_the_service_may_hold_the_camera(machine) -> None:
     assert states(machine("laptop", files))["camera"] == OK
 
 
+@pytest.mark.parametrize("feeder", [7, 4711])
+def test_a_virtual_camera_may_be_open_to_its_feeder_beside_the_service(machine, feeder) -> None:
+    files = {
+        "proc/412/cmdline": "/var/lib/deepfake-edge/current/runtime/bin/python edge-detect",
+        f"proc/{feeder}/comm": "ffmpeg",
+        f"proc/{feeder}/cmdline": "ffmpeg -i faces.mp4 -f v4l2 /dev/video0",
+        f"proc/{feeder}/fd/3": "-> /dev/video0",
+    }
+    assert states(machine("laptop", files))["camera"] == OK
+
+
 def test_a_virtual_board_lacks_a_camera_and_the_runtime_only(machine) -> None:
     rows = examined(machine("virtual board"))
     assert {name for name, row in rows.items() if row.state != OK} == {"camera", "runtime"}
