@@ -294,7 +294,7 @@ class VirtualBoard:
         self.power_off()
         self.power_on(timeout_s)
 
-    def power_off(self, timeout_s: float = 90.0) -> None:
+    def power_off(self, timeout_s: float = BOOT_TIMEOUT_S) -> None:
         """Shut the board down in order."""
         self._send({"command": "systemctl poweroff", "timeout_s": 30.0})
         self._disconnect()
