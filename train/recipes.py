@@ -28,10 +28,11 @@ class Recipe:
         progressive: crops that grow: pairs of the share of the epochs and the pixels a side that they see; what is
             left sees the input size. Small crops cost less, and show a network local traces first.
         distilled: how much of the loss is the teacher's, where there is one.
-        teacher_temperature: what softens the teacher's scores (Hinton et al. 2015).
+        teacher_temperature: what softens the teacher's scores.
+        hinted: weight of the difference to the teacher's maps of features, beside all other loss.
         chances: how often each augmentation is applied.
-        ramp: share of the epochs over which those that change a face's traces grow from never to their chance: a network
-            that has found the traces holds on to them better than one that has to find them in damaged faces.
+        ramp: share of the epochs over which those that damage a face's traces grow from never to their chance, so that
+            the traces are found before they are hidden.
         seed: of everything that is drawn.
     """
 
@@ -51,6 +52,7 @@ class Recipe:
     progressive: tuple[tuple[float, int], ...] = ()
     distilled: float = 0.9
     teacher_temperature: float = 2.0
+    hinted: float = 1.0
     chances: Chances = field(default_factory=lambda: dict(FULL))
     ramp: float = 0.3
     seed: int = 42

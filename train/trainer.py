@@ -32,6 +32,7 @@ from train.calibrate import fit_calibration
 from train.catalog import CATALOG, Catalog
 from train.checkpoint import INPUTS, Checkpoint, load_checkpoint, load_model, save_checkpoint
 from train.dataset import EpochBatches, FaceDataset
+from train.distillation import Teacher
 from train.evaluate import Logits, fake_scores, judge
 from train.memory import keep_memory
 from train.metrics import auc, measure
@@ -110,14 +111,17 @@ class Training:
         self.accelerator = Accelerator(mixed_precision=_precision(precision, device, model), cpu=device == "cpu")
         if self.accelerator.device.type == "cpu":
             keep_memory()
-        self.teacher = self._load_teacher(teacher)
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
+        self.teacher = self._load_teacher(teacher)
+        hints = self.teacher.hints if self.teacher else nn.ModuleDict()
         self.progress, self.tally = Progress(), Tally()
-        optimizer = _optimizer(self.model, recipe)
+        optimizer = _optimizer(nn.ModuleList([self.model, hints]), recipe)
         if found:
             self._restore(found, optimizer)
         self.network, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        for name, hint in hints.items():
+            hints[name] = self.accelerator.prepare(hint)
         if self.average:
             self.average.to(self.accelerator.device)
         self.weights = _class_weights(catalog).to(self.accelerator.device)
@@ -197,16 +201,9 @@ class Training:
         loss = functional.cross_entropy(logits.float(), labels, self.weights, label_smoothing=recipe.smoothing)
         if self.teacher is None:
             return loss
-        with torch.no_grad(), self.accelerator.autocast():
-            taught = self.teacher(images).float()
-        warm = recipe.teacher_temperature
-        soft = functional.kl_div(
-            functional.log_softmax(logits.float() / warm, 1),
-            functional.log_softmax(taught / warm, 1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return (1 - recipe.distilled) * loss + recipe.distilled * warm**2 * soft
+        with self.accelerator.autocast():
+            soft, difference = self.teacher.losses(images, logits, recipe.teacher_temperature)
+        return (1 - recipe.distilled) * loss + recipe.distilled * soft + recipe.hinted * difference
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step`."""
@@ -302,6 +299,7 @@ class Training:
             self.contract,
             catalog=self._catalog_path(),
             average=self.average.state_dict() if self.average else None,
+            hints=self.teacher.hints.state_dict() if self.teacher else None,
             optimizer=self.optimizer.state_dict(),
             recipe=self.recipe.to_dict(),
             progress=asdict(self.progress),
@@ -311,18 +309,24 @@ class Training:
 
     def _restore(self, found: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
         _check_same(found, self.contract, self.recipe, self.out)
+        if (found.extra.get("hints") is not None) != (self.teacher is not None):
+            before = "without" if self.teacher else "with"
+            raise UsageError(f"{self.out}: holds a run {before} a teacher; do the same again, or give another --out")
         self.model.load_state_dict(found.state_dict, strict=True)
         if self.average:
             self.average.load_state_dict(found.extra["average"])
+        if self.teacher:
+            self.teacher.hints.load_state_dict(found.extra["hints"])
         optimizer.load_state_dict(found.extra["optimizer"])
         self.progress = Progress(**found.extra["progress"])
         self.tally = Tally(**found.extra["tally"])
 
-    def _load_teacher(self, path: Path | None) -> nn.Module | None:
+    def _load_teacher(self, path: Path | None) -> Teacher | None:
         if path is None:
             return None
-        teacher = load_model(load_checkpoint(path)).requires_grad_(False)
-        return teacher.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = load_model(load_checkpoint(path))
+        network.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Teacher(network, self.model, self.contract.input_size)
 
     def _catalog_path(self) -> str:
         return str((self.out / CATALOG).resolve())

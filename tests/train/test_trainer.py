@@ -168,14 +168,30 @@ def test_training_stops_when_the_auc_does_not_rise(catalog, tmp_path, monkeypatc
 
 
 def test_a_student_learns_from_its_teacher(catalog, tmp_path, tiny_checkpoint):
-    recipe = replace(TINY, distilled=1.0, chances={}, ema=0.0, epochs=1, learning_rate=3e-3)
+    recipe = replace(TINY, distilled=1.0, hinted=0.0, chances={}, ema=0.0, epochs=1, learning_rate=3e-3)
     run = training(catalog, tmp_path, recipe, teacher=tiny_checkpoint)
     images = torch.randn(8, 3, 32, 32)
     labels = torch.zeros(8, dtype=torch.long)
+    run.network(images)
     teacher = load_model(load_checkpoint(tiny_checkpoint))
-    assert float(run._loss(images, teacher(images).detach(), labels)) == pytest.approx(0.0, abs=1e-5)
-    assert float(run._loss(images, teacher(images).detach() + torch.tensor([3.0, 0.0]), labels)) > 0.1
+    with torch.no_grad():
+        assert float(run._loss(images, teacher(images), labels)) == pytest.approx(0.0, abs=1e-5)
+        assert float(run._loss(images, teacher(images) + torch.tensor([3.0, 0.0]), labels)) > 0.1
     run.run()
+
+
+def test_a_run_with_a_teacher_goes_on_with_one_only(catalog, tmp_path, tiny_checkpoint):
+    recipe = replace(TINY, epochs=2)
+    run = training(catalog, tmp_path, recipe, teacher=tiny_checkpoint)
+    before = {key: value.clone() for key, value in run.teacher.hints.state_dict().items()}
+    run._epoch()
+    learnt = run.teacher.hints.state_dict()
+    assert all(not torch.equal(learnt[key], before[key]) for key in learnt if key.endswith("weight"))
+    with pytest.raises(UsageError, match="holds a run with a teacher"):
+        training(catalog, tmp_path, recipe)
+    again = training(catalog, tmp_path, recipe, teacher=tiny_checkpoint)
+    assert all(torch.equal(value, learnt[key]) for key, value in again.teacher.hints.state_dict().items())
+    again.run()
 
 
 def test_the_running_average_is_judged_and_lags_behind(catalog, tmp_path):
