@@ -198,7 +198,11 @@ class Training:
 
     def _loss(self, images: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         recipe = self.recipe
-        loss = functional.cross_entropy(logits.float(), labels, self.weights, label_smoothing=recipe.smoothing)
+        losses = functional.cross_entropy(
+            logits.float(), labels, self.weights, label_smoothing=recipe.smoothing, reduction="none"
+        )
+        # A mean over faces, not over weights: halves of a batch in two processes add up to the whole.
+        loss = losses.mean()
         if self.teacher is None:
             return loss
         with self.accelerator.autocast():
@@ -217,8 +221,9 @@ class Training:
 
     def _finish_epoch(self) -> None:
         judged: list[dict[str, Any]] = [{}]
+        loss, right, faces = self._sums()
         if self.accelerator.is_main_process:
-            judged = [self._judge_epoch()]
+            judged = [self._judge_epoch(loss / faces, right / faces, int(faces))]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(judged)
         row = judged[0]
@@ -240,7 +245,14 @@ class Training:
         if self._stopping and not progress.finished:
             raise KeyboardInterrupt
 
-    def _judge_epoch(self) -> dict[str, Any]:
+    def _sums(self) -> tuple[float, float, float]:
+        """Return the loss, the right answers and the faces of this epoch, of all processes together."""
+        tally = self.tally
+        sums = torch.tensor([tally.loss, tally.right, tally.faces], device=self.accelerator.device)
+        loss, right, faces = self.accelerator.reduce(sums, "sum").tolist()
+        return loss, right, faces
+
+    def _judge_epoch(self, train_loss: float, train_accuracy: float, faces: int) -> dict[str, Any]:
         valid = self.catalog.split("valid")
         logits = self.judge(self._judged(), valid)
         labels = np.array([face.label for face in valid])
@@ -250,13 +262,13 @@ class Training:
             "epoch": self.progress.epoch + 1,
             "step": self.progress.step,
             "learning_rate": self.learning_rate(self.progress.step - 1),
-            "train_loss": tally.loss / max(tally.faces, 1),
-            "train_accuracy": tally.right / max(tally.faces, 1),
+            "train_loss": train_loss,
+            "train_accuracy": train_accuracy,
             "valid_loss": float(-np.log(np.clip(np.where(labels == 1, scores, 1 - scores), 1e-12, 1)).mean()),
             "valid_accuracy": float(((scores >= 0.5) == (labels == 1)).mean()),
             "auc": auc(labels, scores),
             "seconds": busy,
-            "images_per_second": tally.faces * self.accelerator.num_processes / busy if busy else 0.0,
+            "images_per_second": faces / busy if busy else 0.0,
             "waiting": tally.waited_s / busy if busy else 0.0,
         }
 
