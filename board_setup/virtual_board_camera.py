@@ -9,6 +9,7 @@ import time
 from typing import Tuple
 
 VIDIOC_S_FMT = 0xC0D05605
+VIDIOC_STREAMON = 0x40045612
 V4L2_BUF_TYPE_VIDEO_OUTPUT = 2
 V4L2_FIELD_NONE = 1
 MJPG = 0x47504A4D
@@ -39,6 +40,11 @@ def set_format(device: int, width: int, height: int) -> None:
     fcntl.ioctl(device, VIDIOC_S_FMT, struct.pack("=II", V4L2_BUF_TYPE_VIDEO_OUTPUT, 0) + pixel.ljust(200, b"\0"))
 
 
+def start_streaming(device: int) -> None:
+    """Begin; a writer that never did leaves a device behind that takes no other writer."""
+    fcntl.ioctl(device, VIDIOC_STREAMON, struct.pack("=i", V4L2_BUF_TYPE_VIDEO_OUTPUT))
+
+
 def main() -> None:
     """Show the pictures until the process is ended."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -52,6 +58,7 @@ def main() -> None:
             frames.append(file.read())
     device = os.open(options.device, os.O_RDWR)
     set_format(device, *jpeg_size(frames[0]))
+    start_streaming(device)
     while True:
         for frame in frames:
             os.write(device, frame)
