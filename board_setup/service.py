@@ -17,7 +17,8 @@ RULE_PATH = "/etc/udev/rules.d/70-deepfake-edge.rules"
 JOURNALD_PATH = "/etc/systemd/journald.conf.d/deepfake-edge.conf"
 WRITTEN_AT_RUN_TIME = ("/var/cache/deepfake-edge", "/var/log/deepfake-edge")
 GROUPS = ("video", "render")
-STARTING_S = 240.0
+STARTING_S = 330.0
+"""Longer than the unit's TimeoutStartSec: what starts slowly is for systemd to judge, once and not twice."""
 STEADY_S = 6.0
 RESULTS = "/var/log/deepfake-edge/results.jsonl"
 OPTIONS_FILE = "/etc/default/deepfake-edge"
