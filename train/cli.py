@@ -62,6 +62,9 @@ def train_detector(
     pixels: Annotated[str | None, typer.Option("--input", help="article, resize, native or native5.")] = None,
     without: Annotated[str, typer.Option(help="Augmentations to leave out, by comma; or all.")] = "",
     progressive: Annotated[str | None, typer.Option(help="Crops that grow: 0.5:64,0.35:128.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=0, help="Epochs without a better AUC before it stops; 0 goes to the end.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = "70/15/15",
     seed: Annotated[int, typer.Option()] = 42,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load pictures.")] = None,
@@ -106,6 +109,7 @@ def train_detector(
         "learning_rate": learning_rate,
         "pixels": pixels,
         "progressive": parse_progressive(progressive) if progressive else None,
+        "patience": patience,
         "seed": seed,
     }
     return tell_trained(train(data, out, options, changes, without))

@@ -91,7 +91,7 @@ def parse_progressive(text: str) -> tuple[tuple[float, int], ...]:
 SMALL_FIRST = ((0.5, 64), (0.35, 128))
 
 PRESETS: Mapping[str, Recipe] = {
-    "default": Recipe(patience=5),
+    "default": Recipe(patience=10),
     "scratch": Recipe(weights="none", epochs=60, progressive=SMALL_FIRST, chances={**FULL, "recapture": 0.02}),
     "article": Recipe(
         pixels="article",

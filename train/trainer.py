@@ -233,8 +233,7 @@ class Training:
         better = row["auc"] > progress.best_auc
         if better:
             progress.best_auc, progress.best_epoch = row["auc"], row["epoch"]
-        stale = progress.epoch - progress.best_epoch
-        progress.finished = progress.epoch >= self.recipe.epochs or 0 < self.recipe.patience <= stale
+        progress.finished = self._over()
         self.tally = Tally()
         if self.accelerator.is_main_process:
             if better:
@@ -244,6 +243,10 @@ class Training:
             _tensorboard(self.out, row)
         if self._stopping and not progress.finished:
             raise KeyboardInterrupt
+
+    def _over(self) -> bool:
+        stale = self.progress.epoch - self.progress.best_epoch
+        return self.progress.epoch >= self.recipe.epochs or 0 < self.recipe.patience <= stale
 
     def _sums(self) -> tuple[float, float, float]:
         """Return the loss, the right answers and the faces of this epoch, of all processes together."""
@@ -331,6 +334,7 @@ class Training:
             self.teacher.hints.load_state_dict(found.extra["hints"])
         optimizer.load_state_dict(found.extra["optimizer"])
         self.progress = Progress(**found.extra["progress"])
+        self.progress.finished = self._over()
         self.tally = Tally(**found.extra["tally"])
 
     def _load_teacher(self, path: Path | None) -> Teacher | None:
@@ -418,7 +422,8 @@ def _check_same(found: Checkpoint, contract: ModelContract, recipe: Recipe, out:
     if found.contract.data != contract.data:
         raise DataError(f"{out}: holds a run on other data; give its {CATALOG}, or another --out")
     before, now = found.extra.get("recipe", {}), recipe.to_dict()
-    changed = [name for name in now if before.get(name) != now[name]]
+    # What an older version did not know yet is no difference, and patience may change.
+    changed = [name for name in now if before.get(name, now[name]) != now[name] and name != "patience"]
     if changed:
         name = changed[0]
         raise UsageError(

@@ -115,6 +115,19 @@ def test_a_run_whose_process_was_killed_goes_on_from_its_last_whole_checkpoint(w
     assert same_weights(whole, tmp_path)
 
 
+def test_every_epoch_learns_in_training_mode_though_the_one_before_was_judged(catalog, tmp_path):
+    run = training(catalog, tmp_path, replace(TINY, ema=0.0))
+    step, modes = run._step, []
+
+    def watched(*given):
+        modes.append(run.network.training)
+        step(*given)
+
+    run._step = watched
+    run.run()
+    assert modes == [True] * 2 * run.steps
+
+
 def test_a_finished_run_is_not_trained_again(whole, catalog):
     before = (whole / "last.pth").stat().st_mtime_ns
     training(catalog, whole).run()
@@ -161,10 +174,15 @@ def test_the_learning_rate_warms_up_and_falls(catalog, tmp_path):
 
 def test_training_stops_when_the_auc_does_not_rise(catalog, tmp_path, monkeypatch):
     monkeypatch.setattr("train.trainer.auc", lambda labels, scores: 0.5)
-    run = training(catalog, tmp_path, replace(TINY, epochs=9, patience=1))
+    run = training(catalog, tmp_path, replace(TINY, epochs=3, patience=1))
     run.run()
     assert run.progress.epoch == 2
     assert run.progress.best_epoch == 1
+    again = training(catalog, tmp_path, replace(TINY, epochs=3, patience=1))
+    assert again.progress.finished
+    more = training(catalog, tmp_path, replace(TINY, epochs=3, patience=0))
+    more.run()
+    assert more.progress.epoch == 3
 
 
 def test_a_student_learns_from_its_teacher(catalog, tmp_path, tiny_checkpoint):
