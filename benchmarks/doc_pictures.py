@@ -61,7 +61,8 @@ def save_page(page: Path, path: Path) -> None:
         view.goto(page.resolve().as_uri())
         view.screenshot(path=shot)
         browser.close()
-    Image.open(shot).convert("RGB").save(path, quality=85, method=6)
+    with Image.open(shot) as picture:
+        picture.convert("RGB").save(path, quality=85, method=6)
     shot.unlink()
 
 

@@ -257,7 +257,7 @@ def _slice(judged: Judged, inside: NDArray[np.bool_], bootstrap: int) -> dict[st
         groups=groups,
         bootstrap=min(bootstrap, 200),
     )
-    wanted = ("auc", "average_precision", "eer", "tpr_at_5_fpr", "balanced_accuracy")
+    wanted = ("auc", "average_precision", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr", "balanced_accuracy")
     return {**counts, **{name: figures[name] for name in wanted}}
 
 

@@ -125,7 +125,7 @@ def _verdicts(evaluation: Evaluation, judged: Judged) -> list[Block]:
 
 def slice_table(slices: Sequence[Mapping[str, Any]]) -> Table:
     """Return figures by slice as a table."""
-    keys = ("auc", "average_precision", "eer", "tpr_at_5_fpr", "balanced_accuracy")
+    keys = ("auc", "average_precision", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr", "balanced_accuracy")
     rows = [
         (f"{row['by']}: {row['name']}", row["real"], row["fake"], *(_known(row, key) for key in keys)) for row in slices
     ]

@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.cases import FIGURES, Case, Engine, Job, Limits, Mode
 from benchmarks.sensors import Reading
-from benchmarks.worker import measure, peak_memory_mb, used_between
+from benchmarks.timing import Timing
+from benchmarks.worker import _timed, measure, peak_memory_mb, used_between
 from edge_runtime.errors import BundleError, DeviceError
 
 QUICK = Limits(seconds=0.2, frames=6, warmup_frames=1)
@@ -37,6 +38,18 @@ def test_a_round_gives_every_figure_that_a_machine_can_show(job, mode):
         found.figures["end_to_end_p50_ms"] <= found.figures["end_to_end_p99_ms"] <= found.figures["end_to_end_max_ms"]
     )
     assert len(found.latencies_ms) == 101
+
+
+def test_the_cold_first_frames_are_run_and_not_counted():
+    given = []
+
+    def timing(inputs, limits):
+        given.append(limits.frames)
+        return Timing(float(len(given)), np.full(limits.frames, float(len(given))))
+
+    seen, _ = _timed(timing, ["a"], Limits(seconds=60, frames=6, warmup_frames=2))
+    assert given == [2, 6]
+    assert (seen.frames, seen.fps) == (6, 3.0)
 
 
 def test_a_round_says_what_ran_down_to_the_kernels(job):

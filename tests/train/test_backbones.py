@@ -4,6 +4,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+import torchvision.models
 
 from edge_runtime.contract import PixelRecipe
 from edge_runtime.errors import CheckpointError, UsageError
@@ -48,6 +49,15 @@ def test_without_a_network_pretrained_weights_are_refused_in_one_sentence(name):
     with pytest.raises(UsageError, match="can't be downloaded") as error:
         build_backbone(name, weights="imagenet")
     assert "--weights none" in str(error.value)
+
+
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name in torchvision.models.list_models()])
+def test_pretrained_weights_are_torchvisions_by_their_name(name):
+    with pytest.raises(UsageError, match=r"imagenet: (\w+\.\w+) can't be downloaded") as error:
+        find_backbone(name).imagenet()
+    weights = torchvision.models.get_weight(str(error.value).split()[2])
+    assert weights in torchvision.models.get_model_weights(name)
+    assert "acc@1" in weights.meta["_metrics"]["ImageNet-1K"]
 
 
 def test_weights_of_a_file_are_taken_without_a_head_of_other_classes(tmp_path):

@@ -47,11 +47,17 @@ def test_a_catalog_inside_its_folder_can_be_moved(make_faces, tmp_path):
     assert all(face.path.exists() for face in load_data(tmp_path / "elsewhere").records)
 
 
-def test_labels_come_from_names_and_not_from_the_order_of_listing(faces, monkeypatch):
-    real = os.walk
-    monkeypatch.setattr(os, "walk", lambda *a, **k: ((p, d, sorted(n, reverse=True)) for p, d, n in real(*a, **k)))
-    assert [c.label for c in labelled_files(faces)] == [0] * 24 + [1] * 24
-    assert [c.path.name for c in labelled_files(faces)][:2] == ["000.png", "001.png"]
+@pytest.mark.parametrize("backwards", [False, True])
+def test_labels_come_from_names_and_not_from_the_order_of_listing(faces, monkeypatch, backwards):
+    def in_order(names):
+        return sorted(names, reverse=backwards)
+
+    walk, listing = os.walk, os.listdir
+    monkeypatch.setattr(os, "walk", lambda *a, **k: ((p, in_order(d), in_order(n)) for p, d, n in walk(*a, **k)))
+    monkeypatch.setattr(os, "listdir", lambda *a: in_order(listing(*a)))
+    found = labelled_files(faces)
+    assert {(file.path.parent.name, file.label) for file in found} == {("real", 0), ("fake", 1)}
+    assert [file.path.name for file in found] == [f"{index:03d}.png" for index in range(24)] * 2
 
 
 def test_a_home_sign_in_a_path_is_expanded(make_faces, monkeypatch, tmp_path):

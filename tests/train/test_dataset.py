@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
 
 from edge_runtime.contract import ModelContract
 from edge_runtime.errors import DataError
@@ -50,6 +53,34 @@ def test_pixels_are_bytes_and_not_divided_twice(records):
     sample = FaceDataset(records, CONTRACT, {})[0][0]
     assert str(sample.dtype) == "torch.uint8"
     assert sample.max() > 1
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA"])
+def test_pictures_of_every_mode_are_seen_in_three_channels_of_their_own_colours(make_faces, draw, mode):
+    folder = make_faces(count=3)
+    picture = Image.blend(draw(31), Image.new("RGB", (64, 64), (220, 60, 30)), 0.6)
+    picture.convert(mode).save(folder / "real" / "odd.tif")
+    (record,) = (face for face in load_data(folder).records if face.path.name == "odd.tif")
+    sample = FaceDataset([record], CONTRACT, {})[0][0]
+    assert sample.shape == (48, 48, 3)
+    expected = np.asarray(picture.convert("L").convert("RGB") if mode == "L" else picture)[8:56, 8:56]
+    assert np.abs(sample.numpy().mean((0, 1)) - expected.mean((0, 1))).max() < 12
+
+
+def test_a_turned_picture_is_seen_upright(make_faces, draw):
+    folder = make_faces(count=3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw(32, (64, 96)).transpose(Image.Transpose.ROTATE_90).save(folder / "real" / "turned.png", exif=exif)
+    (record,) = (face for face in load_data(folder).records if face.path.name == "turned.png")
+    sample = FaceDataset([record], CONTRACT, {})[0][0]
+    assert np.array_equal(sample.numpy(), face_pixels(draw(32, (64, 96)), None, CONTRACT)[0])
+
+
+def test_labels_are_whole_numbers_that_a_loss_takes(records):
+    pixels, labels = next(iter(DataLoader(FaceDataset(records, CONTRACT, {}), batch_size=len(records))))
+    assert (pixels.dtype, labels.dtype) == (torch.uint8, torch.int64)
+    assert labels.tolist() == [("real", "fake").index(face.path.parent.name) for face in records]
 
 
 def test_a_picture_that_went_away_is_named(make_faces):

@@ -1,5 +1,7 @@
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from train.evaluation import (
 )
 from train.evaluation_report import write_evaluation
 from train.judging import EvaluationOptions, evaluate_detector
+from train.tell import tell_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +120,38 @@ def test_slices_have_figures_of_their_own(records):
     assert set(rows) == {"source: a", "source: b", "generator: old", "generator: new"}
     assert rows["generator: old"]["real"] == 0
     assert 0.5 < rows["generator: old"]["auc"]["value"] <= 1.0
+
+
+def test_every_source_has_the_figures_that_accuracy_hides_with_intervals(records):
+    faces = [replace(face, source="ab"[index % 2]) for index, face in enumerate(records)]
+    for row in slice_figures(judged(faces * 3), 20):
+        for name in ("auc", "average_precision", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr"):
+            assert row[name]["low"] <= row[name]["value"] <= row[name]["high"]
+        assert row["auc"]["low"] < row["auc"]["high"]
+
+
+def test_a_detector_that_calls_all_faces_of_a_source_fake_is_told_apart_from_a_blind_one(records, subject, capsys):
+    separated = judged(records, separation=1.2)
+    found = replace(separated, logits=separated.logits + np.float32([-2.25, 2.25]))
+    evaluation = summarize(subject, found, {"path": "x", "split": "test", "left_out": {}}, bootstrap=20)
+    assert evaluation.half["accuracy"]["value"] == 0.5
+    assert evaluation.figures["auc"]["value"] > 0.9
+    assert any("look at the AUC" in alarm for alarm in evaluation.alarms)
+    tell_evaluation(evaluation, Path("out"))
+    said = capsys.readouterr().out
+    for name in ("auc", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr"):
+        assert re.search(rf"{name}\W+[\d.]+ \([\d.]+–[\d.]+\)", said)
+    assert "look at the AUC" in said
+
+
+def test_figures_on_the_validation_split_are_called_that(make_faces, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    load_data(make_faces()).write(tmp_path / "catalog.csv")
+    for split, told in (("valid", True), ("test", False)):
+        options = EvaluationOptions(split=split, bootstrap=10)
+        evaluation = evaluate_detector(tiny_checkpoint, tmp_path / "catalog.csv", tmp_path / split, options)
+        assert any("chosen on validation faces" in alarm for alarm in evaluation.alarms) == told
+        assert ("chosen on validation faces" in (tmp_path / split / "report.html").read_text()) == told
 
 
 def test_leaving_out_the_least_certain_faces_lowers_the_error(records):
