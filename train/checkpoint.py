@@ -85,7 +85,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """
     path = Path(path).expanduser()
     values = _read(path)
-    if not isinstance(values, dict) or values.get("format") != FORMAT or "contract" not in values:
+    if not isinstance(values, dict) or values.get("format") != FORMAT or not {"contract", "model"} <= values.keys():
         raise CheckpointError(
             f"{path}: no checkpoint of this program; for a bare state_dict say --arch, --labels and --input"
         )
@@ -93,6 +93,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         contract = ModelContract.from_dict(values["contract"])
     except ContractError as error:
         raise CheckpointError(f"{path}: {error}") from None
+    if not _is_state(values["model"]):
+        raise CheckpointError(f"{path}: holds no state_dict under `model`; copy it again")
     known = ("format", "contract", "model", "catalog", "options")
     extra = {key: value for key, value in values.items() if key not in known}
     state, options = _float32(values["model"]), values.get("options", {})
@@ -149,9 +151,13 @@ def read_state(path: Path) -> Mapping[str, torch.Tensor]:
     values = _read(path)
     if isinstance(values, dict) and isinstance(values.get("model"), dict):
         values = values["model"]
-    if not isinstance(values, dict) or not all(isinstance(value, torch.Tensor) for value in values.values()):
+    if not _is_state(values):
         raise CheckpointError(f"{path}: holds no state_dict; save one with torch.save(model.state_dict(), …)")
     return _float32(values)
+
+
+def _is_state(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(value, torch.Tensor) for value in values.values())
 
 
 def _float32(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
@@ -163,8 +169,12 @@ def _read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: not found; give a checkpoint (.pth)") from None
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: can't be read safely ({_first(error)}); save a state_dict instead") from None
+    except pickle.UnpicklingError:
+        # PyTorch's own words are a paragraph about its options.
+        raise CheckpointError(
+            f"{path}: no checkpoint, or one that would run code when it is read; "
+            "give a file that torch.save(model.state_dict(), …) wrote"
+        ) from None
     except (OSError, EOFError, RuntimeError, ValueError, LookupError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: broken or no checkpoint ({_first(error)}); copy it again") from None
 

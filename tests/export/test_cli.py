@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from edge_runtime.bundle import Bundle
-from edge_runtime.contract import Fit, Precision
+from edge_runtime.contract import Fit, ModelContract, Precision
 from export import cli, pipeline
 from train.backbones import Backbone
+from train.checkpoint import save_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
 BARE = ("--arch", "tiny", "--labels", "real,fake", "--input", "article")
@@ -120,7 +122,12 @@ def failing(judge: Callable) -> Callable:
     ("arguments", "words"),
     [
         (("missing.pth",), "missing.pth: not found"),
-        (("text.pth",), "text.pth: "),
+        (("text.pth",), "text.pth: no checkpoint"),
+        (("zip.pth",), "zip.pth: broken or no checkpoint"),
+        (("zip.pth", *BARE), "zip.pth: broken or no checkpoint"),
+        (("half.pth",), "half.pth: broken or no checkpoint"),
+        (("liar.pth",), "not the weights of resnet18"),
+        (("diverged.pth",), "no number (fc.weight is the first)"),
         (("bare.pth",), "--arch"),
         (("bare.pth", "--arch", "tiny"), "needs --arch, --labels and --input together"),
         (("bare.pth", "--arch", "resnet18", *BARE[2:]), "not the weights of resnet18"),
@@ -160,10 +167,16 @@ def test_bad_input_gets_one_clear_line_and_leaves_nothing(
 
 def make_bad_things(model: nn.Module, data: Path) -> None:
     Path("text.pth").write_text("not a checkpoint")
+    with zipfile.ZipFile("zip.pth", "w") as archive:
+        archive.writestr("letter.txt", "no checkpoint either")
     torch.save(model.state_dict(), "bare.pth")
+    Path("half.pth").write_bytes(Path("bare.pth").read_bytes()[:5000])
+    save_checkpoint(Path("liar.pth"), model, ModelContract("resnet18"))
     state = {key: value.clone() for key, value in model.state_dict().items()}
     state["fc.weight"][0, 0] = float("nan")
     torch.save(state, "nan.pth")
+    values = torch.load("liar.pth", weights_only=True)
+    torch.save({**values, "contract": ModelContract("tiny", input_size=32).to_dict(), "model": state}, "diverged.pth")
     for folder in ("empty/real", "empty/fake", "broken/real", "broken/fake", "one_class", "photos", "bundle"):
         Path(folder).mkdir(parents=True)
     Path("one_class/real").symlink_to(data / "real")

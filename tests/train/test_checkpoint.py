@@ -95,7 +95,7 @@ class Trap:
 def test_code_inside_a_checkpoint_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"format": 1, "model": Trap()}, "trap.pth")
-    with pytest.raises(CheckpointError, match="can't be read safely"):
+    with pytest.raises(CheckpointError, match="would run code when it is read"):
         load_checkpoint("trap.pth")
     assert not (tmp_path / "trapped").exists()
 
@@ -106,6 +106,17 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path, content):
     with pytest.raises(CheckpointError) as error:
         load_checkpoint(tmp_path / "broken.pth")
     assert "broken.pth" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("model", [None, 3, {"fc.weight": 1}])
+def test_a_checkpoint_of_ours_without_a_state_is_refused_in_one_line(tmp_path, tiny_checkpoint, model):
+    values = torch.load(tiny_checkpoint, weights_only=True) | {"model": model}
+    if model is None:
+        del values["model"]
+    torch.save(values, tmp_path / "half.pth")
+    with pytest.raises(CheckpointError, match=r"half\.pth: ") as error:
+        load_checkpoint(tmp_path / "half.pth")
     assert "\n" not in str(error.value)
 
 
