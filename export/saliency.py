@@ -6,6 +6,7 @@ closed form there. For a vision transformer it is attention rollout (Abnar and Z
 in Transformers"), which knows no labels: both maps are the same.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from torchvision.models import VisionTransformer
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from train.backbones import Backbone
+from train.vit import HubViT
 
 LOGITS = "logits"
 SALIENCY = "saliency_map"
@@ -41,6 +43,8 @@ def explain(model: nn.Module, backbone: Backbone) -> Explained:
     """Return `model` with saliency maps and feature vectors, in evaluation mode."""
     if isinstance(model, VisionTransformer):
         return Explained(FeaturesOfViT(model).eval(), (LOGITS, FEATURES), ExplainedViT(model).eval())
+    if isinstance(model, HubViT):
+        return Explained(FeaturesOfHubViT(model).eval(), (LOGITS, FEATURES), ExplainedHubViT(model).eval())
     return Explained(ExplainedCNN(model, backbone).eval(), OUTPUTS)
 
 
@@ -142,14 +146,48 @@ class ExplainedViT(nn.Module):
             tokens = tokens + block.mlp(block.ln_2(tokens))
             mixed.append(weights)
         features = encoder.ln(tokens)[:, 0]
-        side = image.shape[-1] // self.model.patch_size
-        rolled = _rollout(mixed)[:, 1:].reshape(-1, 1, side, side)
-        return self.model.heads(features), rolled.expand(-1, 2, -1, -1), features
+        return self.model.heads(features), _maps(mixed), features
+
+
+class FeaturesOfHubViT(nn.Module):
+    """Hugging Face's vision transformer that also gives its feature vector: logits [N, 2] and features [N, C]."""
+
+    def __init__(self, model: HubViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits and feature vectors."""
+        network = self.model.network
+        features = network.vit(pixel_values=image).last_hidden_state[:, 0]
+        return network.classifier(features), features
+
+
+class ExplainedHubViT(nn.Module):
+    """Hugging Face's vision transformer that also says where it looked, by attention rollout."""
+
+    def __init__(self, model: HubViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return logits [N, 2], saliency maps [N, 2, h, w] and feature vectors [N, C]."""
+        network = self.model.network
+        found = network.vit(pixel_values=image, output_attentions=True)
+        features = found.last_hidden_state[:, 0]
+        mixed = [heads.mean(1) for heads in found.attentions]
+        return network.classifier(features), _maps(mixed), features
 
 
 def _tokens(model: VisionTransformer, image: torch.Tensor) -> torch.Tensor:
     patches = model._process_input(image)
     return torch.cat([model.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+
+
+def _maps(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the patches' share of the rolled-out attention, the same for both labels: [N, 2, side, side]."""
+    side = math.isqrt(weights[0].shape[-1] - 1)
+    return _rollout(weights)[:, 1:].reshape(-1, 1, side, side).expand(-1, 2, -1, -1)
 
 
 def _rollout(weights: Sequence[torch.Tensor]) -> torch.Tensor:

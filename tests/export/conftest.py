@@ -29,6 +29,12 @@ QUICK = Options(
 )
 
 
+@pytest.fixture(scope="session")
+def quick() -> Options:
+    """Options of an export that takes seconds."""
+    return QUICK
+
+
 class TinyNet(nn.Module):
     """Three convolutions, pooling and `fc`: what a ResNet is, in small."""
 

@@ -70,6 +70,41 @@ def test_a_transformers_map_is_the_class_tokens_row_of_the_rolled_out_attention(
     torch.testing.assert_close(maps[:, 0], maps[:, 1])
 
 
+def tiny_hub_vit() -> nn.Module:
+    pytest.importorskip("transformers", reason="needs transformers")
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 3, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 64}
+    model = BACKBONES["vit_hf"].build(2, image_size=32, patch_size=8, **sizes).eval()
+    for name, value in model.named_parameters():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            # Untrained, every token looks at all others alike, and any map would do.
+            nn.init.normal_(value)
+    return model
+
+
+def test_hugging_faces_vit_rolls_out_its_attention_too() -> None:
+    model = tiny_hub_vit()
+    explained = explain(model, BACKBONES["vit_hf"])
+    assert explained.outputs == ("logits", "feature_vector")
+    image = torch.randn(2, 3, 32, 32)
+    assert explained.apart is not None
+    logits, maps, features = explained.apart(image)
+    torch.testing.assert_close(logits, model(image))
+    for found, expected in zip(explained.network(image), (logits, features), strict=True):
+        torch.testing.assert_close(found, expected)
+
+    vit, rolled = model.network.vit, torch.eye(17).expand(2, -1, -1)
+    tokens = vit.embeddings(image)
+    for block in vit.layers:
+        attention = block.attention(block.layernorm_before(tokens))[1].mean(1)
+        rolled = (0.5 * attention + 0.5 * torch.eye(17)) @ rolled
+        tokens = block(tokens)
+    assert rolled[:, 0, 1:].std() > 1e-3
+    torch.testing.assert_close(features, vit.layernorm(tokens)[:, 0])
+    for label in (0, 1):
+        torch.testing.assert_close(maps[:, label].flatten(1), rolled[:, 0, 1:], atol=1e-5, rtol=1e-4)
+
+
 def test_masking_the_hottest_quarter_changes_the_score_more_than_a_random_quarter(shared) -> None:
     path = shared / "checkpoints" / "efficientnet_lite0_faces.pth"
     checkpoint = import_state_dict(path, arch="efficientnet_lite0", labels=("real", "fake"), input_preset="native")

@@ -1,0 +1,86 @@
+"""The second article's network, Hugging Face's ViT, from a folder of weights to the runtime's answer."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+
+from edge_runtime import Detector
+from edge_runtime.bundle import Bundle
+from edge_runtime.classifier import Classifier
+from edge_runtime.contract import Precision
+from edge_runtime.golden import check_golden
+from edge_runtime.pictures import read_picture
+from edge_runtime.preprocess import face_pixels
+from edge_runtime.quality import QualityLimits
+from edge_runtime.web.heat import HeatNetwork
+from export.pipeline import export_bundle
+from export.verify import Limits
+from train.catalog import load_data
+from train.checkpoint import load_checkpoint, load_model
+from train.recipes import Recipe
+from train.torch_network import normalize
+from train.trainer import Training
+
+transformers = pytest.importorskip("transformers", reason="needs transformers")
+
+SIDE = 32
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ViT, saved on the spot as Transformers saves one, and trained from there."""
+    folder = tmp_path_factory.mktemp("vit")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(num_labels=3, image_size=SIDE, patch_size=8, **SMALL)
+    transformers.ViTForImageClassification(config).save_pretrained(folder / "weights")
+    recipe = Recipe(
+        weights=str(folder / "weights"),
+        pixels="article",
+        input_size=SIDE,
+        epochs=6,
+        learning_rate=3e-3,
+        batch=8,
+        chances={},
+        ema=0.0,
+    )
+    run = Training(load_data(tiny_data), "vit_hf", recipe, folder / "run", workers=0, precision="no", device="cpu")
+    return run.run()
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, tiny_data: Path, quick, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    # Of 20 faces a single pair that changes places is an AUC of 0.01.
+    options = replace(quick, calibration_faces=20, measured_faces=20, limits=Limits(auc_loss=0.1, changed=0.2))
+    return export_bundle(checkpoint, tiny_data, tmp_path_factory.mktemp("export") / "bundle", options=options)
+
+
+def test_a_small_vit_is_trained_exported_and_run(bundle: Bundle, tiny_data: Path) -> None:
+    bundle.check()
+    assert bundle.contract.architecture == "vit_hf"
+    assert bundle.precisions == (Precision.FP32, Precision.FP16, Precision.INT8)
+    for precision in bundle.precisions:
+        network = Classifier(bundle.model(precision), bundle.contract)
+        assert check_golden(network, bundle, precision).right
+    detector = Detector(bundle, device="CPU", precision="int8", limits=QualityLimits(0, 0.0, 0.0))
+    scores = [detector.detect(tiny_data / name / "07.png").faces[0].score for name in ("real", "fake")]
+    assert scores[0] < scores[1]
+
+
+def test_its_saliency_network_answers_as_pytorch_does(bundle: Bundle, checkpoint: Path, tiny_data: Path) -> None:
+    pixels = face_pixels(read_picture(tiny_data / "fake" / "07.png"), None, bundle.contract)
+    image = normalize(torch.from_numpy(pixels), bundle.contract)
+    network = ov.Core().compile_model(bundle.file("saliency/model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = network(image.numpy())
+    # It is stored in half precision.
+    np.testing.assert_allclose(found["logits"], load_model(load_checkpoint(checkpoint))(image).detach(), atol=0.01)
+    assert found["saliency_map"].shape == (1, 2, 4, 4)
+    assert (found["saliency_map"] > 0).all()
+    heat = HeatNetwork(Detector(bundle, device="CPU").engine)
+    assert heat.there
+    assert not heat.labelled
+    np.testing.assert_allclose(heat.answer(pixels).logits[0, 2:], found["saliency_map"].ravel(), atol=1e-4)
