@@ -90,31 +90,24 @@ def parse_progressive(text: str) -> tuple[tuple[float, int], ...]:
 
 SMALL_FIRST = ((0.5, 64), (0.35, 128))
 
+ARTICLE = Recipe(
+    pixels="article",
+    optimizer="adam",
+    learning_rate=1e-3,
+    weight_decay=0.0,
+    schedule="constant",
+    epochs=100,
+    smoothing=0.0,
+    ema=0.0,
+    chances={},
+    ramp=0.0,
+)
+
 PRESETS: Mapping[str, Recipe] = {
     "default": Recipe(patience=10),
     "scratch": Recipe(weights="none", epochs=60, progressive=SMALL_FIRST, chances={**FULL, "recapture": 0.02}),
-    "article": Recipe(
-        pixels="article",
-        optimizer="adam",
-        learning_rate=1e-3,
-        weight_decay=0.0,
-        schedule="constant",
-        epochs=100,
-        smoothing=0.0,
-        ema=0.0,
-        chances={},
-    ),
-    "article-vit": Recipe(
-        pixels="article",
-        optimizer="adam",
-        learning_rate=1e-5,
-        weight_decay=0.0,
-        schedule="constant",
-        epochs=10,
-        smoothing=0.0,
-        ema=0.0,
-        chances={},
-    ),
+    "article": ARTICLE,
+    "article-vit": ARTICLE.replace(learning_rate=1e-5, epochs=10),
     "demo": Recipe(
         weights="none",
         input_size=96,
