@@ -17,9 +17,10 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.pictures import read_picture
-from train.catalog import FaceRecord, group_faces
 from train.metrics import Figure, measure
+from train.records import FaceRecord
 from train.report import Section, Table, figure_text, write_report
+from train.splitting import group_faces
 from train.workers import Advance, ordered_map
 
 FAULT = 0.6

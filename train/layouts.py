@@ -7,7 +7,8 @@ from pathlib import Path
 
 from edge_runtime.contract import LABELS
 from edge_runtime.errors import DataError
-from train.catalog import Candidate, picture_files
+from train.records import Candidate
+from train.scanning import picture_files
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from edge_runtime.faces import FaceStage
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import Box, square_within
 from train.audit import Audit, audit_faces, write_audit
-from train.catalog import CATALOG, QUARANTINE, Candidate, Catalog, FaceRecord, FindBox, build_catalog
+from train.catalog import CATALOG, QUARANTINE, Candidate, Catalog, FaceRecord, build_catalog
 from train.layouts import find_layout, layout_files, mapped_files
+from train.scanning import FindBox
 from train.workers import Advance, ordered_map, progress_bar
 
 AUDIT = "audit.html"

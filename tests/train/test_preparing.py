@@ -104,7 +104,8 @@ def test_a_missing_face_model_is_told(monkeypatch):
 
 def test_preparing_and_judging_a_bundle_start_without_torch():
     modules = (
-        "catalog audit metrics calibrate degrade evaluate evaluation judging preparing layouts report cli tell plots"
+        "catalog records scanning splitting layouts preparing audit metrics calibrate degrade evaluate evaluation "
+        "judging report cli tell plots"
     )
     code = "import sys\n" + "\n".join(f"import train.{name}" for name in modules.split())
     done = subprocess.run(
