@@ -12,9 +12,10 @@ import torchvision.models
 from torch import nn
 
 from edge_runtime.contract import IMAGENET_MEAN, IMAGENET_SCALE
-from edge_runtime.errors import CheckpointError, UsageError
+from edge_runtime.errors import UsageError
 from train import vit
 from train.efficientnet_lite import EfficientNetLite0
+from train.states import check_keys, read_state
 
 CLASSES = 2
 
@@ -134,7 +135,7 @@ def build_backbone(name: str, *, weights: str = "none") -> nn.Module:
         return backbone.pretrained(weights, CLASSES)
     model = backbone.build(CLASSES)
     if weights != "none":
-        state = _pretrained(backbone) if weights == "imagenet" else _state_of(Path(weights).expanduser())
+        state = _pretrained(backbone) if weights == "imagenet" else read_state(Path(weights).expanduser())
         _load_all_but_the_head(model, backbone, state, weights)
     return model
 
@@ -143,12 +144,6 @@ def _pretrained(backbone: Backbone) -> Mapping[str, torch.Tensor]:
     if backbone.imagenet is None:
         raise UsageError(f"--weights imagenet: there are none for {backbone.name}; choose none or a file")
     return backbone.imagenet()
-
-
-def _state_of(path: Path) -> Mapping[str, torch.Tensor]:
-    from train.checkpoint import read_state
-
-    return read_state(path)
 
 
 def _load_all_but_the_head(
@@ -160,23 +155,3 @@ def _load_all_but_the_head(
     kept = {key: own[key] for key in heads if key not in fitting}
     check_keys({**fitting, **kept}, own, origin, backbone.name)
     model.load_state_dict({**fitting, **kept}, strict=True)
-
-
-def check_keys(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], origin: str, name: str) -> None:
-    """Check that `state` has exactly the keys and shapes of `own`, the state of backbone `name`.
-
-    Raises:
-        CheckpointError: it has not; the keys are named.
-    """
-    missing = [key for key in own if key not in state]
-    unknown = [key for key in state if key not in own]
-    other = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if not (missing or unknown or other):
-        return
-    parts = (("missing", missing), ("unknown", unknown), ("of another shape", other))
-    said = "; ".join(f"{len(keys)} {what}: {_few(keys)}" for what, keys in parts if keys)
-    raise CheckpointError(f"{origin}: not the weights of {name} ({said}); give the architecture it was trained with")
-
-
-def _few(keys: list[str]) -> str:
-    return ", ".join(keys[:4]) + (", …" if len(keys) > 4 else "")

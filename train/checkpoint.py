@@ -1,8 +1,6 @@
 """Checkpoints: a model's state with its contract, written whole or not at all, read without running any code of it."""
 
 import os
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,8 @@ from torch import nn
 
 from edge_runtime.contract import LABELS, Fit, ModelContract, PixelRecipe
 from edge_runtime.errors import CheckpointError, ContractError, UsageError
-from train.backbones import CLASSES, check_keys, find_backbone
+from train.backbones import CLASSES, find_backbone
+from train.states import as_float32, check_keys, is_state, read_file, read_state
 
 FORMAT = 1
 
@@ -84,7 +83,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         CheckpointError: it is missing, broken, or no checkpoint of this program.
     """
     path = Path(path).expanduser()
-    values = _read(path)
+    values = read_file(path)
     if not isinstance(values, dict) or values.get("format") != FORMAT or not {"contract", "model"} <= values.keys():
         raise CheckpointError(
             f"{path}: no checkpoint of this program; for a bare state_dict say --arch, --labels and --input"
@@ -93,11 +92,11 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         contract = ModelContract.from_dict(values["contract"])
     except ContractError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    if not _is_state(values["model"]):
+    if not is_state(values["model"]):
         raise CheckpointError(f"{path}: holds no state_dict under `model`; copy it again")
     known = ("format", "contract", "model", "catalog", "options")
     extra = {key: value for key, value in values.items() if key not in known}
-    state, options = _float32(values["model"]), values.get("options", {})
+    state, options = as_float32(values["model"]), values.get("options", {})
     return Checkpoint(contract, state, path, values.get("catalog", ""), options, extra)
 
 
@@ -140,44 +139,3 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
     check_keys(checkpoint.state_dict, model.state_dict(), str(checkpoint.path), arch)
     model.load_state_dict(checkpoint.state_dict, strict=True)
     return model.eval()
-
-
-def read_state(path: Path) -> Mapping[str, torch.Tensor]:
-    """Read the state of a network, bare or out of a checkpoint of ours; floating values as float32.
-
-    Raises:
-        CheckpointError: it is missing, broken, or holds no state.
-    """
-    values = _read(path)
-    if isinstance(values, dict) and isinstance(values.get("model"), dict):
-        values = values["model"]
-    if not _is_state(values):
-        raise CheckpointError(f"{path}: holds no state_dict; save one with torch.save(model.state_dict(), …)")
-    return _float32(values)
-
-
-def _is_state(values: Any) -> bool:
-    return isinstance(values, dict) and all(isinstance(value, torch.Tensor) for value in values.values())
-
-
-def _float32(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-
-
-def _read(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: not found; give a checkpoint (.pth)") from None
-    except pickle.UnpicklingError:
-        # PyTorch's own words are a paragraph about its options.
-        raise CheckpointError(
-            f"{path}: no checkpoint, or one that would run code when it is read; "
-            "give a file that torch.save(model.state_dict(), …) wrote"
-        ) from None
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: broken or no checkpoint ({_first(error)}); copy it again") from None
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
