@@ -65,6 +65,7 @@ def train_detector(
     patience: Annotated[
         int | None, typer.Option(min=0, help="Epochs without a better AUC before it stops; 0 goes to the end.")
     ] = None,
+    keep: Annotated[str | None, typer.Option(help="The best epoch on validation, or the last.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = "70/15/15",
     seed: Annotated[int, typer.Option()] = 42,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load pictures.")] = None,
@@ -110,6 +111,7 @@ def train_detector(
         "pixels": pixels,
         "progressive": parse_progressive(progressive) if progressive else None,
         "patience": patience,
+        "keep": keep,
         "seed": seed,
     }
     return tell_trained(train(data, out, options, changes, without))

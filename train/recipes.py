@@ -25,6 +25,8 @@ class Recipe:
         smoothing: of the labels.
         ema: decay of the running average of the weights that is judged and kept; 0 keeps the weights themselves.
         patience: epochs without a better AUC after which training stops; 0 never stops early.
+        keep: `best`, the epoch of the highest AUC on validation, or `last`: after a schedule that ends at 0 the last
+            epoch is not chosen by a draw of few faces, and judges damaged ones better.
         progressive: crops that grow: pairs of the share of the epochs and the pixels a side that they see; what is
             left sees the input size. Small crops cost less, and show a network local traces first.
         distilled: how much of the loss is the teacher's, where there is one.
@@ -49,6 +51,7 @@ class Recipe:
     smoothing: float = 0.05
     ema: float = 0.998
     patience: int = 0
+    keep: str = "best"
     progressive: tuple[tuple[float, int], ...] = ()
     distilled: float = 0.9
     teacher_temperature: float = 2.0

@@ -153,6 +153,8 @@ class Training:
                 self._epoch()
                 if report and self.accelerator.is_main_process:
                     report(self.progress.history[-1])
+        if self.recipe.keep == "last" and self.accelerator.is_main_process:
+            self._keep()
         return self.out / BEST
 
     def _epoch(self) -> None:
@@ -237,7 +239,7 @@ class Training:
         self.tally = Tally()
         if self.accelerator.is_main_process:
             if better:
-                save_checkpoint(self.out / BEST, self._judged(), self.contract, catalog=self._catalog_path())
+                self._keep()
             self._save()
             self._write_history()
             _tensorboard(self.out, row)
@@ -298,6 +300,9 @@ class Training:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
+
+    def _keep(self) -> None:
+        save_checkpoint(self.out / BEST, self._judged(), self.contract, catalog=self._catalog_path())
 
     def _save_if_due(self) -> None:
         main = self.accelerator.is_main_process
@@ -422,8 +427,8 @@ def _check_same(found: Checkpoint, contract: ModelContract, recipe: Recipe, out:
     if found.contract.data != contract.data:
         raise DataError(f"{out}: holds a run on other data; give its {CATALOG}, or another --out")
     before, now = found.extra.get("recipe", {}), recipe.to_dict()
-    # What an older version did not know yet is no difference, and patience may change.
-    changed = [name for name in now if before.get(name, now[name]) != now[name] and name != "patience"]
+    # What an older version did not know yet is no difference; when to stop and what to keep may change.
+    changed = [name for name in now if before.get(name, now[name]) != now[name] and name not in ("patience", "keep")]
     if changed:
         name = changed[0]
         raise UsageError(

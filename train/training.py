@@ -46,19 +46,22 @@ class TrainingOptions:
 
 AUGMENTATIONS = "augmentations.png"
 COLUMNS = 6
+KEEP = ("best", "last")
 
 
 def find_recipe(preset: str, changes: Mapping[str, Any], off: str) -> Recipe:
     """Return the recipe called `preset` with `changes` that are not None, and augmentations `off`.
 
     Raises:
-        UsageError: there is no such preset, way to pixels or augmentation.
+        UsageError: there is no such preset, way to pixels, augmentation or epoch to keep.
     """
     if preset not in PRESETS:
         raise UsageError(f"--preset {preset}: unknown; choose one of {', '.join(PRESETS)}")
     recipe = PRESETS[preset].replace(**changes)
     if recipe.pixels not in INPUTS:
         raise UsageError(f"--input {recipe.pixels}: unknown; choose one of {', '.join(INPUTS)}")
+    if recipe.keep not in KEEP:
+        raise UsageError(f"--keep {recipe.keep}: unknown; choose one of {', '.join(KEEP)}")
     return recipe.replace(chances=without(recipe.chances, off))
 
 

@@ -183,6 +183,14 @@ def test_training_stops_when_the_auc_does_not_rise(catalog, tmp_path, monkeypatc
     more = training(catalog, tmp_path, replace(TINY, epochs=3, patience=0))
     more.run()
     assert more.progress.epoch == 3
+    average = more._judged().state_dict()
+    assert any(
+        not torch.equal(value, average[key]) for key, value in load_checkpoint(tmp_path / "best.pth").state_dict.items()
+    )
+    training(catalog, tmp_path, replace(TINY, epochs=3, keep="last")).run()
+    assert all(
+        torch.equal(value, average[key]) for key, value in load_checkpoint(tmp_path / "best.pth").state_dict.items()
+    )
 
 
 def test_a_student_learns_from_its_teacher(catalog, tmp_path, tiny_checkpoint):
