@@ -41,6 +41,7 @@ TOOLS = {"debootstrap": "debootstrap", "qemu-system-x86_64": "qemu-system-x86", 
 
 DISK_SIZE = "6G"
 BOOT_TIMEOUT_S = 600.0
+COMMAND_TIMEOUT_S = 600.0
 HERE = os.path.dirname(os.path.abspath(__file__))
 AGENT = os.path.join(HERE, "virtual_board_agent.py")
 CAMERA = os.path.join(HERE, "virtual_board_camera.py")
@@ -276,7 +277,7 @@ class VirtualBoard:
             *("-device", "virtio-serial", "-device", "virtserialport,chardev=control,name=virtual-board"),
         ]
 
-    def run(self, command: str, *, timeout_s: float = 120.0, check: bool = True) -> Result:
+    def run(self, command: str, *, timeout_s: float = COMMAND_TIMEOUT_S, check: bool = True) -> Result:
         """Run a shell command as root on the board.
 
         Raises:
