@@ -1,0 +1,88 @@
+"""Every backbone of the registry, from its first step of learning to the runtime's verdict."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.vision_transformer import VisionTransformer
+
+from edge_runtime.contract import CHECKPOINT, Verdict
+from export.saliency import explain
+from export.to_onnx import to_onnx
+from export.to_openvino import save_network, to_openvino
+from train.backbones import BACKBONES, find_backbone
+from train.catalog import Catalog, load_data
+from train.checkpoint import load_checkpoint, load_model
+from train.evaluate import checkpoint_logits, network_logits
+from train.recipes import Recipe
+from train.trainer import Training, finish
+
+SIDE = 64
+SMALL = {"image_size": SIDE, "patch_size": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48}
+"""torchvision's vit_b_16 takes 224 pixels alone and has 86 million weights: the same class in small stands for it."""
+
+SMALL_HUB = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "image_size": SIDE,
+    "patch_size": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def few(faces):
+    """Sixteen faces for training and four for validation."""
+    catalog = load_data(faces, split="60/40")
+    classes = [(split, label, count) for split, count in (("train", 8), ("valid", 2)) for label in (0, 1)]
+    chosen = [
+        face
+        for split, label, count in classes
+        for face in [face for face in catalog.split(split) if face.label == label][:count]
+    ]
+    return Catalog(tuple(chosen))
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """Where a backbone's first weights come from; the two transformers are made small."""
+
+    def prepare(name):
+        if name == "vit_b_16":
+            small = replace(BACKBONES[name], build=lambda classes: VisionTransformer(num_classes=classes, **SMALL))
+            monkeypatch.setitem(BACKBONES, name, small)
+        if name != "vit_hf":
+            return "none"
+        transformers = pytest.importorskip("transformers", reason="needs transformers")
+        network = transformers.ViTForImageClassification(transformers.ViTConfig(**SMALL_HUB))
+        network.save_pretrained(tmp_path / "hub")
+        return str(tmp_path / "hub")
+
+    yield prepare
+    shutil.rmtree(tmp_path)  # some checkpoints are of hundreds of megabytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_every_backbone_is_trained_exported_and_run(name, few, weights, tmp_path):
+    recipe = Recipe(weights=weights(name), input_size=SIDE, epochs=1, batch=8, chances={}, ema=0.0)
+    run = Training(few, name, recipe, tmp_path / "run", workers=0, precision="no", device="cpu")
+    before = {key: value.clone() for key, value in run.model.state_dict().items()}
+    best = run.run()
+    valid = few.split("valid")
+    contract = finish(best, few, checkpoint_logits(best, valid), max_fpr=0.01, max_fnr=0.01)
+    learnt = load_checkpoint(best).state_dict
+    body = [key for key in learnt if key.endswith("weight")]
+    assert sum(not torch.equal(learnt[key], before[key]) for key in body) > 0.9 * len(body)
+
+    explained = explain(load_model(load_checkpoint(best)), find_backbone(name))
+    to_onnx(explained.network, contract, tmp_path / "model.onnx", explained.outputs)
+    save_network(to_openvino(tmp_path / "model.onnx", contract), tmp_path / "model.xml")
+    exact, found = checkpoint_logits(best, few.records), network_logits(tmp_path / "model.xml", contract, few.records)
+    np.testing.assert_allclose(found, exact, atol=1e-3, rtol=1e-3)
+    assert np.ptp(found[:, 1] - found[:, 0]) > 0
+    reading = contract.calibration(CHECKPOINT)
+    assert all(isinstance(reading.verdict(reading.score(float(row[1] - row[0]))), Verdict) for row in found)
