@@ -160,7 +160,16 @@ class ScanNotes:
                 for line in file:
                     self._learn(line)
         self._file = self.path.open("a", encoding="utf-8")
+        if self._cut_off():
+            self._file.write("\n")
         return self
+
+    def _cut_off(self) -> bool:
+        """Whether the last line has no end: a scan was killed while it wrote."""
+        with self.path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 1))
+            return file.read(1) not in (b"", b"\n")
 
     def _learn(self, line: str) -> None:
         try:

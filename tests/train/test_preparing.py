@@ -70,6 +70,37 @@ def test_a_scan_whose_last_line_was_cut_off_goes_on(tmp_path):
     notes.write_text(json.dumps({"path": "/a", "stamp": [1, 2]}) + "\n" + '{"path": "/b", "sta')
     with ScanNotes(notes) as scan:
         assert list(scan.known) == ["/a"]
+        scan.add({"path": "/c", "stamp": [5, 6]})
+    with ScanNotes(notes) as scan:
+        assert list(scan.known) == ["/a", "/c"]
+
+
+SCRIPT = """
+import itertools, sys, time
+from pathlib import Path
+import train.catalog
+from train.preparing import PrepareOptions, prepare_faces
+scan, counted = train.catalog.scan, itertools.count()
+def slow(path, find_box):
+    print(path, flush=True)
+    time.sleep(0.02 if next(counted) < 30 else 0.5)
+    return {**scan(path, find_box), "padding": "x" * 4000}
+train.catalog.scan = slow
+prepare_faces([Path(sys.argv[1])], Path(sys.argv[2]), PrepareOptions())
+"""
+
+
+def test_a_scan_whose_process_was_killed_goes_on_where_it_was(faces, tmp_path):
+    arguments = [sys.executable, "-c", SCRIPT, str(faces), str(tmp_path / "out")]
+    killed = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    for _ in range(30):
+        killed.stdout.readline()
+    killed.kill()
+    killed.communicate()
+    assert not (tmp_path / "out" / "catalog.csv").exists()
+    again = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert 0 < len(again) < 48
+    assert Catalog.read(tmp_path / "out" / "catalog.csv").fingerprint == load_data(faces).fingerprint
 
 
 def test_cropping_finds_the_face_as_the_board_does_and_leaves_out_pictures_without_one(shared, tmp_path):
