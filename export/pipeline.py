@@ -23,7 +23,7 @@ from export.faces import ExportFaces, choose_faces, draw_faces
 from export.golden import draw_golden, measure_golden
 from export.jobs import Workers
 from export.measure import measure_networks
-from export.quantize import CALIBRATION_FACES, Candidate
+from export.quantize import CALIBRATION_FACES, Candidate, layers_in_int8
 from export.report import write_export_report
 from export.saliency import OUTPUTS, explain
 from export.steps import Silent, Steps
@@ -258,17 +258,19 @@ class _Export:
             self.job("quantize", values, faces, isa=isa, advance=advance)
         for isa in ("native", BOARD):
             self.measure((candidate.name,), faces, isa)
-        self.tried.append(
-            judge_candidate(
-                candidate.name,
-                labels=faces.labels,
-                fp32_board=self.found["fp32", BOARD],
-                native=self.found[candidate.name, "native"],
-                board=self.found[candidate.name, BOARD],
-                reading=reading,
-                limits=self.options.limits,
-            )
+        tried = judge_candidate(
+            candidate.name,
+            labels=faces.labels,
+            fp32_board=self.found["fp32", BOARD],
+            native=self.found[candidate.name, "native"],
+            board=self.found[candidate.name, BOARD],
+            reading=reading,
+            limits=self.options.limits,
         )
+        if not layers_in_int8(path):
+            # Accuracy control ends there where nothing else holds: right, but FP32 under another name.
+            tried = dataclasses.replace(tried, failed=(*tried.failed, "no layer is left in INT8"))
+        self.tried.append(tried)
 
     def control(self, faces: ExportFaces, reading: Calibration) -> dict[str, Any]:
         """Return what accuracy control is judged by: the measured faces, NNCF's validation set."""

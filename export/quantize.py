@@ -78,8 +78,8 @@ def quantize(
 ) -> None:
     """Write the INT8 network of the FP32 network `xml`, calibrated on `faces`.
 
-    With `control`, layers are given back to floating point until its judge is content, in the end all of them. This
-    must run under the board's instruction set to mean anything for the board.
+    With `control`, layers are given back to floating point until its judge is content, in the end all of them
+    (`layers_in_int8` tells). This must run under the board's instruction set to mean anything for the board.
     """
     import nncf
 
@@ -134,6 +134,12 @@ def _mean_logits(compiled: Any, images: NDArray[np.float32]) -> NDArray[np.float
     return mean
 
 
+def layers_in_int8(xml: Path) -> int:
+    """Count the layers whose weights are bytes."""
+    operations = ov.Core().read_model(xml).get_ops()
+    return sum(op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.i8 for op in operations)
+
+
 def beside_the_logits(model: ov.Model) -> list[str]:
     """Name the operations that the logits do not depend on: quantizing these would change nothing but the maps."""
     seen: set[str] = set()
@@ -151,8 +157,9 @@ def beside_the_logits(model: ov.Model) -> list[str]:
 def last_layer(model: ov.Model) -> str:
     """Name the last layer, which stays in floating point.
 
-    It is no work to speak of, and its inputs are means over the last feature map: their last bit depends on the
-    instruction set, and rounding them to INT8 once more would now and then turn that bit into a whole step.
+    It is no work to speak of. What comes before it is rounded to INT8; where a sum lies between two steps, its last bit
+    decides, and that depends on the instruction set. One place of the last feature map that differs by a step moves a
+    ResNet-50's logits by about 1e-5, and by 7e-5 where the last layer rounds once more.
     """
     node = model.output(LOGITS).get_node()
     while node.get_type_name() not in LAYERS:

@@ -6,7 +6,7 @@ from pathlib import Path
 from edge_runtime.contract import DEMO_NOTICE, ModelContract
 from edge_runtime.golden import Golden
 from export.certificate import Certificate, Stage
-from export.verify import Difference, Limits, Tried
+from export.verify import EQUAL, Difference, Limits, Tried
 from train.metrics import Figure
 from train.report import Section, Table, figure_text, write_report
 
@@ -107,6 +107,7 @@ def candidate_blocks(tried: Sequence[Tried], chosen: str, limits: Limits) -> lis
         "changed decisions",
         "mean Δ logit",
         "workstation → board: max Δ logit",
+        f"faces over {EQUAL:g}",
         "max Δ score",
         "changed",
         "verdict",
@@ -123,6 +124,7 @@ def _candidate_row(candidate: Tried, chosen: str) -> list[str]:
         f"{candidate.against_fp32.changed} of {candidate.against_fp32.faces}",
         f"{candidate.against_fp32.mean_logit:.2g}",
         f"{candidate.to_board.max_logit:.2g}",
+        f"{candidate.to_board.moved} of {candidate.to_board.faces}",
         f"{candidate.to_board.max_score:.2g}",
         str(candidate.to_board.changed),
         verdict,

@@ -15,6 +15,9 @@ from train.metrics import Figure, paired_bootstrap
 
 Logits = NDArray[np.float32]
 
+EQUAL = 1e-5
+"""Up to here two logits are the same: sums in float32 differ by about 1e-6 between instruction sets."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -35,7 +38,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Difference:
-    """How two sets of logits of the same faces differ: largest and mean absolute changes."""
+    """How two sets of logits of the same faces differ: largest and mean absolute changes.
+
+    `moved` counts the faces with a logit that differs by more than EQUAL, `changed` those whose decision differs.
+    """
 
     faces: int
     max_logit: float
@@ -43,6 +49,7 @@ class Difference:
     max_score: float
     mean_score: float
     changed: int
+    moved: int
 
     @property
     def changed_share(self) -> float:
@@ -79,10 +86,11 @@ def difference(before: Logits, after: Logits, reading: Calibration) -> Differenc
         float(gap.max()),
         float(gap.mean()),
         int(flipped.sum()),
+        int((change.max(axis=1) > EQUAL).sum()),
     )
 
 
-NOTHING = Difference(1, math.inf, math.inf, 1.0, 1.0, 1)
+NOTHING = Difference(1, math.inf, math.inf, 1.0, 1.0, 1, 1)
 NO_FIGURE: Figure = {"value": math.nan, "low": math.nan, "high": math.nan}
 
 

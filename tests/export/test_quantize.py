@@ -17,6 +17,7 @@ from export.quantize import (
     Control,
     beside_the_logits,
     last_layer,
+    layers_in_int8,
     layers_that_hurt,
     quantize,
 )
@@ -61,12 +62,6 @@ def converted(model: nn.Module, contract: ModelContract, folder: Path) -> Path:
     return folder / "fp32" / "model.xml"
 
 
-def byte_weights(xml: Path) -> int:
-    model = ov.Core().read_model(xml)
-    kinds = [op.get_element_type() for op in model.get_ops() if op.get_type_name() == "Constant"]
-    return sum(kind == ov.Type.i8 for kind in kinds)
-
-
 def quantizers(xml: Path) -> int:
     return sum(op.get_type_name() == "FakeQuantize" for op in ov.Core().read_model(xml).get_ops())
 
@@ -100,7 +95,7 @@ def test_every_backbone_goes_through_onnx_fp32_and_int8(name: str, faces: Export
     for other in (OnnxNetwork(tmp_path / "model.onnx", what), Classifier(xml, what).logits):
         np.testing.assert_allclose(judge(other, what, faces.measured), exact, atol=1e-3, rtol=1e-3)
     quantize(xml, tmp_path / "int8" / "model.xml", Candidate(), what, faces.calibration[:4], lambda count: None)
-    assert byte_weights(tmp_path / "int8" / "model.xml") > 5
+    assert layers_in_int8(tmp_path / "int8" / "model.xml") > 5
     assert np.isfinite(judge(Classifier(tmp_path / "int8" / "model.xml", what).logits, what, faces.measured)).all()
 
 
@@ -117,7 +112,8 @@ def test_the_last_layer_and_what_lies_beside_the_logits_stay_in_floating_point(
     kinds = {op.get_friendly_name(): op for op in quantized.get_ordered_ops()}
     head = kinds[last_layer(quantized)]
     assert all(given.get_source_output().get_node().get_type_name() != "FakeQuantize" for given in head.inputs())
-    assert byte_weights(tmp_path / "model.xml") == 3
+    assert layers_in_int8(tmp_path / "model.xml") == 3
+    assert layers_in_int8(tiny_fp32) == 0
 
 
 def test_accuracy_control_gives_back_the_layers_that_hurt_most_and_no_more(

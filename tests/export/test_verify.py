@@ -39,6 +39,7 @@ def test_a_difference_is_counted_in_logits_scores_and_decisions() -> None:
     assert found.mean_logit == pytest.approx(0.7 / 6)
     assert found.max_score == pytest.approx(1 / (1 + np.exp(-1.5)) - 1 / (1 + np.exp(-1.0)))
     assert (found.changed, found.changed_share) == (1, pytest.approx(1 / 3))
+    assert found.moved == 2
 
 
 def test_scores_are_read_with_the_temperature() -> None:
