@@ -18,6 +18,7 @@ help:
 	@echo "make lint                check format, style, types and who imports whom"
 	@echo "make test-board          run the detector on a whole virtual board (minutes; needs root and Debian)"
 	@echo "make soak                the long runs: a million frames, fuzzing, power cuts, load (hours)"
+	@echo "make results FACES=folder the figures of docs/results/ anew (an hour)"
 	@echo "make clean               remove the virtual environment and what the demo made"
 
 setup: $(INSTALLED)
@@ -49,6 +50,24 @@ soak: $(INSTALLED)
 	FUZZ_INPUTS=34000 $(BIN)/python -m pytest tests/edge_runtime/test_fuzz.py -p no:cacheprovider
 	DEEPFAKE_EDGE_VIRTUAL_BOARD=1 DEEPFAKE_EDGE_SOAK=1 $(BIN)/python -m pytest tests/board/test_power_cuts.py -p no:cacheprovider
 	$(BIN)/python tests/edge_runtime/web/load.py --model '$(MODEL)' --seconds 60
+
+# The figures of docs/results/ anew, into RESULTS: FACES is a folder of labelled faces, RUNS holds the runs that were trained
+# on it (train-detector … --out runs/NAME) with their bundles (export-openvino … --out runs/NAME/detector).
+FACES ?=
+RUNS ?= runs/resnet50 runs/efficientnet_lite0 runs/shufflenet_v2_x1_0
+RESULTS ?= runs/results
+results: $(INSTALLED)
+	@test -d '$(FACES)' || { echo "error: FACES='$(FACES)' is no folder; say make results FACES=folder (with real/ and fake/ in it)"; exit 1; }
+	for run in $(RUNS); do \
+	    $(BIN)/evaluate-detector $$run/best.pth $$run/catalog.csv --no-pictures --out $(RESULTS)/$$(basename $$run) || exit; \
+	done
+	$(BIN)/edge-benchmark $(foreach run,$(RUNS),--model $(run)/detector --checkpoint $(run)/best.pth) --isa native --isa sse42 \
+	    --rounds 3 --seconds 0.8 --pictures 300 --data '$(FACES)' --out $(RESULTS)/benchmarks
+	$(BIN)/python -m benchmarks.pipeline $(firstword $(RUNS))/detector
+	$(BIN)/python -m benchmarks.cold $(firstword $(RUNS))/detector
+	$(BIN)/python -m benchmarks.training_speed '$(FACES)'
+	$(BIN)/python -m benchmarks.saliency_cost $(firstword $(RUNS))/detector
+	$(BIN)/python tests/edge_runtime/web/load.py --model $(firstword $(RUNS))/detector --seconds 60
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .
