@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from edge_runtime.errors import UsageError
 from train.attacks import ATTACKS, attacked_logits, fgsm, train_washer, wash_fakes
 from train.catalog import load_data
 from train.evaluate import checkpoint_logits
-from train.evaluation import open_subject
+from train.evaluation import open_subject, sample_faces
 from train.judging import attack_rows
 
 
@@ -57,3 +58,12 @@ def test_a_bundle_can_not_be_attacked(tiny_checkpoint, catalog):
 
     with pytest.raises(UsageError, match="--attacks needs a checkpoint"):
         attack_rows(replace(open_subject(tiny_checkpoint), precision="int8"), catalog, catalog.records)
+
+
+def test_every_attack_and_the_washed_fakes_are_rows_of_the_grid(tiny_checkpoint, catalog, monkeypatch):
+    monkeypatch.setattr("train.attacks.train_washer", partial(train_washer, steps=5, side=32))
+    chosen = sample_faces(catalog.records, 8)
+    rows = attack_rows(open_subject(tiny_checkpoint), catalog, chosen)
+    names = ["FGSM 1/255", "FGSM 4/255", "PGD 1/255", "PGD 4/255", "fakes through an autoencoder"]
+    assert [row["name"] for row in rows] == names
+    assert all(row["faces"] == 8 and {"auc", "coverage", "fpr", "fnr"} <= set(row) for row in rows)
