@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_runtime.contract import ModelContract
+from train.memory import keep_memory
 
 
 def normalize(pixels: torch.Tensor, contract: ModelContract) -> torch.Tensor:
@@ -22,6 +23,8 @@ def torch_logits(
     model: nn.Module, contract: ModelContract, device: str = "cpu"
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """Return the function from pixels uint8 [N, H, W, 3] to logits [N, 2] that `model` computes in float32."""
+    if device == "cpu":
+        keep_memory()
     model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def logits(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
