@@ -1,22 +1,33 @@
 """The whole export, on a tiny network."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import openvino as ov
 import pytest
 
+from board_setup.isa import BOARD
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
-from edge_runtime.contract import Precision
+from edge_runtime.contract import ModelContract, Precision
+from edge_runtime.errors import GateError
 from edge_runtime.faces import FACE_MODEL
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
+from export import pipeline
 from export.bundle_files import installed_face_model
+from export.jobs import Workers
+from export.pipeline import Options, export_bundle
+from export.verify import Limits
+from train.calibrate import fit_calibration
+from train.catalog import Catalog
 
 
 def test_the_bundle_holds_what_it_says_and_nothing_else(tiny_bundle: Bundle) -> None:
@@ -37,6 +48,44 @@ def test_fp32_is_fp32_and_fp16_is_half_of_it(tiny_bundle: Bundle) -> None:
             if op.get_type_name() == "Constant" and len(op.get_output_shape(0)) == 4
         }
     assert kinds == {"fp32": {"f32"}, "fp16": {"f16"}}
+
+
+def test_in_int8_what_is_no_byte_is_single_precision(tiny_bundle: Bundle) -> None:
+    model = ov.Core().read_model(tiny_bundle.model("int8"))
+    constants = [op for op in model.get_ops() if op.get_type_name() == "Constant"]
+    kinds = {op.get_element_type().get_type_name() for op in constants}
+    assert "i8" in kinds
+    assert "f16" not in kinds
+
+
+def test_what_calibrates_is_never_measured(
+    tiny_checkpoint: Path, tiny_data: Path, quick: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[Path]] = {"quantize": set(), "measure": set()}
+    run = Workers.run
+
+    def watched(self: Workers, kind: str, values: dict, **options: object) -> None:
+        faces = {face.path for face in Catalog.read(values["catalog"]).records}
+        seen[kind] |= {path for path in faces if path.is_relative_to(tiny_data)}
+        run(self, kind, values, **options)
+
+    monkeypatch.setattr(Workers, "run", watched)
+    options = replace(quick, calibration_faces=16, measured_faces=20, parity_faces=4, limits=Limits(1.0, 1.0, 1.0, 1.0))
+    bundle = export_bundle(tiny_checkpoint, tiny_data, tmp_path / "bundle", options=options)
+    assert (len(seen["quantize"]), len(seen["measure"])) == (16, 20)
+    assert not seen["quantize"] & seen["measure"]
+    assert bundle.contract.calibration("int8").fitted
+
+
+def test_int8_is_calibrated_on_the_boards_logits_and_not_on_the_workstations() -> None:
+    labels = [0, 1] * 20
+    margin = np.where(labels, 1.0, -1.0) + np.random.default_rng(0).normal(0, 1, 40)
+    on_board = np.stack([-margin / 2, margin / 2], 1).astype(np.float32)
+    export = SimpleNamespace(contract=ModelContract("tiny"), found={})
+    export.found = {("int8", "native"): on_board * 3 + 1, ("int8", BOARD): on_board}
+    pipeline._Export.calibrate(export, SimpleNamespace(labels=labels))
+    assert export.contract.calibration("int8") == fit_calibration(on_board, labels)
+    assert export.contract.calibration("int8") != fit_calibration(on_board * 3 + 1, labels)
 
 
 def test_int8_weights_are_bytes(tiny_bundle: Bundle) -> None:
@@ -80,6 +129,21 @@ def test_every_precision_is_calibrated_and_measured_by_itself(tiny_bundle: Bundl
     assert all(reading.fitted for reading in readings)
     assert readings[0].temperature != readings[2].temperature
     assert tiny_bundle.contract.metrics["int8"]["auc"]["value"] > 0.9
+
+
+def test_a_network_that_was_given_back_to_floating_point_altogether_does_not_ship_as_int8(
+    tiny_checkpoint: Path, tiny_data: Path, quick: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing_but_float(self: pipeline._Export, kind: str, values: dict, *others: object, **options: object) -> None:
+        source, target = Path(values["xml"]), Path(values["out"])
+        shutil.copytree(source.parent, target.parent)
+
+    monkeypatch.setattr(pipeline._Export, "job", nothing_but_float)
+    monkeypatch.setattr(pipeline._Export, "why_none", lambda self, faces: "; ".join(self.tried[0].failed))
+    options = replace(quick, measured_faces=20, parity_faces=4)
+    with pytest.raises(GateError, match="no layer is left in INT8"):
+        export_bundle(tiny_checkpoint, tiny_data, tmp_path / "bundle", options=options)
+    assert Precision.INT8 not in Bundle.open(tmp_path / "bundle").precisions
 
 
 def test_the_versions_of_all_tools_are_noted(tiny_bundle: Bundle) -> None:
