@@ -86,6 +86,7 @@ def export_openvino(
     `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
     """
     _be_quiet()
+    from export.ovms import check_folder
     from export.pipeline import Options, export_bundle
     from export.steps import Printed
     from export.to_onnx import read_source
@@ -106,6 +107,8 @@ def export_openvino(
         face_model=face_model,
         replace=replace,
     )
+    if ovms:
+        check_folder(ovms)
     steps = Printed()
     source = read_source(checkpoint.expanduser(), arch=arch, labels=_split(labels), preset=preset)
     failed: GateError | None = None

@@ -30,9 +30,7 @@ def write_repository(bundle: Bundle, folder: Path, *, precision: Precision | str
     Raises:
         UsageError: the folder holds something already.
     """
-    folder = folder.expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--ovms {folder}: is there already; choose a new folder")
+    folder = check_folder(folder)
     name = bundle.manifest.name
     network = build_network(ov.Core(), bundle.model(precision), bundle.contract)
     with folder_in_one_step(folder) as partial:
@@ -41,6 +39,18 @@ def write_repository(bundle: Bundle, folder: Path, *, precision: Precision | str
         ov.save_model(network, target, compress_to_fp16=False)
         (partial / CONFIG).write_text(json.dumps(configuration(name), indent=2) + "\n", encoding="utf-8")
     return folder / CONFIG
+
+
+def check_folder(folder: Path) -> Path:
+    """Return `folder` with `~` expanded, if a repository may be written there.
+
+    Raises:
+        UsageError: it holds something already.
+    """
+    folder = folder.expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--ovms {folder}: is there already; choose a new folder")
+    return folder
 
 
 def configuration(name: str) -> dict[str, object]:

@@ -145,6 +145,7 @@ def failing(judge: Callable) -> Callable:
         (("bare.pth", *BARE, "--calibration", "nowhere"), "nowhere"),
         (("bare.pth", *BARE, "--out", "photos"), "is no bundle"),
         (("bare.pth", *BARE, "--out", "bundle"), "add --replace"),
+        (("bare.pth", *BARE, "--ovms", "photos"), "--ovms photos: is there already"),
     ],
 )
 def test_bad_input_gets_one_clear_line_and_leaves_nothing(
