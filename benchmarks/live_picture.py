@@ -4,6 +4,7 @@ import io
 import itertools
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,14 +22,15 @@ FRAMES = 60
 
 
 def write_scene(path: Path, seed: int, people: int) -> None:
-    """Write a video of `people` drawn faces, seen through a model of a camera."""
-    from train.sample_faces import camera, draw_scene
+    """Write a video of `people` drawn faces; of two the left comes from a camera, the right from a generator."""
+    from train.sample_faces import camera, draw_scene, half_and_half
 
     random = np.random.default_rng(seed)
     picture, _ = draw_scene(seed, 640, 480, people)
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (640, 480))
     for _ in range(FRAMES):
-        writer.write(np.ascontiguousarray(camera(picture, random)[:, :, ::-1]))
+        seen = half_and_half(picture, random) if people > 1 else camera(picture, random)
+        writer.write(np.ascontiguousarray(seen[:, :, ::-1]))
     writer.release()
 
 
@@ -48,9 +50,9 @@ def live_picture(
             write_scene(clip, seed, people)
         results = detector.pipeline(open_sources([str(clip) for clip in clips])).results()
         for judged in itertools.islice(results, 2 * FRAMES):
-            view.write(judged)
+            view.write(replace(judged, result=replace(judged.result, source=Path(judged.result.source).name)))
         console.print(view.render())
-    text = without_fonts(console.export_svg(title="edge-detect").replace(f"{name}/", ""))
+    text = without_fonts(console.export_svg(title="edge-detect"))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     print(out)

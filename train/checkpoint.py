@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,13 @@ INPUTS: Mapping[str, PixelRecipe] = {
     "native": PixelRecipe(resize_to=None),
     "native5": PixelRecipe(resize_to=None, crops=5),
 }
-"""How a face becomes the model's pixels, by the name that commands take for it."""
+"""How a face becomes the model's pixels, by the name that commands take for it, for an input of 224 pixels a side."""
+
+
+def pixel_recipe(name: str, input_size: int) -> PixelRecipe:
+    """Return how a face becomes the pixels of an input of `input_size`; `name` is a key of INPUTS."""
+    recipe = INPUTS[name]
+    return recipe if recipe.resize_to is None else replace(recipe, resize_to=input_size)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,11 @@ def import_state_dict(path: Path | str, *, arch: str, labels: Sequence[str], inp
         for key in (f"{backbone.head}.weight", f"{backbone.head}.bias"):
             state[key] = state[key].flip(0)
     contract = ModelContract(
-        arch, input_size=backbone.input_size, mean=backbone.mean, scale=backbone.scale, pixels=INPUTS[input_preset]
+        arch,
+        input_size=backbone.input_size,
+        mean=backbone.mean,
+        scale=backbone.scale,
+        pixels=pixel_recipe(input_preset, backbone.input_size),
     )
     return Checkpoint(contract, state, Path(path).expanduser())
 

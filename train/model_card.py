@@ -49,7 +49,7 @@ def write_model_card(
         "## Figures",
         "",
         f"On the {evaluation.data['split']} split ({evaluation.data['faces']} faces), at the balanced threshold, with "
-        "intervals of 95 %. The checkpoint and its thresholds were chosen on the validation split: figures on it are "
+        f"intervals of 95 %. {recipe.chosen.capitalize()} were chosen on the validation split: figures on it are "
         "the best on validation, not what to expect: measure another split with evaluate-detector.",
         "",
         "| figure | value |",

@@ -64,6 +64,11 @@ class Recipe:
         """Return the recipe with those of `changes` that are not None."""
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
+    @property
+    def chosen(self) -> str:
+        """Name what is chosen on the validation split."""
+        return "the checkpoint and its thresholds" if self.keep == "best" else "its thresholds"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values."""
         return asdict(self)

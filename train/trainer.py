@@ -30,7 +30,7 @@ from edge_runtime.errors import DataError, UsageError
 from train.backbones import CLASSES, build_backbone, find_backbone
 from train.calibrate import fit_calibration
 from train.catalog import CATALOG, Catalog
-from train.checkpoint import INPUTS, Checkpoint, load_checkpoint, load_model, save_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, load_model, pixel_recipe, save_checkpoint
 from train.dataset import EpochBatches, FaceDataset
 from train.distillation import Teacher
 from train.evaluate import Logits, fake_scores, judge
@@ -392,12 +392,13 @@ def finish(path: Path, catalog: Catalog, logits: Logits, *, max_fpr: float, max_
 
 def _contract(catalog: Catalog, arch: str, recipe: Recipe, demo: bool) -> ModelContract:
     backbone = find_backbone(arch)
+    size = recipe.input_size or backbone.input_size
     return ModelContract(
         arch,
-        input_size=recipe.input_size or backbone.input_size,
+        input_size=size,
         mean=backbone.mean,
         scale=backbone.scale,
-        pixels=INPUTS[recipe.pixels],
+        pixels=pixel_recipe(recipe.pixels, size),
         framing=Framing.DETECTED if any(face.box for face in catalog.records) else Framing.WHOLE,
         data=catalog.fingerprint,
         demo=demo,

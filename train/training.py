@@ -111,9 +111,7 @@ def conclude(
     contract = finish(best, catalog, logits, max_fpr=options.max_fpr, max_fnr=options.max_fnr)
     judged = Judged(valid, logits, contract.calibration(CHECKPOINT))
     data = {"path": str(best.parent / CATALOG), "split": "valid", "left_out": {}}
-    alarms = [
-        "these are the best figures on the validation split, which the checkpoint and its thresholds were chosen on"
-    ]
+    alarms = [f"these are the best figures on the validation split, which {recipe.chosen} were chosen on"]
     evaluation = summarize(open_subject(best), judged, data, bootstrap=options.bootstrap, alarms=alarms)
     out = best.parent
     write_evaluation(out, evaluation, judged, pictures=options.pictures, first=training_sections(history, out))

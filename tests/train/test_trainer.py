@@ -242,6 +242,11 @@ def test_the_best_checkpoint_gets_its_thresholds(whole, catalog):
     assert all(torch.equal(after.state_dict[key], before[key]) for key in before)
 
 
+def test_a_face_is_resized_to_the_input_size_that_was_asked_for(catalog, tmp_path):
+    contract = training(catalog, tmp_path, replace(TINY, pixels="article")).contract
+    assert (contract.input_size, contract.pixels.resize_to) == (32, 32)
+
+
 def test_the_articles_recipe_is_as_it_was_written():
     article = PRESETS["article"]
     assert (article.optimizer, article.learning_rate, article.batch, article.epochs) == ("adam", 1e-3, 32, 100)
