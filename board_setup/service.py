@@ -49,7 +49,8 @@ NotifyAccess=main
 Environment="DETECT_OPTIONS=--camera {camera} --jsonl {results} --rotate 16M"
 Environment=XDG_CACHE_HOME=/var/cache/deepfake-edge PYTHONDONTWRITEBYTECODE=1 HOME=/var/cache/deepfake-edge
 EnvironmentFile=-{options}
-ExecStart={current}/runtime/bin/edge-detect $DETECT_OPTIONS
+# A line a frame would fill the journal, and hide that a camera is lost; the results hold all.
+ExecStart={current}/runtime/bin/edge-detect --quiet $DETECT_OPTIONS
 WorkingDirectory=/
 TimeoutStartSec=5min
 TimeoutStopSec=30

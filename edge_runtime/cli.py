@@ -109,7 +109,9 @@ def edge_detect(
         str | None,
         typer.Option(metavar="SIZE", help="Begin files anew at this size (20M), keeping five.", rich_help_panel=OUTPUT),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the summary.", rich_help_panel=OUTPUT)] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only what fails, and the summary.", rich_help_panel=OUTPUT)
+    ] = False,
     snapshots: Annotated[
         Path | None, typer.Option(help="Keep pictures of new verdicts here. Off.", rich_help_panel=SNAPSHOTS)
     ] = None,
@@ -152,7 +154,7 @@ def edge_detect(
         sinks = [
             *_line_sinks(jsonl, csv, rotate_at),
             *_picture_sinks(video, rotate_at, snapshots, blur_snapshots, snapshot_days, space),
-            *([] if quiet else [_terminal(detector, sources, to_stdout="-" in (str(jsonl), str(csv)))]),
+            _terminal(detector, sources, to_stdout="-" in (str(jsonl), str(csv)), quiet=quiet),
         ]
         return _run(detector, sources, [stack.enter_context(sink) for sink in sinks])
 
@@ -204,14 +206,14 @@ def _picture_sinks(
     return sinks
 
 
-def _terminal(detector: "Detector", sources: "list[Source]", *, to_stdout: bool) -> "Sink":
-    if sys.stdout.isatty() and not to_stdout and not all(source.still for source in sources):
+def _terminal(detector: "Detector", sources: "list[Source]", *, to_stdout: bool, quiet: bool) -> "Sink":
+    if sys.stdout.isatty() and not to_stdout and not quiet and not all(source.still for source in sources):
         from edge_runtime.sinks.live import LiveView
 
         return LiveView(title=_title(detector))
     from edge_runtime.sinks.terminal import PlainLines
 
-    return PlainLines(sys.stderr if to_stdout else None)
+    return PlainLines(sys.stderr if to_stdout else None, failures_only=quiet)
 
 
 def _title(detector: "Detector") -> str:

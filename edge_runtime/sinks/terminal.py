@@ -11,12 +11,17 @@ from edge_runtime.results import OK, FaceResult, FrameResult
 
 
 class PlainLines:
-    """One line a face on `out`, with the rolling FPS."""
+    """One line a face on `out`, with the rolling FPS.
+
+    With `failures_only`, as a journal wants it, only what fails, and the first frame of a source that is there again.
+    """
 
     lost = 0
 
-    def __init__(self, out: TextIO | None = None) -> None:
+    def __init__(self, out: TextIO | None = None, *, failures_only: bool = False) -> None:
         self._out = sys.stdout if out is None else out
+        self._failures_only = failures_only
+        self._failing: set[str] = set()
         self._rate = RollingRate()
 
     def write(self, judged: Judged) -> None:
@@ -24,8 +29,16 @@ class PlainLines:
         result = judged.result
         if result.state == OK:
             self._rate.add()
+        if self._failures_only and not self._is_news(result):
+            return
         for line in frame_lines(result, self._rate.per_second):
             print(line, file=self._out, flush=True)
+
+    def _is_news(self, result: FrameResult) -> bool:
+        failing = result.state != OK or result.error is not None
+        before = result.source in self._failing
+        (self._failing.add if failing else self._failing.discard)(result.source)
+        return failing or before
 
     def __enter__(self) -> "PlainLines":
         return self

@@ -24,7 +24,7 @@ def settings(text: str) -> dict[str, list[str]]:
 
 def test_it_runs_the_current_versions_detector_as_a_user_of_its_own() -> None:
     unit = settings(service.unit(BOARD, groups=["video", "render"], systemd=252))
-    assert unit["ExecStart"] == ["/var/lib/deepfake-edge/current/runtime/bin/edge-detect $DETECT_OPTIONS"]
+    assert unit["ExecStart"] == ["/var/lib/deepfake-edge/current/runtime/bin/edge-detect --quiet $DETECT_OPTIONS"]
     assert unit["DynamicUser"] == unit["NoNewPrivileges"] == ["yes"]
     assert unit["SupplementaryGroups"] == ["video render"]
     assert unit["ProtectSystem"] == ["strict"]

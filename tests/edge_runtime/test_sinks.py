@@ -261,6 +261,17 @@ def test_plain_lines_say_source_verdict_probability_and_time():
     assert out.getvalue().splitlines() == ["door #3  face 1  fake  0.950  10 ms", "door #4  no face  0 ms"]
 
 
+def test_a_journal_gets_what_fails_and_the_first_frame_after_it():
+    out = io.StringIO()
+    with PlainLines(out, failures_only=True) as sink:
+        sink.write(frame(1))
+        sink.write(Judged(FrameResult("door", 1, NOW, "lost", error="unplugged")))
+        sink.write(frame(2))
+        sink.write(frame(3))
+    assert [line.split("  ")[0] for line in out.getvalue().splitlines()] == ["door #1", "door #2"]
+    assert "lost: unplugged" in out.getvalue()
+
+
 def test_a_demonstration_model_says_so_on_every_line():
     assert all(DEMO_NOTICE in line for line in frame_lines(frame(notice=DEMO_NOTICE).result, 25.0))
     assert DEMO_NOTICE in frame_lines(frame(faces=(), notice=DEMO_NOTICE).result, 25.0)[0]
