@@ -1,6 +1,6 @@
 """Faces for training, one at a time: read, changed, cut to the model's pixels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -92,3 +92,16 @@ class EpochBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self._batches.tolist())
+
+
+class BatchesToCome(Sampler[list[int]]):
+    """The batches that `batches` returns whenever an epoch begins, so that one loader serves all epochs."""
+
+    def __init__(self, batches: Callable[[], EpochBatches]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches())

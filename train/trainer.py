@@ -31,7 +31,7 @@ from train.backbones import CLASSES, build_backbone, find_backbone
 from train.calibrate import fit_calibration
 from train.catalog import CATALOG, Catalog
 from train.checkpoint import Checkpoint, load_checkpoint, load_model, pixel_recipe, save_checkpoint
-from train.dataset import EpochBatches, FaceDataset
+from train.dataset import BatchesToCome, EpochBatches, FaceDataset
 from train.distillation import Teacher
 from train.evaluate import Logits, fake_scores, judge
 from train.memory import keep_memory
@@ -132,6 +132,14 @@ class Training:
             train, self.contract, recipe.chances, sizes=sizes, ramp=round(recipe.ramp * recipe.epochs), seed=recipe.seed
         )
         self.steps = len(self._batches(0))
+        # Its processes are made once, while memory is small: a page that is written after a fork is copied first.
+        self._loader = DataLoader(
+            self.dataset,
+            batch_sampler=BatchesToCome(self._batches_to_come),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            worker_init_fn=_ignore_interrupts,
+        )
         self._stopping = False
         self._saved = time.monotonic()
 
@@ -160,17 +168,11 @@ class Training:
     def _epoch(self) -> None:
         epoch = self.progress.epoch
         done = self.progress.step - epoch * self.steps
-        loader = DataLoader(
-            self.dataset,
-            batch_sampler=self._batches(epoch, done),
-            num_workers=self.workers,
-            worker_init_fn=_ignore_interrupts,
-        )
         self.network.train()
         with progress_bar(f"epoch {epoch + 1}/{self.recipe.epochs}", self.steps) as advance:
             advance(done)
             asked = time.perf_counter()
-            for pixels, labels in loader:
+            for pixels, labels in self._loader:
                 arrived = time.perf_counter()
                 self._step(pixels, labels)
                 advance(1)
@@ -300,6 +302,10 @@ class Training:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
+
+    def _batches_to_come(self) -> EpochBatches:
+        epoch = self.progress.epoch
+        return self._batches(epoch, self.progress.step - epoch * self.steps)
 
     def _keep(self) -> None:
         save_checkpoint(self.out / BEST, self._judged(), self.contract, catalog=self._catalog_path())

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -218,6 +219,15 @@ def test_a_run_with_a_teacher_goes_on_with_one_only(catalog, tmp_path, tiny_chec
     again = training(catalog, tmp_path, recipe, teacher=tiny_checkpoint)
     assert all(torch.equal(value, learnt[key]) for key, value in again.teacher.hints.state_dict().items())
     again.run()
+
+
+def test_the_processes_that_load_pictures_stay_from_epoch_to_epoch(catalog, tmp_path, whole):
+    run = Training(catalog, "shufflenet_v2_x1_0", TINY, tmp_path, workers=1, precision="no", device="cpu")
+    seen = []
+    run.run(lambda row: seen.append({child.pid for child in psutil.Process().children()}))
+    assert len(seen) == 2
+    assert seen[0] & seen[1]
+    assert same_weights(whole, tmp_path)
 
 
 def test_the_running_average_is_judged_and_lags_behind(catalog, tmp_path):
