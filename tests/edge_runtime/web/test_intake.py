@@ -283,7 +283,9 @@ def test_bodies_that_are_too_large_together_are_told_to_come_again(address):
     chunk = head("/predict", FORM, "Content-Length: 900000") + part("image", "a", b"\0" * 800_000)[:-2]
     with ThreadPoolExecutor(5) as pool:
         answers = list(pool.map(lambda _: talk(address, chunk), range(5)))
-    assert {kind(said) for _, said in answers} == {"too-many-requests", "body-too-slow"}
+    kinds = {kind(said) for _, said in answers}
+    assert "too-many-requests" in kinds
+    assert kinds <= {"too-many-requests", "body-too-slow"}  # the slow ones hold their room, where they had any
 
 
 def test_a_full_queue_is_told_at_once_and_no_body_is_read(served, whole_detector, small_face, monkeypatch):
