@@ -11,11 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import openvino as ov
-
 from benchmarks.children import emulator
 from benchmarks.sensors import PROC, SYS, read_text
 from board_setup.isa import cpu_flags, widest_isa
+from edge_runtime.core import openvino_core
 from edge_runtime.profile import driver_packages, processor_name
 
 FLAGS = ("sse4_2", "avx", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
@@ -70,7 +69,7 @@ class Circumstances:
     @classmethod
     def here(cls, command: str) -> "Circumstances":
         """Look around."""
-        core, flags = ov.Core(), cpu_flags()
+        core, flags = openvino_core(), cpu_flags()
         around = emulator()
         return cls(
             made=datetime.now(timezone.utc).isoformat(timespec="seconds"),

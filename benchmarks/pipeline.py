@@ -195,8 +195,10 @@ def measure_network(bundle: Path, folder: Path, seconds: float) -> dict[str, flo
     """Return what the network alone gives: its own input, filled once, in OpenVINO's own queue."""
     import openvino as ov
 
+    from edge_runtime.core import openvino_core
+
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = ov.Core().compile_model(Bundle.open(bundle).model(Precision.INT8), "CPU", settings)
+    compiled = openvino_core().compile_model(Bundle.open(bundle).model(Precision.INT8), "CPU", settings)
     queue = ov.AsyncInferQueue(compiled)
     pixels = np.random.default_rng(42).random(tuple(compiled.input(0).shape), np.float32)
     for request in queue:

@@ -21,6 +21,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import build_network
 from edge_runtime.command import run_command
 from edge_runtime.contract import Precision
+from edge_runtime.core import openvino_core
 from export.saliency import LOGITS
 
 ALLOWED = 0.02
@@ -56,7 +57,7 @@ def saliency_cost(
 
 def _step(bundle: Bundle, precision: Precision, *, explained: bool) -> Callable[[], object]:
     """Return what computes one frame, with all outputs or with the logits alone."""
-    core = ov.Core()
+    core = openvino_core()
     network = build_network(core, bundle.model(precision), bundle.contract)
     if not explained:
         network = logits_alone(network)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import openvino as ov
 import typer
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,6 +17,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import compile_network
 from edge_runtime.command import run_command
 from edge_runtime.contract import Precision
+from edge_runtime.core import openvino_core
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
 from export.faces import choose_faces
@@ -73,7 +73,7 @@ def saliency_meaning(
 
 
 def _network(bundle: Bundle, precision: Precision) -> Network:
-    request = compile_network(ov.Core(), bundle.model(precision), bundle.contract).create_infer_request()
+    request = compile_network(openvino_core(), bundle.model(precision), bundle.contract).create_infer_request()
 
     def answer(crop: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         found = request.infer([crop[None]])

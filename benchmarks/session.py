@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import openvino as ov
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -20,6 +19,7 @@ from benchmarks.results import Report
 from benchmarks.run import Plan, Run, name_bundles
 from board_setup.isa import CAPS, cpu_flags
 from edge_runtime.bundle import Bundle, find_bundle
+from edge_runtime.core import openvino_core
 from edge_runtime.errors import UsageError
 from edge_runtime.profile import write_profile
 from train.catalog import load_data
@@ -161,7 +161,7 @@ def check_isas(names: Sequence[str]) -> tuple[str, ...]:
 
 def devices_here() -> tuple[str, ...]:
     """Return the devices to measure: the CPU, and every GPU that OpenVINO sees."""
-    return ("CPU", *(name for name in ov.Core().available_devices if name.startswith("GPU")))
+    return ("CPU", *(name for name in openvino_core().available_devices if name.startswith("GPU")))
 
 
 def match_checkpoints(bundles: Mapping[str, Bundle], paths: Sequence[Path]) -> dict[str, Path]:

@@ -10,13 +10,13 @@ import time
 from typing import Annotated
 
 import numpy as np
-import openvino as ov
 import typer
 
 from edge_runtime.bundle import Bundle, find_bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.command import run_command
 from edge_runtime.contract import DEMO_NOTICE, Precision
+from edge_runtime.core import openvino_core
 from edge_runtime.errors import BundleError, DeviceError, EdgeError
 from edge_runtime.golden import GOLDEN, require_golden
 
@@ -32,7 +32,7 @@ def check(
     found: dict[str, object] = {
         "runtime": importlib.metadata.version("deepfake-edge"),
         "openvino": importlib.metadata.version("openvino"),
-        "devices": ov.Core().available_devices,
+        "devices": openvino_core().available_devices,
         "error": None,
     }
     try:

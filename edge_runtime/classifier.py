@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from board_setup.isa import lacks_avx
 from edge_runtime.contract import ModelContract
+from edge_runtime.core import openvino_core
 from edge_runtime.errors import DeviceError, MissingDeviceError
 
 
@@ -83,11 +84,12 @@ class Classifier:
         self, path: Path, contract: ModelContract, *, device: str = "CPU", hint: str = "THROUGHPUT", **properties: Any
     ) -> None:
         self.contract = contract
-        self.compiled = compile_network(ov.Core(), path, contract, device=device, hint=hint, **properties)
+        self.compiled = compile_network(openvino_core(), path, contract, device=device, hint=hint, **properties)
         self._output = logits_port(self.compiled)
         self.requests = int(self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
-        for _ in range(self.requests):
+        # One more for each that computes: the device begins the next while a thread still wakes up for the last.
+        for _ in range(2 * self.requests):
             self._idle.put(self.compiled.create_infer_request())
         # OpenVINO's binding initializes tables at its first input; two threads that do so at once wait for each other
         # for ever, one holding the interpreter's lock, the other the table's. So the first input comes from here.

@@ -17,6 +17,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from PIL import Image
 
+from edge_runtime.core import openvino_core
 from edge_runtime.errors import BundleError, DeviceError
 from edge_runtime.preprocess import Box
 
@@ -184,7 +185,7 @@ def _compile(path: Path, device: str, properties: Mapping[str, Any]) -> ov.Compi
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **properties}
     if device == "CPU":
         settings["INFERENCE_PRECISION_HINT"] = "f32"
-    core = ov.Core()
+    core = openvino_core()
     try:
         model = core.read_model(path)
     except RuntimeError as error:

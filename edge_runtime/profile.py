@@ -18,6 +18,7 @@ import openvino as ov
 from board_setup.isa import current_cap
 from edge_runtime.bundle import MANIFEST, Bundle, sha256
 from edge_runtime.contract import Precision
+from edge_runtime.core import openvino_core
 from edge_runtime.errors import UsageError
 
 FORMAT = 1
@@ -45,7 +46,7 @@ class Hardware:
     @classmethod
     def here(cls, device: str, core: ov.Core | None = None) -> "Hardware":
         """Describe this machine and `device`, an OpenVINO device such as CPU or GPU."""
-        return cls(processor_name(), _device_name(core or ov.Core(), device), _driver(device), current_cap())
+        return cls(processor_name(), _device_name(core or openvino_core(), device), _driver(device), current_cap())
 
     def differences(self, other: "Hardware") -> list[str]:
         """Say in which parts `other` is not alike, each as `part: this, other`."""

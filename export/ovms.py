@@ -13,6 +13,7 @@ import openvino as ov
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import build_network
 from edge_runtime.contract import Precision
+from edge_runtime.core import openvino_core
 from edge_runtime.errors import UsageError
 from export.atomic import folder_in_one_step
 
@@ -32,7 +33,7 @@ def write_repository(bundle: Bundle, folder: Path, *, precision: Precision | str
     """
     folder = check_folder(folder)
     name = bundle.manifest.name
-    network = build_network(ov.Core(), bundle.model(precision), bundle.contract)
+    network = build_network(openvino_core(), bundle.model(precision), bundle.contract)
     with folder_in_one_step(folder) as partial:
         target = partial / name / "1" / "model.xml"
         target.parent.mkdir(parents=True)

@@ -11,6 +11,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from edge_runtime.contract import ModelContract
+from edge_runtime.core import openvino_core
 from edge_runtime.errors import PictureError
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
@@ -83,7 +84,7 @@ def quantize(
     """
     import nncf
 
-    model = ov.Core().read_model(xml)
+    model = openvino_core().read_model(xml)
     options = {
         "preset": nncf.QuantizationPreset[candidate.preset],
         "subset_size": len(faces),
@@ -136,7 +137,7 @@ def _mean_logits(compiled: Any, images: NDArray[np.float32]) -> NDArray[np.float
 
 def layers_in_int8(xml: Path) -> int:
     """Count the layers whose weights are bytes."""
-    operations = ov.Core().read_model(xml).get_ops()
+    operations = openvino_core().read_model(xml).get_ops()
     return sum(op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.i8 for op in operations)
 
 
@@ -183,7 +184,7 @@ def layers_that_hurt(
 
     The noise of a layer is the squared error of its output relative to the output's own square, in the mean over faces.
     """
-    core = ov.Core()
+    core = openvino_core()
     names = _layer_names(core.read_model(fp32))
     networks = [_with_layers(core, path, list(names)) for path in (fp32, int8)]
     errors = np.zeros(len(names))

@@ -6,6 +6,7 @@ from pathlib import Path
 import openvino as ov
 
 from edge_runtime.contract import ModelContract
+from edge_runtime.core import openvino_core
 
 
 def to_openvino(onnx_path: Path, contract: ModelContract) -> ov.Model:
@@ -23,7 +24,7 @@ def save_network(model: ov.Model, path: Path, *, half: bool = False) -> None:
 
 def write_contract(path: Path, contract: ModelContract) -> None:
     """Write the contract into the IR at `path`, under `model_info` as Model API and DL Streamer read it."""
-    model = ov.Core().read_model(path)
+    model = openvino_core().read_model(path)
     for key, value in contract.to_rt_info().items():
         model.set_rt_info(value, ["model_info", key])
     partial = path.with_name("with_contract.xml")
@@ -41,6 +42,6 @@ def _save(model: ov.Model, path: Path, *, half: bool = False) -> None:
     """
     try:
         ov.save_model(model, path, compress_to_fp16=half)
-        ov.Core().read_model(path)
+        openvino_core().read_model(path)
     except RuntimeError as error:
         raise OSError(errno.ENOSPC, "an IR was not written whole, is the disk full?", str(path)) from error

@@ -14,6 +14,7 @@ from PIL import Image
 
 from edge_runtime.classifier import compile_network
 from edge_runtime.contract import ModelContract, Precision
+from edge_runtime.core import openvino_core
 from edge_runtime.engine import Answer, Choice, Engine, cache_properties
 from edge_runtime.preprocess import Box, crop_offsets, face_region
 
@@ -76,7 +77,7 @@ class HeatNetwork:
         self._engine, self._bundle = engine, engine.bundle
         self._choice = Choice("CPU", engine.choice.precision)
         self._path = self._checked(self._choice.precision)
-        outputs = ov.Core().read_model(self._path).outputs
+        outputs = openvino_core().read_model(self._path).outputs
         self.there = any(SALIENCY in output.get_names() for output in outputs)
         self._lock = threading.Lock()
         self._request: ov.InferRequest | None = None
@@ -90,7 +91,7 @@ class HeatNetwork:
         """Return a row of logits and map for each crop, float32 [N, 2 + 2·h·w], for uint8 [N, H, W, 3]."""
         with self._lock:
             if self._request is None:
-                compiled = compile_network(ov.Core(), self._path, self._bundle.contract, **cache_properties())
+                compiled = compile_network(openvino_core(), self._path, self._bundle.contract, **cache_properties())
                 self._request = compiled.create_infer_request()
             rows = np.stack([_row(self._request, crop) for crop in pixels])
         if self.labelled:

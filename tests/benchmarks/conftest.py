@@ -12,6 +12,7 @@ from benchmarks.circumstances import Circumstances
 from benchmarks.results import Accuracy, BundleFacts, Report, Row
 from edge_runtime.bundle import Bundle, Manifest, sha256
 from edge_runtime.contract import Calibration, ModelContract, PixelRecipe
+from edge_runtime.core import openvino_core
 from edge_runtime.golden import GOLDEN, Golden
 
 SIZE = 32
@@ -47,7 +48,7 @@ def make_bundle(folder: Path, *, architecture: str = "tiny", seed: int = 0) -> B
     )
     planes = (128 / 255 - np.asarray(contract.mean)) / np.asarray(contract.scale)
     given = np.broadcast_to(planes.reshape(1, 3, 1, 1), (1, 3, SIZE, SIZE)).astype(np.float32)
-    answer = ov.Core().compile_model(tiny_network(seed), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([given])[0]
+    answer = openvino_core().compile_model(tiny_network(seed), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([given])[0]
     logits = {name: {"native": answer.astype(float).tolist()} for name in ("fp32", "fp16")}
     tolerance = {name: {"CPU": 0.01, "GPU": 0.1} for name in ("fp32", "fp16")}
     (folder / GOLDEN).write_text(Golden(["golden/0.png"], {"native": "the workstation"}, logits, tolerance).to_json())

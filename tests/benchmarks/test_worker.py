@@ -10,6 +10,7 @@ from benchmarks.cases import FIGURES, Case, Engine, Job, Limits, Mode
 from benchmarks.sensors import Reading
 from benchmarks.timing import Timing
 from benchmarks.worker import _timed, measure, peak_memory_mb, used_between
+from edge_runtime.core import openvino_core
 from edge_runtime.errors import BundleError, DeviceError
 
 QUICK = Limits(seconds=0.2, frames=6, warmup_frames=1)
@@ -78,10 +79,9 @@ def test_onnx_runtime_sees_the_same_pixels_as_the_runtime(job, bundle, monkeypat
 
 
 def _openvino(bundle, planes):
-    import openvino as ov
 
     path = bundle.path / "fp32/model.xml"
-    return ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([planes])[0]
+    return openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([planes])[0]
 
 
 def test_a_changed_bundle_is_refused(job, tmp_path):

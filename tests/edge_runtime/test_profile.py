@@ -2,12 +2,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-import openvino as ov
 import pytest
 
 from edge_runtime import profile as module
 from edge_runtime.bundle import Bundle, Manifest
 from edge_runtime.contract import ModelContract, Precision
+from edge_runtime.core import openvino_core
 from edge_runtime.errors import UsageError
 from edge_runtime.profile import (
     Hardware,
@@ -23,7 +23,7 @@ from edge_runtime.profile import (
 
 @pytest.fixture(scope="session")
 def core():
-    return ov.Core()
+    return openvino_core()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 
@@ -12,6 +11,7 @@ from edge_runtime import Detector
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.contract import Precision
+from edge_runtime.core import openvino_core
 from edge_runtime.golden import check_golden
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
@@ -74,7 +74,9 @@ def test_a_small_vit_is_trained_exported_and_run(bundle: Bundle, tiny_data: Path
 def test_its_saliency_network_answers_as_pytorch_does(bundle: Bundle, checkpoint: Path, tiny_data: Path) -> None:
     pixels = face_pixels(read_picture(tiny_data / "fake" / "07.png"), None, bundle.contract)
     image = normalize(torch.from_numpy(pixels), bundle.contract)
-    network = ov.Core().compile_model(bundle.file("saliency/model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    network = openvino_core().compile_model(
+        bundle.file("saliency/model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     found = network(image.numpy())
     # It is stored in half precision.
     np.testing.assert_allclose(found["logits"], load_model(load_checkpoint(checkpoint))(image).detach(), atol=0.01)

@@ -10,6 +10,7 @@ import pytest
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
+from edge_runtime.core import openvino_core
 from edge_runtime.errors import UsageError
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
@@ -76,7 +77,7 @@ def test_what_the_server_gets_answers_pixels_as_the_board_does(
 ) -> None:
     config = write_repository(tiny_bundle, tmp_path / "served", precision="int8")
     path = config.parent / "detector" / "1" / "model.xml"
-    served = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    served = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert served.input("image").get_element_type() == ov.Type.u8
     answers = np.concatenate([served({"image": crop[None]})["logits"] for crop in pixels])
     expected = Classifier(tiny_bundle.model("int8"), tiny_bundle.contract).logits(pixels)

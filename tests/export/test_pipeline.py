@@ -17,6 +17,7 @@ from board_setup.isa import BOARD
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.contract import ModelContract, Precision
+from edge_runtime.core import openvino_core
 from edge_runtime.errors import GateError
 from edge_runtime.faces import FACE_MODEL
 from edge_runtime.pictures import read_picture
@@ -41,7 +42,7 @@ def test_the_bundle_holds_what_it_says_and_nothing_else(tiny_bundle: Bundle) -> 
 def test_fp32_is_fp32_and_fp16_is_half_of_it(tiny_bundle: Bundle) -> None:
     kinds = {}
     for precision in ("fp32", "fp16"):
-        model = ov.Core().read_model(tiny_bundle.model(precision))
+        model = openvino_core().read_model(tiny_bundle.model(precision))
         kinds[precision] = {
             op.get_element_type().get_type_name()
             for op in model.get_ops()
@@ -51,7 +52,7 @@ def test_fp32_is_fp32_and_fp16_is_half_of_it(tiny_bundle: Bundle) -> None:
 
 
 def test_in_int8_what_is_no_byte_is_single_precision(tiny_bundle: Bundle) -> None:
-    model = ov.Core().read_model(tiny_bundle.model("int8"))
+    model = openvino_core().read_model(tiny_bundle.model("int8"))
     constants = [op for op in model.get_ops() if op.get_type_name() == "Constant"]
     kinds = {op.get_element_type().get_type_name() for op in constants}
     assert "i8" in kinds
@@ -89,14 +90,14 @@ def test_int8_is_calibrated_on_the_boards_logits_and_not_on_the_workstations() -
 
 
 def test_int8_weights_are_bytes(tiny_bundle: Bundle) -> None:
-    model = ov.Core().read_model(tiny_bundle.model("int8"))
+    model = openvino_core().read_model(tiny_bundle.model("int8"))
     weights = [op for op in model.get_ops() if op.get_type_name() == "Constant" and op.get_element_type() == ov.Type.i8]
     assert len(weights) >= 3
 
 
 def test_each_ir_is_plain_and_carries_the_contract(tiny_bundle: Bundle) -> None:
     for precision in tiny_bundle.precisions:
-        model = ov.Core().read_model(tiny_bundle.model(precision))
+        model = openvino_core().read_model(tiny_bundle.model(precision))
         assert model.input(0).get_element_type() == ov.Type.f32
         assert list(model.input(0).shape) == [1, 3, 32, 32]
         assert [next(iter(output.names)) for output in model.outputs] == ["logits", "saliency_map", "feature_vector"]
@@ -172,8 +173,8 @@ def test_finding_the_face_model_does_not_import_its_package() -> None:
 
 def test_the_saliency_branch_leaves_int8_logits_alone(tiny_bundle: Bundle) -> None:
     # Its operations are kept out of quantization, so a map and its logits tell one story: the map's mean is the logit.
-    model = ov.Core().read_model(tiny_bundle.model("int8"))
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = openvino_core().read_model(tiny_bundle.model("int8"))
+    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     image = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
     found = compiled(image)
     mean = found["saliency_map"].mean((2, 3))

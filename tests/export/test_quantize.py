@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 from torch import nn
 
 from edge_runtime.classifier import Classifier
 from edge_runtime.contract import ModelContract, PixelRecipe
+from edge_runtime.core import openvino_core
 from export.faces import ExportFaces, choose_faces
 from export.quantize import (
     METRIC_DROP,
@@ -63,7 +63,7 @@ def converted(model: nn.Module, contract: ModelContract, folder: Path) -> Path:
 
 
 def quantizers(xml: Path) -> int:
-    return sum(op.get_type_name() == "FakeQuantize" for op in ov.Core().read_model(xml).get_ops())
+    return sum(op.get_type_name() == "FakeQuantize" for op in openvino_core().read_model(xml).get_ops())
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -102,13 +102,13 @@ def test_every_backbone_goes_through_onnx_fp32_and_int8(name: str, faces: Export
 def test_the_last_layer_and_what_lies_beside_the_logits_stay_in_floating_point(
     tiny_fp32: Path, faces: ExportFaces, tmp_path: Path
 ) -> None:
-    model = ov.Core().read_model(tiny_fp32)
+    model = openvino_core().read_model(tiny_fp32)
     assert beside_the_logits(model)
     assert last_layer(model) not in beside_the_logits(model)
     quantize(
         tiny_fp32, tmp_path / "model.xml", Candidate(), contract("tiny", 32), faces.calibration, lambda count: None
     )
-    quantized = ov.Core().read_model(tmp_path / "model.xml")
+    quantized = openvino_core().read_model(tmp_path / "model.xml")
     kinds = {op.get_friendly_name(): op for op in quantized.get_ordered_ops()}
     head = kinds[last_layer(quantized)]
     assert all(given.get_source_output().get_node().get_type_name() != "FakeQuantize" for given in head.inputs())
