@@ -11,7 +11,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from edge_runtime.contract import ModelContract
-from edge_runtime.core import openvino_core
+from edge_runtime.core import openvino_core, signal_stack_kept
 from edge_runtime.errors import PictureError
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
@@ -93,21 +93,22 @@ def quantize(
     }
     advanced = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix[candidate.overflow_fix])
     data = nncf.Dataset(_Images(faces, contract, advance))
-    if control is None:
-        quantized = nncf.quantize(model, data, advanced_parameters=advanced, **options)
-    else:
-        quantized = nncf.quantize_with_accuracy_control(
-            model,
-            data,
-            nncf.Dataset(_Numbered(control.faces, contract)),
-            _validation(control),
-            max_drop=METRIC_DROP,
-            advanced_quantization_parameters=advanced,
-            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-                ranking_subset_size=min(RANKING_FACES, len(control.faces) - 1), num_ranking_workers=1
-            ),
-            **options,
-        )
+    with signal_stack_kept():
+        if control is None:
+            quantized = nncf.quantize(model, data, advanced_parameters=advanced, **options)
+        else:
+            quantized = nncf.quantize_with_accuracy_control(
+                model,
+                data,
+                nncf.Dataset(_Numbered(control.faces, contract)),
+                _validation(control),
+                max_drop=METRIC_DROP,
+                advanced_quantization_parameters=advanced,
+                advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                    ranking_subset_size=min(RANKING_FACES, len(control.faces) - 1), num_ranking_workers=1
+                ),
+                **options,
+            )
     out.parent.mkdir(parents=True, exist_ok=True)
     ov.save_model(quantized, out, compress_to_fp16=False)
 
