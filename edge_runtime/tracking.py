@@ -11,23 +11,28 @@ Box = tuple[float, float, float, float]
 
 @dataclass
 class Track:
-    """One face over time: where it was seen last, and the logits (fake − real) of its last judged frames."""
+    """One face over time: where it was seen last, and when its last judged frames had which logit (fake − real)."""
 
     number: int
     box: Box
     seen: float
-    logits: deque[float] = field(default_factory=deque)
+    judged: deque[tuple[float, float]] = field(default_factory=deque)
 
     def add(self, logit: float, window: int) -> None:
-        """Remember a frame's logit, of at most `window`."""
-        self.logits.append(logit)
-        while len(self.logits) > window:
-            self.logits.popleft()
+        """Remember the logit of the frame in which it was seen last, of at most `window`."""
+        self.judged.append((self.seen, logit))
+        while len(self.judged) > window:
+            self.judged.popleft()
+
+    def forget_before(self, oldest: float) -> None:
+        """Forget what was judged before `oldest`: a face may be seen on and on and yet be judged no more."""
+        while self.judged and self.judged[0][0] < oldest:
+            self.judged.popleft()
 
     @property
     def logit(self) -> float | None:
         """The robust mean of the window's logits; None where no frame could be judged."""
-        return trimmed_mean(self.logits) if self.logits else None
+        return trimmed_mean([logit for _, logit in self.judged]) if self.judged else None
 
 
 class Tracker:
@@ -35,7 +40,7 @@ class Tracker:
 
     Args:
         min_overlap: intersection over union from which two boxes are the same face.
-        max_gap_s: seconds after which a face that was not seen is forgotten.
+        max_gap_s: seconds after which a face that was not seen is forgotten, and of one that was, what was judged.
         window: judged frames that a verdict is made from.
     """
 
@@ -57,6 +62,7 @@ class Tracker:
             self._next += 1
             self._tracks.append(track)
         track.box, track.seen = box, now
+        track.forget_before(now - self.max_gap_s)
         return track
 
     def forget(self) -> None:
@@ -92,7 +98,7 @@ def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def trimmed_mean(values: Sequence[float] | deque[float]) -> float:
+def trimmed_mean(values: Sequence[float]) -> float:
     """Return the mean of the middle half of `values` (the interquartile mean), at least one of them."""
     ordered = np.sort(np.asarray(values, dtype=float))
     cut = len(ordered) // 4

@@ -95,6 +95,14 @@ def test_a_face_that_is_dark_for_a_moment_keeps_its_verdict(engine, red):
     assert (face.verdict, face.score, face.reason) == (Verdict.FAKE, None, None)
 
 
+def test_a_face_that_stays_dark_is_uncertain_after_two_seconds(engine, blue):
+    scorer, verdicts = FrameScorer(engine, moving_faces=FixedFaces((0, 0, 64, 64))), Verdicts(engine.contract)
+    pictures = [blue] + [Image.new("RGB", (64, 64))] * 4
+    faces = [verdicts.of_frame(scorer(moving(p, n, float(n)))).faces[0] for n, p in enumerate(pictures)]
+    assert [face.verdict for face in faces] == [Verdict.REAL] * 3 + [Verdict.UNCERTAIN] * 2
+    assert (faces[-1].track, faces[-1].reason, faces[-1].track_score) == (1, "too dark", None)
+
+
 def test_pictures_are_not_averaged_with_each_other(engine, red, blue):
     scorer, verdicts = FrameScorer(engine), Verdicts(engine.contract)
     results = [verdicts.of_frame(scorer(still(picture))).faces[0] for picture in (red, red, red, blue)]

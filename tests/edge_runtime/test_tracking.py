@@ -68,6 +68,17 @@ def test_a_track_without_a_judged_frame_has_no_logit():
     assert track.logit is None
 
 
+def test_what_was_judged_longer_ago_than_the_gap_counts_no_more():
+    tracker = Tracker(max_gap_s=2.0)
+    for step, logit in enumerate([-9.0, 5.0, 5.0]):
+        (track,) = tracker.update([LEFT], 1.5 * step)
+        tracker.judge(track, logit)
+    assert track.logit == 5.0
+    tracker.update([LEFT], 4.5)
+    tracker.update([LEFT], 6.0)
+    assert (track.number, track.logit) == (1, None)
+
+
 def test_overlap_is_that_of_two_squares_on_paper():
     assert overlap((0, 0, 2, 2), (1, 1, 3, 3)) == 1 / 7
     assert overlap(LEFT, LEFT) == 1.0
