@@ -15,6 +15,7 @@ from edge_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_runtime.detector import Detector
+    from edge_runtime.pipeline import Pipeline
     from edge_runtime.run import Summary
     from edge_runtime.sinks import Sink
     from edge_runtime.sources import Source
@@ -150,13 +151,14 @@ def edge_detect(
     )
     options = SourceOptions(width, height, fps, mjpg, watch, stall_timeout, give_up_after)
     sources = open_sources(inputs or [], options, cameras=camera or [])
+    pipeline = detector.pipeline(sources)
     with contextlib.ExitStack() as stack:
         sinks = [
             *_line_sinks(jsonl, csv, rotate_at),
             *_picture_sinks(video, rotate_at, snapshots, blur_snapshots, snapshot_days, space),
             _terminal(detector, sources, to_stdout="-" in (str(jsonl), str(csv)), quiet=quiet),
         ]
-        return _run(detector, sources, [stack.enter_context(sink) for sink in sinks])
+        return _run(detector, pipeline, sources, [stack.enter_context(sink) for sink in sinks])
 
 
 def _log_to_stderr() -> None:
@@ -221,10 +223,10 @@ def _title(detector: "Detector") -> str:
     return f"{contract.architecture} {contract.version}, {choice.precision.value} on {choice.device}"
 
 
-def _run(detector: "Detector", sources: "list[Source]", sinks: "list[Sink]") -> int:
+def _run(detector: "Detector", pipeline: "Pipeline", sources: "list[Source]", sinks: "list[Sink]") -> int:
     from edge_runtime.run import run
 
-    summary = run(detector.pipeline(sources), sinks, status=_title(detector))
+    summary = run(pipeline, sinks, status=_title(detector))
     print(summary.text(), file=sys.stderr)
     if detector.notice:
         print(detector.notice, file=sys.stderr)

@@ -1,6 +1,5 @@
 """The runtime in one object: pictures, videos and cameras in, verdicts out."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.quality import DEFAULT_LIMITS, QualityLimits
 from edge_runtime.results import FrameResult
 from edge_runtime.sources import DEFAULT_OPTIONS, Frame, Source, SourceOptions, open_sources
-
-log = logging.getLogger("edge_runtime")
 
 FACES = ("auto", "off", "tiled")
 
@@ -40,7 +37,7 @@ class Detector:
         hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
 
     Raises:
-        BundleError: there is no bundle, or it was changed.
+        BundleError: there is no bundle, it was changed, or it holds no face model where faces must be found.
         DeviceError: the device is missing, or gives wrong answers.
         UsageError: the bundle lacks the precision.
     """
@@ -76,7 +73,11 @@ class Detector:
         return self.scorer.still_faces
 
     def moving_faces(self) -> FaceFinder | None:
-        """Return the face stage that looks at what moves, loaded when it is first asked for; None without one."""
+        """Return the face stage that looks at what moves, loaded when it is first asked for; None where it is off.
+
+        Raises:
+            BundleError: it is wanted, and the bundle holds no face model.
+        """
         if self.scorer.moving_faces is None:
             self.scorer.moving_faces = self._face_stage()
         return self.scorer.moving_faces
@@ -87,10 +88,11 @@ class Detector:
         from edge_runtime.faces import FACE_MODEL, FaceStage
 
         if FACE_MODEL not in self.bundle.manifest.files:
-            if self._faces == "tiled":
-                raise BundleError(f"{self.bundle.path}: holds no face model; export it again with --face-model")
-            log.warning(f"{self.bundle.path} holds no face model: the whole picture is taken for the face")
-            return None
+            # Without one, an empty room would be judged as if it were a face.
+            raise BundleError(
+                f"{self.bundle.path}: holds no face model; export it again with --face-model, "
+                "or give --faces off, which takes the whole picture for the face"
+            )
         properties = {**cache_properties(), "PERFORMANCE_HINT": "THROUGHPUT"}
         return FaceStage(self.bundle.file(FACE_MODEL), tiled=self._faces == "tiled", properties=properties)
 
@@ -123,7 +125,11 @@ class Detector:
         yield from (judged.result for judged in pipeline.results())
 
     def pipeline(self, sources: Sequence[Source]) -> Pipeline:
-        """Return a pipeline over opened `sources`, for who needs its pictures or wants to stop it."""
+        """Return a pipeline over opened `sources`, for who needs its pictures or wants to stop it.
+
+        Raises:
+            BundleError: faces must be found in what moves, and the bundle holds no face model.
+        """
         if not all(source.still for source in sources):
             self.moving_faces()
         live = any(source.live for source in sources)

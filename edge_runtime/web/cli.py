@@ -64,6 +64,9 @@ def edge_serve(
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     with bind(host, port) as listening:
         detector = Detector(model, device=device.value, precision=precision.value, faces=faces.value)
+        if camera is not None:
+            # Where the bundle can't find faces in a camera's frames, that is told now and not to each viewer.
+            detector.moving_faces()
         app = create_app(detector, Settings(token, tuple(allowed_host or ()), camera, limits))
         _greet(detector, host, listening.getsockname()[1])
         http_server(app, limits.header_s).run(sockets=[listening])

@@ -135,7 +135,7 @@ def test_a_reader_that_goes_away_is_no_error(detect, tmp_path, red, bundle_path)
 def test_pictures_come_through_standard_input(detect, tmp_path, red):
     red.save(tmp_path / "a.jpg")
     with (tmp_path / "a.jpg").open("rb") as stdin:
-        done = detect("-", "--jsonl", "out.jsonl", stdin=stdin)
+        done = detect("-", "--faces", "off", "--jsonl", "out.jsonl", stdin=stdin)
     assert done.returncode == 0
     assert lines(tmp_path / "out.jsonl")[0]["source"] == "-"
 
@@ -149,7 +149,8 @@ def video(path, picture, frames=10):
 
 def test_a_video_is_judged_and_drawn_into_another(detect, tmp_path, red):
     video(tmp_path / "in.avi", red)
-    done = detect("in.avi", "--jsonl", "out.jsonl", "--video", "seen.mp4", "--snapshots", "kept", "--blur-snapshots")
+    jsonl = ("--jsonl", "out.jsonl")
+    done = detect("in.avi", "--faces", "off", *jsonl, "--video", "seen.mp4", "--snapshots", "kept", "--blur-snapshots")
     assert done.returncode == 0, done.stderr
     found = lines(tmp_path / "out.jsonl")
     assert [line["frame"] for line in found] == list(range(10))
@@ -158,11 +159,20 @@ def test_a_video_is_judged_and_drawn_into_another(detect, tmp_path, red):
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
+def test_a_video_is_refused_where_the_bundle_can_not_find_faces_in_it(detect, tmp_path, red):
+    video(tmp_path / "in.avi", red)
+    done = detect("in.avi", "--jsonl", "out.jsonl")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("give --faces off, which takes the whole picture for the face")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_a_video_that_breaks_off_gives_what_there_is(detect, tmp_path, red):
     video(tmp_path / "in.avi", red, 40)
     whole = (tmp_path / "in.avi").read_bytes()
     (tmp_path / "in.avi").write_bytes(whole[: len(whole) * 2 // 3])
-    done = detect("in.avi", "--jsonl", "out.jsonl")
+    done = detect("in.avi", "--faces", "off", "--jsonl", "out.jsonl")
     assert done.returncode == 1
     assert "breaks off after" in done.stdout
     assert "Traceback" not in done.stderr
@@ -187,7 +197,7 @@ def test_a_signal_ends_a_watch_cleanly(bundle_path, tmp_path, red, number):
 def test_on_a_terminal_a_video_is_shown_in_a_live_view(bundle_path, tmp_path, red):
     video(tmp_path / "in.avi", red, 60)
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "edge_runtime.cli", "in.avi", "--model", str(bundle_path)]
+    command = [sys.executable, "-m", "edge_runtime.cli", "in.avi", "--faces", "off", "--model", str(bundle_path)]
     child = subprocess.Popen(command, cwd=tmp_path, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"})
     os.close(theirs)
     shown = b""

