@@ -190,7 +190,7 @@ class Verdicts:
 
     def _tracked(self, scored: ScoredFrame) -> tuple[FaceResult, ...]:
         tracker = self._trackers.setdefault(scored.frame.source, Tracker(window=self._window))
-        tracks = tracker.update([face.box for face in scored.faces], scored.frame.taken)
+        tracks = tracker.update([face.box for face in scored.faces], moment(scored.frame))
         for face, track in zip(scored.faces, tracks, strict=True):
             if face.logit is not None:
                 tracker.judge(track, face.logit)
@@ -198,6 +198,14 @@ class Verdicts:
             face_result(face, scored.calibration, track, track.logit)
             for face, track in zip(scored.faces, tracks, strict=True)
         )
+
+
+def moment(frame: Frame) -> float:
+    """Return a frame's seconds among those of its source: by its number where the rate is known, else as taken.
+
+    A video is read as fast as the machine can; by the clock, its verdicts would depend on the machine.
+    """
+    return frame.taken if frame.fps is None else frame.index / frame.fps
 
 
 def face_result(face: ScoredFace, calibration: Calibration, track: Track | None, logit: float | None) -> FaceResult:

@@ -103,6 +103,20 @@ def test_a_face_that_stays_dark_is_uncertain_after_two_seconds(engine, blue):
     assert (faces[-1].track, faces[-1].reason, faces[-1].track_score) == (1, "too dark", None)
 
 
+def test_the_faces_of_a_video_are_followed_by_its_own_time_however_slow_the_machine_is(engine, blue):
+    scorer = FrameScorer(engine, moving_faces=FixedFaces((0, 0, 64, 64)))
+    pictures = [blue] + [Image.new("RGB", (64, 64))] * 60
+
+    def told(seconds_a_frame):
+        verdicts = Verdicts(engine.contract)
+        frames = [moving(p, n, seconds_a_frame * n) for n, p in enumerate(pictures)]
+        results = [verdicts.of_frame(scorer(dataclasses.replace(frame, fps=25.0))) for frame in frames]
+        return [(face.track, face.verdict) for result in results for face in result.faces]
+
+    assert told(0.001) == told(3.0)
+    assert told(3.0)[50:52] == [(1, Verdict.REAL), (1, Verdict.UNCERTAIN)]
+
+
 def test_pictures_are_not_averaged_with_each_other(engine, red, blue):
     scorer, verdicts = FrameScorer(engine), Verdicts(engine.contract)
     results = [verdicts.of_frame(scorer(still(picture))).faces[0] for picture in (red, red, red, blue)]
