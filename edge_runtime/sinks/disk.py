@@ -1,14 +1,38 @@
-"""What all sinks that write files share: names of rotated files, and room on the disk."""
+"""What sinks share: names of rotated files, room on the disk, and telling of what could not be written."""
 
 import contextlib
+import logging
 import os
 from pathlib import Path
+
+log = logging.getLogger("edge_runtime")
 
 KEPT = 5
 """Rotated files that are kept; the lowest number is the newest."""
 
 SPARE = 16 << 20
 """Bytes that pictures and videos leave free on the disk, for the lines and for the system."""
+
+
+class Losses:
+    """Counts what a sink could not write; the first loss is told at once, and the first success after it."""
+
+    def __init__(self, name: object) -> None:
+        self.count = 0
+        self._name, self._since = name, 0
+
+    def add(self, reason: str) -> None:
+        """Count one loss."""
+        self.count += 1
+        self._since += 1
+        if self._since == 1:
+            log.warning(f"{self._name}: can't be written ({reason}); detection goes on, what is lost is counted")
+
+    def over(self) -> None:
+        """Note that something was written."""
+        if self._since:
+            log.warning(f"{self._name}: written again, {self._since} results were lost")
+        self._since = 0
 
 
 def numbered(path: Path, number: int) -> Path:

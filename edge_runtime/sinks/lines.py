@@ -1,5 +1,6 @@
 """Files that grow line by line: JSON lines and CSV, whole lines only, rotated when they grow too long."""
 
+import contextlib
 import csv
 import io
 import os
@@ -11,7 +12,7 @@ from typing import Any
 from edge_runtime.errors import UsageError
 from edge_runtime.pipeline import Judged
 from edge_runtime.results import FaceResult, FrameResult, iso_time
-from edge_runtime.sinks.disk import rotate
+from edge_runtime.sinks.disk import Losses, rotate
 
 
 class LineFile:
@@ -29,7 +30,7 @@ class LineFile:
     """
 
     def __init__(self, path: Path | str, *, header: str | None = None, rotate: int | None = None) -> None:
-        self.path, self.lost = Path(path), 0
+        self.path, self._losses = Path(path), Losses("standard output" if str(path) == "-" else path)
         self._header, self._rotate = header, rotate
         self._standard = str(path) == "-"
         try:
@@ -52,10 +53,19 @@ class LineFile:
         """Append `line`, which has no line end, or count it as lost."""
         if self._rotate is not None and not self._standard:
             self._rotate_when_long()
-        if not self._write(line):
-            self.lost += 1
+        reason = self._write(line)
+        if reason is None:
+            self._losses.over()
+        else:
+            self._losses.add(reason)
 
-    def _write(self, line: str) -> bool:
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written."""
+        return self._losses.count
+
+    def _write(self, line: str) -> str | None:
+        """Write `line`, and return why it could not be."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         done = 0
         try:
@@ -63,15 +73,17 @@ class LineFile:
                 done += os.write(self._file, data[done:])
         except BrokenPipeError:
             raise
-        except OSError:
+        except OSError as error:
             self._take_back(done)
-            return False
-        return True
+            return error.strerror or str(error)
+        return None
 
     def _take_back(self, size: int) -> None:
         """Remove the last `size` bytes, so that no half line is left."""
         if size and not self._standard:
-            os.ftruncate(self._file, max(0, os.fstat(self._file).st_size - size))
+            # A disk that fails may not even allow that.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, max(0, os.fstat(self._file).st_size - size))
 
     def _rotate_when_long(self) -> None:
         if self._rotate is None or os.fstat(self._file).st_size < self._rotate:

@@ -16,7 +16,7 @@ from edge_runtime.drawing import draw_result
 from edge_runtime.errors import UsageError
 from edge_runtime.pipeline import Judged
 from edge_runtime.results import FrameResult, iso_time
-from edge_runtime.sinks.disk import has_room
+from edge_runtime.sinks.disk import Losses, has_room
 
 MEGABYTE = 1 << 20
 PREFIX = "edge-"
@@ -42,7 +42,7 @@ class SnapshotSink:
     def __init__(
         self, folder: Path, *, blur: bool = False, max_age_s: float = 7 * 86400.0, max_bytes: int = 500 * MEGABYTE
     ) -> None:
-        self.folder, self.lost = folder, 0
+        self.folder, self._losses = folder, Losses(folder)
         self._blur, self._max_age_s, self._max_bytes = blur, max_age_s, max_bytes
         self._told: dict[tuple[str, int], Verdict] = {}
         self._tidied = -TIDY_S
@@ -52,6 +52,11 @@ class SnapshotSink:
             raise UsageError(f"{folder}: can't be made ({error.strerror}); choose another folder") from None
         if not os.access(folder, os.W_OK):
             raise UsageError(f"{folder}: can't be written to; choose another folder")
+
+    @property
+    def lost(self) -> int:
+        """Snapshots that could not be written."""
+        return self._losses.count
 
     def write(self, judged: Judged) -> None:
         """Keep the frame where it tells something new."""
@@ -88,9 +93,12 @@ class SnapshotSink:
                 raise OSError("no room")
             temporary.write_bytes(data)
             temporary.replace(path)
-        except OSError:
-            self.lost += 1
-            temporary.unlink(missing_ok=True)
+            self._losses.over()
+        except OSError as error:
+            self._losses.add(error.strerror or str(error))
+            # Where the file system is read-only now, not even that is possible.
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def _tidy(self, coming: int) -> None:
         """Delete what is too old, then the oldest until there is room for `coming` bytes."""
@@ -99,8 +107,9 @@ class SnapshotSink:
         total = sum(size for _, size, _ in kept) + coming
         for changed, size, path in kept:
             if time.time() - changed > self._max_age_s or total > self._max_bytes:
-                path.unlink(missing_ok=True)
-                total -= size
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    total -= size
 
     def __enter__(self) -> "SnapshotSink":
         return self
@@ -115,7 +124,7 @@ def _ages(folder: Path) -> Iterator[tuple[float, int, Path]]:
     """Yield time of change and size of each snapshot."""
     for path in own_snapshots(folder):
         # Somebody else may delete it between the two looks.
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             found = path.stat()
             yield found.st_mtime, found.st_size, path
 

@@ -1,5 +1,6 @@
 """What a person sees: plain lines, one a face."""
 
+import os
 import sys
 from types import TracebackType
 from typing import TextIO
@@ -8,6 +9,7 @@ from edge_runtime.contract import DEMO_NOTICE
 from edge_runtime.pipeline import Judged
 from edge_runtime.rate import RollingRate
 from edge_runtime.results import OK, FaceResult, FrameResult
+from edge_runtime.sinks.disk import Losses
 
 
 class PlainLines:
@@ -16,13 +18,17 @@ class PlainLines:
     With `failures_only`, as a journal wants it, only what fails, and the first frame of a source that is there again.
     """
 
-    lost = 0
-
     def __init__(self, out: TextIO | None = None, *, failures_only: bool = False) -> None:
         self._out = sys.stdout if out is None else out
+        self._losses = Losses(getattr(self._out, "name", "the terminal"))
         self._failures_only = failures_only
         self._failing: set[str] = set()
         self._rate = RollingRate()
+
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written."""
+        return self._losses.count
 
     def write(self, judged: Judged) -> None:
         """Print one frame."""
@@ -32,7 +38,16 @@ class PlainLines:
         if self._failures_only and not self._is_news(result):
             return
         for line in frame_lines(result, self._rate.per_second):
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        try:
             print(line, file=self._out, flush=True)
+            self._losses.over()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self._losses.add(error.strerror or str(error))
 
     def _is_news(self, result: FrameResult) -> bool:
         failing = result.state != OK or result.error is not None
@@ -46,7 +61,14 @@ class PlainLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._out.flush()
+        try:
+            self._out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            # What waits to be written would be tried, and told of, once more when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+            self._out.flush()
 
 
 def frame_lines(result: FrameResult, rate: float) -> list[str]:

@@ -12,7 +12,7 @@ from edge_runtime.drawing import draw_result
 from edge_runtime.errors import UsageError
 from edge_runtime.pipeline import Judged
 from edge_runtime.rate import RollingRate
-from edge_runtime.sinks.disk import has_room, rotate
+from edge_runtime.sinks.disk import Losses, has_room, rotate
 from edge_runtime.sources.opencv import cv2
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -41,7 +41,7 @@ class VideoSink:
             raise UsageError(f"{path}: a video must end in {', '.join(CODECS)}")
         if not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
-        self.path, self.lost = path, 0
+        self.path, self._losses = path, Losses(path)
         self._rotate_at = rotate_at
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
@@ -49,14 +49,20 @@ class VideoSink:
         self._next = 0.0
         self._rate = RollingRate()
 
+    @property
+    def lost(self) -> int:
+        """Frames that could not be written."""
+        return self._losses.count
+
     def write(self, judged: Judged) -> None:
         """Draw and write one frame; where the disk is full it is counted as lost."""
         if judged.picture is None:
             return
         self._rate.add()
         if not has_room(self.path.parent):
-            self.lost += 1
+            self._losses.add("no room")
             return
+        self._losses.over()
         self._rotate_when_long()
         if self._writer is None:
             self._open(judged)

@@ -132,6 +132,19 @@ def test_a_reader_that_goes_away_is_no_error(detect, tmp_path, red, bundle_path)
     assert "Traceback" not in (tmp_path / "err").read_text()
 
 
+def test_where_standard_output_is_full_detection_goes_on(detect, tmp_path, red):
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        red.save(tmp_path / "in" / f"{number}.png")
+    with Path("/dev/full").open("w") as full:
+        done = detect("in", "--jsonl", "out.jsonl", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert len(lines(tmp_path / "out.jsonl")) == 3
+    told, summary = done.stderr.splitlines()
+    assert told.startswith("note: <stdout>: can't be written (No space left on device)")
+    assert "3 results could not be written" in summary
+
+
 def test_pictures_come_through_standard_input(detect, tmp_path, red):
     red.save(tmp_path / "a.jpg")
     with (tmp_path / "a.jpg").open("rb") as stdin:

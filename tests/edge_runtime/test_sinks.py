@@ -158,6 +158,29 @@ def test_pictures_and_videos_leave_room_on_the_disk(small_disk):
     assert list((small_disk / "s").iterdir()) == []
 
 
+def test_the_first_loss_is_told_at_once_and_the_first_success_after_it(small_disk, caplog):
+    (small_disk / "ballast").write_bytes(bytes(1 << 20))
+    with JsonlSink(small_disk / "out.jsonl") as sink:
+        for number in range(3):
+            sink.write(frame(number))
+        (small_disk / "ballast").unlink()
+        for number in range(2):
+            sink.write(frame(number))
+    lost, again = caplog.messages
+    assert lost.startswith(f"{small_disk}/out.jsonl: can't be written (No space left on device)")
+    assert again == f"{small_disk}/out.jsonl: written again, 3 results were lost"
+
+
+def test_a_file_system_that_becomes_read_only_costs_snapshots_and_nothing_more(small_disk, monkeypatch):
+    monkeypatch.setattr("edge_runtime.sinks.disk.SPARE", 0)
+    with SnapshotSink(small_disk / "s", max_age_s=0.0) as sink:
+        sink.write(frame(0))
+        assert len(list((small_disk / "s").iterdir())) == 1
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+        sink.write(frame(1, (dataclasses.replace(FACE, verdict=Verdict.REAL),)))
+        assert sink.lost == 1
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_a_video_has_every_frame_at_the_sources_rate_with_boxes_drawn(tmp_path, suffix):
     path = tmp_path / f"seen{suffix}"
