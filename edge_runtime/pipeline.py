@@ -82,12 +82,14 @@ class Judged:
         picture: what it is said of; None for a gap or an unreadable picture.
         failed: whether an input could not be read.
         fps: the rate that the source says it has; None where frames come when they come.
+        still: it is said of a picture that stands for itself, whose source is not heard of again.
     """
 
     result: FrameResult
     picture: Image.Image | None = None
     failed: bool = False
     fps: float | None = None
+    still: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,5 +214,6 @@ class Pipeline:
             yield Judged(self._verdicts.of_gap(head), failed=head.failed)
         else:
             scored = head.result()
-            failed = scored.error is not None and scored.frame.still
-            yield Judged(self._verdicts.of_frame(scored), scored.picture, failed, scored.frame.fps)
+            still = scored.frame.still
+            failed = scored.error is not None and still
+            yield Judged(self._verdicts.of_frame(scored), scored.picture, failed, scored.frame.fps, still)

@@ -21,7 +21,7 @@ class Summary:
         frames, faces: judged.
         broken: frames of moving sources that could not be decoded.
         dropped: frames that were skipped because a newer one was there, by source.
-        failed: what could not be read, one line each.
+        failed: inputs that could not be read.
         lost: results that sinks could not write.
         stopped: whether a signal ended the run.
         seconds: how long it took.
@@ -31,7 +31,7 @@ class Summary:
     faces: int = 0
     broken: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
+    failed: int = 0
     lost: int = 0
     stopped: bool = False
     seconds: float = 0.0
@@ -40,7 +40,7 @@ class Summary:
         """Count one result."""
         result = judged.result
         if judged.failed:
-            self.failed.append(result.error or result.source)
+            self.failed += 1
         elif result.error is not None and result.state == OK:
             self.broken += 1
         elif result.state == OK:
@@ -60,7 +60,7 @@ class Summary:
             parts.append(f"{self.broken} broken frames")
         if self.lost:
             parts.append(f"{self.lost} results could not be written (disk full?)")
-        return ", ".join([*parts, f"{len(self.failed)} failed"])
+        return ", ".join([*parts, f"{self.failed} failed"])
 
 
 def run(pipeline: Pipeline, sinks: Sequence[Sink], notifier: Notifier | None = None, status: str = "") -> Summary:

@@ -19,6 +19,8 @@ STYLES = {Verdict.FAKE: "bold red", Verdict.REAL: "bold green", Verdict.UNCERTAI
 STATES = {"ok": "green", "lost": "bold red", "ended": "dim"}
 BAR = 20
 """Characters of a score's bar."""
+PICTURES = ""
+"""The place of all pictures in the view; no source has that name."""
 
 
 @dataclass
@@ -48,7 +50,8 @@ class LiveView:
     def write(self, judged: Judged) -> None:
         """Take one result; the view is drawn again a few times a second."""
         result = judged.result
-        seen = self._seen.setdefault(result.source, Seen(result))
+        # Pictures share one place: of a watched folder there would be more and more.
+        seen = self._seen.setdefault(PICTURES if judged.still else result.source, Seen(result))
         seen.result = result
         if result.state == OK and result.error is None:
             seen.rate.add()

@@ -35,7 +35,7 @@ class PlainLines:
         result = judged.result
         if result.state == OK:
             self._rate.add()
-        if self._failures_only and not self._is_news(result):
+        if self._failures_only and not self._is_news(judged):
             return
         for line in frame_lines(result, self._rate.per_second):
             self._print(line)
@@ -49,8 +49,11 @@ class PlainLines:
         except OSError as error:
             self._losses.add(error.strerror or str(error))
 
-    def _is_news(self, result: FrameResult) -> bool:
+    def _is_news(self, judged: Judged) -> bool:
+        result = judged.result
         failing = result.state != OK or result.error is not None
+        if judged.still:
+            return failing
         before = result.source in self._failing
         (self._failing.add if failing else self._failing.discard)(result.source)
         return failing or before

@@ -13,7 +13,10 @@ from edge_runtime.pictures import SUFFIXES, read_picture
 from edge_runtime.sources import Frame, Gap
 
 POLL_S = 0.25
-"""How often a watched folder is looked at."""
+"""How often a watched folder is looked at, at most."""
+
+PAUSE_PER_LOOK = 10
+"""How often what a look took is waited before the next: looking at very many files is not to keep a core busy."""
 
 SETTLED_S = 1.0
 """A file in a watched folder that has not changed for so long is complete."""
@@ -38,7 +41,6 @@ class Glob(Pictures):
     """The pictures that a pattern names, `**` reaching into folders, in the order of their names."""
 
     def __init__(self, pattern: str) -> None:
-        # Not Path.glob, which takes no pattern that begins at the root.
         # Not Path.glob, which takes no pattern that begins at the root.
         found = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
         super().__init__(path for path in map(Path, found) if path.suffix.lower() in SUFFIXES)
@@ -69,13 +71,14 @@ class Folder:
         seen: dict[Path, Growing] = {}
         while not stop.is_set():
             now = monotonic()
-            states = {path: state for path in pictures_below(self.path) if (state := _state(path))}
-            seen = {path: _grown(seen.get(path), state, now) for path, state in states.items()}
+            # A folder without any may be a disk that was taken out: the same pictures come back with it.
+            seen = _looked_at(self.path, seen, now) or seen
+            took_s = monotonic() - now
             for path, file in seen.items():
                 if not file.told and now - file.since >= SETTLED_S:
                     file.told = True
                     yield picture_frame(path)
-            stop.wait(POLL_S)
+            stop.wait(max(POLL_S, PAUSE_PER_LOOK * took_s))
 
 
 @dataclass
@@ -87,16 +90,30 @@ class Growing:
     told: bool = False
 
 
+def _looked_at(folder: Path, seen: dict[Path, Growing], now: float) -> dict[Path, Growing]:
+    """Return the pictures below `folder` as they are `now`, those that are as they were in `seen` with their past."""
+    found = {}
+    for path in pictures_below(folder):
+        before = seen.get(path)
+        try:
+            state = _state(path)
+        except OSError:
+            # Gone since its folder was read, perhaps with the whole folder.
+            if before is not None:
+                found[path] = before
+            continue
+        if state is not None:
+            found[path] = _grown(before, state, now)
+    return found
+
+
 def _grown(before: Growing | None, state: tuple[int, int], now: float) -> Growing:
     return before if before is not None and before.state == state else Growing(state, now)
 
 
 def _state(path: Path) -> tuple[int, int] | None:
     """Return size and time of change of a file that has content, else None."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
+    found = path.stat()
     return (found.st_size, found.st_mtime_ns) if found.st_size else None
 
 

@@ -1,5 +1,6 @@
 import threading
 import time
+from datetime import datetime, timezone
 from itertools import count
 
 import pytest
@@ -9,8 +10,9 @@ from edge_runtime.contract import Calibration, ModelContract, Precision
 from edge_runtime.engine import Choice
 from edge_runtime.errors import DeviceError, SourceError
 from edge_runtime.judge import ScoredFrame, Verdicts
-from edge_runtime.pipeline import WAITING, Pipeline
-from edge_runtime.results import LOST
+from edge_runtime.pipeline import WAITING, Judged, Pipeline
+from edge_runtime.results import LOST, FrameResult
+from edge_runtime.run import Summary
 from edge_runtime.sources import Frame, Gap
 
 PICTURE = Image.new("RGB", (8, 8))
@@ -183,3 +185,12 @@ def until(condition, seconds=10.0):
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
     assert condition()
+
+
+def test_a_summary_counts_what_failed_and_does_not_grow_with_it():
+    summary = Summary()
+    for number in range(1000):
+        gap = FrameResult(f"{number}.jpg", 0, datetime.now(timezone.utc), error=f"{number}.jpg: broken")
+        summary.add(Judged(gap, failed=True))
+    assert summary.failed == 1000
+    assert summary.text().endswith("1000 failed")

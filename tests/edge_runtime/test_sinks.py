@@ -30,8 +30,8 @@ FACE = FaceResult((8, 8, 40, 40), 0.9, 1, 0.97, Verdict.FAKE, None, 0.95)
 
 
 def frame(number=0, faces=(FACE,), size=(64, 48), **changes):
-    values = {"device": "CPU", "precision": "int8", "model": "1", "width": size[0], "height": size[1], **changes}
-    result = FrameResult("door", number, NOW, faces=faces, **values)
+    values = {"source": "door", "device": "CPU", "precision": "int8", "model": "1", **changes}
+    result = FrameResult(frame=number, time=NOW, faces=faces, width=size[0], height=size[1], **values)
     picture = Image.fromarray(np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8))
     return Judged(result, picture, fps=10.0)
 
@@ -321,6 +321,29 @@ def test_the_live_view_shows_rate_age_device_precision_faces_and_losses():
     view.write(Judged(FrameResult("door", 0, NOW, "lost", error="unplugged")))
     assert "lost" in shown(view)
     assert "unplugged" in shown(view)
+
+
+def picture(number, **changes):
+    return dataclasses.replace(frame(source=f"{number}.jpg", **changes), still=True, fps=None)
+
+
+def test_of_pictures_the_live_view_shows_the_last_and_keeps_no_other():
+    view = LiveView(Console(file=io.StringIO()))
+    view.write(frame())
+    for number in range(50):
+        view.write(picture(number))
+    assert "49.jpg" in shown(view)
+    assert "48.jpg" not in shown(view)
+    assert "door" in shown(view)
+
+
+def test_broken_pictures_are_told_and_not_remembered():
+    out = io.StringIO()
+    with PlainLines(out, failures_only=True) as sink:
+        for number in range(50):
+            sink.write(picture(number, error="broken"))
+        assert not sink._failing
+    assert len(out.getvalue().splitlines()) == 50
 
 
 def test_names_in_brackets_are_shown_as_they_are():

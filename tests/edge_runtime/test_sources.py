@@ -1,5 +1,6 @@
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -119,6 +120,44 @@ def test_a_watched_folder_gives_new_pictures_once_they_are_complete(tmp_path, re
     stop.set()
     reader.join()
     assert seen == [str(tmp_path / "early.png"), str(tmp_path / "late.png")]
+
+
+class Steps:
+    """Stands for the event that ends a watch: takes a step each time it is waited for, and is set after the last."""
+
+    def __init__(self, *steps):
+        self._steps, self.pauses = list(steps), []
+
+    def is_set(self):
+        return len(self.pauses) > len(self._steps)
+
+    def wait(self, seconds):
+        if len(self.pauses) < len(self._steps):
+            self._steps[len(self.pauses)]()
+        self.pauses.append(seconds)
+
+
+def test_a_watched_folder_that_vanishes_and_comes_back_is_not_judged_twice(tmp_path, red, monkeypatch):
+    monkeypatch.setattr("edge_runtime.sources.files.SETTLED_S", 0.0)
+    folder, away = tmp_path / "in", tmp_path / "away"
+    folder.mkdir()
+    red.save(folder / "a.png")
+    stop = Steps(
+        lambda: folder.rename(away),
+        lambda: folder.mkdir(),
+        lambda: (folder.rmdir(), away.rename(folder)),
+        lambda: red.save(folder / "b.png"),
+        lambda: red.save(folder / "a.png", compress_level=0),
+    )
+    seen = [Path(frame.source).name for frame in Folder(folder, watch=True).frames(stop)]
+    assert seen == ["a.png", "b.png", "a.png"]
+
+
+def test_a_folder_that_takes_long_to_look_at_is_looked_at_less_often(tmp_path, monkeypatch):
+    monkeypatch.setattr("edge_runtime.sources.files.pictures_below", lambda folder: time.sleep(0.1) or iter(()))
+    stop = Steps(lambda: None)
+    assert list(Folder(tmp_path, watch=True).frames(stop)) == []
+    assert all(pause >= 1.0 for pause in stop.pauses)
 
 
 def test_a_watched_folder_may_be_empty_or_come_later(tmp_path):
