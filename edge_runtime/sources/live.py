@@ -15,10 +15,13 @@ from edge_runtime.results import ENDED, LOST
 from edge_runtime.sources import Frame, Gap, SourceOptions
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 4.0
-"""How long to wait before a lost source is opened again: doubled each time, up to the longest."""
+"""From one attempt to open a lost source to the next: doubled each time, up to the longest."""
 
 SLICE_S = 0.25
 """How often a waiting thread looks whether it should end."""
+
+CONNECT_S = 3.0
+"""What an attempt to reach a camera over the network may take, however long its frames may: then comes the next."""
 
 MOST_STUCK = 3
 """Readers that hang and can't be ended; while there are so many, the source is not opened yet again."""
@@ -130,11 +133,13 @@ class LiveSource:
         index, wait_s, seen, lost = 0, FIRST_WAIT_S, time.monotonic(), False
         readers: list[Reader] = []
         while not stop.is_set():
+            tried = time.monotonic()
             try:
                 readers = self._one_more(readers)
                 for taken in self._until_lost(readers[-1], stop):
                     yield Frame(self.name, index, taken.load, taken=taken.time)
-                    index, wait_s, seen, lost = index + 1, FIRST_WAIT_S, time.monotonic(), False
+                    tried = seen = time.monotonic()
+                    index, wait_s, lost = index + 1, FIRST_WAIT_S, False
             except SourceError as error:
                 if not lost:
                     yield Gap(self.name, LOST, str(error))
@@ -145,7 +150,8 @@ class LiveSource:
             if self._given_up(seen):
                 yield Gap(self.name, ENDED, f"{self.name}: still lost after {self._options.give_up_after_s:g} s", True)
                 return
-            stop.wait(wait_s)
+            # An attempt that took long is part of the wait: a camera that is back is not to wait for both.
+            stop.wait(max(0.0, wait_s - (time.monotonic() - tried)))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
     def _open(self) -> Capture:

@@ -19,7 +19,7 @@ from edge_runtime.errors import SourceError
 from edge_runtime.pictures import read_picture
 from edge_runtime.results import ENDED
 from edge_runtime.sources import Frame, Gap, SourceOptions
-from edge_runtime.sources.live import Load
+from edge_runtime.sources.live import CONNECT_S, Load
 
 LONGEST = 32 << 20
 """Bytes of a JPEG from which it is taken for garbage."""
@@ -141,6 +141,34 @@ class StandardInput:
             yield Gap(self.name, ENDED, "standard input: no JPEG came; send JPEGs one after the other", failed=True)
 
 
+class PatientHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Opens addresses whose answers, once they have begun, may pause for longer than reaching them may take."""
+
+    def __init__(self, pause_s: float) -> None:
+        super().__init__()
+        self._pause_s = pause_s
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """Open an http:// address; urllib calls this by its name."""
+        return self.do_open(_patient(http.client.HTTPConnection, self._pause_s), request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """Open an https:// address."""
+        return self.do_open(_patient(http.client.HTTPSConnection, self._pause_s), request)
+
+
+def _patient(kind: type[http.client.HTTPConnection], pause_s: float) -> type[http.client.HTTPConnection]:
+    class Patient(kind):  # type: ignore[misc, valid-type]
+        def getresponse(self) -> http.client.HTTPResponse:
+            # Kept, since the connection lets go of it where the answer ends only with the connection.
+            connected = self.sock
+            response: http.client.HTTPResponse = super().getresponse()
+            connected.settimeout(pause_s)
+            return response
+
+    return Patient
+
+
 class HttpCamera:
     """An open MJPEG stream over HTTP."""
 
@@ -149,7 +177,8 @@ class HttpCamera:
         self._splitter = JpegSplitter()
         self._ready: deque[bytes] = deque()
         try:
-            self._response = urllib.request.urlopen(_request(address), timeout=self._timeout_s)
+            opener = urllib.request.build_opener(PatientHandler(self._timeout_s))
+            self._response = opener.open(_request(address), timeout=min(self._timeout_s, CONNECT_S))
         except urllib.error.HTTPError as error:
             raise SourceError(f"{self.name}: answers {error.code} {error.reason}") from None
         except (OSError, ValueError, http.client.HTTPException) as error:

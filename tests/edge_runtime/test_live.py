@@ -1,4 +1,6 @@
+import itertools
 import threading
+import time
 
 import pytest
 from PIL import Image
@@ -69,6 +71,20 @@ def test_a_loss_is_told_once_and_frames_are_numbered_on():
     assert [getattr(item, "index", "lost") for item in seen] == [0, 1, "lost", 2]
     assert captures[0].closed
     assert captures[1].closed
+
+
+def test_what_an_attempt_takes_is_part_of_the_wait_for_the_next(monkeypatch):
+    monkeypatch.setattr("edge_runtime.sources.live.FIRST_WAIT_S", 0.3)
+    monkeypatch.setattr("edge_runtime.sources.live.LONGEST_WAIT_S", 0.3)
+    tried = []
+
+    def slow():
+        tried.append(time.monotonic())
+        time.sleep(0.25)
+        raise SourceError("cam: does not answer")
+
+    list(LiveSource("cam", slow, SourceOptions(give_up_after_s=1.4)).frames(threading.Event()))
+    assert max(after - before for before, after in itertools.pairwise(tried)) < 0.5
 
 
 def test_what_proved_the_source_is_read_on_and_not_opened_twice():

@@ -1,6 +1,7 @@
 import http.server
 import io
 import os
+import socket
 import threading
 import time
 
@@ -254,6 +255,21 @@ def test_a_camera_that_can_not_be_used_says_why_at_the_start(camera, mode, says)
     camera.mode = mode
     with pytest.raises(SourceError, match=says):
         open_source(camera.address, SourceOptions()).prove()
+
+
+def test_a_camera_that_does_not_answer_is_not_waited_for_as_long_as_one_that_pauses(camera, monkeypatch):
+    monkeypatch.setattr("edge_runtime.sources.mjpeg.CONNECT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(SourceError, match="can't be reached"):
+            HttpCamera(f"http://127.0.0.1:{silent.getsockname()[1]}/", SourceOptions(stall_timeout_s=20.0))
+        assert time.monotonic() - began < 5.0
+    camera.mode = "silent"
+    opened = HttpCamera(camera.address, SourceOptions(stall_timeout_s=20.0))
+    later = threading.Timer(1.0, lambda: setattr(camera, "mode", "pictures"))
+    later.start()
+    assert opened.read()().size == (64, 48)
+    opened.close()
 
 
 def test_nobody_at_the_address_is_told_at_the_start(camera):
