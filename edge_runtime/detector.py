@@ -113,14 +113,14 @@ class Detector:
             raise PictureError(result.error)
         return result
 
-    def watch(self, *sources: str | Source, options: SourceOptions = DEFAULT_OPTIONS) -> Iterator[FrameResult]:
+    def watch(self, *sources: str | Path | Source, options: SourceOptions = DEFAULT_OPTIONS) -> Iterator[FrameResult]:
         """Yield a result for every frame of `sources`: paths, addresses, device files, or opened sources.
 
         Raises:
             SourceError: none of them can be opened.
         """
-        names = [source for source in sources if isinstance(source, str)]
-        opened = [source for source in sources if not isinstance(source, str)]
+        names = [str(source) for source in sources if isinstance(source, (str, Path))]
+        opened = [source for source in sources if not isinstance(source, (str, Path))]
         pipeline = self.pipeline([*open_sources(names, options), *opened])
         yield from (judged.result for judged in pipeline.results())
 

@@ -115,7 +115,10 @@ def open_source(text: str, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
         from edge_runtime.sources.camera import camera_source
 
         return camera_source(text, options)
-    return _open_path(text, options)
+    try:
+        return _open_path(text, options)
+    except OSError as error:
+        raise SourceError(f"{text}: can't be opened ({error.strerror or error})") from None
 
 
 def open_camera(name: str | int, options: SourceOptions = DEFAULT_OPTIONS) -> Source:

@@ -1,8 +1,11 @@
 """Cameras through V4L2, read by OpenCV."""
 
+import errno
+import fcntl
 import functools
 import os
 import re
+import struct
 from pathlib import Path
 
 from edge_runtime.errors import SourceError
@@ -14,11 +17,47 @@ DEVICES = Path("/dev")
 NAMES = Path("/sys/class/video4linux")
 CHECK = "check the cable, that you are in the group `video`, and that no other program holds it"
 
+QUERYCAP = 0x80685600
+"""VIDIOC_QUERYCAP of linux/videodev2.h; it fills a struct v4l2_capability of 104 bytes."""
+
+CAPTURES = 0x1 | 0x1000
+"""V4L2_CAP_VIDEO_CAPTURE and its multi-planar kind."""
+
+OF_THE_NODE = 0x80000000
+"""V4L2_CAP_DEVICE_CAPS: what this node can do is told beside what the whole device can."""
+
 
 def list_cameras() -> list[tuple[str, str]]:
-    """Return device file and name of each camera node of this machine, in the order of their numbers."""
+    """Return device file and name of each camera of this machine, in the order of their numbers.
+
+    Nodes that give no pictures are left out: most webcams have one for metadata too.
+    """
     nodes = [node for node in DEVICES.glob("video*") if re.fullmatch(r"video\d+", node.name)]
-    return [(str(node), _name(node)) for node in sorted(nodes, key=lambda node: int(node.name[5:]))]
+    nodes.sort(key=lambda node: int(node.name[5:]))
+    notes = {node: _note(node) for node in nodes}
+    return [(str(node), _name(node) + note) for node, note in notes.items() if note is not None]
+
+
+def _note(node: Path) -> str | None:
+    """Return what must be said beside a camera's name; None for a node that is no camera."""
+    try:
+        return "" if _gives_pictures(node) else None
+    except PermissionError:
+        return " (no permission; group video)"
+    except OSError as error:
+        # One that is held by another program is a camera all the same; a file of another kind is none.
+        return None if error.errno == errno.ENOTTY else ""
+
+
+def _gives_pictures(node: Path) -> bool:
+    answer = bytearray(104)
+    file = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(file, QUERYCAP, answer)
+    finally:
+        os.close(file)
+    device, this_node = struct.unpack_from("=II", answer, 84)
+    return bool((this_node if device & OF_THE_NODE else device) & CAPTURES)
 
 
 def _name(node: Path) -> str:
@@ -31,7 +70,7 @@ def _name(node: Path) -> str:
 def cameras_text() -> str:
     """Return the cameras of this machine as one line."""
     found = list_cameras()
-    return "cameras here: " + (", ".join(f"{node} ({name})" for node, name in found) if found else "none")
+    return "cameras here: " + (", ".join(f"{node} {name}" for node, name in found) if found else "none")
 
 
 class Camera:

@@ -10,7 +10,13 @@ from time import monotonic
 
 from edge_runtime.errors import SourceError
 from edge_runtime.pictures import SUFFIXES, read_picture
+from edge_runtime.results import ENDED
 from edge_runtime.sources import Frame, Gap
+
+VIDEO_SUFFIXES = frozenset(
+    {".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".mjpeg", ".mjpg"}
+)
+"""Of the files that a pattern matches these are videos; one that is named by itself may have any name."""
 
 POLL_S = 0.25
 """How often a watched folder is looked at, at most."""
@@ -36,17 +42,42 @@ class Pictures:
         """Yield every picture, in the order given."""
         return (picture_frame(path) for path in self.paths)
 
+    def prove(self) -> None:
+        """Look whether a picture is there; raises SourceError where none is."""
+        if not any(path.exists() for path in self.paths):
+            raise SourceError(f"{self.paths[0]}: not found; give a picture, folder, video, address or camera")
 
-class Glob(Pictures):
-    """The pictures that a pattern names, `**` reaching into folders, in the order of their names."""
+
+class Glob:
+    """The pictures and videos that a pattern names, `**` reaching into folders, one by one in order of their names."""
+
+    live = False
 
     def __init__(self, pattern: str) -> None:
         # Not Path.glob, which takes no pattern that begins at the root.
         found = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
-        super().__init__(path for path in map(Path, found) if path.suffix.lower() in SUFFIXES)
-        self.name = pattern
+        self.paths = [path for path in map(Path, found) if path.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES]
+        self.name, self.still = pattern, all(path.suffix.lower() in SUFFIXES for path in self.paths)
         if not self.paths:
-            raise SourceError(f"{pattern}: no picture matches; put quotes around the pattern and check the folder")
+            raise SourceError(
+                f"{pattern}: no picture or video matches; put quotes around the pattern and check the folder"
+            )
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
+        """Yield every picture, and every frame of every video; a video that can't be read is told of."""
+        for path in self.paths:
+            if stop.is_set():
+                return
+            yield from [picture_frame(path)] if path.suffix.lower() in SUFFIXES else _video_frames(path, stop)
+
+
+def _video_frames(path: Path, stop: threading.Event) -> Iterator[Frame | Gap]:
+    from edge_runtime.sources.video import Video
+
+    try:
+        yield from Video(path).frames(stop)
+    except SourceError as error:
+        yield Gap(str(path), ENDED, str(error), failed=True)
 
 
 class Folder:

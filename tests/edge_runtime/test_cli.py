@@ -82,6 +82,7 @@ def test_nothing_to_look_at_is_an_error(detect):
     [
         (["--camera", "77"], "no camera /dev/video77"),
         (["gone.mp4"], "gone.mp4: not found"),
+        (["gone.jpg", "gone.png"], "gone.jpg: not found"),
         (["a.png", "--rotate", "lots"], "no size"),
         (["a.png", "--jsonl", "no/such/folder.jsonl"], "can't be written"),
         (["a.png", "--video", "out.gif"], "must end in"),

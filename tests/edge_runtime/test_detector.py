@@ -37,7 +37,7 @@ def test_what_is_no_picture_is_refused(detector, image):
 
 def test_a_video_is_watched_frame_by_frame(detector, red, blue, tmp_path):
     path = clip(tmp_path / "a.avi", [red] * 5 + [blue] * 5)
-    results = list(detector.watch(str(path)))
+    results = list(detector.watch(path))
     assert [result.frame for result in results] == list(range(10))
     assert results[0].faces[0].verdict is Verdict.FAKE
     assert results[-1].faces[0].track == results[0].faces[0].track == 1

@@ -1,12 +1,17 @@
+import errno
+import os
+import struct
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_runtime.errors import SourceError
-from edge_runtime.sources import SourceOptions, open_source, open_sources
+from edge_runtime.sources import SourceOptions, camera, open_source, open_sources
 from edge_runtime.sources.files import Folder, Pictures
+from edge_runtime.sources.opencv import cv2
 
 
 def names(source):
@@ -38,8 +43,23 @@ def test_a_pattern_names_pictures(tmp_path, red):
         red.save(tmp_path / name, "JPEG")
     assert len(names(open_source(f"{tmp_path}/a*"))) == 2
     assert len(names(open_source(f"{tmp_path}/**/*.jpg"))) == 3
-    with pytest.raises(SourceError, match="no picture matches"):
+    with pytest.raises(SourceError, match="no picture or video matches"):
         open_source(f"{tmp_path}/z*")
+
+
+def test_a_pattern_names_videos_too(tmp_path, red):
+    red.save(tmp_path / "a.png")
+    writer = cv2.VideoWriter(str(tmp_path / "b.avi"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 25.0, red.size)
+    for _ in range(2):
+        writer.write(np.asarray(red))
+    writer.release()
+    (tmp_path / "c.mp4").write_text("no video")
+    source = open_source(f"{tmp_path}/*")
+    *frames, gap = source.frames(threading.Event())
+    assert [(Path(frame.source).name, frame.index) for frame in frames] == [("a.png", 0), ("b.avi", 0), ("b.avi", 1)]
+    assert gap.failed
+    assert not source.still
+    assert open_source(f"{tmp_path}/*.png").still
 
 
 def test_a_file_whose_name_has_a_bracket_is_no_pattern(tmp_path, red):
@@ -101,9 +121,45 @@ def test_a_cameras_other_name_is_a_camera_too():
         open_sources([], cameras=["/dev/door-camera"])
 
 
-def test_pictures_named_one_by_one_become_one_source(tmp_path):
-    (source,) = open_sources(["a.jpg", "b.jpg"])
-    assert names(source) == ["a.jpg", "b.jpg"]
+def test_of_a_camera_the_nodes_that_give_no_pictures_are_not_listed(tmp_path, monkeypatch):
+    told = {"video0": (0x84A00001, 0x04200001), "video1": (0x84A00001, 0x04A00000), "video2": (0x1, 0)}
+    for name in (*told, "video3", "video10"):
+        (tmp_path / name).touch()
+
+    def ioctl(file, request, answer):
+        assert (request, len(answer)) == (0x80685600, 104)
+        name = Path(f"/proc/self/fd/{file}").readlink().name
+        if name not in told:
+            raise OSError(errno.ENOTTY, "no terminal")
+        struct.pack_into("=II", answer, 84, *told[name])
+
+    def opened(path, flags):
+        if path.name == "video10":
+            raise PermissionError(errno.EACCES, "denied")
+        return open_file(path, flags)
+
+    open_file = os.open
+    monkeypatch.setattr(camera, "DEVICES", tmp_path)
+    monkeypatch.setattr(camera, "NAMES", tmp_path)
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    monkeypatch.setattr("os.open", opened)
+    assert [(Path(node).name, name) for node, name in camera.list_cameras()] == [
+        ("video0", "unknown"),
+        ("video2", "unknown"),
+        ("video10", "unknown (no permission; group video)"),
+    ]
+    assert camera.cameras_text().endswith("video10 unknown (no permission; group video)")
+
+
+def test_pictures_named_one_by_one_become_one_source(tmp_path, red):
+    red.save(tmp_path / "a.jpg")
+    (source,) = open_sources([str(tmp_path / "a.jpg"), str(tmp_path / "gone.jpg")])
+    assert [Path(name).name for name in names(source)] == ["a.jpg", "gone.jpg"]
+
+
+def test_a_name_that_can_not_be_one_is_refused_in_one_line():
+    with pytest.raises(SourceError, match="can't be opened"):
+        open_source("a" * 300)
 
 
 def test_a_watched_folder_gives_new_pictures_once_they_are_complete(tmp_path, red):
