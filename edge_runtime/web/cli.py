@@ -85,7 +85,7 @@ def _need_extra() -> None:
         import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"edge-serve needs {error.name}; `pip install 'deepfake-edge[web]'`") from None
+        raise UsageError(f"edge-serve needs {error.name}; in the clone, `pip install '.[web]'`") from None
 
 
 def _greet(detector: "Detector", host: str, port: int) -> None:

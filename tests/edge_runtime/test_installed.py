@@ -1,6 +1,7 @@
 """The wheel alone in a fresh environment, as it lies on a board: no training library, and it works."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,12 @@ def installed(tmp_path_factory):
     quiet = ("--quiet", "--disable-pip-version-check")
     run(programs / "python", "-m", "pip", "install", *quiet, "-c", ROOT / "constraints.txt", wheel)
     return programs
+
+
+@pytest.mark.parametrize("name", ["deployment.md", "web.md", "runtime.md"])
+def test_what_is_documented_is_installed_from_the_clone_since_it_is_on_no_index(name):
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert not re.findall(r"pip install.*['\s]deepfake-edge.*", text)
 
 
 @pytest.mark.slow
