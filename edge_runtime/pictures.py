@@ -11,6 +11,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edge_runtime.errors import PictureError
 
+# Of odd metadata and large pictures, which are dealt with here. Once, since pictures are read by several threads, and
+# warnings.catch_warnings changes, and puts back, the filters of all of them.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 MAX_PIXELS = 100_000_000
 """A picture of more pixels is refused before it is decoded: it would take over 300 MB of memory."""
 
@@ -50,16 +54,14 @@ def read_picture(
 
 def _decode(file: IO[bytes], name: str, formats: tuple[str, ...] | None, max_pixels: int) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=formats) as picture:
-                if picture.width * picture.height > max_pixels:
-                    raise PictureError(
-                        f"{name}: {picture.width}×{picture.height} is over {max_pixels // 1_000_000} million pixels; "
-                        "make it smaller"
-                    )
-                picture.load()
-                return _to_rgb(ImageOps.exif_transpose(picture))
+        with Image.open(file, formats=formats) as picture:
+            if picture.width * picture.height > max_pixels:
+                raise PictureError(
+                    f"{name}: {picture.width}×{picture.height} is over {max_pixels // 1_000_000} million pixels; "
+                    "make it smaller"
+                )
+            picture.load()
+            return _to_rgb(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError:
         raise PictureError(f"{name}: not a picture that can be read") from None
     except PictureError:

@@ -7,7 +7,6 @@ import asyncio
 import io
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -233,10 +232,8 @@ def pixels_of(data: bytes) -> int:
         ProblemError: it is no picture of a format that is read here.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                return picture.width * picture.height
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            return picture.width * picture.height
     except Image.DecompressionBombError:
         raise ProblemError("too-many-pixels", "make it smaller") from None
     # Pillow's readers raise errors of many kinds on what is no picture; all mean the same to the sender.

@@ -1,6 +1,8 @@
 """Pictures as they come: each odd file is read rightly or refused with its name."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +71,33 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: 
     path = saved(Image.new("1", (11_000, 10_000)), tmp_path / "bomb.png")
     with pytest.raises(PictureError, match=r"bomb\.png: 11000×10000 is over 100 million"):
         read_picture(path)
+
+
+QUIET = """
+import io, sys, warnings
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image
+from edge_runtime.pictures import read_picture
+file = io.BytesIO()
+Image.new("RGB", (15, 10)).save(file, "PNG")
+Image.MAX_IMAGE_PIXELS = 100
+filters, seen, original = warnings.filters, set(), Image.Image.load
+def load(picture):
+    seen.add(id(warnings.filters))
+    return original(picture)
+Image.Image.load = load
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(read_picture, [file.getvalue()] * 100))
+assert seen == {id(filters)}, "reading changes the filters of every other thread"
+warnings.warn("others are heard")
+"""
+
+
+def test_pillows_warnings_are_silenced_once_and_not_around_each_picture_of_each_thread() -> None:
+    done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if "Warning" in line)
+    assert line.endswith("UserWarning: others are heard")
 
 
 def test_a_picture_cut_off_is_refused_with_its_name(tmp_path: Path) -> None:
