@@ -104,8 +104,9 @@ class VideoSink:
         # A file that was taken away, or a folder that allows no renaming: the video goes on as it is.
         with contextlib.suppress(OSError):
             if self.path.stat().st_size >= self._rotate_at:
-                self._close()
+                # Renamed first, while it is open: where that is not allowed, a new file would take its place.
                 rotate(self.path)
+                self._close()
 
     def _close(self) -> None:
         if self._writer is not None:

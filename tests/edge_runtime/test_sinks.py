@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -213,6 +214,17 @@ def test_a_video_is_set_aside_when_it_grows_long(tmp_path):
     videos = sorted(tmp_path.iterdir())
     assert len(videos) > 1
     assert all(cv2.VideoCapture(str(video)).read()[0] for video in videos)
+
+
+def test_a_video_that_can_not_be_set_aside_goes_on_as_it_is(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, "denied")
+
+    monkeypatch.setattr("edge_runtime.sinks.video.rotate", refused)
+    with VideoSink(tmp_path / "seen.avi", rotate_at=20_000) as sink:
+        for number in range(30):
+            sink.write(frame(number, size=(320, 240)))
+    assert cv2.VideoCapture(str(tmp_path / "seen.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 30
 
 
 @pytest.mark.parametrize("name", ["seen.gif", "no/seen.mp4"])
