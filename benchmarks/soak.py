@@ -97,7 +97,8 @@ def soak(
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         write_clip(folder / "clip.mp4")
-        detector = Detector(write_small_bundle(folder / "detector", face_model=face_model), precision="int8")
+        bundle = write_small_bundle(folder / "detector", face_model=face_model)
+        detector = Detector(bundle, precision="int8", faces="auto" if face_model else "off")
         sinks: list[Sink] = [
             stack.enter_context(JsonlSink(folder / "out.jsonl", rotate=1 << 20)),
             stack.enter_context(CsvSink(folder / "out.csv", rotate=1 << 20)),
