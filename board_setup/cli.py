@@ -183,8 +183,8 @@ def _add_versions(commands: "Commands") -> None:
 
 
 def _add_rollback(commands: "Commands") -> None:
-    text = "Returns to the last good version before the current one, here or on a board."
-    _add_here_or_there(commands, "rollback", "return to the last good version", text, _rollback)
+    text = "Returns to the version that ran before the current one, here or on a board; said again, to the one before."
+    _add_here_or_there(commands, "rollback", "return to the version that ran before", text, _rollback)
 
 
 def _add_status(commands: "Commands") -> None:

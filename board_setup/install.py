@@ -281,10 +281,9 @@ class Installer:
             disk.write(os.path.join(self.layout.state, "started"), self.kit.id)
             return
         versions.remember(self.layout, self.kit.id, good=False)
-        last = versions.last_good(self.layout, other_than=self.kit.id)
+        last = versions.go_back(self.layout)
         if last is None:
             raise InstallError(f"service: {problem}; there is no earlier version to return to")
-        versions.switch(self.layout, last)
         again = service.restart()
         raise InstallError(f"service: {problem}; returned to {last}{', which does not run either' if again else ''}")
 

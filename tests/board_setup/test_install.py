@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from board_setup import commands, install, undo, versions
+from board_setup import commands, install, service, undo, versions
 from board_setup import kit as kits
 from board_setup.install import Installer, InstallError
 from board_setup.layout import Layout
@@ -119,7 +119,7 @@ def cut_power(monkeypatch, number: int) -> None:
         monkeypatch.setattr(os, name, ending(getattr(os, name)))
 
 
-@pytest.mark.parametrize("number", range(24))
+@pytest.mark.parametrize("number", range(26))
 def test_a_power_cut_anywhere_is_made_good_by_the_same_command(kit_folder, layout, number) -> None:
     with pytest.MonkeyPatch.context() as patched:
         cut_power(patched, number)
@@ -135,7 +135,7 @@ def test_a_power_cut_anywhere_is_made_good_by_the_same_command(kit_folder, layou
 
 
 def test_power_cuts_reach_every_step(kit_folder, layout, monkeypatch) -> None:
-    cut_power(monkeypatch, 23)
+    cut_power(monkeypatch, 25)
     put_in(kit_folder / "1.tar", layout)
 
 
@@ -153,6 +153,56 @@ def test_rollback_returns_to_the_version_before(kit_folder, layout) -> None:
     assert versions.current_version(layout) == "2-aa"
     assert versions.rollback(layout) == "1-aa"
     assert versions.current_version(layout) == "1-aa"
+
+
+def fail_to_start(kit: Path, layout: Layout) -> str:
+    """Switch to a version whose service does not stay up, as the last steps do; returns what is told."""
+    installer = Installer(str(kit), layout, say=lambda line: None)
+    installer.install()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(service, "restart", iter(["it does not stay up", ""]).__next__)
+        with pytest.raises(InstallError) as caught:
+            installer._start()
+    return str(caught.value)
+
+
+def test_rollback_said_again_goes_further_back(tmp_path, layout, make_kit) -> None:
+    for number in "123":
+        put_in(make_kit(tmp_path / "kit.tar", number), layout)
+    assert [versions.rollback(layout) for _ in range(2)] == ["2-aa", "1-aa"]
+    with pytest.raises(VersionError, match="no earlier good version"):
+        versions.rollback(layout)
+
+
+def test_rollback_never_returns_to_what_was_left_by_it(tmp_path, layout, make_kit) -> None:
+    for number in "123":
+        put_in(make_kit(tmp_path / "kit.tar", number), layout)
+    versions.rollback(layout)
+    put_in(make_kit(tmp_path / "kit.tar", "4"), layout)
+    assert [versions.rollback(layout) for _ in range(2)] == ["2-aa", "1-aa"]
+
+
+def test_a_version_that_is_installed_again_comes_after_the_one_it_replaces(tmp_path, layout, make_kit) -> None:
+    for number in "1232":
+        put_in(make_kit(tmp_path / "kit.tar", number), layout)
+    assert [versions.rollback(layout) for _ in range(2)] == ["3-aa", "1-aa"]
+
+
+def test_a_version_that_does_not_run_makes_room_for_the_one_before_it(tmp_path, layout, make_kit) -> None:
+    for number in "123":
+        put_in(make_kit(tmp_path / "kit.tar", number), layout)
+    versions.rollback(layout)
+    told = fail_to_start(make_kit(tmp_path / "kit.tar", "4"), layout)
+    assert told == "service: it does not stay up; returned to 2-aa"
+    assert versions.current_version(layout) == "2-aa"
+    assert versions.rollback(layout) == "1-aa"
+
+
+def test_rollback_passes_over_a_version_that_did_not_run(tmp_path, layout, make_kit) -> None:
+    for number in "123":
+        put_in(make_kit(tmp_path / "kit.tar", number), layout)
+    versions.remember(layout, "2-aa", good=False)
+    assert versions.rollback(layout) == "1-aa"
 
 
 def test_rollback_without_an_earlier_version_is_told(kit_folder, layout) -> None:
