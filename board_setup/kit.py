@@ -22,7 +22,7 @@ import time
 import zipapp
 from typing import IO, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from board_setup.disk import SCRATCH
+from board_setup.disk import SCRATCH, sha256
 from board_setup.errors import BoardError
 
 FORMAT = 1
@@ -98,7 +98,7 @@ def pack(
         archive = _take_python(python_archive, folder, python)
         if debs:
             _take_debs(debs, os.path.join(folder, "debs"))
-        files = {name: _sha256(os.path.join(folder, name)) for name in _files(folder)}
+        files = {name: sha256(os.path.join(folder, name)) for name in _files(folder)}
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         kit = Kit(f"{version}-{digest[:8]}", python, requirement, archive, files)
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -350,14 +350,6 @@ def _copy_checked(source: IO[bytes], target: str, digest: str, origin: str) -> N
             file.write(block)
     if found.hexdigest() != digest:
         raise KitError(f"{origin}: {os.path.basename(target)} was changed; copy or make it again")
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _whole(file: IO[bytes]) -> str:

@@ -17,6 +17,7 @@ def undo(layout: Layout, *, say: Callable[[str], None]) -> None:
             say(f"stopping and removing {SERVICE}")
             commands.call(["systemctl", "disable", "--now", SERVICE])
         _remove_files()
+    _remove_command(layout)
     _undo_groups(layout, say)
     _undo_debs(layout, say)
     if live:
@@ -43,6 +44,12 @@ def _remove_files() -> None:
             os.unlink(path)
             for command in after:
                 commands.call(command)
+
+
+def _remove_command(layout: Layout) -> None:
+    """Remove the tool's command, not one of that name that was there before."""
+    if os.path.islink(layout.command) and os.readlink(layout.command) == layout.tool:
+        os.unlink(layout.command)
 
 
 def _undo_groups(layout: Layout, say: Callable[[str], None]) -> None:

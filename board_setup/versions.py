@@ -1,6 +1,5 @@
 """The versions on a board: which there are, which is current, and the way back."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -63,12 +62,7 @@ def _way_path(layout: Layout) -> str:
 def _make_current(layout: Layout, version: str, before: List[str]) -> None:
     # Written first: of a way that is ahead of the link, only what lies before the link's version counts.
     disk.write(_way_path(layout), json.dumps([*before, version]))
-    target = os.path.join(layout.versions, version)
-    fresh = layout.current + disk.SCRATCH
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(fresh)
-    os.symlink(target, fresh)
-    os.replace(fresh, layout.current)
+    disk.link(os.path.join(layout.versions, version), layout.current)
     os.sync()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from board_setup import doctor, layout
+from board_setup import doctor, layout, twin
 from board_setup.doctor import FAULT, OK, STATES, WARNING, Row
 from board_setup.system import System
 
@@ -121,7 +121,7 @@ def test_of_many_formats_those_that_matter_come_first(machine) -> None:
 def test_a_python_without_the_runtime_is_told_how_to_get_it(machine, said) -> None:
     system = machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [1, said]})
     assert doctor.check_runtime(system) == [
-        Row("runtime", WARNING, "not installed", "setup-board install --kit kit.tar")
+        Row("runtime", WARNING, "not installed", "sudo python3 setup-board.pyz install --kit kit.tar")
     ]
 
 
@@ -160,6 +160,36 @@ def test_openvino_outside_the_pin_is_a_fault(machine, version, state) -> None:
     answer = json.dumps({**FOUND, "openvino": version})
     system = machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [0, answer]})
     assert doctor.check_runtime(system)[0].state == state
+
+
+INSTALLED = {layout.BOARD.python[1:]: "", layout.BOARD.command[1:]: ""}
+"""What a kit leaves behind."""
+
+
+@pytest.mark.parametrize(
+    ("code", "out"),
+    [
+        (0, json.dumps({**FOUND, "openvino": "2026.5.0"})),
+        (2, json.dumps({**FOUND, "error": "model.bin was changed"})),
+        (1, "python: No module named edge_runtime"),
+        (1, "ImportError: libopenvino.so: file too short"),
+    ],
+)
+def test_what_a_kit_brought_is_mended_by_the_kit(machine, code, out) -> None:
+    rows = doctor.check_runtime(machine("aixboard ready", INSTALLED, {CHECK: [code, out]}))
+    assert [row.mend for row in rows if row.state != OK] == ["sudo setup-board install --kit kit.tar"]
+
+
+def test_before_a_kit_is_installed_the_tool_is_called_by_its_file(machine) -> None:
+    rows = examined(machine("aixboard ready"))
+    assert rows["runtime"].mend == "sudo python3 setup-board.pyz install --kit kit.tar"
+
+
+def test_a_wheel_built_for_avx_is_looked_for_where_the_twin_is(machine) -> None:
+    mend = doctor.check_runtime(machine("aixboard ready", INSTALLED, {CHECK: [132, ""]}))[0].mend
+    command = mend.split("   ")[0].split()
+    assert command[:3] == ["setup-board", "twin", "--"]
+    assert twin.resolve(command[3:])[0] == str(Path(sys.executable).with_name("python"))
 
 
 def test_the_pin_is_the_projects_own() -> None:

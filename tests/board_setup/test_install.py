@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from board_setup import commands, install, service, undo, versions
+from board_setup import commands, environment, service, undo, versions
 from board_setup import kit as kits
 from board_setup.install import Installer, InstallError
 from board_setup.layout import Layout
@@ -43,7 +43,7 @@ def real_layout(tmp_path, monkeypatch) -> Layout:
 @pytest.fixture
 def layout(real_layout, monkeypatch) -> Layout:
     """A board where a virtual environment is two scripts, for the sake of speed."""
-    monkeypatch.setattr(install, "make_environment", quick_environment)
+    monkeypatch.setattr(environment, "make", quick_environment)
     return real_layout
 
 
@@ -94,7 +94,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(kit_folder, layout) -> None
     said: list[str] = []
     Installer(str(kit_folder / "1.tar"), layout, say=said.append).install(dry_run=True)
     assert [line.split(":")[0].split(" ")[1] for line in said] == [
-        "kit", "python", "runtime", "detector", "check", "switch",
+        "kit", "python", "runtime", "detector", "check", "command", "switch",
     ]  # fmt: skip
     assert not Path(layout.root).exists()
 
@@ -119,7 +119,7 @@ def cut_power(monkeypatch, number: int) -> None:
         monkeypatch.setattr(os, name, ending(getattr(os, name)))
 
 
-@pytest.mark.parametrize("number", range(26))
+@pytest.mark.parametrize("number", range(30))
 def test_a_power_cut_anywhere_is_made_good_by_the_same_command(kit_folder, layout, number) -> None:
     with pytest.MonkeyPatch.context() as patched:
         cut_power(patched, number)
@@ -135,8 +135,62 @@ def test_a_power_cut_anywhere_is_made_good_by_the_same_command(kit_folder, layou
 
 
 def test_power_cuts_reach_every_step(kit_folder, layout, monkeypatch) -> None:
-    cut_power(monkeypatch, 25)
+    cut_power(monkeypatch, 29)
     put_in(kit_folder / "1.tar", layout)
+
+
+def test_what_was_damaged_of_the_detector_is_repaired_and_checked_again(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    golden = Path(layout.current, "golden", "golden.json")
+    Path(layout.current, "runtime").unlink()
+    golden.write_text("wrong")
+    said = put_in(kit_folder / "1.tar", layout)
+    assert [line for line in said if line.endswith("…")] == ["kit …", "detector …", "check …"]
+    assert golden.read_text() == "right"
+    assert Path(layout.current, "runtime", "bin", "edge-detect").exists()
+    assert "already so" in put_in(kit_folder / "1.tar", layout)[0]
+
+
+def test_what_was_damaged_is_started_again(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    started = Path(layout.state, "started")
+    started.write_text("1-aa")
+    put_in(kit_folder / "1.tar", layout)
+    assert started.exists()
+    Path(layout.current, "model.json").write_bytes(b"")
+    put_in(kit_folder / "1.tar", layout)
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("damage", ["a file", "another version"])
+def test_what_was_damaged_of_the_runtime_is_repaired(kit_folder, real_layout, damage) -> None:
+    layout = real_layout
+    put_in(kit_folder / "1.tar", layout)
+    (packages,) = Path(layout.runtimes).glob("*/lib/python*/site-packages")
+    if damage == "a file":
+        (packages / "edge_runtime" / "cli.py").write_text("")
+    else:
+        (packages / "deepfake_edge-0.1.0.dist-info").rename(packages / "deepfake_edge-9.dist-info")
+    said = put_in(kit_folder / "1.tar", layout)
+    assert [line for line in said if line.endswith("…")] == ["kit …", "runtime …", "check …"]
+    done = subprocess.run([layout.current + "/runtime/bin/edge-detect"], capture_output=True, text=True)
+    assert done.stdout == "detecting\n"
+
+
+def test_what_was_damaged_of_the_tool_is_repaired(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    Path(layout.tool).write_bytes(b"")
+    put_in(kit_folder / "1.tar", layout)
+    done = subprocess.run([layout.command, "versions", "--root", layout.root], capture_output=True, text=True)
+    assert done.stdout.startswith("* 1-aa")
+
+
+def test_a_command_that_was_there_before_is_left(kit_folder, layout) -> None:
+    Path(layout.command).parent.mkdir(parents=True)
+    Path(layout.command).write_text("another")
+    put_in(kit_folder / "1.tar", layout)
+    undo.undo(layout, say=lambda line: None)
+    assert Path(layout.command).read_text() == "another"
 
 
 def test_a_version_that_fails_its_check_is_not_switched_to(kit_folder, layout) -> None:
@@ -228,7 +282,7 @@ def test_undo_leaves_nothing_and_may_be_said_twice(kit_folder, layout) -> None:
     put_in(kit_folder / "1.tar", layout)
     for _ in range(2):
         undo.undo(layout, say=lambda line: None)
-        assert not [path for path in tree(layout.root) if "deepfake" in path]
+        assert not [path for path in tree(layout.root) if "deepfake" in path.lower() or "setup-board" in path]
 
 
 def test_a_kit_for_another_python_is_told(tmp_path, layout, make_kit) -> None:

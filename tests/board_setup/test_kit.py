@@ -171,7 +171,7 @@ def test_the_tool_is_one_file_that_python_3_8_runs(tmp_path, python38) -> None:
     assert done.stderr == ""
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
     assert rows["cpu"]["state"] == "ok"
-    assert rows["runtime"]["mend"] == "setup-board install --kit kit.tar"
+    assert rows["runtime"]["mend"] == "sudo python3 setup-board.pyz install --kit kit.tar"
 
 
 def test_every_command_explains_itself_under_python_3_8(tmp_path, python38) -> None:
