@@ -210,9 +210,13 @@ def check_cameras(system: System) -> List[Row]:
             Row("camera", WARNING, "no /dev here: a container without devices", "docker run --device /dev/video0 …")
         ]
     holders = _camera_holders(system)
-    rows = []
+    rows, barred = [], []
     for path in _by_number(system.glob("/dev/video*")):
-        formats = system.camera_formats(path)
+        try:
+            formats = system.camera_formats(path)
+        except PermissionError:
+            barred.append(path)
+            continue
         if formats is None and not holders.get(path):
             continue
         name = system.read(f"/sys/class/video4linux/{os.path.basename(path)}/name") or "a camera"
@@ -220,8 +224,15 @@ def check_cameras(system: System) -> List[Row]:
         if holders.get(path):
             rows.append(_held_camera(system, seen, holders[path]))
         else:
-            rows.append(Row("camera", OK, seen))
+            rows.append(Row("camera", OK, seen + ("" if _is_root(system) else "; who holds it is told with sudo")))
+    if barred:
+        mend = "sudo usermod -aG video $USER   (then log in again)"
+        rows.append(Row("camera", WARNING, f"{', '.join(barred)}: you may not open it", mend))
     return rows or [Row("camera", WARNING, "none found", "plug one in, then: ls -l /dev/video*; sudo dmesg | tail")]
+
+
+def _is_root(system: System) -> bool:
+    return system.run(["id", "-u"]).out == "0"
 
 
 def _few(formats: List[str]) -> str:
