@@ -192,11 +192,19 @@ def test_a_version_that_does_not_run_makes_room_for_the_last_good_one(board) -> 
     assert board.run("systemctl is-active deepfake-edge").out == "active\n"
 
 
+def test_the_camera_has_a_name_that_stays(board) -> None:
+    assert board.run("readlink -f /dev/deepfake-edge-camera").out == "/dev/video0\n"
+    known = board.run("udevadm info --query=property --name=/dev/video0").out
+    assert ":capture:" in known.split("ID_V4L_CAPABILITIES=")[1].splitlines()[0]
+
+
 def test_a_camera_that_breaks_down_is_lost_and_opened_again(board) -> None:
     board.run("systemctl stop feeder deepfake-edge")
     board.run(f"echo 'DETECT_OPTIONS=--camera 0 --faces off --jsonl {RESULTS}' > /etc/default/deepfake-edge")
     take_out(board, "v4l2loopback")
     board.run("modprobe vivid n_devs=1; udevadm settle")
+    # Of its many nodes only the one that gives pictures has the name.
+    assert board.run("readlink -f /dev/deepfake-edge-camera").out == "/dev/video0\n"
     forget_results(board)
     wait_for(board, lambda lines: states(lines).count("ok") >= 2, "frames of the test picture")
     board.run("v4l2-ctl -d /dev/video0 -c disconnect=1")
