@@ -76,6 +76,10 @@ class Board(NamedTuple):
         if self._ssh(f"mkdir -p {shlex.quote(self.incoming)}"):
             raise DeployError(f"{self.host}: can't be reached; try: {self.ssh} {self.host}")
 
+    def remove_folder(self) -> None:
+        """Remove the folder for what comes in, and all in it."""
+        self._ssh(f"rm -rf {shlex.quote(self.incoming)}")
+
     def copy(self, *paths: str) -> None:
         """Copy files into the incoming folder; what has arrived of a file is kept when the connection breaks.
 
@@ -122,4 +126,8 @@ def deploy(board: Board, kit_path: str) -> int:
     board.make_folder()
     board.copy(kit_path, tool)
     arguments: List[str] = ["install", "--kit", f"{board.incoming}/{os.path.basename(kit_path)}"]
-    return board.run(*arguments, tool=f"{board.incoming}/{kits.TOOL}")
+    code = board.run(*arguments, tool=f"{board.incoming}/{kits.TOOL}")
+    if code == 0:
+        # After a failure it stays, so that the next try need not bring all of it again.
+        board.remove_folder()
+    return code

@@ -272,7 +272,11 @@ class Installer:
 
     def _add_groups(self) -> None:
         groups = self._missing_groups()
-        disk.write(os.path.join(self.layout.state, "groups.json"), json.dumps({"user": self.user, "groups": groups}))
+        path = undo.groups_note(self.layout)
+        added = disk.read_json(path, {})
+        # Another installation may have been for another user; --undo takes them all out again.
+        added[self.user] = sorted({*added.get(self.user, []), *groups})
+        disk.write(path, json.dumps(added))
         commands.run(["usermod", "-aG", ",".join(groups), str(self.user)])
 
     def _files(self) -> List[Any]:

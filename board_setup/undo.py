@@ -53,10 +53,15 @@ def _remove_command(layout: Layout) -> None:
 
 
 def _undo_groups(layout: Layout, say: Callable[[str], None]) -> None:
-    added = disk.read_json(os.path.join(layout.state, "groups.json"), {"groups": []})
-    for group in added["groups"]:
-        say(f"taking {added['user']} out of {group}")
-        commands.call(["gpasswd", "--delete", added["user"], group])
+    for user, groups in disk.read_json(groups_note(layout), {}).items():
+        for group in groups:
+            say(f"taking {user} out of {group}")
+            commands.call(["gpasswd", "--delete", user, group])
+
+
+def groups_note(layout: Layout) -> str:
+    """Return the file that notes which groups each user was added to."""
+    return os.path.join(layout.state, "groups.json")
 
 
 def _undo_debs(layout: Layout, say: Callable[[str], None]) -> None:

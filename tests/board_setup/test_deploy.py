@@ -167,6 +167,14 @@ def test_a_bundle_that_fails_its_check_changes_nothing(board, kit_folder, capfd)
     assert versions.current_version(Layout(board.root)) == "1-aa"
 
 
+def test_what_came_in_is_kept_until_it_is_installed(board, kit_folder) -> None:
+    incoming = Path(board.incoming)
+    assert deploy.deploy(board, str(kit_folder / "bad.tar")) == 2
+    assert (incoming / "bad.tar").exists()
+    assert deploy.deploy(board, str(kit_folder / "1.tar")) == 0
+    assert not incoming.exists()
+
+
 def test_versions_status_and_rollback_work_from_afar(board, kit_folder, capfd) -> None:
     for name in ("1.tar", "2.tar"):
         deploy.deploy(board, str(kit_folder / name))

@@ -3,6 +3,7 @@
 The kits here hold a small stand-in for the runtime, so that the way is quick; the virtual board installs the real one.
 """
 
+import grp
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -333,6 +335,26 @@ def test_driver_packages_are_brought_once_remembered_and_taken_away(tmp_path, la
     put_in(kit, layout)
     undo.undo(layout, say=lambda line: None)
     assert ran == [["dpkg", "--install", "driver.deb"], ["dpkg", "--purge", "driver"]]
+
+
+def test_every_user_is_taken_out_of_the_groups_again(kit_folder, layout, monkeypatch) -> None:
+    ran: list[str] = []
+    members = {"video": ["edge"], "render": []}
+    monkeypatch.setattr(commands, "run", lambda command: ran.append(" ".join(command)))
+    monkeypatch.setattr(commands, "call", lambda command: ran.append(" ".join(command)))
+    monkeypatch.setattr(service, "existing_groups", lambda: list(members))
+    monkeypatch.setattr(grp, "getgrnam", lambda name: SimpleNamespace(gr_mem=members[name]))
+    for user in ("edge", "guest"):
+        Installer(str(kit_folder / "1.tar"), layout, user=user)._add_groups()
+    members["video"].remove("edge")
+    Installer(str(kit_folder / "1.tar"), layout, user="edge")._add_groups()
+    undo.undo(layout, say=lambda line: None)
+    assert sorted(ran[3:]) == [
+        "gpasswd --delete edge render",
+        "gpasswd --delete edge video",
+        "gpasswd --delete guest render",
+        "gpasswd --delete guest video",
+    ]
 
 
 def test_a_log_shows_at_once_how_far_an_installation_came() -> None:
