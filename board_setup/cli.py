@@ -101,6 +101,13 @@ def _add_pack(commands: "Commands") -> None:
     parser.add_argument("--python", metavar="ARCHIVE", help="a standalone Python to bring along, .tar.gz")
     parser.add_argument("--glibc", default=kit.DEFAULT_GLIBC, help="the board's C library (default: %(default)s)")
     parser.add_argument("--debs", metavar="DIR", help="Debian packages to bring along, such as the GPU's driver")
+    parser.add_argument(
+        "--extra",
+        action="append",
+        default=[],
+        choices=kit.EXTRAS,
+        help="take along what edge-serve (web) or edge-benchmark (benchmarks) needs; may be said twice",
+    )
     parser.add_argument("--project", help="the project's source (default: the clone this is started from)")
 
 
@@ -113,6 +120,7 @@ def _pack(options: argparse.Namespace) -> int:
         glibc=options.glibc,
         python_archive=options.python,
         debs=options.debs,
+        extras=options.extra,
         project=options.project,
     )
     for part, size in kit.sizes(options.out):

@@ -32,6 +32,9 @@ DEFAULT_PYTHON = "3.10"
 DEFAULT_GLIBC = "2.31"
 """Of Ubuntu 20.04, the vendor's."""
 
+EXTRAS = ("benchmarks", "web")
+"""What else the runtime can be on a board: edge-benchmark, edge-serve."""
+
 PACKAGES = ("benchmarks", "board_setup", "edge_runtime", "export", "train")
 PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE")
 LEGACY_TAGS = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
@@ -74,6 +77,7 @@ def pack(
     glibc: str = DEFAULT_GLIBC,
     python_archive: Optional[str] = None,
     debs: Optional[str] = None,
+    extras: Sequence[str] = (),
     project: Optional[str] = None,
 ) -> Kit:
     """Gather a kit and write it to `out`, whole or not at all, with this tool beside it.
@@ -86,6 +90,7 @@ def pack(
         glibc: the oldest C library that every wheel must load with.
         python_archive: a standalone Python, `.tar.gz` with a folder `python/` in it.
         debs: a folder of Debian packages.
+        extras: which of `EXTRAS` to take along.
         project: the project's source folder; by default the one this tool was started from.
 
     Raises:
@@ -93,7 +98,7 @@ def pack(
     """
     with tempfile.TemporaryDirectory(prefix="setup-board-") as folder:
         version = take_bundle(bundle, os.path.join(folder, "bundle"), precisions)
-        requirement = _gather_wheels(os.path.join(folder, "wheels"), project or _project(), python, glibc)
+        requirement = _gather_wheels(os.path.join(folder, "wheels"), project or _project(), python, glibc, extras)
         make_tool(os.path.join(folder, TOOL))
         archive = _take_python(python_archive, folder, python)
         if debs:
@@ -224,8 +229,9 @@ def glibc_needed(wheel: str) -> Optional[Tuple[int, int]]:
     return min(versions)
 
 
-def _gather_wheels(folder: str, project: str, python: str, glibc: str) -> str:
-    """Build the project's wheel, download what it needs for the board, and return the requirement."""
+def _gather_wheels(folder: str, project: str, python: str, glibc: str, extras: Sequence[str] = ()) -> str:
+    """Build the project's wheel, download what it and its `extras` need for the board, and return the requirement."""
+    chosen_extras = f"[{','.join(sorted(set(extras)))}]" if extras else ""
     os.makedirs(folder)
     own = _build_wheel(project, folder)
     constraints = os.path.join(project, "constraints.txt")
@@ -234,13 +240,14 @@ def _gather_wheels(folder: str, project: str, python: str, glibc: str) -> str:
             with open(constraints, encoding="utf-8") as file:
                 chosen.write(constraints_for(file.read(), python))
         chosen.flush()
-        _pip("download", *_target(python, glibc), "-c", chosen.name, "-d", folder, os.path.join(folder, own), "pip")
+        needed_for = os.path.join(folder, own) + chosen_extras
+        _pip("download", *_target(python, glibc), "-c", chosen.name, "-d", folder, needed_for, "pip")
     for wheel in sorted(os.listdir(folder)):
         needed = glibc_needed(wheel)
         if needed and needed > _numbers(glibc):
             raise KitError(f"{wheel}: needs glibc {needed[0]}.{needed[1]}, the board has {glibc}")
     name, version = own.split("-")[:2]
-    return f"{name.replace('_', '-')}=={version}"
+    return f"{name.replace('_', '-')}{chosen_extras}=={version}"
 
 
 def _target(python: str, glibc: str) -> List[str]:

@@ -137,6 +137,32 @@ def test_a_wheel_that_needs_a_newer_c_library_than_the_board_has_is_refused(tmp_
         kits._gather_wheels(str(tmp_path / "wheels"), str(tmp_path), "3.10", "2.31")
 
 
+@pytest.mark.parametrize(
+    ("extras", "asked", "requirement"),
+    [
+        ([], "deepfake_edge-0.1.0-py3-none-any.whl", "deepfake-edge==0.1.0"),
+        (["web"], "deepfake_edge-0.1.0-py3-none-any.whl[web]", "deepfake-edge[web]==0.1.0"),
+        (
+            ["web", "benchmarks", "web"],
+            "deepfake_edge-0.1.0-py3-none-any.whl[benchmarks,web]",
+            "deepfake-edge[benchmarks,web]==0.1.0",
+        ),
+    ],
+)
+def test_extras_are_gathered_and_installed_with_the_runtime(tmp_path, monkeypatch, extras, asked, requirement) -> None:
+    told: list[tuple[str, ...]] = []
+    monkeypatch.setattr(kits, "_build_wheel", lambda project, folder: "deepfake_edge-0.1.0-py3-none-any.whl")
+    monkeypatch.setattr(kits, "_pip", lambda *arguments: told.append(arguments))
+    folder = str(tmp_path / "wheels")
+    assert kits._gather_wheels(folder, str(tmp_path), "3.10", "2.31", extras) == requirement
+    assert told[0][-2:] == (f"{folder}/{asked}", "pip")
+
+
+def test_the_extras_are_the_projects_own() -> None:
+    project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+    assert all(f"\n{extra} = [" in project for extra in kits.EXTRAS)
+
+
 def test_constraints_are_those_of_the_boards_python() -> None:
     text = (
         "# a comment\n"
