@@ -8,6 +8,7 @@ python/          a standalone Python, where one was given
 debs/            driver packages, where they were given
 """
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -94,8 +95,12 @@ def pack(
         project: the project's source folder; by default the one this tool was started from.
 
     Raises:
-        KitError: something is missing, or a wheel needs a newer C library.
+        KitError: something is missing, a version is none, or a wheel needs a newer C library.
     """
+    # What would fail at the end is looked at before some hundred megabytes are downloaded.
+    _check_target(out)
+    _check_version("--python-version", python)
+    _check_version("--glibc", glibc)
     with tempfile.TemporaryDirectory(prefix="setup-board-") as folder:
         version = take_bundle(bundle, os.path.join(folder, "bundle"), precisions)
         requirement = _gather_wheels(os.path.join(folder, "wheels"), project or _project(), python, glibc, extras)
@@ -296,6 +301,21 @@ def _build_wheel(project: str, folder: str) -> str:
     return os.path.basename(glob.glob(os.path.join(folder, "*.whl"))[0])
 
 
+def _check_target(out: str) -> None:
+    folder = os.path.dirname(os.path.abspath(out))
+    if not os.path.isdir(folder):
+        raise KitError(f"{out}: there is no folder {folder}; make it, or choose another one")
+    if os.path.isdir(out):
+        raise KitError(f"{out}: is a folder; name a file in it, such as {os.path.join(out, 'kit.tar')}")
+    if not os.access(folder, os.W_OK):
+        raise KitError(f"{out}: {folder} may not be written to; choose another folder")
+
+
+def _check_version(option: str, text: str) -> None:
+    if not re.match(r"\d+\.\d+$", text):
+        raise KitError(f"{option} {text}: is no version with two numbers, such as {DEFAULT_GLIBC}")
+
+
 def _project() -> str:
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if not os.path.exists(os.path.join(folder, "pyproject.toml")):
@@ -337,10 +357,15 @@ def _take_debs(debs: str, target: str) -> None:
 
 
 def _write_tar(folder: str, out: str) -> None:
-    with tarfile.open(out + SCRATCH, "w") as tar:
-        for name in [MANIFEST, *(name for name in _files(folder) if name != MANIFEST)]:
-            tar.add(os.path.join(folder, name), name)
-    os.replace(out + SCRATCH, out)
+    try:
+        with tarfile.open(out + SCRATCH, "w") as tar:
+            for name in [MANIFEST, *(name for name in _files(folder) if name != MANIFEST)]:
+                tar.add(os.path.join(folder, name), name)
+        os.replace(out + SCRATCH, out)
+    except OSError as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(out + SCRATCH)
+        raise KitError(f"{out}: can't be written ({error.strerror or error}); choose another folder") from None
 
 
 def _files(folder: str) -> List[str]:

@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -188,6 +190,37 @@ def test_a_standalone_python_of_another_version_is_refused(tmp_path) -> None:
     assert kits._take_python(str(archive), str(tmp_path / "kit"), "3.12") == "python/cpython.tar.gz"
     with pytest.raises(KitError, match=r"holds no python/bin/python3\.11"):
         kits._take_python(str(archive), str(tmp_path / "kit"), "3.11")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "missing/kit.tar"], "missing/kit.tar: there is no folder "),
+        (["--out", "detector"], "detector: is a folder; name a file in it, such as detector/kit.tar"),
+        (["--out", "kit.tar", "--glibc", "2"], "--glibc 2: is no version with two numbers"),
+        (["--out", "kit.tar", "--python-version", "new"], "--python-version new: is no version with two numbers"),
+    ],
+)
+def test_what_can_not_be_packed_is_told_before_anything_is_downloaded(tmp_path, options, message) -> None:
+    write_bundle(tmp_path / "detector")
+    # A pip of this name would be the one that downloads.
+    (tmp_path / "pip.py").write_text("open('downloaded', 'w')")
+    command = [sys.executable, "-m", "board_setup.cli", "pack", *options]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(kits.__file__).parents[1]}"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: " + message)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "downloaded").exists()
+
+
+def test_a_kit_that_can_not_be_written_leaves_no_part_of_it(tmp_path) -> None:
+    (tmp_path / "kit").mkdir()
+    (tmp_path / "kit" / kits.MANIFEST).write_text("{}")
+    (tmp_path / "out.tar").mkdir()
+    with pytest.raises(KitError, match=r"out\.tar: can't be written"):
+        kits._write_tar(str(tmp_path / "kit"), str(tmp_path / "out.tar"))
+    assert {path.name for path in tmp_path.iterdir()} == {"kit", "out.tar"}
 
 
 def test_the_tool_is_one_file_that_python_3_8_runs(tmp_path, python38) -> None:
