@@ -216,7 +216,7 @@ def _versions(options: argparse.Namespace) -> int:
             mark = "*" if entry["id"] == now else " "
             print(f"{mark} {entry['id']}  {entry['when']}  {'good' if entry['good'] else 'does not run here'}")
     if not now:
-        print("nothing is installed; say: setup-board install --kit kit.tar")
+        print("nothing is installed; say: sudo python3 setup-board.pyz install --kit kit.tar")
     return 0
 
 

@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 
 class Installer:
-    """Installs one kit below a root; with another root than `/` no system service is touched.
+    """Installs one kit below a root; with another root than `/` systemd, udev and groups are not told of it.
 
     Args:
         kit_path: the kit.
@@ -77,7 +77,7 @@ class Installer:
         if self.live and self._missing_groups():
             what = f"add {self.user} to {', '.join(self._missing_groups())}"
             steps.append(Step("groups", what, lambda: not self._missing_groups(), self._add_groups))
-        if self.live and self.systemd:
+        if self.systemd or not self.live:
             for name, what, path, text, reload in self._files():
                 steps.append(self._file_step(name, f"{what}: {path}", path, text, reload))
         what = f"this tool as a command: {self.layout.command}"
@@ -283,18 +283,18 @@ class Installer:
         unit = service.unit(self.layout, groups=service.existing_groups(), systemd=self.systemd)
         reload_rules = [["udevadm", "control", "--reload"], ["udevadm", "trigger", "--subsystem-match=video4linux"]]
         return [
-            ("camera", "a name that stays", service.RULE_PATH, service.UDEV_RULE, reload_rules),
+            ("camera", "a name that stays", self.layout.at(service.RULE_PATH), service.UDEV_RULE, reload_rules),
             (
                 "journal",
                 "limits",
-                service.JOURNALD_PATH,
+                self.layout.at(service.JOURNALD_PATH),
                 service.JOURNALD,
                 [["systemctl", "restart", "systemd-journald"]],
             ),
             (
                 "unit",
                 "the service",
-                service.UNIT_PATH,
+                self.layout.at(service.UNIT_PATH),
                 unit,
                 [["systemctl", "daemon-reload"], ["systemctl", "enable", SERVICE]],
             ),
@@ -303,10 +303,13 @@ class Installer:
     def _file_step(self, name: str, what: str, path: str, text: str, after: Sequence[Sequence[str]]) -> Step:
         def do() -> None:
             disk.write(path, text)
-            for command in after:
+            for command in after if self.live else ():
                 commands.run(command)
 
-        return Step(name, what, lambda: disk.read_text(path) == text and (name != "unit" or service.is_enabled()), do)
+        def done() -> bool:
+            return disk.read_text(path) == text and (name != "unit" or not self.live or service.is_enabled())
+
+        return Step(name, what, done, do)
 
     def _is_command(self) -> bool:
         # One that was there before is not this installation's to change.
@@ -344,7 +347,7 @@ class Installer:
         """Keep which folders were there before, so that --undo leaves them, and them only."""
         path = os.path.join(self.layout.state, "before.json")
         if not os.path.exists(path):
-            found = [folder for folder in undo.parents() if os.path.isdir(folder)]
+            found = [folder for folder in undo.parents(self.layout) if os.path.isdir(folder)]
             disk.write(path, json.dumps(found))
 
     def _tidy(self) -> None:

@@ -3,6 +3,7 @@
 The kits here hold a small stand-in for the runtime, so that the way is quick; the virtual board installs the real one.
 """
 
+import contextlib
 import grp
 import hashlib
 import io
@@ -96,7 +97,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(kit_folder, layout) -> None
     said: list[str] = []
     Installer(str(kit_folder / "1.tar"), layout, say=said.append).install(dry_run=True)
     assert [line.split(":")[0].split(" ")[1] for line in said] == [
-        "kit", "python", "runtime", "detector", "check", "command", "switch",
+        "kit", "python", "runtime", "detector", "check", "camera", "journal", "unit", "command", "switch",
     ]  # fmt: skip
     assert not Path(layout.root).exists()
 
@@ -121,7 +122,7 @@ def cut_power(monkeypatch, number: int) -> None:
         monkeypatch.setattr(os, name, ending(getattr(os, name)))
 
 
-@pytest.mark.parametrize("number", range(30))
+@pytest.mark.parametrize("number", range(36))
 def test_a_power_cut_anywhere_is_made_good_by_the_same_command(kit_folder, layout, number) -> None:
     with pytest.MonkeyPatch.context() as patched:
         cut_power(patched, number)
@@ -137,7 +138,7 @@ def test_a_power_cut_anywhere_is_made_good_by_the_same_command(kit_folder, layou
 
 
 def test_power_cuts_reach_every_step(kit_folder, layout, monkeypatch) -> None:
-    cut_power(monkeypatch, 29)
+    cut_power(monkeypatch, 35)
     put_in(kit_folder / "1.tar", layout)
 
 
@@ -285,6 +286,47 @@ def test_undo_leaves_nothing_and_may_be_said_twice(kit_folder, layout) -> None:
     for _ in range(2):
         undo.undo(layout, say=lambda line: None)
         assert not [path for path in tree(layout.root) if "deepfake" in path.lower() or "setup-board" in path]
+
+
+@pytest.fixture
+def bare_root(layout) -> Layout:
+    """A root as a bare board has it, with something in it that is none of an installation's business."""
+    root = Path(layout.root)
+    for name in ("etc/systemd/system", "etc/udev/rules.d", "opt", "usr/local/bin", "var/cache", "var/lib", "var/log"):
+        (root / name).mkdir(parents=True)
+    (root / "etc/udev/rules.d/10-other.rules").write_text("# another's\n")
+    return layout
+
+
+def snapshot(root: str) -> dict[str, tuple[int, str]]:
+    """Return the mode of every path, and what it holds or leads to."""
+    found = {}
+    for path in Path(root).rglob("*"):
+        holds = str(path.readlink()) if path.is_symlink() else path.read_text() if path.is_file() else ""
+        found[str(path)] = path.lstat().st_mode, holds
+    return found
+
+
+def test_what_systemd_udev_and_journald_read_is_written_and_taken_away_again(kit_folder, bare_root) -> None:
+    before = snapshot(bare_root.root)
+    put_in(kit_folder / "1.tar", bare_root)
+    assert Path(bare_root.at(service.RULE_PATH)).read_text() == service.UDEV_RULE
+    assert Path(bare_root.at(service.JOURNALD_PATH)).read_text() == service.JOURNALD
+    assert f"ExecStart={bare_root.current}/runtime/bin/edge-detect" in Path(bare_root.at(service.UNIT_PATH)).read_text()
+    assert Path(bare_root.command).resolve() == Path(bare_root.tool).resolve()
+    undo.undo(bare_root, say=lambda line: None)
+    assert snapshot(bare_root.root) == before
+
+
+@pytest.mark.parametrize("number", range(36))
+def test_what_a_power_cut_left_half_done_is_taken_away_too(kit_folder, bare_root, number) -> None:
+    before = snapshot(bare_root.root)
+    with pytest.MonkeyPatch.context() as patched:
+        cut_power(patched, number)
+        with contextlib.suppress(PowerCutError):
+            put_in(kit_folder / "1.tar", bare_root)
+    undo.undo(bare_root, say=lambda line: None)
+    assert snapshot(bare_root.root) == before
 
 
 def test_a_kit_for_another_python_is_told(tmp_path, layout, make_kit) -> None:
