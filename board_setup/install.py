@@ -341,6 +341,8 @@ class Installer:
         if last is None:
             raise InstallError(f"service: {problem}; there is no earlier version to return to")
         again = service.restart()
+        if not again:
+            disk.write(self._started_note, last)
         raise InstallError(f"service: {problem}; returned to {last}{', which does not run either' if again else ''}")
 
     def _remember_before(self) -> None:

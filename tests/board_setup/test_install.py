@@ -251,6 +251,7 @@ def test_a_version_that_does_not_run_makes_room_for_the_one_before_it(tmp_path, 
     versions.rollback(layout)
     told = fail_to_start(make_kit(tmp_path / "kit.tar", "4"), layout)
     assert told == "service: it does not stay up; returned to 2-aa"
+    assert Path(layout.state, "started").read_text() == "2-aa"
     assert versions.current_version(layout) == "2-aa"
     assert versions.rollback(layout) == "1-aa"
 
