@@ -101,6 +101,13 @@ def _add_pack(commands: "Commands") -> None:
     parser.add_argument("--python", metavar="ARCHIVE", help="a standalone Python to bring along, .tar.gz")
     parser.add_argument("--glibc", default=kit.DEFAULT_GLIBC, help="the board's C library (default: %(default)s)")
     parser.add_argument("--debs", metavar="DIR", help="Debian packages to bring along, such as the GPU's driver")
+    parser.add_argument(
+        "--extra",
+        action="append",
+        default=[],
+        choices=kit.EXTRAS,
+        help="take along what edge-serve (web) or edge-benchmark (benchmarks) needs; may be said twice",
+    )
     parser.add_argument("--project", help="the project's source (default: the clone this is started from)")
 
 
@@ -113,6 +120,7 @@ def _pack(options: argparse.Namespace) -> int:
         glibc=options.glibc,
         python_archive=options.python,
         debs=options.debs,
+        extras=options.extra,
         project=options.project,
     )
     for part, size in kit.sizes(options.out):
@@ -183,8 +191,8 @@ def _add_versions(commands: "Commands") -> None:
 
 
 def _add_rollback(commands: "Commands") -> None:
-    text = "Returns to the last good version before the current one, here or on a board."
-    _add_here_or_there(commands, "rollback", "return to the last good version", text, _rollback)
+    text = "Returns to the version that ran before the current one, here or on a board; said again, to the one before."
+    _add_here_or_there(commands, "rollback", "return to the version that ran before", text, _rollback)
 
 
 def _add_status(commands: "Commands") -> None:
@@ -208,7 +216,7 @@ def _versions(options: argparse.Namespace) -> int:
             mark = "*" if entry["id"] == now else " "
             print(f"{mark} {entry['id']}  {entry['when']}  {'good' if entry['good'] else 'does not run here'}")
     if not now:
-        print("nothing is installed; say: setup-board install --kit kit.tar")
+        print("nothing is installed; say: sudo python3 setup-board.pyz install --kit kit.tar")
     return 0
 
 

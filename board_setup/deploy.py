@@ -18,6 +18,10 @@ RSYNC_BROKE_OFF = (10, 12, 20, 30, 35, 255)
 """rsync's codes for a connection that broke (rsync(1), exit values)."""
 
 
+PASSWORD_WANTED = 77
+"""What a command on the board ends with where sudo would ask and can't (EX_NOPERM of sysexits.h)."""
+
+
 class DeployError(BoardError):
     """The board can't be reached, or a kit could not be brought to it."""
 
@@ -41,18 +45,26 @@ class Board(NamedTuple):
         return INCOMING if self.root == "/" else f"{self.root}/{INCOMING}"
 
     def run(self, *arguments: str, tool: Optional[str] = None) -> int:
-        """Run this tool on the board and return its exit code; it asks for a password where sudo does.
+        """Run this tool on the board and return its exit code; from a terminal, sudo asks for its password there.
 
         Raises:
-            DeployError: the board can't be reached.
+            DeployError: the board can't be reached, or sudo wants a password and there is no terminal to ask on.
         """
-        path = tool or Layout(self.root).tool
+        start = f"python3 {shlex.quote(tool or Layout(self.root).tool)}"
         options = ["--root", self.root] if self.root != "/" else []
-        words = " ".join(map(shlex.quote, ["python3", path, *arguments, *options]))
+        words = " ".join([start, *map(shlex.quote, [*arguments, *options])])
+        # What is piped on or kept in a file must not go through a terminal: it would end its lines with \r\n.
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        sudo = f"sudo {words}" if terminal else _sudo_unasked(start, words)
         # Root needs no sudo, and a minimal board may have none.
-        code = self._ssh(f"if [ $(id -u) = 0 ]; then {words}; else sudo {words}; fi")
+        code = self._ssh(f"if [ $(id -u) = 0 ]; then {words}; else {sudo}; fi", *(["-t"] if terminal else []))
         if code == 255:
             raise DeployError(f"{self.host}: can't be reached; try: {self.ssh} {self.host}")
+        if code == PASSWORD_WANTED:
+            raise DeployError(
+                f"{self.host}: sudo wants a password and can't ask for it here; say the same from a terminal, or let "
+                f"this user run `{start}` by sudo without one (NOPASSWD in sudoers)"
+            )
         return code
 
     def make_folder(self) -> None:
@@ -63,6 +75,10 @@ class Board(NamedTuple):
         """
         if self._ssh(f"mkdir -p {shlex.quote(self.incoming)}"):
             raise DeployError(f"{self.host}: can't be reached; try: {self.ssh} {self.host}")
+
+    def remove_folder(self) -> None:
+        """Remove the folder for what comes in, and all in it."""
+        self._ssh(f"rm -rf {shlex.quote(self.incoming)}")
 
     def copy(self, *paths: str) -> None:
         """Copy files into the incoming folder; what has arrived of a file is kept when the connection breaks.
@@ -83,8 +99,16 @@ class Board(NamedTuple):
             print("the connection broke; going on", file=sys.stderr)
         raise DeployError(f"{self.host}: the kit could not be copied (rsync ended with {code}); say the same again")
 
-    def _ssh(self, command: str) -> int:
-        return subprocess.call([*shlex.split(self.ssh), self.host, command])
+    def _ssh(self, command: str, *options: str) -> int:
+        return subprocess.call([*shlex.split(self.ssh), *options, self.host, command])
+
+
+def _sudo_unasked(start: str, words: str) -> str:
+    """Return the shell's words that run `words` by a sudo that never asks; `start` are the first of them.
+
+    The help alone never ends with 1, as sudo does where it would have to ask.
+    """
+    return f"sudo -n {start} --help > /dev/null 2>&1; [ $? != 1 ] || exit {PASSWORD_WANTED}; sudo -n {words}"
 
 
 def deploy(board: Board, kit_path: str) -> int:
@@ -102,4 +126,8 @@ def deploy(board: Board, kit_path: str) -> int:
     board.make_folder()
     board.copy(kit_path, tool)
     arguments: List[str] = ["install", "--kit", f"{board.incoming}/{os.path.basename(kit_path)}"]
-    return board.run(*arguments, tool=f"{board.incoming}/{kits.TOOL}")
+    code = board.run(*arguments, tool=f"{board.incoming}/{kits.TOOL}")
+    if code == 0:
+        # After a failure it stays, so that the next try need not bring all of it again.
+        board.remove_folder()
+    return code

@@ -1,5 +1,7 @@
 """Files that are there whole or not at all, also when the power goes."""
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -20,6 +22,41 @@ def write(path: str, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(path + SCRATCH, path)
+
+
+def copy(source: str, target: str, *, mode: int = 0o644) -> None:
+    """Copy a file whole or not at all, also when the power goes; what has the old one open keeps it."""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    shutil.copyfile(source, target + SCRATCH)
+    os.chmod(target + SCRATCH, mode)
+    os.sync()
+    os.replace(target + SCRATCH, target)
+
+
+def link(target: str, path: str) -> None:
+    """Make `path` a link to `target` by one rename, also where it was another link."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path + SCRATCH)
+    os.symlink(target, path + SCRATCH)
+    os.replace(path + SCRATCH, path)
+
+
+def sha256(path: str) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def has_sha256(path: str, digest: str) -> bool:
+    """Say whether a file is there, can be read and has this SHA-256."""
+    try:
+        return sha256(path) == digest
+    except OSError:
+        return False
 
 
 def complete(folder: str) -> None:

@@ -16,6 +16,7 @@ STATES = (OK, WARNING, FAULT)
 """From best to worst; the place in this order is the exit code."""
 
 SIGILL_CODE = 132
+LOOK_FOR_WHEEL = "setup-board twin -- python -m edge_runtime.check   (on the workstation; it names the wheel)"
 CHECK_S = 600.0
 """A small board that is busy judging faces takes minutes to check the runtime beside that; one that hangs, for ever."""
 LAST_DRIVER_FOR_OLD_CHIPS = (24, 35, 30872, 22)
@@ -119,7 +120,8 @@ def check_disk(system: System) -> List[Row]:
     if megabytes >= 2048:
         return [Row("disk", OK, seen)]
     state = WARNING if megabytes >= 300 else FAULT
-    return [Row("disk", state, seen + "; a version takes about 700 MB", "sudo apt-get clean; setup-board versions")]
+    mend = f"sudo apt-get clean; {_tool(system)} versions"
+    return [Row("disk", state, seen + "; a version takes about 700 MB", mend)]
 
 
 def check_distribution(system: System) -> List[Row]:
@@ -208,9 +210,13 @@ def check_cameras(system: System) -> List[Row]:
             Row("camera", WARNING, "no /dev here: a container without devices", "docker run --device /dev/video0 …")
         ]
     holders = _camera_holders(system)
-    rows = []
+    rows, barred = [], []
     for path in _by_number(system.glob("/dev/video*")):
-        formats = system.camera_formats(path)
+        try:
+            formats = system.camera_formats(path)
+        except PermissionError:
+            barred.append(path)
+            continue
         if formats is None and not holders.get(path):
             continue
         name = system.read(f"/sys/class/video4linux/{os.path.basename(path)}/name") or "a camera"
@@ -218,8 +224,15 @@ def check_cameras(system: System) -> List[Row]:
         if holders.get(path):
             rows.append(_held_camera(system, seen, holders[path]))
         else:
-            rows.append(Row("camera", OK, seen))
+            rows.append(Row("camera", OK, seen + ("" if _is_root(system) else "; who holds it is told with sudo")))
+    if barred:
+        mend = "sudo usermod -aG video $USER   (then log in again)"
+        rows.append(Row("camera", WARNING, f"{', '.join(barred)}: you may not open it", mend))
     return rows or [Row("camera", WARNING, "none found", "plug one in, then: ls -l /dev/video*; sudo dmesg | tail")]
+
+
+def _is_root(system: System) -> bool:
+    return system.run(["id", "-u"]).out == "0"
 
 
 def _few(formats: List[str]) -> str:
@@ -307,41 +320,61 @@ def check_runtime(system: System, model: Optional[str] = None) -> List[Row]:
     """Let the runtime check itself, its bundle and its answers, in a child process."""
     python = _runtime_python(system)
     if not python:
-        return [Row("runtime", WARNING, "not installed", "setup-board install --kit kit.tar")]
+        return [Row("runtime", WARNING, "not installed", _install(system))]
     # -I: what lies in the working folder is not the runtime; -B: nothing is written.
     command = [python, "-I", "-B", "-m", "edge_runtime.check"] + (["--model", model] if model else [])
     done = system.run(command, timeout_s=CHECK_S)
     again = " ".join(command)
     if done.code == NOT_FOUND or re.search(r"No module named '?edge_runtime", done.out):
-        return [Row("runtime", WARNING, "not installed", "setup-board install --kit kit.tar")]
+        return [Row("runtime", WARNING, "not installed", _install(system))]
     if done.code == SIGILL_CODE:
         seen = "died of an instruction that this CPU does not have (SIGILL, 132): a wheel was built for AVX"
-        return [Row("runtime", FAULT, seen, f"setup-board twin -- {again}   (on the workstation: names the wheel)")]
+        return [Row("runtime", FAULT, seen, LOOK_FOR_WHEEL)]
     if done.code == TIMED_OUT:
         return [Row("runtime", FAULT, f"its check took longer than {CHECK_S / 60:.0f} minutes", again)]
-    return _runtime_rows(done.out, done.code, again)
+    # Another bundle than the installed one is not a kit's to bring.
+    mend = _install(system) if python == layout.BOARD.python and not model else again
+    rows = _runtime_rows(done.out, done.code, mend)
+    return [_with_pip(row, python) if python != layout.BOARD.python else row for row in rows]
 
 
-def _runtime_rows(out: str, code: int, again: str) -> List[Row]:
+def _runtime_rows(out: str, code: int, mend: str) -> List[Row]:
     try:
         found = json.loads(out[out.index("{") :])
     except ValueError:
         last = (out.splitlines() or [f"ended with {code}"])[-1]
-        return [Row("runtime", FAULT, last, again)]
-    rows = [_openvino_row(found["openvino"])]
+        return [Row("runtime", FAULT, last, mend)]
+    rows = [_openvino_row(found["openvino"], mend)]
     if found.get("error"):
-        rows.append(Row("bundle", FAULT, found["error"], again))
+        rows.append(Row("bundle", FAULT, found["error"], mend))
     else:
         rows.append(Row("bundle", OK, found["bundle"]))
         rows.append(Row("smoke test", OK, found["answer"]))
     return rows
 
 
-def _openvino_row(version: str) -> Row:
+def _openvino_row(version: str, mend: str) -> Row:
     if layout.OPENVINO_FROM <= _version(version)[:2] < layout.OPENVINO_BELOW:
         return Row("openvino", OK, f"{version} (pinned: {_range()})")
-    mend = f"python -m pip install 'openvino>={_dotted(layout.OPENVINO_FROM)},<{_dotted(layout.OPENVINO_BELOW)}'"
     return Row("openvino", FAULT, f"{version} is outside the pinned range {_range()}", mend)
+
+
+def _with_pip(row: Row, python: str) -> Row:
+    """Return OpenVINO's row for a machine whose runtime no kit brought."""
+    if (row.name, row.state) != ("openvino", FAULT):
+        return row
+    pinned = f"'openvino>={_dotted(layout.OPENVINO_FROM)},<{_dotted(layout.OPENVINO_BELOW)}'"
+    return row._replace(mend=f"{python} -m pip install {pinned}")
+
+
+def _install(system: System) -> str:
+    """Return the command that brings back all that is not as the kit has it."""
+    return f"sudo {_tool(system)} install --kit kit.tar"
+
+
+def _tool(system: System) -> str:
+    """Return how this tool is called here: by its command once a kit is installed, by its file before."""
+    return "setup-board" if system.exists(layout.BOARD.command) else f"python3 {os.path.basename(layout.BOARD.tool)}"
 
 
 def _runtime_python(system: System) -> str:

@@ -4,6 +4,7 @@ Nothing is switched before the new version has passed its own check on this boar
 makes room for the last good one again.
 """
 
+import contextlib
 import grp
 import json
 import os
@@ -11,19 +12,14 @@ import shutil
 import tarfile
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
-from board_setup import commands, disk, service, undo, versions
+from board_setup import commands, disk, environment, service, undo, versions
 from board_setup import kit as kits
 from board_setup.errors import BoardError
 from board_setup.kit import Kit
 from board_setup.layout import SERVICE, Layout
 
-IMPORT_ALL = """
-import contextlib, importlib, pkgutil
-import edge_runtime
-for module in pkgutil.walk_packages(edge_runtime.__path__, "edge_runtime.", onerror=lambda name: None):
-    with contextlib.suppress(Exception):
-        importlib.import_module(module.name)
-"""
+BUNDLE = "bundle/"
+"""Where a kit has the detector."""
 
 FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 """Python 3.8 knows no filters but in its last updates; a kit's files were checked before."""
@@ -48,7 +44,7 @@ class Step(NamedTuple):
 
 
 class Installer:
-    """Installs one kit below a root; with another root than `/` no system service is touched.
+    """Installs one kit below a root; with another root than `/` systemd, udev and groups are not told of it.
 
     Args:
         kit_path: the kit.
@@ -64,6 +60,7 @@ class Installer:
         self.kit: Kit = kits.read_kit(kit_path)
         self.live = os.path.realpath(layout.root) == "/"
         self.systemd = service.systemd_version() if self.live else 0
+        self._runtime_seen = False
 
     def steps(self) -> List[Step]:
         """Return the plan."""
@@ -80,9 +77,11 @@ class Installer:
         if self.live and self._missing_groups():
             what = f"add {self.user} to {', '.join(self._missing_groups())}"
             steps.append(Step("groups", what, lambda: not self._missing_groups(), self._add_groups))
-        if self.live and self.systemd:
+        if self.systemd or not self.live:
             for name, what, path, text, reload in self._files():
                 steps.append(self._file_step(name, f"{what}: {path}", path, text, reload))
+        what = f"this tool as a command: {self.layout.command}"
+        steps.append(Step("command", what, self._is_command, self._make_command))
         steps.append(Step("switch", f"{self.layout.current} → {self.kit.id}", self._switched, self._switch))
         if self.live and self.systemd:
             steps.append(Step("service", f"start {SERVICE} and see that it runs", self._running, self._start))
@@ -138,13 +137,17 @@ class Installer:
         return os.path.join(self.layout.programs, "python-" + self.kit.files.get(self.kit.archive, "")[:8])
 
     def _unpacked(self) -> bool:
-        return os.path.isdir(self._unpacked_kit) or (self._runtime_done() and self._version_done())
+        made = (self._python_done, self._runtime_done, self._version_done, self._tool_done)
+        return os.path.isdir(self._unpacked_kit) or all(done() for done in made)
+
+    def _tool_done(self) -> bool:
+        return disk.has_sha256(self.layout.tool, self.kit.files[kits.TOOL])
 
     def _unpack(self) -> None:
         partial = disk.emptied(self._unpacked_kit + disk.SCRATCH)
         kits.unpack(self.kit_path, partial)
         os.sync()
-        shutil.copy(os.path.join(partial, kits.TOOL), self.layout.tool)
+        disk.copy(os.path.join(partial, kits.TOOL), self.layout.tool, mode=0o755)
         os.rename(partial, self._unpacked_kit)
 
     def _python_what(self) -> str:
@@ -195,33 +198,68 @@ class Installer:
         disk.write(self._debs_note, json.dumps({"brought": brought, "kit": self.kit.id}))
 
     def _runtime_done(self) -> bool:
-        return os.path.exists(os.path.join(self._runtime, disk.COMPLETE))
+        # Some hundred megabytes are looked at once only.
+        self._runtime_seen = self._runtime_seen or environment.is_whole(self._runtime)
+        return self._runtime_seen
 
     def _make_runtime(self) -> None:
+        self._mistrust()
         wheels = os.path.join(self._unpacked_kit, "wheels")
         os.makedirs(self.layout.runtimes, exist_ok=True)
         shutil.rmtree(self._runtime, ignore_errors=True)
-        make_environment(self._python(), self._runtime, wheels, self.kit.requirement)
-        disk.complete(self._runtime)
+        environment.make(self._python(), self._runtime, wheels, self.kit.requirement)
+        environment.complete(self._runtime)
 
     def _version_done(self) -> bool:
-        return os.path.isdir(self.version)
+        return not self._damaged() and self._has_runtime()
+
+    def _damaged(self) -> List[str]:
+        """Name the bundle's files that are not as the kit has them."""
+        digests = {name[len(BUNDLE) :]: digest for name, digest in self.kit.files.items() if name.startswith(BUNDLE)}
+        return [name for name in digests if not disk.has_sha256(os.path.join(self.version, name), digests[name])]
+
+    def _has_runtime(self) -> bool:
+        return os.path.realpath(os.path.join(self.version, "runtime")) == os.path.realpath(self._runtime)
 
     def _make_version(self) -> None:
-        partial = disk.emptied(self.version + disk.SCRATCH)
-        kits.take_bundle(os.path.join(self._unpacked_kit, "bundle"), partial, ())
+        if os.path.isdir(self.version):
+            self._repair_version()
+            return
+        partial = self.version + disk.SCRATCH
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(os.path.join(self._unpacked_kit, BUNDLE), partial)
         os.symlink(self._runtime, os.path.join(partial, "runtime"))
         os.sync()
         os.rename(partial, self.version)
 
-    def _checked(self) -> bool:
+    def _repair_version(self) -> None:
+        """Bring back file by file what is not as the kit has it: the version may be in use."""
+        self._mistrust()
+        for name in self._damaged():
+            disk.copy(os.path.join(self._unpacked_kit, BUNDLE, name), os.path.join(self.version, name))
+        if not self._has_runtime():
+            disk.link(self._runtime, os.path.join(self.version, "runtime"))
+
+    def _mistrust(self) -> None:
+        """Let what is about to be repaired be checked and started again."""
+        if self._found_good():
+            versions.remember(self.layout, self.kit.id, good=False)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._started_note)
+
+    def _found_good(self) -> bool:
         return any(entry["id"] == self.kit.id and entry["good"] for entry in versions.history(self.layout))
+
+    def _checked(self) -> bool:
+        return self._found_good() and self._runtime_done() and self._version_done()
 
     def _check(self) -> None:
         command = [os.path.join(self.version, "runtime", "bin", "python"), "-I", "-B", "-m", "edge_runtime.check"]
         done = commands.call([*command, "--model", self.version])
         if done.returncode:
-            shutil.rmtree(self.version)
+            # What is in use, and was repaired in vain, is still better than nothing.
+            if not self._switched():
+                shutil.rmtree(self.version)
             raise InstallError(
                 f"check: the new version fails on this board and was not switched to: {commands.reason(done)}"
             )
@@ -234,25 +272,29 @@ class Installer:
 
     def _add_groups(self) -> None:
         groups = self._missing_groups()
-        disk.write(os.path.join(self.layout.state, "groups.json"), json.dumps({"user": self.user, "groups": groups}))
+        path = undo.groups_note(self.layout)
+        added = disk.read_json(path, {})
+        # Another installation may have been for another user; --undo takes them all out again.
+        added[self.user] = sorted({*added.get(self.user, []), *groups})
+        disk.write(path, json.dumps(added))
         commands.run(["usermod", "-aG", ",".join(groups), str(self.user)])
 
     def _files(self) -> List[Any]:
         unit = service.unit(self.layout, groups=service.existing_groups(), systemd=self.systemd)
         reload_rules = [["udevadm", "control", "--reload"], ["udevadm", "trigger", "--subsystem-match=video4linux"]]
         return [
-            ("camera", "a name that stays", service.RULE_PATH, service.UDEV_RULE, reload_rules),
+            ("camera", "a name that stays", self.layout.at(service.RULE_PATH), service.UDEV_RULE, reload_rules),
             (
                 "journal",
                 "limits",
-                service.JOURNALD_PATH,
+                self.layout.at(service.JOURNALD_PATH),
                 service.JOURNALD,
                 [["systemctl", "restart", "systemd-journald"]],
             ),
             (
                 "unit",
                 "the service",
-                service.UNIT_PATH,
+                self.layout.at(service.UNIT_PATH),
                 unit,
                 [["systemctl", "daemon-reload"], ["systemctl", "enable", SERVICE]],
             ),
@@ -261,10 +303,20 @@ class Installer:
     def _file_step(self, name: str, what: str, path: str, text: str, after: Sequence[Sequence[str]]) -> Step:
         def do() -> None:
             disk.write(path, text)
-            for command in after:
+            for command in after if self.live else ():
                 commands.run(command)
 
-        return Step(name, what, lambda: disk.read_text(path) == text and (name != "unit" or service.is_enabled()), do)
+        def done() -> bool:
+            return disk.read_text(path) == text and (name != "unit" or not self.live or service.is_enabled())
+
+        return Step(name, what, done, do)
+
+    def _is_command(self) -> bool:
+        # One that was there before is not this installation's to change.
+        return os.path.lexists(self.layout.command)
+
+    def _make_command(self) -> None:
+        disk.link(self.layout.tool, self.layout.command)
 
     def _switched(self) -> bool:
         return os.path.realpath(self.layout.current) == os.path.realpath(self.version)
@@ -272,42 +324,34 @@ class Installer:
     def _switch(self) -> None:
         versions.switch(self.layout, self.kit.id)
 
+    @property
+    def _started_note(self) -> str:
+        return os.path.join(self.layout.state, "started")
+
     def _running(self) -> bool:
-        return disk.read_text(os.path.join(self.layout.state, "started")) == self.kit.id and service.is_healthy()
+        return disk.read_text(self._started_note) == self.kit.id and service.is_healthy()
 
     def _start(self) -> None:
         problem = service.restart()
         if not problem:
-            disk.write(os.path.join(self.layout.state, "started"), self.kit.id)
+            disk.write(self._started_note, self.kit.id)
             return
         versions.remember(self.layout, self.kit.id, good=False)
-        last = versions.last_good(self.layout, other_than=self.kit.id)
+        last = versions.go_back(self.layout)
         if last is None:
             raise InstallError(f"service: {problem}; there is no earlier version to return to")
-        versions.switch(self.layout, last)
         again = service.restart()
+        if not again:
+            disk.write(self._started_note, last)
         raise InstallError(f"service: {problem}; returned to {last}{', which does not run either' if again else ''}")
 
     def _remember_before(self) -> None:
         """Keep which folders were there before, so that --undo leaves them, and them only."""
         path = os.path.join(self.layout.state, "before.json")
         if not os.path.exists(path):
-            found = [folder for folder in undo.parents() if os.path.isdir(folder)]
+            found = [folder for folder in undo.parents(self.layout) if os.path.isdir(folder)]
             disk.write(path, json.dumps(found))
 
     def _tidy(self) -> None:
         shutil.rmtree(os.path.join(self.layout.programs, "kits"), ignore_errors=True)
         versions.tidy(self.layout)
-
-
-def make_environment(python: str, target: str, wheels: str, requirement: str) -> None:
-    """Make a virtual environment with `requirement` from a folder of wheels, pip's own among them; no network.
-
-    Only what the runtime imports is compiled, by importing it: a quarter of all that lies there.
-    """
-    pip = next(name for name in sorted(os.listdir(wheels)) if name.startswith("pip-"))
-    commands.run([python, "-m", "venv", "--without-pip", target])
-    own = os.path.join(target, "bin", "python")
-    options = ["--no-index", "--find-links", wheels, "--no-cache-dir", "--no-compile", "--disable-pip-version-check"]
-    commands.run([own, os.path.join(wheels, pip, "pip"), "install", "--quiet", *options, requirement])
-    commands.call([own, "-I", "-c", IMPORT_ALL])

@@ -8,6 +8,7 @@ python/          a standalone Python, where one was given
 debs/            driver packages, where they were given
 """
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -22,7 +23,7 @@ import time
 import zipapp
 from typing import IO, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from board_setup.disk import SCRATCH
+from board_setup.disk import SCRATCH, sha256
 from board_setup.errors import BoardError
 
 FORMAT = 1
@@ -31,6 +32,9 @@ TOOL = "setup-board.pyz"
 DEFAULT_PYTHON = "3.10"
 DEFAULT_GLIBC = "2.31"
 """Of Ubuntu 20.04, the vendor's."""
+
+EXTRAS = ("benchmarks", "web")
+"""What else the runtime can be on a board: edge-benchmark, edge-serve."""
 
 PACKAGES = ("benchmarks", "board_setup", "edge_runtime", "export", "train")
 PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE")
@@ -74,6 +78,7 @@ def pack(
     glibc: str = DEFAULT_GLIBC,
     python_archive: Optional[str] = None,
     debs: Optional[str] = None,
+    extras: Sequence[str] = (),
     project: Optional[str] = None,
 ) -> Kit:
     """Gather a kit and write it to `out`, whole or not at all, with this tool beside it.
@@ -86,19 +91,24 @@ def pack(
         glibc: the oldest C library that every wheel must load with.
         python_archive: a standalone Python, `.tar.gz` with a folder `python/` in it.
         debs: a folder of Debian packages.
+        extras: which of `EXTRAS` to take along.
         project: the project's source folder; by default the one this tool was started from.
 
     Raises:
-        KitError: something is missing, or a wheel needs a newer C library.
+        KitError: something is missing, a version is none, or a wheel needs a newer C library.
     """
+    # What would fail at the end is looked at before some hundred megabytes are downloaded.
+    _check_target(out)
+    _check_version("--python-version", python)
+    _check_version("--glibc", glibc)
     with tempfile.TemporaryDirectory(prefix="setup-board-") as folder:
         version = take_bundle(bundle, os.path.join(folder, "bundle"), precisions)
-        requirement = _gather_wheels(os.path.join(folder, "wheels"), project or _project(), python, glibc)
+        requirement = _gather_wheels(os.path.join(folder, "wheels"), project or _project(), python, glibc, extras)
         make_tool(os.path.join(folder, TOOL))
         archive = _take_python(python_archive, folder, python)
         if debs:
             _take_debs(debs, os.path.join(folder, "debs"))
-        files = {name: _sha256(os.path.join(folder, name)) for name in _files(folder)}
+        files = {name: sha256(os.path.join(folder, name)) for name in _files(folder)}
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         kit = Kit(f"{version}-{digest[:8]}", python, requirement, archive, files)
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -224,8 +234,9 @@ def glibc_needed(wheel: str) -> Optional[Tuple[int, int]]:
     return min(versions)
 
 
-def _gather_wheels(folder: str, project: str, python: str, glibc: str) -> str:
-    """Build the project's wheel, download what it needs for the board, and return the requirement."""
+def _gather_wheels(folder: str, project: str, python: str, glibc: str, extras: Sequence[str] = ()) -> str:
+    """Build the project's wheel, download what it and its `extras` need for the board, and return the requirement."""
+    chosen_extras = f"[{','.join(sorted(set(extras)))}]" if extras else ""
     os.makedirs(folder)
     own = _build_wheel(project, folder)
     constraints = os.path.join(project, "constraints.txt")
@@ -234,13 +245,14 @@ def _gather_wheels(folder: str, project: str, python: str, glibc: str) -> str:
             with open(constraints, encoding="utf-8") as file:
                 chosen.write(constraints_for(file.read(), python))
         chosen.flush()
-        _pip("download", *_target(python, glibc), "-c", chosen.name, "-d", folder, os.path.join(folder, own), "pip")
+        needed_for = os.path.join(folder, own) + chosen_extras
+        _pip("download", *_target(python, glibc), "-c", chosen.name, "-d", folder, needed_for, "pip")
     for wheel in sorted(os.listdir(folder)):
         needed = glibc_needed(wheel)
         if needed and needed > _numbers(glibc):
             raise KitError(f"{wheel}: needs glibc {needed[0]}.{needed[1]}, the board has {glibc}")
     name, version = own.split("-")[:2]
-    return f"{name.replace('_', '-')}=={version}"
+    return f"{name.replace('_', '-')}{chosen_extras}=={version}"
 
 
 def _target(python: str, glibc: str) -> List[str]:
@@ -289,6 +301,21 @@ def _build_wheel(project: str, folder: str) -> str:
     return os.path.basename(glob.glob(os.path.join(folder, "*.whl"))[0])
 
 
+def _check_target(out: str) -> None:
+    folder = os.path.dirname(os.path.abspath(out))
+    if not os.path.isdir(folder):
+        raise KitError(f"{out}: there is no folder {folder}; make it, or choose another one")
+    if os.path.isdir(out):
+        raise KitError(f"{out}: is a folder; name a file in it, such as {os.path.join(out, 'kit.tar')}")
+    if not os.access(folder, os.W_OK):
+        raise KitError(f"{out}: {folder} may not be written to; choose another folder")
+
+
+def _check_version(option: str, text: str) -> None:
+    if not re.match(r"\d+\.\d+$", text):
+        raise KitError(f"{option} {text}: is no version with two numbers, such as {DEFAULT_GLIBC}")
+
+
 def _project() -> str:
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if not os.path.exists(os.path.join(folder, "pyproject.toml")):
@@ -330,10 +357,15 @@ def _take_debs(debs: str, target: str) -> None:
 
 
 def _write_tar(folder: str, out: str) -> None:
-    with tarfile.open(out + SCRATCH, "w") as tar:
-        for name in [MANIFEST, *(name for name in _files(folder) if name != MANIFEST)]:
-            tar.add(os.path.join(folder, name), name)
-    os.replace(out + SCRATCH, out)
+    try:
+        with tarfile.open(out + SCRATCH, "w") as tar:
+            for name in [MANIFEST, *(name for name in _files(folder) if name != MANIFEST)]:
+                tar.add(os.path.join(folder, name), name)
+        os.replace(out + SCRATCH, out)
+    except OSError as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(out + SCRATCH)
+        raise KitError(f"{out}: can't be written ({error.strerror or error}); choose another folder") from None
 
 
 def _files(folder: str) -> List[str]:
@@ -350,14 +382,6 @@ def _copy_checked(source: IO[bytes], target: str, digest: str, origin: str) -> N
             file.write(block)
     if found.hexdigest() != digest:
         raise KitError(f"{origin}: {os.path.basename(target)} was changed; copy or make it again")
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _whole(file: IO[bytes]) -> str:

@@ -59,5 +59,10 @@ class Layout(NamedTuple):
         """This tool, as a single file."""
         return self.programs + "/setup-board.pyz"
 
+    @property
+    def command(self) -> str:
+        """A link to this tool, so that it is a command."""
+        return self.at("/usr/local/bin/setup-board")
+
 
 BOARD = Layout()

@@ -25,8 +25,10 @@ OPTIONS_FILE = "/etc/default/deepfake-edge"
 BACKOFF_FROM = 254
 """The first systemd that can wait longer from one restart to the next."""
 
-UDEV_RULE = f"""# A camera's first node gets a name that does not depend on the order of plugging in.
-SUBSYSTEM=="video4linux", ATTR{{index}}=="0", SYMLINK+="{CAMERA[len("/dev/") :]}"
+UDEV_RULE = f"""# The node of a camera that gives pictures gets a name that does not depend on the order of plugging in.
+# What a node can do is asked by 60-persistent-v4l.rules, which come before. Of several cameras any may get the name.
+SUBSYSTEM=="video4linux", KERNEL=="video[0-9]*", ATTR{{index}}=="0", ENV{{ID_V4L_CAPABILITIES}}=="*:capture:*", \\
+  SYMLINK+="{CAMERA[len("/dev/") :]}"
 """
 
 JOURNALD = """# Written seldom and bounded, for the sake of the eMMC.

@@ -4,6 +4,7 @@ With another root than `/` a recorded machine is read: the same files below that
 `commands.json` in it (a mapping from command line to `[exit code, output]`).
 """
 
+import errno
 import fcntl
 import glob
 import json
@@ -17,6 +18,7 @@ VIDIOC_ENUM_FMT = 0xC0405602
 CAPTURE = 0x1
 """V4L2_CAP_VIDEO_CAPTURE, and V4L2_BUF_TYPE_VIDEO_CAPTURE as it happens."""
 
+NOT_PERMITTED = 126
 NOT_FOUND = 127
 TIMED_OUT = 124
 
@@ -80,12 +82,20 @@ class System:
         return Done(code, done.stdout.decode(errors="replace").strip())
 
     def camera_formats(self, path: str) -> Optional[List[str]]:
-        """Return the pixel formats of a camera, such as MJPG and YUYV; None where it is none or can't be asked."""
+        """Return the pixel formats of a camera, such as MJPG and YUYV; None where it is none or can't be asked.
+
+        Raises:
+            PermissionError: it may not be opened.
+        """
         if not self.live:
             done = self.run(["camera-formats", path])
+            if done.code == NOT_PERMITTED:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
             return done.out.split() if done.code == 0 else None
         try:
             device = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        except PermissionError:
+            raise
         except OSError:
             return None
         try:

@@ -1,6 +1,5 @@
 """The versions on a board: which there are, which is current, and the way back."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -19,19 +18,51 @@ class VersionError(BoardError):
 
 
 def switch(layout: Layout, version: str) -> None:
-    """Make `version` the current one, by one rename.
+    """Make `version` the current one, by one rename, and remember which one it comes after.
 
     Raises:
         VersionError: there is no such version.
     """
-    target = os.path.join(layout.versions, version)
-    if not os.path.isdir(target):
+    if not _is_here(layout, version):
         raise VersionError(f"{version}: no such version; say: setup-board versions")
-    fresh = layout.current + disk.SCRATCH
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(fresh)
-    os.symlink(target, fresh)
-    os.replace(fresh, layout.current)
+    now = current_version(layout)
+    way = [name for name in [*_before(layout, now), now] if name not in ("", version)]
+    _make_current(layout, version, way)
+
+
+def go_back(layout: Layout) -> Optional[str]:
+    """Make the version that ran before the current one current again and return it; None where there is none.
+
+    The one that is left is forgotten: no later way back leads to it.
+    """
+    way = _before(layout, current_version(layout))
+    bad = {entry["id"] for entry in history(layout) if not entry["good"]}
+    while way:
+        version = way.pop()
+        if version not in bad and _is_here(layout, version):
+            _make_current(layout, version, way)
+            return version
+    return None
+
+
+def _is_here(layout: Layout, version: str) -> bool:
+    return os.path.isdir(os.path.join(layout.versions, version))
+
+
+def _before(layout: Layout, version: str) -> List[str]:
+    """Return the versions that were current before `version`, oldest first, without those that were left for good."""
+    way: List[str] = disk.read_json(_way_path(layout), [])
+    return way[: way.index(version)] if version in way else way
+
+
+def _way_path(layout: Layout) -> str:
+    return os.path.join(layout.state, "way.json")
+
+
+def _make_current(layout: Layout, version: str, before: List[str]) -> None:
+    # Written first: of a way that is ahead of the link, only what lies before the link's version counts.
+    disk.write(_way_path(layout), json.dumps([*before, version]))
+    disk.link(os.path.join(layout.versions, version), layout.current)
     os.sync()
 
 
@@ -46,15 +77,6 @@ def history(layout: Layout) -> List[Dict[str, Any]]:
     return entries
 
 
-def last_good(layout: Layout, *, other_than: str) -> Optional[str]:
-    """Return the newest version that was good and is still here."""
-    for entry in reversed(history(layout)):
-        present = os.path.isdir(os.path.join(layout.versions, entry["id"]))
-        if entry["good"] and entry["id"] != other_than and present:
-            return str(entry["id"])
-    return None
-
-
 def remember(layout: Layout, version: str, *, good: bool) -> None:
     """Write down that a version was installed, and whether it is good."""
     entries = [entry for entry in history(layout) if entry["id"] != version]
@@ -63,9 +85,9 @@ def remember(layout: Layout, version: str, *, good: bool) -> None:
 
 
 def tidy(layout: Layout) -> None:
-    """Remove all but the current and the last good versions, and the virtual environments that none of them uses."""
-    good = [entry["id"] for entry in history(layout) if entry["good"]]
-    kept = {current_version(layout), *good[-KEPT:]}
+    """Remove all but the current version and those to go back to, and the virtual environments that none uses."""
+    now = current_version(layout)
+    kept = {now, *_before(layout, now)[1 - KEPT :]}
     for name in os.listdir(layout.versions):
         if name not in kept:
             shutil.rmtree(os.path.join(layout.versions, name))
@@ -77,16 +99,14 @@ def tidy(layout: Layout) -> None:
 
 
 def rollback(layout: Layout) -> str:
-    """Return to the last good version before the current one; says which it is.
+    """Return to the good version that ran before the current one; says which it is.
 
     Raises:
         VersionError: there is none, or it does not run.
     """
-    now = current_version(layout)
-    last = last_good(layout, other_than=now)
+    last = go_back(layout)
     if last is None:
         raise VersionError("there is no earlier good version; say: setup-board versions")
-    switch(layout, last)
     if os.path.realpath(layout.root) == "/" and os.path.exists(service.UNIT_PATH):
         problem = service.restart()
         if problem:

@@ -18,6 +18,7 @@ import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from board_setup.errors import BoardError
+from board_setup.kit import TOOL, read_kit
 
 SUITE = "bookworm"
 MIRROR_VARIABLE = "DEEPFAKE_EDGE_DEBIAN_MIRROR"
@@ -364,6 +365,7 @@ def open_console(kit: Optional[str] = None, camera: Optional[str] = None) -> int
         camera: a folder of JPEG pictures of one size, shown at /dev/video0; without it the kernel's test picture is.
 
     Raises:
+        KitError: the kit can't be read.
         VirtualBoardError: it can't be made or started, or the installation failed.
     """
     with contextlib.ExitStack() as stack:
@@ -388,12 +390,27 @@ START_FACES = (
 
 def _share(share: str, kit: Optional[str], camera: Optional[str]) -> None:
     if camera:
-        pictures = [name for name in os.listdir(camera) if name.lower().endswith((".jpg", ".jpeg"))]
+        pictures = _jpegs(camera)
         if not pictures:
             raise VirtualBoardError(f"{camera}: holds no .jpg; give a folder of JPEG pictures of one size")
         os.mkdir(os.path.join(share, "camera"))
         for number, name in enumerate(sorted(pictures)):
             shutil.copy(os.path.join(camera, name), os.path.join(share, "camera", f"{number:06}.jpg"))
     if kit:
-        shutil.copy(kit, os.path.join(share, "kit.tar"))
-        shutil.copy(os.path.join(os.path.dirname(kit) or ".", "setup-board.pyz"), share)
+        _share_kit(share, kit)
+
+
+def _jpegs(folder: str) -> List[str]:
+    try:
+        return [name for name in os.listdir(folder) if name.lower().endswith((".jpg", ".jpeg"))]
+    except OSError as error:
+        raise VirtualBoardError(f"{folder}: {error.strerror}; give a folder of JPEG pictures of one size") from None
+
+
+def _share_kit(share: str, kit: str) -> None:
+    read_kit(kit)
+    tool = os.path.join(os.path.dirname(kit), TOOL)
+    if not os.path.exists(tool):
+        raise VirtualBoardError(f"{tool}: not found; it is written beside the kit by setup-board pack")
+    shutil.copy(kit, os.path.join(share, "kit.tar"))
+    shutil.copy(tool, share)

@@ -5,6 +5,7 @@ import fcntl
 import glob
 import os
 import struct
+import subprocess
 import time
 from typing import Tuple
 
@@ -45,6 +46,12 @@ def start_streaming(device: int) -> None:
     fcntl.ioctl(device, VIDIOC_STREAMON, struct.pack("=i", V4L2_BUF_TYPE_VIDEO_OUTPUT))
 
 
+def announce(device: str) -> None:
+    """Let udev look at the device again: one that shows nothing yet is no camera to it."""
+    node = "/sys/class/video4linux/" + os.path.basename(device)
+    subprocess.call(["udevadm", "trigger", "--action=change", node])
+
+
 def main() -> None:
     """Show the pictures until the process is ended."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,6 +66,7 @@ def main() -> None:
     device = os.open(options.device, os.O_RDWR)
     set_format(device, *jpeg_size(frames[0]))
     start_streaming(device)
+    announce(options.device)
     while True:
         for frame in frames:
             os.write(device, frame)

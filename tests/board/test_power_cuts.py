@@ -11,7 +11,8 @@ import pytest
 from board_setup.virtual_board import VirtualBoard
 
 TOOL = "python3 /mnt/host/setup-board.pyz"
-STEPS = ("kit", "driver", "runtime", "detector", "check", "groups", "camera", "journal", "unit", "switch", "service")
+STEPS = ("kit", "driver", "runtime", "detector", "check", "groups", "camera", "journal", "unit", "command", "switch")
+STEPS += ("service",)
 PATIENCE_S = 600.0
 
 

@@ -97,6 +97,14 @@ def show(board: VirtualBoard, faces: str) -> None:
     board.run(f"systemd-run --unit feeder --collect {feeder}")
 
 
+def inject(board: VirtualBoard, fault: str, times: int = 1) -> None:
+    """Let the kernel's camera fail; a control that its driver does not have is told with those that it has."""
+    known = board.run("v4l2-ctl -d /dev/video0 --list-ctrls").out
+    assert fault in known.split(), f"this kernel's vivid has no {fault}:\n{known}"
+    for _ in range(times):
+        board.run(f"v4l2-ctl -d /dev/video0 -c {fault}=1; sleep 0.3")
+
+
 def take_out(board: VirtualBoard, driver: str) -> None:
     """Take a camera's driver out, as soon as nobody holds its device."""
     ends = time.monotonic() + PATIENCE_S
@@ -192,11 +200,19 @@ def test_a_version_that_does_not_run_makes_room_for_the_last_good_one(board) -> 
     assert board.run("systemctl is-active deepfake-edge").out == "active\n"
 
 
+def test_the_camera_has_a_name_that_stays(board) -> None:
+    assert board.run("readlink -f /dev/deepfake-edge-camera").out == "/dev/video0\n"
+    known = board.run("udevadm info --query=property --name=/dev/video0").out
+    assert ":capture:" in known.split("ID_V4L_CAPABILITIES=")[1].splitlines()[0]
+
+
 def test_a_camera_that_breaks_down_is_lost_and_opened_again(board) -> None:
     board.run("systemctl stop feeder deepfake-edge")
     board.run(f"echo 'DETECT_OPTIONS=--camera 0 --faces off --jsonl {RESULTS}' > /etc/default/deepfake-edge")
     take_out(board, "v4l2loopback")
     board.run("modprobe vivid n_devs=1; udevadm settle")
+    # Of its many nodes only the one that gives pictures has the name.
+    assert board.run("readlink -f /dev/deepfake-edge-camera").out == "/dev/video0\n"
     forget_results(board)
     wait_for(board, lambda lines: states(lines).count("ok") >= 2, "frames of the test picture")
     board.run("v4l2-ctl -d /dev/video0 -c disconnect=1")
@@ -222,7 +238,24 @@ def test_a_camera_that_drops_most_of_its_frames_goes_on_giving_verdicts(board) -
 
 def test_a_camera_whose_stream_fails_is_lost_and_opened_again(board) -> None:
     before = len(results(board))
-    board.run("v4l2-ctl -d /dev/video0 -c inject_fatal_streaming_error=1")
+    inject(board, "inject_fatal_streaming_error")
+    wait_for(board, lambda lines: "ok" in after_a_loss(lines[before:]), "verdicts after the loss")
+
+
+@pytest.mark.parametrize("fault", ["inject_v4l2_buf_flag_error", "inject_vidioc_qbuf_error"])
+def test_a_camera_whose_buffers_fail_goes_on_giving_verdicts(board, fault) -> None:
+    # More often than it has buffers: one that can't be given back to the driver is lost to it for good.
+    inject(board, fault, times=8)
+    before = len(results(board))
+    wait_for(board, lambda lines: states(lines[before:]).count("ok") >= 10, "verdicts")
+
+
+@pytest.mark.parametrize("fault", ["inject_vidioc_reqbufs_error", "inject_vidioc_streamon_error"])
+def test_a_camera_that_does_not_start_at_once_is_tried_again(board, fault) -> None:
+    before = len(results(board))
+    # This one waits for the next start, which the other brings about.
+    inject(board, fault)
+    inject(board, "inject_fatal_streaming_error")
     wait_for(board, lambda lines: "ok" in after_a_loss(lines[before:]), "verdicts after the loss")
 
 

@@ -133,6 +133,7 @@ AIXBOARD: dict[str, str] = {
 AIXBOARD_COMMANDS = {
     "df -B1 --output=avail /var": [0, "Avail\n40000000000"],
     "id -nG": [0, "edge video render"],
+    "id -u": [0, "1000"],
     "camera-formats /dev/video0": [0, "YUYV MJPG"],
     "timedatectl show --property=NTPSynchronized --value": [0, "yes"],
 }
@@ -189,7 +190,7 @@ MACHINES: dict[str, tuple[dict[str, str], dict[str, list]]] = {
             "dev/null": "",
             "sys/class/rtc/rtc0/name": "rtc_cmos",
         },
-        {"df -B1 --output=avail /var": [0, "Avail\n5100000000"], "id -nG": [0, "root"]},
+        {"df -B1 --output=avail /var": [0, "Avail\n5100000000"], "id -nG": [0, "root"], "id -u": [0, "0"]},
     ),
     "container": (
         {

@@ -19,6 +19,20 @@ from board_setup import kit as kits
 from board_setup.deploy import Board, DeployError
 from board_setup.layout import Layout
 
+SUDO = """#!/bin/sh
+# Asks as sudo does: on the terminal, and not at all with -n.
+if [ "$1" = -n ]; then
+    shift
+    [ -e "$(dirname "$0")/passwordless" ] || { echo "sudo: a password is required" >&2; exit 1; }
+else
+    exec 3<> /dev/tty || { echo "sudo: a terminal is required" >&2; exit 1; }
+    printf 'password: ' >&3
+    read -r answer <&3
+    [ "$answer" = secret ] || exit 1
+fi
+exec "$@"
+"""
+
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ.get("PATH", ""))
 
 
@@ -70,13 +84,17 @@ def ssh_server(tmp_path_factory) -> Iterator[tuple[int, Path]]:
     if SSHD is None or shutil.which("rsync") is None or shutil.which("ssh") is None:
         pytest.skip("needs openssh-server and rsync")
     folder = tmp_path_factory.mktemp("ssh")
-    for name in ("host", "user"):
+    for name in ("host", "user", "member"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     port = free_port()
     (folder / "config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile {folder}/pid\nUsePAM no\n"
-        f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nPermitRootLogin yes\nPasswordAuthentication no\n"
+        f"AuthorizedKeysFile {folder}/user.pub {folder}/member.pub\nStrictModes no\nPermitRootLogin yes\n"
+        "PasswordAuthentication no\nPermitUserEnvironment PATH\n"
     )
+    write_sudo(folder / "sudo")
+    member = (folder / "member.pub").read_text()
+    (folder / "member.pub").write_text(f'environment="PATH={folder}/sudo:/usr/bin:/bin" {member}')
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
     server = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "config"], stderr=subprocess.PIPE, text=True)
@@ -86,6 +104,14 @@ def ssh_server(tmp_path_factory) -> Iterator[tuple[int, Path]]:
     yield port, folder / "user"
     server.terminate()
     server.wait()
+
+
+def write_sudo(folder: Path) -> None:
+    """Write stand-ins by which whoever has them on the PATH is an ordinary user with a password for sudo."""
+    folder.mkdir()
+    for name, script in (("sudo", SUDO), ("id", "#!/bin/sh\necho 1000\n")):
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
 
 
 def ssh_command(port: int, key: Path) -> str:
@@ -100,6 +126,14 @@ def board(ssh_server, tmp_path_factory) -> Board:
         pytest.skip("needs root, which needs no password for sudo")
     port, key = ssh_server
     return Board(f"{getpass.getuser()}@127.0.0.1", ssh_command(port, key), str(tmp_path_factory.mktemp("board")))
+
+
+@pytest.fixture
+def members_board(board, ssh_server) -> Iterator[Board]:
+    """The same board, reached by an ordinary user."""
+    port, key = ssh_server
+    yield board._replace(ssh=ssh_command(port, key.with_name("member")))
+    key.with_name("sudo").joinpath("passwordless").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -133,6 +167,14 @@ def test_a_bundle_that_fails_its_check_changes_nothing(board, kit_folder, capfd)
     assert versions.current_version(Layout(board.root)) == "1-aa"
 
 
+def test_what_came_in_is_kept_until_it_is_installed(board, kit_folder) -> None:
+    incoming = Path(board.incoming)
+    assert deploy.deploy(board, str(kit_folder / "bad.tar")) == 2
+    assert (incoming / "bad.tar").exists()
+    assert deploy.deploy(board, str(kit_folder / "1.tar")) == 0
+    assert not incoming.exists()
+
+
 def test_versions_status_and_rollback_work_from_afar(board, kit_folder, capfd) -> None:
     for name in ("1.tar", "2.tar"):
         deploy.deploy(board, str(kit_folder / name))
@@ -145,9 +187,50 @@ def test_versions_status_and_rollback_work_from_afar(board, kit_folder, capfd) -
     assert "version  1-aa" in capfd.readouterr().out
 
 
+def test_without_a_terminal_a_sudo_that_wants_a_password_is_told_in_one_line(members_board) -> None:
+    done = subprocess.run(command("versions", members_board), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "sudo wants a password" in done.stderr
+    assert "say the same from a terminal" in done.stderr
+    assert f"`python3 {Layout(members_board.root).tool}` by sudo without one" in done.stderr
+
+
+def test_without_a_terminal_a_sudo_that_wants_no_password_runs(members_board, kit_folder, ssh_server) -> None:
+    ssh_server[1].with_name("sudo").joinpath("passwordless").touch()
+    assert deploy.deploy(members_board, str(kit_folder / "1.tar")) == 0
+    done = subprocess.run(command("status", members_board), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "version  1-aa")
+    assert "\r" not in done.stdout
+
+
+def test_from_a_terminal_sudo_asks_for_its_password(members_board, kit_folder, board) -> None:
+    deploy.deploy(board, str(kit_folder / "1.tar"))
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(command("status", members_board), stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    # At its end a terminal is an error to read from.
+    with contextlib.suppress(OSError):
+        while block := os.read(ours, 4096):
+            said += block
+            if said.endswith(b"password: "):
+                os.write(ours, b"secret\n")
+    os.close(ours)
+    assert (process.wait(), b"version  1-aa" in said) == (0, True), said
+
+
+def command(name: str, board: Board) -> list[str]:
+    """Return the command line of setup-board for that board."""
+    return [
+        *(sys.executable, "-m", "board_setup.cli", name, board.host),
+        *("--ssh", board.ssh, "--root", board.root),
+    ]
+
+
 def test_the_command_takes_ssh_options(board, kit_folder) -> None:
-    command = [sys.executable, "-m", "board_setup.cli", "deploy", board.host, "--ssh", board.ssh, "--root", board.root]
-    done = subprocess.run([*command, "--kit", kit_folder / "1.tar"], capture_output=True, text=True)
+    words = [*command("deploy", board), "--kit", kit_folder / "1.tar"]
+    done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "1-aa is installed"
 

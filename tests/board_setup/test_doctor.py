@@ -1,5 +1,6 @@
 """The doctor: every row says what was seen and what mends it, and nothing is changed."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from board_setup import doctor, layout
+from board_setup import doctor, layout, twin
 from board_setup.doctor import FAULT, OK, STATES, WARNING, Row
 from board_setup.system import System
 
@@ -34,7 +35,7 @@ def test_a_board_as_delivered_lacks_python_driver_groups_and_runtime(machine) ->
     assert "pack --python" in rows["python"].mend
     assert "Ubuntu 22.04 or newer" in rows["gpu driver"].mend
     assert rows["groups"].mend.startswith("sudo usermod -aG video,render $USER")
-    assert rows["camera"].seen == "/dev/video0 HD Pro Webcam C920 (YUYV, MJPG)"
+    assert rows["camera"].seen == "/dev/video0 HD Pro Webcam C920 (YUYV, MJPG); who holds it is told with sudo"
 
 
 def test_a_ready_board_has_no_fault(machine) -> None:
@@ -97,6 +98,40 @@ def test_a_virtual_camera_may_be_open_to_its_feeder_beside_the_service(machine, 
     assert states(machine("laptop", files))["camera"] == OK
 
 
+def test_a_camera_that_may_not_be_opened_is_not_missing(machine) -> None:
+    commands = {"camera-formats /dev/video0": [126, ""]}
+    row = examined(machine("aixboard ready", commands=commands))["camera"]
+    assert (row.state, row.seen) == (WARNING, "/dev/video0: you may not open it")
+    assert row.mend == "sudo usermod -aG video $USER   (then log in again)"
+
+
+def test_root_sees_that_nobody_holds_a_camera(machine) -> None:
+    row = examined(machine("aixboard ready", commands={"id -u": [0, "0"]}))["camera"]
+    assert row.seen == "/dev/video0 HD Pro Webcam C920 (YUYV, MJPG)"
+
+
+def test_a_device_that_may_not_be_opened_is_told_from_one_that_is_no_camera(tmp_path) -> None:
+    device = tmp_path / "video0"
+    device.write_text("")
+    assert System().camera_formats(str(device)) is None
+    device.chmod(0)
+    with as_an_ordinary_user(), pytest.raises(PermissionError):
+        System().camera_formats(str(device))
+
+
+@contextlib.contextmanager
+def as_an_ordinary_user():
+    """Give up root's rights, where the tests have them, for a while."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
 def test_a_virtual_board_lacks_a_camera_and_the_runtime_only(machine) -> None:
     rows = examined(machine("virtual board"))
     assert {name for name, row in rows.items() if row.state != OK} == {"camera", "runtime"}
@@ -112,7 +147,7 @@ def test_a_container_without_devices_is_told_so(machine) -> None:
 def test_of_many_formats_those_that_matter_come_first(machine) -> None:
     commands = {"camera-formats /dev/video0": [0, "GREY RGB3 BGR3 YUYV HSV4 MJPG"]}
     row = examined(machine("aixboard ready", commands=commands))["camera"]
-    assert row.seen.endswith("(YUYV, MJPG, GREY, RGB3 and 2 more)")
+    assert "(YUYV, MJPG, GREY, RGB3 and 2 more)" in row.seen
 
 
 @pytest.mark.parametrize(
@@ -121,7 +156,7 @@ def test_of_many_formats_those_that_matter_come_first(machine) -> None:
 def test_a_python_without_the_runtime_is_told_how_to_get_it(machine, said) -> None:
     system = machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [1, said]})
     assert doctor.check_runtime(system) == [
-        Row("runtime", WARNING, "not installed", "setup-board install --kit kit.tar")
+        Row("runtime", WARNING, "not installed", "sudo python3 setup-board.pyz install --kit kit.tar")
     ]
 
 
@@ -160,6 +195,36 @@ def test_openvino_outside_the_pin_is_a_fault(machine, version, state) -> None:
     answer = json.dumps({**FOUND, "openvino": version})
     system = machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [0, answer]})
     assert doctor.check_runtime(system)[0].state == state
+
+
+INSTALLED = {layout.BOARD.python[1:]: "", layout.BOARD.command[1:]: ""}
+"""What a kit leaves behind."""
+
+
+@pytest.mark.parametrize(
+    ("code", "out"),
+    [
+        (0, json.dumps({**FOUND, "openvino": "2026.5.0"})),
+        (2, json.dumps({**FOUND, "error": "model.bin was changed"})),
+        (1, "python: No module named edge_runtime"),
+        (1, "ImportError: libopenvino.so: file too short"),
+    ],
+)
+def test_what_a_kit_brought_is_mended_by_the_kit(machine, code, out) -> None:
+    rows = doctor.check_runtime(machine("aixboard ready", INSTALLED, {CHECK: [code, out]}))
+    assert [row.mend for row in rows if row.state != OK] == ["sudo setup-board install --kit kit.tar"]
+
+
+def test_before_a_kit_is_installed_the_tool_is_called_by_its_file(machine) -> None:
+    rows = examined(machine("aixboard ready"))
+    assert rows["runtime"].mend == "sudo python3 setup-board.pyz install --kit kit.tar"
+
+
+def test_a_wheel_built_for_avx_is_looked_for_where_the_twin_is(machine) -> None:
+    mend = doctor.check_runtime(machine("aixboard ready", INSTALLED, {CHECK: [132, ""]}))[0].mend
+    command = mend.split("   ")[0].split()
+    assert command[:3] == ["setup-board", "twin", "--"]
+    assert twin.resolve(command[3:])[0] == str(Path(sys.executable).with_name("python"))
 
 
 def test_the_pin_is_the_projects_own() -> None:

@@ -3,6 +3,8 @@
 The kits here hold a small stand-in for the runtime, so that the way is quick; the virtual board installs the real one.
 """
 
+import contextlib
+import grp
 import hashlib
 import io
 import json
@@ -12,10 +14,11 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from board_setup import commands, install, undo, versions
+from board_setup import commands, environment, service, undo, versions
 from board_setup import kit as kits
 from board_setup.install import Installer, InstallError
 from board_setup.layout import Layout
@@ -43,7 +46,7 @@ def real_layout(tmp_path, monkeypatch) -> Layout:
 @pytest.fixture
 def layout(real_layout, monkeypatch) -> Layout:
     """A board where a virtual environment is two scripts, for the sake of speed."""
-    monkeypatch.setattr(install, "make_environment", quick_environment)
+    monkeypatch.setattr(environment, "make", quick_environment)
     return real_layout
 
 
@@ -94,7 +97,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(kit_folder, layout) -> None
     said: list[str] = []
     Installer(str(kit_folder / "1.tar"), layout, say=said.append).install(dry_run=True)
     assert [line.split(":")[0].split(" ")[1] for line in said] == [
-        "kit", "python", "runtime", "detector", "check", "switch",
+        "kit", "python", "runtime", "detector", "check", "camera", "journal", "unit", "command", "switch",
     ]  # fmt: skip
     assert not Path(layout.root).exists()
 
@@ -119,7 +122,7 @@ def cut_power(monkeypatch, number: int) -> None:
         monkeypatch.setattr(os, name, ending(getattr(os, name)))
 
 
-@pytest.mark.parametrize("number", range(24))
+@pytest.mark.parametrize("number", range(36))
 def test_a_power_cut_anywhere_is_made_good_by_the_same_command(kit_folder, layout, number) -> None:
     with pytest.MonkeyPatch.context() as patched:
         cut_power(patched, number)
@@ -135,8 +138,62 @@ def test_a_power_cut_anywhere_is_made_good_by_the_same_command(kit_folder, layou
 
 
 def test_power_cuts_reach_every_step(kit_folder, layout, monkeypatch) -> None:
-    cut_power(monkeypatch, 23)
+    cut_power(monkeypatch, 35)
     put_in(kit_folder / "1.tar", layout)
+
+
+def test_what_was_damaged_of_the_detector_is_repaired_and_checked_again(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    golden = Path(layout.current, "golden", "golden.json")
+    Path(layout.current, "runtime").unlink()
+    golden.write_text("wrong")
+    said = put_in(kit_folder / "1.tar", layout)
+    assert [line for line in said if line.endswith("…")] == ["kit …", "detector …", "check …"]
+    assert golden.read_text() == "right"
+    assert Path(layout.current, "runtime", "bin", "edge-detect").exists()
+    assert "already so" in put_in(kit_folder / "1.tar", layout)[0]
+
+
+def test_what_was_damaged_is_started_again(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    started = Path(layout.state, "started")
+    started.write_text("1-aa")
+    put_in(kit_folder / "1.tar", layout)
+    assert started.exists()
+    Path(layout.current, "model.json").write_bytes(b"")
+    put_in(kit_folder / "1.tar", layout)
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("damage", ["a file", "another version"])
+def test_what_was_damaged_of_the_runtime_is_repaired(kit_folder, real_layout, damage) -> None:
+    layout = real_layout
+    put_in(kit_folder / "1.tar", layout)
+    (packages,) = Path(layout.runtimes).glob("*/lib/python*/site-packages")
+    if damage == "a file":
+        (packages / "edge_runtime" / "cli.py").write_text("")
+    else:
+        (packages / "deepfake_edge-0.1.0.dist-info").rename(packages / "deepfake_edge-9.dist-info")
+    said = put_in(kit_folder / "1.tar", layout)
+    assert [line for line in said if line.endswith("…")] == ["kit …", "runtime …", "check …"]
+    done = subprocess.run([layout.current + "/runtime/bin/edge-detect"], capture_output=True, text=True)
+    assert done.stdout == "detecting\n"
+
+
+def test_what_was_damaged_of_the_tool_is_repaired(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    Path(layout.tool).write_bytes(b"")
+    put_in(kit_folder / "1.tar", layout)
+    done = subprocess.run([layout.command, "versions", "--root", layout.root], capture_output=True, text=True)
+    assert done.stdout.startswith("* 1-aa")
+
+
+def test_a_command_that_was_there_before_is_left(kit_folder, layout) -> None:
+    Path(layout.command).parent.mkdir(parents=True)
+    Path(layout.command).write_text("another")
+    put_in(kit_folder / "1.tar", layout)
+    undo.undo(layout, say=lambda line: None)
+    assert Path(layout.command).read_text() == "another"
 
 
 def test_a_version_that_fails_its_check_is_not_switched_to(kit_folder, layout) -> None:
@@ -153,6 +210,57 @@ def test_rollback_returns_to_the_version_before(kit_folder, layout) -> None:
     assert versions.current_version(layout) == "2-aa"
     assert versions.rollback(layout) == "1-aa"
     assert versions.current_version(layout) == "1-aa"
+
+
+def fail_to_start(kit: Path, layout: Layout) -> str:
+    """Switch to a version whose service does not stay up, as the last steps do; returns what is told."""
+    installer = Installer(str(kit), layout, say=lambda line: None)
+    installer.install()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(service, "restart", iter(["it does not stay up", ""]).__next__)
+        with pytest.raises(InstallError) as caught:
+            installer._start()
+    return str(caught.value)
+
+
+def test_rollback_said_again_goes_further_back(tmp_path, layout, make_kit) -> None:
+    for number in "123":
+        put_in(make_kit(tmp_path / "kit.tar", number), layout)
+    assert [versions.rollback(layout) for _ in range(2)] == ["2-aa", "1-aa"]
+    with pytest.raises(VersionError, match="no earlier good version"):
+        versions.rollback(layout)
+
+
+def test_rollback_never_returns_to_what_was_left_by_it(tmp_path, layout, make_kit) -> None:
+    for number in "123":
+        put_in(make_kit(tmp_path / "kit.tar", number), layout)
+    versions.rollback(layout)
+    put_in(make_kit(tmp_path / "kit.tar", "4"), layout)
+    assert [versions.rollback(layout) for _ in range(2)] == ["2-aa", "1-aa"]
+
+
+def test_a_version_that_is_installed_again_comes_after_the_one_it_replaces(tmp_path, layout, make_kit) -> None:
+    for number in "1232":
+        put_in(make_kit(tmp_path / "kit.tar", number), layout)
+    assert [versions.rollback(layout) for _ in range(2)] == ["3-aa", "1-aa"]
+
+
+def test_a_version_that_does_not_run_makes_room_for_the_one_before_it(tmp_path, layout, make_kit) -> None:
+    for number in "123":
+        put_in(make_kit(tmp_path / "kit.tar", number), layout)
+    versions.rollback(layout)
+    told = fail_to_start(make_kit(tmp_path / "kit.tar", "4"), layout)
+    assert told == "service: it does not stay up; returned to 2-aa"
+    assert Path(layout.state, "started").read_text() == "2-aa"
+    assert versions.current_version(layout) == "2-aa"
+    assert versions.rollback(layout) == "1-aa"
+
+
+def test_rollback_passes_over_a_version_that_did_not_run(tmp_path, layout, make_kit) -> None:
+    for number in "123":
+        put_in(make_kit(tmp_path / "kit.tar", number), layout)
+    versions.remember(layout, "2-aa", good=False)
+    assert versions.rollback(layout) == "1-aa"
 
 
 def test_rollback_without_an_earlier_version_is_told(kit_folder, layout) -> None:
@@ -178,7 +286,48 @@ def test_undo_leaves_nothing_and_may_be_said_twice(kit_folder, layout) -> None:
     put_in(kit_folder / "1.tar", layout)
     for _ in range(2):
         undo.undo(layout, say=lambda line: None)
-        assert not [path for path in tree(layout.root) if "deepfake" in path]
+        assert not [path for path in tree(layout.root) if "deepfake" in path.lower() or "setup-board" in path]
+
+
+@pytest.fixture
+def bare_root(layout) -> Layout:
+    """A root as a bare board has it, with something in it that is none of an installation's business."""
+    root = Path(layout.root)
+    for name in ("etc/systemd/system", "etc/udev/rules.d", "opt", "usr/local/bin", "var/cache", "var/lib", "var/log"):
+        (root / name).mkdir(parents=True)
+    (root / "etc/udev/rules.d/10-other.rules").write_text("# another's\n")
+    return layout
+
+
+def snapshot(root: str) -> dict[str, tuple[int, str]]:
+    """Return the mode of every path, and what it holds or leads to."""
+    found = {}
+    for path in Path(root).rglob("*"):
+        holds = str(path.readlink()) if path.is_symlink() else path.read_text() if path.is_file() else ""
+        found[str(path)] = path.lstat().st_mode, holds
+    return found
+
+
+def test_what_systemd_udev_and_journald_read_is_written_and_taken_away_again(kit_folder, bare_root) -> None:
+    before = snapshot(bare_root.root)
+    put_in(kit_folder / "1.tar", bare_root)
+    assert Path(bare_root.at(service.RULE_PATH)).read_text() == service.UDEV_RULE
+    assert Path(bare_root.at(service.JOURNALD_PATH)).read_text() == service.JOURNALD
+    assert f"ExecStart={bare_root.current}/runtime/bin/edge-detect" in Path(bare_root.at(service.UNIT_PATH)).read_text()
+    assert Path(bare_root.command).resolve() == Path(bare_root.tool).resolve()
+    undo.undo(bare_root, say=lambda line: None)
+    assert snapshot(bare_root.root) == before
+
+
+@pytest.mark.parametrize("number", range(36))
+def test_what_a_power_cut_left_half_done_is_taken_away_too(kit_folder, bare_root, number) -> None:
+    before = snapshot(bare_root.root)
+    with pytest.MonkeyPatch.context() as patched:
+        cut_power(patched, number)
+        with contextlib.suppress(PowerCutError):
+            put_in(kit_folder / "1.tar", bare_root)
+    undo.undo(bare_root, say=lambda line: None)
+    assert snapshot(bare_root.root) == before
 
 
 def test_a_kit_for_another_python_is_told(tmp_path, layout, make_kit) -> None:
@@ -229,6 +378,26 @@ def test_driver_packages_are_brought_once_remembered_and_taken_away(tmp_path, la
     put_in(kit, layout)
     undo.undo(layout, say=lambda line: None)
     assert ran == [["dpkg", "--install", "driver.deb"], ["dpkg", "--purge", "driver"]]
+
+
+def test_every_user_is_taken_out_of_the_groups_again(kit_folder, layout, monkeypatch) -> None:
+    ran: list[str] = []
+    members = {"video": ["edge"], "render": []}
+    monkeypatch.setattr(commands, "run", lambda command: ran.append(" ".join(command)))
+    monkeypatch.setattr(commands, "call", lambda command: ran.append(" ".join(command)))
+    monkeypatch.setattr(service, "existing_groups", lambda: list(members))
+    monkeypatch.setattr(grp, "getgrnam", lambda name: SimpleNamespace(gr_mem=members[name]))
+    for user in ("edge", "guest"):
+        Installer(str(kit_folder / "1.tar"), layout, user=user)._add_groups()
+    members["video"].remove("edge")
+    Installer(str(kit_folder / "1.tar"), layout, user="edge")._add_groups()
+    undo.undo(layout, say=lambda line: None)
+    assert sorted(ran[3:]) == [
+        "gpasswd --delete edge render",
+        "gpasswd --delete edge video",
+        "gpasswd --delete guest render",
+        "gpasswd --delete guest video",
+    ]
 
 
 def test_a_log_shows_at_once_how_far_an_installation_came() -> None:

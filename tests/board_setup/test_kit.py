@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -137,6 +139,32 @@ def test_a_wheel_that_needs_a_newer_c_library_than_the_board_has_is_refused(tmp_
         kits._gather_wheels(str(tmp_path / "wheels"), str(tmp_path), "3.10", "2.31")
 
 
+@pytest.mark.parametrize(
+    ("extras", "asked", "requirement"),
+    [
+        ([], "deepfake_edge-0.1.0-py3-none-any.whl", "deepfake-edge==0.1.0"),
+        (["web"], "deepfake_edge-0.1.0-py3-none-any.whl[web]", "deepfake-edge[web]==0.1.0"),
+        (
+            ["web", "benchmarks", "web"],
+            "deepfake_edge-0.1.0-py3-none-any.whl[benchmarks,web]",
+            "deepfake-edge[benchmarks,web]==0.1.0",
+        ),
+    ],
+)
+def test_extras_are_gathered_and_installed_with_the_runtime(tmp_path, monkeypatch, extras, asked, requirement) -> None:
+    told: list[tuple[str, ...]] = []
+    monkeypatch.setattr(kits, "_build_wheel", lambda project, folder: "deepfake_edge-0.1.0-py3-none-any.whl")
+    monkeypatch.setattr(kits, "_pip", lambda *arguments: told.append(arguments))
+    folder = str(tmp_path / "wheels")
+    assert kits._gather_wheels(folder, str(tmp_path), "3.10", "2.31", extras) == requirement
+    assert told[0][-2:] == (f"{folder}/{asked}", "pip")
+
+
+def test_the_extras_are_the_projects_own() -> None:
+    project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+    assert all(f"\n{extra} = [" in project for extra in kits.EXTRAS)
+
+
 def test_constraints_are_those_of_the_boards_python() -> None:
     text = (
         "# a comment\n"
@@ -164,6 +192,37 @@ def test_a_standalone_python_of_another_version_is_refused(tmp_path) -> None:
         kits._take_python(str(archive), str(tmp_path / "kit"), "3.11")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "missing/kit.tar"], "missing/kit.tar: there is no folder "),
+        (["--out", "detector"], "detector: is a folder; name a file in it, such as detector/kit.tar"),
+        (["--out", "kit.tar", "--glibc", "2"], "--glibc 2: is no version with two numbers"),
+        (["--out", "kit.tar", "--python-version", "new"], "--python-version new: is no version with two numbers"),
+    ],
+)
+def test_what_can_not_be_packed_is_told_before_anything_is_downloaded(tmp_path, options, message) -> None:
+    write_bundle(tmp_path / "detector")
+    # A pip of this name would be the one that downloads.
+    (tmp_path / "pip.py").write_text("open('downloaded', 'w')")
+    command = [sys.executable, "-m", "board_setup.cli", "pack", *options]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(kits.__file__).parents[1]}"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: " + message)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "downloaded").exists()
+
+
+def test_a_kit_that_can_not_be_written_leaves_no_part_of_it(tmp_path) -> None:
+    (tmp_path / "kit").mkdir()
+    (tmp_path / "kit" / kits.MANIFEST).write_text("{}")
+    (tmp_path / "out.tar").mkdir()
+    with pytest.raises(KitError, match=r"out\.tar: can't be written"):
+        kits._write_tar(str(tmp_path / "kit"), str(tmp_path / "out.tar"))
+    assert {path.name for path in tmp_path.iterdir()} == {"kit", "out.tar"}
+
+
 def test_the_tool_is_one_file_that_python_3_8_runs(tmp_path, python38) -> None:
     tool = tmp_path / "setup-board.pyz"
     kits.make_tool(str(tool))
@@ -171,7 +230,7 @@ def test_the_tool_is_one_file_that_python_3_8_runs(tmp_path, python38) -> None:
     assert done.stderr == ""
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
     assert rows["cpu"]["state"] == "ok"
-    assert rows["runtime"]["mend"] == "setup-board install --kit kit.tar"
+    assert rows["runtime"]["mend"] == "sudo python3 setup-board.pyz install --kit kit.tar"
 
 
 def test_every_command_explains_itself_under_python_3_8(tmp_path, python38) -> None:

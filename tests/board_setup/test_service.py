@@ -1,6 +1,8 @@
 """The service's unit: locked up, told of the groups that exist, and restarted with what this systemd knows."""
 
 import configparser
+import fnmatch
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from board_setup import service
-from board_setup.layout import BOARD
+from board_setup.layout import BOARD, CAMERA
 
 
 def settings(text: str) -> dict[str, list[str]]:
@@ -64,5 +66,32 @@ def test_the_journals_limits_are_an_ini_file() -> None:
     assert parser["Journal"]["SystemMaxUse"] == "64M"
 
 
-def test_the_rule_names_the_first_node_of_a_camera() -> None:
-    assert 'ATTR{index}=="0", SYMLINK+="deepfake-edge-camera"' in service.UDEV_RULE
+def rule() -> dict[str, str]:
+    """Return what the udev rule asks for, and what it gives."""
+    (line,) = (line for line in service.UDEV_RULE.replace("\\\n", "").splitlines() if not line.startswith("#"))
+    parts = (re.fullmatch(r"(\S+?)(?:==|\+=)\"(.*)\"", part.strip()) for part in line.split(","))
+    return {part[1]: part[2] for part in parts if part}
+
+
+@pytest.mark.parametrize(
+    ("node", "index", "capabilities", "named"),
+    [
+        ("video0", "0", ":capture:", True),
+        ("video12", "0", ":capture:video_output:", True),
+        ("video1", "1", ":capture:", False),
+        ("video1", "0", ":video_output:", False),
+        ("video1", "0", ":", False),
+        ("vbi0", "0", ":capture:", False),
+        ("radio0", "0", ":radio:", False),
+    ],
+)
+def test_the_rule_names_the_first_node_of_a_camera(node, index, capabilities, named) -> None:
+    asked = rule()
+    assert asked.pop("SYMLINK") == CAMERA.removeprefix("/dev/")
+    seen = {"SUBSYSTEM": "video4linux", "KERNEL": node, "ATTR{index}": index, "ENV{ID_V4L_CAPABILITIES}": capabilities}
+    assert set(asked) == set(seen)
+    assert all(fnmatch.fnmatchcase(seen[name], asked[name]) for name in seen) is named
+
+
+def test_udev_has_asked_for_a_cameras_capabilities_before_the_rule_is_read() -> None:
+    assert Path(service.RULE_PATH).name > "60-persistent-v4l.rules"

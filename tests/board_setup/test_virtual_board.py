@@ -1,5 +1,6 @@
 """The virtual board's parts that need no virtual board: its camera, its command line, what is missing here."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,29 @@ def test_a_board_that_is_off_takes_no_commands(monkeypatch, tmp_path: Path) -> N
 def test_an_empty_camera_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(VirtualBoardError, match=r"holds no \.jpg"):
         virtual_board._share(str(tmp_path), None, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--camera", "none-such"], "none-such: No such file or directory; give a folder of JPEG pictures"),
+        (["--camera", "picture.jpg"], "picture.jpg: Not a directory; give a folder of JPEG pictures"),
+        (["--kit", "none-such.tar"], "none-such.tar: not found; make a kit with"),
+    ],
+)
+def test_what_a_virtual_board_can_not_be_given_is_told_in_one_line(tmp_path: Path, options, message) -> None:
+    (tmp_path / "picture.jpg").write_bytes(b"")
+    command = [sys.executable, "-m", "board_setup.cli", "twin", "--system", *options]
+    environment = {**os.environ, "PYTHONPATH": str(Path(virtual_board.__file__).parents[1])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: " + message)
+
+
+def test_a_kit_without_its_tool_is_told(tmp_path: Path, make_kit) -> None:
+    kit = make_kit(tmp_path / "kit.tar", "1")
+    with pytest.raises(VirtualBoardError, match=r"setup-board\.pyz: not found; it is written beside the kit"):
+        virtual_board._share(str(tmp_path), str(kit), None)
 
 
 def test_the_camera_is_a_program_of_its_own(tmp_path: Path) -> None:
