@@ -28,7 +28,8 @@ def export_openvino(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Catalog, or folder with real/ and fake/: one part calibrates, another is measured.",
+            help="Catalog, or folder with real/ and fake/: one part calibrates, another is measured; "
+            "faces that the checkpoint was trained on are not.",
             show_default="what the checkpoint was trained on",
         ),
     ] = None,
@@ -81,7 +82,7 @@ def export_openvino(
 
     `export-openvino run/best.pth --out detector`
 
-    `export-openvino run/best.pth --calibration faces/ --only fp16,int8 --version 1.4.0 --replace`
+    `export-openvino run/best.pth --calibration new-faces/ --only fp16,int8 --version 1.4.0 --replace`
 
     `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
     """

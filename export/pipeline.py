@@ -19,7 +19,7 @@ from edge_runtime.golden import GOLDEN, Golden
 from export.atomic import check_target, folder_in_one_step
 from export.bundle_files import HOW_TO_GET, add_face_model, tool_versions, write_manifest
 from export.certificate import Certificate, certify
-from export.faces import ExportFaces, choose_faces, draw_faces
+from export.faces import ExportFaces, choose_faces, draw_faces, training_faces
 from export.golden import draw_golden, measure_golden
 from export.jobs import Workers
 from export.measure import measure_networks
@@ -139,6 +139,7 @@ class _Export:
         self.contract = source.contract
         if options.version:
             self.contract = self.contract.replace(version=options.version)
+        self.trained = training_faces(source.catalog)
         self.model = load_model(source)
         self.networks: dict[str, Path] = {}
         self.found: dict[tuple[str, str], Logits] = {}
@@ -195,7 +196,11 @@ class _Export:
         options = self.options
         with self.steps.step("Faces read"):
             faces = choose_faces(
-                data, calibration=options.calibration_faces, measured=options.measured_faces, seed=options.seed
+                data,
+                calibration=options.calibration_faces,
+                measured=options.measured_faces,
+                seed=options.seed,
+                trained=self.trained,
             )
         for text in faces.notes:
             self.note(text)

@@ -1,12 +1,13 @@
 """Calibration never sees what is measured."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge_runtime.errors import DataError
-from export.faces import choose_faces, draw_faces
+from export.faces import choose_faces, draw_faces, training_faces
 from train.catalog import load_data
 
 
@@ -36,6 +37,27 @@ def test_a_catalogs_splits_are_kept(tiny_data: Path, tmp_path: Path) -> None:
         faces = choose_faces(path, calibration=1000, measured=1000)
         assert names(faces.calibration) == names(catalog.split("train"))
         assert names(faces.measured) == names(catalog.split("valid"))
+
+
+def test_faces_that_the_model_was_trained_on_calibrate_and_are_never_measured(tiny_data: Path, tmp_path: Path) -> None:
+    load_data(tiny_data).write(tmp_path / "catalog.csv")
+    trained = training_faces(tmp_path / "catalog.csv")
+    faces = choose_faces(tiny_data, calibration=1000, measured=20, trained=trained)
+    assert len(faces.measured) == 20
+    assert not {face.sha256 for face in faces.measured} & trained
+    assert {face.sha256 for face in faces.calibration} & trained
+    assert re.fullmatch(r"\d\d faces that the model was trained on are not measured.", faces.notes[0])
+
+
+def test_a_folder_of_nothing_but_training_faces_is_refused_with_the_reason(tiny_data: Path) -> None:
+    trained = {face.sha256 for face in load_data(tiny_data).records}
+    with pytest.raises(DataError, match="trained on; give faces that it has not seen"):
+        choose_faces(tiny_data, calibration=1000, measured=1000, trained=trained)
+
+
+def test_without_the_checkpoints_catalog_no_face_is_known_as_trained_on(tmp_path: Path) -> None:
+    assert not training_faces("")
+    assert not training_faces(tmp_path / "gone.csv")
 
 
 def test_few_faces_are_said_to_be_few(tiny_data: Path) -> None:

@@ -28,7 +28,8 @@ from export.jobs import Workers
 from export.pipeline import Options, export_bundle
 from export.verify import Limits
 from train.calibrate import fit_calibration
-from train.catalog import Catalog
+from train.catalog import Catalog, load_data
+from train.checkpoint import load_checkpoint
 
 
 def test_the_bundle_holds_what_it_says_and_nothing_else(tiny_bundle: Bundle) -> None:
@@ -76,6 +77,18 @@ def test_what_calibrates_is_never_measured(
     assert (len(seen["quantize"]), len(seen["measure"])) == (16, 20)
     assert not seen["quantize"] & seen["measure"]
     assert bundle.contract.calibration("int8").fitted
+
+
+def test_what_a_checkpoint_was_trained_on_is_not_measured(
+    tiny_checkpoint: Path, tiny_data: Path, quick: Options, tmp_path: Path
+) -> None:
+    catalog = load_data(tiny_data)
+    catalog.write(tmp_path / "catalog.csv")
+    source = replace(load_checkpoint(tiny_checkpoint), catalog=str(tmp_path / "catalog.csv"))
+    options = replace(quick, parts=("fp32",), measured_faces=1000, parity_faces=4)
+    bundle = export_bundle(source, tiny_data, tmp_path / "bundle", options=options)
+    text = (bundle.path / "report.md").read_text(encoding="utf-8")
+    assert "faces that the model was trained on are not measured" in text
 
 
 def test_int8_is_calibrated_on_the_boards_logits_and_not_on_the_workstations() -> None:
