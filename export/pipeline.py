@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from board_setup.isa import BOARD
 from edge_runtime.bundle import Bundle
-from edge_runtime.contract import Calibration, Precision
+from edge_runtime.contract import CHECKPOINT, Calibration, ModelContract, Precision
 from edge_runtime.errors import GateError, UsageError
 from edge_runtime.golden import GOLDEN, Golden
 from export.atomic import check_target, folder_in_one_step
@@ -73,6 +73,8 @@ class Options:
         measured_faces: at most so many are measured.
         parity_faces: of the measured ones, so many go through PyTorch and ONNX Runtime too.
         seed: of the choice of faces.
+        max_fpr: share of real faces that may be called fake; None keeps the checkpoint's.
+        max_fnr: share of fakes that may be called real; None keeps the checkpoint's.
         face_model: the face detector's file; None takes the installed package's.
         replace: whether a bundle that is there already is replaced.
     """
@@ -88,6 +90,8 @@ class Options:
     measured_faces: int = 300
     parity_faces: int = 100
     seed: int = 42
+    max_fpr: float | None = None
+    max_fnr: float | None = None
     face_model: Path | None = None
     replace: bool = False
 
@@ -139,6 +143,7 @@ class _Export:
         self.contract = source.contract
         if options.version:
             self.contract = self.contract.replace(version=options.version)
+        self.allowed = allowed_errors(self.contract, options)
         self.trained = training_faces(source.catalog)
         self.model = load_model(source)
         self.networks: dict[str, Path] = {}
@@ -154,7 +159,7 @@ class _Export:
         self.measure_floats(faces)
         failed = ""
         if faces.calibration:
-            reading = fit_calibration(self.found["fp32", BOARD], faces.labels)
+            reading = fit_calibration(self.found["fp32", BOARD], faces.labels, **self.allowed)
             if Precision.INT8.value in self.options.parts:
                 failed = self.quantize(faces, reading)
             self.calibrate(faces)
@@ -312,7 +317,7 @@ class _Export:
         for name in (precision.value for precision in Precision):
             logits = self.found.get((name, BOARD), self.found.get((name, "native")))
             if logits is not None:
-                reading = calibrations[name] = fit_calibration(logits, faces.labels)
+                reading = calibrations[name] = fit_calibration(logits, faces.labels, **self.allowed)
                 metrics[name] = measure(faces.labels, scores(logits, reading), threshold=reading.balanced)
         self.contract = self.contract.replace(calibrations=calibrations, metrics=metrics)
 
@@ -355,6 +360,15 @@ class _Export:
             golden = measure_golden(self.workers, pictures, precisions, self.model, self.contract)
             (self.folder / GOLDEN).write_text(golden.to_json(), encoding="utf-8")
         return golden
+
+
+def allowed_errors(contract: ModelContract, options: Options) -> dict[str, float]:
+    """Return `max_fpr` and `max_fnr`, that every precision's thresholds are fitted to: as asked, or as trained."""
+    trained = contract.calibration(CHECKPOINT)
+    return {
+        "max_fpr": trained.max_fpr if options.max_fpr is None else options.max_fpr,
+        "max_fnr": trained.max_fnr if options.max_fnr is None else options.max_fnr,
+    }
 
 
 def _title(name: str) -> str:

@@ -16,16 +16,16 @@ import pytest
 from board_setup.isa import BOARD
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
-from edge_runtime.contract import ModelContract, Precision
+from edge_runtime.contract import CHECKPOINT, Calibration, ModelContract, Precision
 from edge_runtime.core import openvino_core
-from edge_runtime.errors import GateError
+from edge_runtime.errors import ContractError, GateError
 from edge_runtime.faces import FACE_MODEL
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
 from export import pipeline
 from export.bundle_files import installed_face_model
 from export.jobs import Workers
-from export.pipeline import Options, export_bundle
+from export.pipeline import Options, allowed_errors, export_bundle
 from export.verify import Limits
 from train.calibrate import fit_calibration
 from train.catalog import Catalog, load_data
@@ -95,11 +95,48 @@ def test_int8_is_calibrated_on_the_boards_logits_and_not_on_the_workstations() -
     labels = [0, 1] * 20
     margin = np.where(labels, 1.0, -1.0) + np.random.default_rng(0).normal(0, 1, 40)
     on_board = np.stack([-margin / 2, margin / 2], 1).astype(np.float32)
-    export = SimpleNamespace(contract=ModelContract("tiny"), found={})
+    export = SimpleNamespace(contract=ModelContract("tiny"), found={}, allowed={})
     export.found = {("int8", "native"): on_board * 3 + 1, ("int8", BOARD): on_board}
     pipeline._Export.calibrate(export, SimpleNamespace(labels=labels))
     assert export.contract.calibration("int8") == fit_calibration(on_board, labels)
     assert export.contract.calibration("int8") != fit_calibration(on_board * 3 + 1, labels)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [({}, (0.001, 0.2)), ({"max_fpr": 0.05}, (0.05, 0.2)), ({"max_fnr": 0.0}, (0.001, 0.0))]
+)
+def test_the_errors_that_training_allows_are_what_export_fits_to_unless_others_are_asked_for(
+    asked: dict[str, float], kept: tuple[float, float]
+) -> None:
+    trained = Calibration(max_fpr=0.001, max_fnr=0.2)
+    contract = ModelContract("tiny", calibrations={CHECKPOINT: trained})
+    assert tuple(allowed_errors(contract, Options(**asked)).values()) == kept
+
+
+def test_what_a_calibration_was_fitted_to_goes_with_it_and_older_contracts_are_read_without() -> None:
+    logits, labels = np.array([[1.0, 0.0], [0.0, 1.0]] * 20), [0, 1] * 20
+    fitted = fit_calibration(logits, labels, max_fpr=0.001, max_fnr=0.2)
+    assert (fitted.max_fpr, fitted.max_fnr) == (0.001, 0.2)
+    values = ModelContract("tiny", calibrations={CHECKPOINT: fitted}).to_dict()
+    assert ModelContract.from_dict(values).calibration(CHECKPOINT) == fitted
+    for name in ("max_fpr", "max_fnr"):
+        del values["calibrations"][CHECKPOINT][name]
+    assert ModelContract.from_dict(values).calibration(CHECKPOINT) == replace(fitted, max_fpr=0.01, max_fnr=0.01)
+    with pytest.raises(ContractError, match="allows errors of 2"):
+        replace(fitted, max_fpr=2)
+
+
+def test_the_boards_thresholds_allow_the_errors_that_were_asked_for(
+    tiny_checkpoint: Path, tiny_data: Path, quick: Options, tmp_path: Path
+) -> None:
+    source = load_checkpoint(tiny_checkpoint)
+    trained = {CHECKPOINT: Calibration(max_fpr=0.4, max_fnr=0.3)}
+    source = replace(source, contract=source.contract.replace(calibrations=trained))
+    bundle = export_bundle(source, tiny_data, tmp_path / "bundle", options=replace(quick, parity_faces=4))
+    for precision in bundle.precisions:
+        reading = bundle.contract.calibration(precision.value)
+        assert (reading.max_fpr, reading.max_fnr) == (0.4, 0.3)
+    assert "at most 40 %" in (bundle.path / "report.md").read_text(encoding="utf-8")
 
 
 def test_int8_weights_are_bytes(tiny_bundle: Bundle) -> None:
