@@ -26,6 +26,8 @@ def _warnings(report: Report) -> Iterator[str]:
             f"The machine was busy: others used {load.median:.0%} of it (median; up to {load.high:.0%}). "
             "Compare figures within this report; for absolute ones measure again when it is quiet."
         )
+    if delay := report.settings.get("delay"):
+        yield f"Every frame was slowed on purpose, by {delay:.0%}: these are no figures of this machine."
     if not report.complete:
         yield "The run was interrupted: what is missing was not measured."
     if any(bundle.demo for bundle in report.bundles):

@@ -37,6 +37,9 @@ def benchmark(
         float | None, typer.Option(min=0.01, help="Then run the best without a pause; with --tune, the time it has.")
     ] = None,
     baselines: Annotated[bool, typer.Option(help="Measure PyTorch, ONNX Runtime and benchmark_app too.")] = True,
+    delay: Annotated[
+        float, typer.Option(min=0.0, max=10.0, hidden=True, help="Slow every frame by this share of its own time.")
+    ] = 0.0,
 ) -> int:
     """Measure bundles on this machine: speed, latency, memory and accuracy by precision and device.
 
@@ -69,6 +72,7 @@ def benchmark(
         max_auc_loss=max_auc_loss,
         minutes=minutes,
         baselines=baselines,
+        delay=delay,
     )
     return session(request)
 
@@ -79,7 +83,8 @@ def compare(
 ) -> int:
     """Tell what got faster, slower, bigger or less accurate from report A to B, beyond the noise.
 
-    Exit code 1 where something got worse: usable in CI. Both reports must be of one machine, with 3 rounds or more.
+    Exit code 1 where something got worse or runs no longer: usable in CI. Both reports must be of one
+    machine, with 3 rounds or more.
     """
     from benchmarks import compare as comparing
     from benchmarks.results import Report

@@ -45,6 +45,7 @@ class Request:
     max_auc_loss: float
     minutes: float | None
     baselines: bool
+    delay: float = 0.0
 
 
 def session(request: Request) -> int:
@@ -73,7 +74,7 @@ def make_plan(request: Request, console: Console) -> Plan:
     with _progress(console) as progress:
         task = progress.add_task("reading faces", total=None)
         catalog = load_data(request.data, advance=lambda done: progress.advance(task, done))
-    limits = Limits(request.seconds, request.frames, min(request.frames, Limits().warmup_frames))
+    limits = Limits(request.seconds, request.frames, min(request.frames, Limits().warmup_frames), request.delay)
     return Plan(
         bundles,
         choose_pictures(catalog, request.pictures or (tuning.FACES if request.tune else None)),

@@ -3,7 +3,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from benchmarks import cli, session
 from benchmarks.results import Report
 from benchmarks.session import check_isas, match_checkpoints
 from edge_runtime.errors import UsageError
@@ -42,6 +44,35 @@ def test_minutes_add_a_run_without_a_pause(measured):
 
 def test_the_command_is_part_of_the_circumstances(measured, faces):
     assert f"--data {faces}" in Report.read(measured[1]).circumstances.command
+
+
+def test_a_delay_is_an_option_that_the_help_does_not_show(monkeypatch):
+    seen = []
+    monkeypatch.setattr(session, "session", lambda request: seen.append(request.delay) or 0)
+    cli.benchmark(Path("faces"), Path("out"), delay=0.1)
+    assert seen == [0.1]
+    assert "--delay" not in run("--help").stdout
+
+
+def test_a_delay_goes_into_every_measurement(bundle, faces):
+    request = session.Request(
+        data=faces,
+        out=Path("out"),
+        models=(bundle.path,),
+        checkpoints=(),
+        isas=("native",),
+        rounds=1,
+        seconds=0.1,
+        frames=5,
+        pictures=None,
+        tune=False,
+        target_fps=None,
+        max_auc_loss=0.01,
+        minutes=None,
+        baselines=False,
+        delay=0.1,
+    )
+    assert session.make_plan(request, Console(stderr=True)).limits.delay == 0.1
 
 
 def test_compare_exits_with_1_on_a_regression_and_with_0_on_none(make_report, tmp_path):
