@@ -46,7 +46,8 @@ def _summary(report: Report) -> Table:
     head = ("backbone", "take", "frames/s", "× FP32", "× article's loop", "AUC", "AUC − FP32's", "where")
     isas = dict.fromkeys(row.case.isa for row in report.rows)
     found = [row for isa in isas for bundle in report.bundles if (row := best(report, bundle.name, isa))]
-    return Table(head, [_summary_cells(report, row) for row in found], "Many at once, from file to verdict.")
+    caption = f"Many at once, from file to verdict. At most {report.max_auc_loss:g} of AUC may be lost against FP32."
+    return Table(head, [_summary_cells(report, row) for row in found], caption)
 
 
 def _summary_cells(report: Report, row: Row) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import ISA_NAMES, Case, Engine, Mode
+from benchmarks.cases import ISA_NAMES, MAX_AUC_LOSS, Case, Engine, Mode
 from benchmarks.circumstances import Circumstances
 from edge_runtime.errors import DataError
 
@@ -147,6 +147,11 @@ class Report:
     left_out: tuple[LeftOut, ...] = ()
     answer: tuple[str, ...] = ()
     complete: bool = True
+
+    @property
+    def max_auc_loss(self) -> float:
+        """How much AUC what is recommended may lose against FP32."""
+        return float(self.settings.get("max_auc_loss", MAX_AUC_LOSS))
 
     @property
     def foreign_load(self) -> Spread | None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import network_answers, summarise
 from benchmarks.baselines import missing_package, onnx_file
-from benchmarks.cases import ENGINE_NAMES, ISA_NAMES, Case, Engine, Job, Limits, Mode
+from benchmarks.cases import ENGINE_NAMES, ISA_NAMES, MAX_AUC_LOSS, Case, Engine, Job, Limits, Mode
 from benchmarks.children import run_job
 from benchmarks.circumstances import Circumstances
 from benchmarks.results import Accuracy, BundleFacts, LeftOut, Report, Row, Sustained
@@ -47,6 +47,7 @@ class Plan:
         rounds, limits: how often, and how long each.
         baselines: whether there are rows to compare with.
         fingerprint: of the data.
+        max_auc_loss: what may be lost against FP32 in what is recommended.
     """
 
     bundles: Mapping[str, Bundle]
@@ -58,6 +59,7 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     baselines: bool = True
     fingerprint: str = ""
+    max_auc_loss: float = MAX_AUC_LOSS
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -152,7 +154,7 @@ class Run:
             circumstances,
             tuple(bundle_facts(name, bundle) for name, bundle in plan.bundles.items()),
             {"faces": len(plan.records), "shown": len(plan.pictures), "fingerprint": plan.fingerprint},
-            {"rounds": plan.rounds, **vars(plan.limits)},
+            {"rounds": plan.rounds, **vars(plan.limits), "max_auc_loss": plan.max_auc_loss},
             left_out=tuple(left_out),
         )
 

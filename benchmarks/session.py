@@ -85,6 +85,7 @@ def make_plan(request: Request, console: Console) -> Plan:
         limits,
         request.baselines and not request.tune,
         catalog.fingerprint,
+        request.max_auc_loss,
     )
 
 
@@ -125,13 +126,13 @@ def _measure(plan: Plan, around: Circumstances, request: Request, console: Conso
         try:
             run.measure_rounds()
             run.measure_accuracy()
-            best = fastest(run.report(), request.max_auc_loss)
+            best = fastest(run.report())
             if request.minutes and best is not None:
                 run.sustain(best, 60.0 * request.minutes)
         except KeyboardInterrupt:
             interrupted = True
     report = run.report(complete=not interrupted)
-    return replace(report, answer=answers(report, max_auc_loss=request.max_auc_loss)), interrupted
+    return replace(report, answer=answers(report)), interrupted
 
 
 def _tell(report: Report, page: Path, interrupted: bool) -> int:
