@@ -7,7 +7,7 @@ from benchmarks import plots
 from benchmarks.answer import SPEED, article_row, best, figure, fp32_row, number, speedup
 from benchmarks.cases import ENGINE_NAMES, Engine
 from benchmarks.circumstances import facts_line
-from benchmarks.results import Accuracy, BundleFacts, Report, Row, Spread
+from benchmarks.results import Accuracy, BundleFacts, Report, Row, Spread, Sustained
 from train.report import Block, Picture, Section, Table, figure_text, write_report
 
 JSON = "report.json"
@@ -36,10 +36,15 @@ def sections(report: Report, out: Path | None = None) -> Iterator[Section]:
         yield from _isa_sections(report, isa, out)
     for run in report.sustained:
         picture = _picture(plots.over_time(run), f"FPS and clock over time of {run.case}", "sustained", out)
-        yield Section("Without a pause", [picture] if picture else [])
+        ended = [f"It ended after {_seconds(run):.0f} s: {run.failed}."] if run.failed else []
+        yield Section("Without a pause", [*ended, *([picture] if picture else [])])
     if report.left_out or any(row.failed for row in report.rows):
         yield Section("What was not measured", [_left_out(report)])
     yield Section("What ran", list(_what_ran(report)))
+
+
+def _seconds(run: Sustained) -> float:
+    return run.series[-1]["second"] if run.series else 0.0
 
 
 def _summary(report: Report) -> Table:

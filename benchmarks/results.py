@@ -118,11 +118,12 @@ class BundleFacts:
 
 @dataclass(frozen=True)
 class Sustained:
-    """A long run of one case: rows over time, each with `second` and figures."""
+    """A long run of one case: rows over time, each with `second` and figures; `failed` where it ended early."""
 
     case: Case
     facts: Mapping[str, Any]
     series: tuple[Mapping[str, float], ...]
+    failed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,8 @@ class Report:
             for a in self.accuracies
             if a.failed
         ]
-        return speeds + networks
+        runs = [f"{run.case}, without a pause: {run.failed}" for run in self.sustained if run.failed]
+        return speeds + networks + runs
 
     def find(self, **wanted: Any) -> list[Row]:
         """Return the measured rows whose cases have all the `wanted` attributes."""
@@ -251,7 +253,7 @@ def _read(name: str, value: Any) -> Any:
         "rows": lambda v: tuple(_row(item) for item in v),
         "accuracies": lambda v: tuple(Accuracy(**item) for item in v),
         "sustained": lambda v: tuple(
-            Sustained(_case(item["case"]), item["facts"], tuple(item["series"])) for item in v
+            Sustained(_case(item["case"]), item["facts"], tuple(item["series"]), item.get("failed")) for item in v
         ),
         "left_out": lambda v: tuple(LeftOut(**item) for item in v),
         "answer": tuple,

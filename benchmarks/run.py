@@ -253,17 +253,30 @@ class Run:
         return found
 
     def sustain(self, case: Case, seconds: float) -> None:
-        """Measure one case without a pause for `seconds`; what was seen is kept, however it ends."""
+        """Measure one case without a pause for `seconds`; what was seen is kept, however it ends.
+
+        Where the device fails meanwhile, that is told as `failed`.
+        """
         self._advance(f"{seconds / 60:.0f} minutes without a pause: {case}")
         limits = replace(self.plan.limits, seconds=1.0)
         with tempfile.TemporaryDirectory(prefix="edge-benchmark-") as folder:
             series = Path(folder, "series.jsonl")
             job = replace(self.plan.job(case), limits=limits, sustained_s=seconds, series=str(series))
+            failed = None
             try:
                 run_job(job, self._cache)
+            except DeviceError as error:
+                failed = str(error)
             finally:
-                rows = tuple(json.loads(line) for line in series.read_text().splitlines()) if series.exists() else ()
-                self._sustained.append(Sustained(case, self._rows[case.key].facts, rows))
+                rows = tuple(read_series(series))
+                self._sustained.append(Sustained(case, self._rows[case.key].facts, rows, failed))
+
+
+def read_series(path: Path) -> Iterator[dict[str, float]]:
+    """Yield the rows of a sustained run; a last line that a death cut short is left out."""
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+        if line.endswith("\n"):
+            yield json.loads(line)
 
 
 def bundle_facts(name: str, bundle: Bundle) -> BundleFacts:

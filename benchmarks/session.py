@@ -20,7 +20,7 @@ from benchmarks.run import Plan, Run, name_bundles
 from board_setup.isa import CAPS, cpu_flags
 from edge_runtime.bundle import Bundle, find_bundle
 from edge_runtime.core import openvino_core
-from edge_runtime.errors import UsageError
+from edge_runtime.errors import EdgeError, UsageError
 from edge_runtime.profile import write_profile
 from train.catalog import load_data
 
@@ -105,7 +105,11 @@ def _tune(plan: Plan, around: Circumstances, request: Request, console: Console)
             cases=tuning.candidates(plan),
             advance=lambda text: progress.update(task, description=text, advance=1),
         )
-        chosen, refused = tuning.tune(run, wish)
+        try:
+            chosen, refused = tuning.tune(run, wish)
+        except (KeyboardInterrupt, EdgeError):
+            _keep(run, request.out)
+            raise
     path = write_profile(tuning.profile_of(plan, chosen))
     answer = (
         tuning.words(chosen, wish),
@@ -114,6 +118,13 @@ def _tune(plan: Plan, around: Circumstances, request: Request, console: Console)
     report = replace(run.report(), answer=answer, left_out=tuple(refused))
     code = _tell(report, reporting.write(report, request.out), interrupted=False)
     return code if chosen.reached else 1
+
+
+def _keep(run: Run, out: Path) -> None:
+    """Write what a tuning has measured before it ended without a choice."""
+    report = run.report(complete=False)
+    report = replace(report, answer=("No setting was chosen: edge-detect goes on as before.", *answers(report)))
+    print(f"no setting was chosen; what was measured: {reporting.write(report, out)}", file=sys.stderr)
 
 
 def _measure(plan: Plan, around: Circumstances, request: Request, console: Console) -> tuple[Report, bool]:

@@ -1,14 +1,17 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from benchmarks import cli, session
+from benchmarks import run as running
+from benchmarks.children import Done
 from benchmarks.results import Report
 from benchmarks.session import check_isas, match_checkpoints
-from edge_runtime.errors import UsageError
+from edge_runtime.errors import DeviceError, UsageError
 
 COMMAND = [sys.executable, "-c", "from benchmarks.cli import main; main()"]
 
@@ -55,9 +58,14 @@ def test_a_delay_is_an_option_that_the_help_does_not_show(monkeypatch):
 
 
 def test_a_delay_goes_into_every_measurement(bundle, faces):
+    request = asked(bundle, faces, Path("out"), delay=0.1)
+    assert session.make_plan(request, Console(stderr=True)).limits.delay == 0.1
+
+
+def asked(bundle, faces, out: Path, **changes) -> session.Request:
     request = session.Request(
         data=faces,
-        out=Path("out"),
+        out=out,
         models=(bundle.path,),
         checkpoints=(),
         isas=("native",),
@@ -70,9 +78,47 @@ def test_a_delay_goes_into_every_measurement(bundle, faces):
         max_auc_loss=0.01,
         minutes=None,
         baselines=False,
-        delay=0.1,
     )
-    assert session.make_plan(request, Console(stderr=True)).limits.delay == 0.1
+    return replace(request, **changes)
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """Children that are not started; what happens in place of a long run, and of accuracy, is set by the test."""
+
+    def run_job(job, cache):
+        if job.sustained_s:
+            Path(job.series).write_text('{"second": 1.0, "end_to_end_fps": 9.0}\n{"second": 2.')
+            raise DeviceError("the process died of SIGBUS")
+        figures, latencies = {"end_to_end_fps": 1.0}, [1.0 + number for number in range(101)]
+        return Done({"figures": figures, "facts": {"threads": 1}, "logits": [], "latencies_ms": latencies}, {})
+
+    monkeypatch.setattr(running, "run_job", run_job)
+    monkeypatch.setattr(running.Run, "measure_accuracy", lambda self: None)
+
+
+def test_a_device_that_fails_in_the_long_run_costs_none_of_the_rounds(bundle, faces, tmp_path, made_up, capsys):
+    assert session.session(asked(bundle, faces, tmp_path, minutes=0.1)) == 1
+    report = Report.read(tmp_path)
+    assert all(row.rounds for row in report.rows)
+    assert [row["second"] for row in report.sustained[0].series] == [1.0]
+    assert "without a pause: the process died of SIGBUS" in capsys.readouterr().err
+    assert "It ended after 1 s: the process died of SIGBUS." in (tmp_path / "report.md").read_text()
+
+
+def test_a_tuning_that_is_interrupted_keeps_what_it_measured(bundle, faces, tmp_path, made_up, monkeypatch, capsys):
+    def measured_once(self, wish):
+        self.measure(self.cases[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session.tuning, "tune", measured_once)
+    with pytest.raises(KeyboardInterrupt):
+        session.session(asked(bundle, faces, tmp_path, tune=True))
+    report = Report.read(tmp_path)
+    assert len([row for row in report.rows if row.rounds]) == 1
+    assert not report.complete
+    assert report.answer[0].startswith("No setting was chosen")
+    assert str(tmp_path) in capsys.readouterr().err
 
 
 def test_compare_exits_with_1_on_a_regression_and_with_0_on_none(make_report, tmp_path):
