@@ -22,6 +22,11 @@ def _warnings(report: Report) -> Iterator[str]:
             f"The machine was busy: others used {load.median:.0%} of it (median; up to {load.high:.0%}). "
             "Compare figures within this report; for absolute ones measure again when it is quiet."
         )
+    if hot := [row for row in report.rows if sum(row.values("throttled")) > 0]:
+        yield (
+            f"The machine was throttled for its heat in {len(hot)} of {len(report.rows)} cases ({hot[0].case} the "
+            "first): it would be faster cooled better."
+        )
     if delay := report.settings.get("delay"):
         yield f"Every frame was slowed on purpose, by {delay:.0%}: these are no figures of this machine."
     if not report.complete:

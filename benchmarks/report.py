@@ -11,6 +11,7 @@ from benchmarks.results import Accuracy, BundleFacts, Report, Row, Spread, Susta
 from train.report import Block, Picture, Section, Table, figure_text, write_report
 
 JSON = "report.json"
+HEAT = "°C / MHz / times throttled"
 HTML = "report.html"
 
 
@@ -104,7 +105,7 @@ def _spread(spread: Spread | None) -> str:
 
 
 def _speed_table(rows: list[Row]) -> Table:
-    head = ("what", "network alone, frames/s", "file to verdict, frames/s", "CPU use, cores", "energy, J a frame")
+    head = ("what", "network alone, frames/s", "file to verdict, frames/s", "CPU use, cores", "energy, J a frame", HEAT)
     cells = [
         (
             _who(row),
@@ -112,10 +113,17 @@ def _speed_table(rows: list[Row]) -> Table:
             _spread(row.spread(SPEED)),
             figure(row, "cpu_use"),
             figure(row, "energy_j"),
+            _heat(row),
         )
         for row in rows
     ]
     return Table(head, cells, "Median of the rounds (smallest–largest). – is not measured or not readable here.")
+
+
+def _heat(row: Row) -> str:
+    throttled = row.values("throttled")
+    parts = (figure(row, "temperature_c"), figure(row, "clock_mhz"), f"{sum(throttled):.0f}" if throttled else "–")
+    return " / ".join(parts)
 
 
 def _latency_table(rows: list[Row]) -> Table:
