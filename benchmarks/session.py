@@ -111,8 +111,9 @@ def _tune(plan: Plan, around: Circumstances, request: Request, console: Console)
             _keep(run, request.out)
             raise
     path = write_profile(tuning.profile_of(plan, chosen))
+    framing = plan.bundles[chosen.row.case.bundle].contract.framing
     answer = (
-        tuning.words(chosen, wish),
+        tuning.words(chosen, wish, framing),
         f"edge-detect uses this from now on with this bundle on this machine ({path}).",
     )
     report = replace(run.report(), answer=answer, left_out=tuple(refused))
