@@ -3,12 +3,14 @@
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.pictures import read_picture
 from train.catalog import CATALOG, SPLITS, Catalog, FaceRecord, load_data
 from train.sample_faces import sample_face
+from train.splitting import group_faces
 from train.workers import ordered_map
 
 ENOUGH = 300
@@ -32,6 +34,11 @@ class ExportFaces:
     def labels(self) -> list[int]:
         """Labels of the measured faces."""
         return [face.label for face in self.measured]
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """What is drawn together in the intervals of the measured faces: what the splits keep together too."""
+        return group_faces(self.measured)
 
 
 def training_faces(catalog: Path | str) -> frozenset[str]:

@@ -271,6 +271,7 @@ class _Export:
         tried = judge_candidate(
             candidate.name,
             labels=faces.labels,
+            groups=faces.groups,
             fp32_board=self.found["fp32", BOARD],
             native=self.found[candidate.name, "native"],
             board=self.found[candidate.name, BOARD],
@@ -318,7 +319,9 @@ class _Export:
             logits = self.found.get((name, BOARD), self.found.get((name, "native")))
             if logits is not None:
                 reading = calibrations[name] = fit_calibration(logits, faces.labels, **self.allowed)
-                metrics[name] = measure(faces.labels, scores(logits, reading), threshold=reading.balanced)
+                metrics[name] = measure(
+                    faces.labels, scores(logits, reading), threshold=reading.balanced, groups=faces.groups
+                )
         self.contract = self.contract.replace(calibrations=calibrations, metrics=metrics)
 
     def collect(self, certificate: Certificate) -> None:

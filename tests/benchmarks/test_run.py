@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import accuracy
@@ -8,10 +9,12 @@ from benchmarks import run as module
 from benchmarks.accuracy import choose_pictures
 from benchmarks.cases import Case, Engine, Limits, Mode
 from benchmarks.children import Done
-from benchmarks.results import Report, Row
+from benchmarks.results import Accuracy, Report, Row
 from benchmarks.run import Plan, Run, cases_of, name_bundles
+from edge_runtime.contract import Calibration
 from edge_runtime.errors import DataError, DeviceError
 from train.catalog import load_data
+from train.splitting import group_faces
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +138,23 @@ def test_a_row_that_ran_another_network_has_failed(plan, circumstances, monkeypa
     run.measure_rounds()
     assert not run.report().find(engine=Engine.ARTICLE)
     assert any("another network; give the --checkpoint" in line for line in run.report().failures)
+
+
+def test_faces_of_one_identity_are_drawn_together_in_the_intervals(faces):
+    records = load_data(faces).records
+    generator = np.random.default_rng(0)
+    margin = np.asarray([2.0 * record.label - 1.0 for record in records]) + generator.normal(0, 1.5, len(records))
+    logits = np.stack([-margin / 2, margin / 2], axis=1).astype(np.float32)
+    exact = (logits + generator.normal(0, 1, logits.shape).astype(np.float32), Calibration())
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("measure", "paired_bootstrap"):
+            function = getattr(accuracy, name)
+            patch.setattr(accuracy, name, lambda *a, f=function, **k: seen.append(k["groups"]) or f(*a, **k))
+        people = [replace(record, identity=str(index // 4)) for index, record in enumerate(records)]
+        accuracy.summarise(Accuracy("a", "int8", "CPU", "native"), people, logits, Calibration(), exact)
+    assert seen == [group_faces(people)] * 2
+    assert len(set(seen[0])) == len(records) / 4
 
 
 def test_two_bundles_of_one_architecture_are_told_apart_by_their_folders(bundle):

@@ -96,6 +96,13 @@ def test_a_missing_class_or_nothing_at_all_is_refused(tiny_data: Path, tmp_path:
     assert "\n" not in str(error.value)
 
 
+def test_what_the_splits_keep_together_is_drawn_together(tiny_data: Path) -> None:
+    faces = choose_faces(tiny_data, calibration=10, measured=20)
+    assert len(faces.groups) == 20
+    one = tuple(replace(face, identity="she") for face in faces.measured)
+    assert len(set(replace(faces, measured=one).groups)) == 1
+
+
 def test_drawn_faces_calibrate_nothing(tmp_path: Path) -> None:
     faces = draw_faces(tmp_path / "drawn")
     assert faces.calibration == ()

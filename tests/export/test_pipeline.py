@@ -97,7 +97,7 @@ def test_int8_is_calibrated_on_the_boards_logits_and_not_on_the_workstations() -
     on_board = np.stack([-margin / 2, margin / 2], 1).astype(np.float32)
     export = SimpleNamespace(contract=ModelContract("tiny"), found={}, allowed={})
     export.found = {("int8", "native"): on_board * 3 + 1, ("int8", BOARD): on_board}
-    pipeline._Export.calibrate(export, SimpleNamespace(labels=labels))
+    pipeline._Export.calibrate(export, SimpleNamespace(labels=labels, groups=[str(index) for index in range(40)]))
     assert export.contract.calibration("int8") == fit_calibration(on_board, labels)
     assert export.contract.calibration("int8") != fit_calibration(on_board * 3 + 1, labels)
 
@@ -137,6 +137,20 @@ def test_the_boards_thresholds_allow_the_errors_that_were_asked_for(
         reading = bundle.contract.calibration(precision.value)
         assert (reading.max_fpr, reading.max_fnr) == (0.4, 0.3)
     assert "at most 40 %" in (bundle.path / "report.md").read_text(encoding="utf-8")
+
+
+def test_faces_of_one_identity_are_drawn_together_in_the_figures_intervals() -> None:
+    labels = [0, 1] * 40
+    margin = np.where(labels, 1.0, -1.0) + np.repeat(np.random.default_rng(0).normal(0, 2, 20), 4)
+    logits = np.stack([-margin / 2, margin / 2], 1).astype(np.float32)
+    widths = []
+    for size in (1, 4):
+        export = SimpleNamespace(contract=ModelContract("tiny"), found={("int8", BOARD): logits}, allowed={})
+        groups = [str(index // size) for index in range(80)]
+        pipeline._Export.calibrate(export, SimpleNamespace(labels=labels, groups=groups))
+        figure = export.contract.metrics["int8"]["auc"]
+        widths.append(figure["high"] - figure["low"])
+    assert widths[1] != widths[0]
 
 
 def test_int8_weights_are_bytes(tiny_bundle: Bundle) -> None:
