@@ -31,8 +31,16 @@ def _warnings(report: Report) -> Iterator[str]:
         yield f"Every frame was slowed on purpose, by {delay:.0%}: these are no figures of this machine."
     if not report.complete:
         yield "The run was interrupted: what is missing was not measured."
+    yield from trained_on(report)
     if any(bundle.demo for bundle in report.bundles):
         yield "A demonstration model of drawn faces is among these: its accuracy says nothing about photographs."
+
+
+def trained_on(report: Report) -> Iterator[str]:
+    """Yield a warning for each bundle whose model was trained on faces of the report's data."""
+    for name, count in report.data.get("trained", {}).items():
+        if count:
+            yield f"{name} was trained on {count} of the {report.data['faces']} faces: its accuracy here is too good."
 
 
 def _choices(report: Report) -> Iterator[str]:

@@ -24,6 +24,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.contract import Calibration
 from edge_runtime.errors import DeviceError
 from edge_runtime.profile import bundle_key
+from export.bundle_files import MARK, read_training_faces
 from train.catalog import Catalog, FaceRecord
 
 SHOWN = 32
@@ -153,7 +154,12 @@ class Run:
         self._base = Report(
             circumstances,
             tuple(bundle_facts(name, bundle) for name, bundle in plan.bundles.items()),
-            {"faces": len(plan.records), "shown": len(plan.pictures), "fingerprint": plan.fingerprint},
+            {
+                "faces": len(plan.records),
+                "shown": len(plan.pictures),
+                "fingerprint": plan.fingerprint,
+                "trained": {name: trained_on(bundle, plan.records) for name, bundle in plan.bundles.items()},
+            },
             {"rounds": plan.rounds, **vars(plan.limits), "max_auc_loss": plan.max_auc_loss},
             left_out=tuple(left_out),
         )
@@ -277,6 +283,12 @@ def read_series(path: Path) -> Iterator[dict[str, float]]:
     for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
         if line.endswith("\n"):
             yield json.loads(line)
+
+
+def trained_on(bundle: Bundle, records: Sequence[FaceRecord]) -> int:
+    """Count the faces that a bundle's model was trained on, as far as the bundle tells."""
+    known = read_training_faces(bundle)
+    return sum(record.sha256[:MARK] in known for record in records)
 
 
 def bundle_facts(name: str, bundle: Bundle) -> BundleFacts:

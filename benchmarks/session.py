@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks import report as reporting
 from benchmarks import tune as tuning
 from benchmarks.accuracy import choose_pictures
-from benchmarks.answer import answers, fastest
+from benchmarks.answer import answers, fastest, trained_on
 from benchmarks.cases import Limits
 from benchmarks.circumstances import Circumstances
 from benchmarks.results import Report
@@ -116,7 +116,8 @@ def _tune(plan: Plan, around: Circumstances, request: Request, console: Console)
         tuning.words(chosen, wish, framing),
         f"edge-detect uses this from now on with this bundle on this machine ({path}).",
     )
-    report = replace(run.report(), answer=answer, left_out=tuple(refused))
+    report = run.report()
+    report = replace(report, answer=(*answer, *trained_on(report)), left_out=tuple(refused))
     code = _tell(report, reporting.write(report, request.out), interrupted=False)
     return code if chosen.reached else 1
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.pictures import read_picture
@@ -12,6 +13,9 @@ from train.catalog import CATALOG, SPLITS, Catalog, FaceRecord, load_data
 from train.sample_faces import sample_face
 from train.splitting import group_faces
 from train.workers import ordered_map
+
+if TYPE_CHECKING:
+    from train.checkpoint import Checkpoint
 
 ENOUGH = 300
 """Measured faces under which the certificate says so: a share of 2 % is 6 of 300."""
@@ -41,17 +45,22 @@ class ExportFaces:
         return group_faces(self.measured)
 
 
-def training_faces(catalog: Path | str) -> frozenset[str]:
-    """Return the SHA-256 of each face that a model was trained on; nothing where its `catalog` can't be read.
+def training_faces(checkpoint: "Checkpoint") -> frozenset[str]:
+    """Return the SHA-256 of each face that a checkpoint was trained on; nothing where its catalog can't be read.
 
-    A checkpoint is exported elsewhere too, where its catalog is not at hand.
+    It is looked for where training read it, and beside the checkpoint, which may have been copied with it. A catalog
+    with another fingerprint than the contract's came there later.
     """
-    if not catalog:
-        return frozenset()
-    try:
-        return frozenset(face.sha256 for face in Catalog.read(catalog).split("train"))
-    except DataError:
-        return frozenset()
+    wanted = checkpoint.contract.data
+    beside = checkpoint.path.parent / CATALOG if wanted else ""
+    for path in filter(None, (checkpoint.catalog, beside)):
+        try:
+            catalog = Catalog.read(path)
+        except DataError:
+            continue
+        if wanted in ("", catalog.fingerprint):
+            return frozenset(face.sha256 for face in catalog.split("train"))
+    return frozenset()
 
 
 def choose_faces(

@@ -17,7 +17,7 @@ from edge_runtime.contract import CHECKPOINT, Calibration, ModelContract, Precis
 from edge_runtime.errors import GateError, UsageError
 from edge_runtime.golden import GOLDEN, Golden
 from export.atomic import check_target, folder_in_one_step
-from export.bundle_files import HOW_TO_GET, add_face_model, tool_versions, write_manifest
+from export.bundle_files import HOW_TO_GET, add_face_model, tool_versions, write_manifest, write_training_faces
 from export.certificate import Certificate, certify
 from export.faces import ExportFaces, choose_faces, draw_faces, training_faces
 from export.golden import draw_golden, measure_golden
@@ -144,7 +144,7 @@ class _Export:
         if options.version:
             self.contract = self.contract.replace(version=options.version)
         self.allowed = allowed_errors(self.contract, options)
-        self.trained = training_faces(source.catalog)
+        self.trained = training_faces(source)
         self.model = load_model(source)
         self.networks: dict[str, Path] = {}
         self.found: dict[tuple[str, str], Logits] = {}
@@ -353,6 +353,7 @@ class _Export:
             "chosen": self.chosen,
             "limits": plain(self.options.limits),
         }
+        write_training_faces(self.folder, self.trained)
         shutil.rmtree(self.work)
         write_manifest(self.folder, self.contract, self.options.name, parity)
 

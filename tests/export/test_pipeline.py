@@ -18,12 +18,13 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.contract import CHECKPOINT, Calibration, ModelContract, Precision
 from edge_runtime.core import openvino_core
-from edge_runtime.errors import ContractError, GateError
+from edge_runtime.detector import Detector
+from edge_runtime.errors import BundleError, ContractError, GateError
 from edge_runtime.faces import FACE_MODEL
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
 from export import pipeline
-from export.bundle_files import installed_face_model
+from export.bundle_files import installed_face_model, read_training_faces
 from export.jobs import Workers
 from export.pipeline import Options, allowed_errors, export_bundle
 from export.verify import Limits
@@ -89,6 +90,14 @@ def test_what_a_checkpoint_was_trained_on_is_not_measured(
     bundle = export_bundle(source, tiny_data, tmp_path / "bundle", options=options)
     text = (bundle.path / "report.md").read_text(encoding="utf-8")
     assert "faces that the model was trained on are not measured" in text
+    assert read_training_faces(bundle) == {face.sha256[:16] for face in catalog.split("train")}
+    lines = (bundle.path / "training_faces.txt").read_text().splitlines()
+    assert lines == sorted(lines)
+    bundle.check()
+    (bundle.path / "training_faces.txt").unlink()
+    with pytest.raises(BundleError, match=r"training_faces\.txt"):
+        bundle.check()
+    assert Detector(bundle.path, faces="off").detect(tiny_data / "fake" / "07.png").error is None
 
 
 def test_int8_is_calibrated_on_the_boards_logits_and_not_on_the_workstations() -> None:
