@@ -27,7 +27,8 @@ from export import pipeline
 from export.bundle_files import installed_face_model, read_training_faces
 from export.jobs import Workers
 from export.pipeline import Options, allowed_errors, export_bundle
-from export.verify import Limits
+from export.quantize import Candidate, layers_in_int8
+from export.verify import Limits, Tried, judge_candidate
 from train.calibrate import fit_calibration
 from train.catalog import Catalog, load_data
 from train.checkpoint import load_checkpoint
@@ -218,6 +219,37 @@ def test_a_network_that_was_given_back_to_floating_point_altogether_does_not_shi
     with pytest.raises(GateError, match="no layer is left in INT8"):
         export_bundle(tiny_checkpoint, tiny_data, tmp_path / "bundle", options=options)
     assert Precision.INT8 not in Bundle.open(tmp_path / "bundle").precisions
+
+
+def test_where_no_candidate_holds_accuracy_control_starts_from_the_closest_and_what_holds_then_ships(
+    tiny_checkpoint: Path, tiny_data: Path, quick: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_of_the_simple_ones(name: str, **given: object) -> Tried:
+        tried = judge_candidate(name, **given)
+        missed = {
+            "PERFORMANCE ENABLE": ("AUC loss is over", "changed decisions is over"),
+            "MIXED ENABLE": ("AUC loss",),
+        }
+        return replace(tried, failed=missed.get(name, tried.failed))
+
+    monkeypatch.setattr(pipeline, "judge_candidate", none_of_the_simple_ones)
+    options = replace(
+        quick,
+        candidates=(Candidate("PERFORMANCE"),),
+        fallbacks=(Candidate("MIXED"),),
+        accuracy_control=True,
+        parts=("int8",),
+        calibration_faces=8,
+        measured_faces=20,
+        parity_faces=4,
+        limits=Limits(1.0, 1.0, 1.0, 1.0),
+    )
+    bundle = export_bundle(tiny_checkpoint, tiny_data, tmp_path / "bundle", options=options)
+    names = [candidate["name"] for candidate in bundle.manifest.parity["candidates"]]
+    assert names == ["PERFORMANCE ENABLE", "MIXED ENABLE", "MIXED ENABLE with accuracy control"]
+    assert bundle.manifest.parity["chosen"] == names[-1]
+    assert layers_in_int8(bundle.model("int8")) > 0
+    assert "No candidate holds: accuracy control" in (bundle.path / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_versions_of_all_tools_are_noted(tiny_bundle: Bundle) -> None:
