@@ -185,6 +185,9 @@ def match_checkpoints(bundles: Mapping[str, Bundle], paths: Sequence[Path]) -> d
     Raises:
         UsageError: one belongs to none of the bundles.
     """
+    if not paths:
+        # Where there is no PyTorch, on the board, none are given.
+        return {}
     from train.checkpoint import load_checkpoint
 
     found: dict[str, Path] = {}

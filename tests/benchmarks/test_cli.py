@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -147,6 +148,20 @@ def test_a_missing_bundle_exits_with_2_and_one_line(faces, tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert "no bundle" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [("--tune", "--data", "faces", "--out", "out"), ("compare", "a", "b")])
+def test_a_missing_package_is_one_line_that_names_the_extra(words):
+    hidden = "import sys; sys.modules.update(matplotlib=None, scipy=None); "
+    command = [sys.executable, "-c", hidden + COMMAND[-1], *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: edge-benchmark needs \S+; pip install 'deepfake-edge\[benchmarks\]'\n", done.stderr)
+
+
+def test_without_checkpoints_no_pytorch_is_needed(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "train.checkpoint", None)
+    assert match_checkpoints({"tiny": bundle}, []) == {}
 
 
 def test_an_unknown_instruction_set_is_told_with_those_that_are_known():
