@@ -69,7 +69,7 @@ def summarise(
     reference: tuple[NDArray[np.float32], Calibration] | None,
 ) -> Accuracy:
     """Return `place` with its figures on `records`, and against `reference`, the logits and reading of FP32."""
-    known = np.isfinite(logits).all(axis=1)
+    known = np.asarray(np.isfinite(logits).all(axis=1))
     if reference is not None:
         known &= np.isfinite(reference[0]).all(axis=1)
     judged = [record for record, fine in zip(records, known, strict=True) if fine]

@@ -52,8 +52,8 @@ def training_faces(checkpoint: "Checkpoint") -> frozenset[str]:
     with another fingerprint than the contract's came there later.
     """
     wanted = checkpoint.contract.data
-    beside = checkpoint.path.parent / CATALOG if wanted else ""
-    for path in filter(None, (checkpoint.catalog, beside)):
+    places = [checkpoint.catalog, str(checkpoint.path.parent / CATALOG) if wanted else ""]
+    for path in filter(None, places):
         try:
             catalog = Catalog.read(path)
         except DataError:
