@@ -23,6 +23,7 @@ from edge_runtime.golden import GOLDEN, check_golden
 from train.catalog import Catalog, FaceRecord
 from train.evaluate import bundle_logits
 from train.metrics import measure, paired_bootstrap
+from train.splitting import group_faces
 
 COMMAND = ("-m", "benchmarks.accuracy")
 RESAMPLES = 500
@@ -68,21 +69,23 @@ def summarise(
     reference: tuple[NDArray[np.float32], Calibration] | None,
 ) -> Accuracy:
     """Return `place` with its figures on `records`, and against `reference`, the logits and reading of FP32."""
-    known = np.isfinite(logits).all(axis=1)
+    known = np.asarray(np.isfinite(logits).all(axis=1))
     if reference is not None:
         known &= np.isfinite(reference[0]).all(axis=1)
-    labels = np.asarray([record.label for record in records])[known]
+    judged = [record for record, fine in zip(records, known, strict=True) if fine]
+    labels, groups = np.asarray([record.label for record in judged]), group_faces(judged)
     given = scores(logits[known], reading)
-    found = measure(labels, given, threshold=reading.balanced, bootstrap=RESAMPLES)
+    found = measure(labels, given, threshold=reading.balanced, groups=groups, bootstrap=RESAMPLES)
     figures = {name: found[name] for name in SHOWN}
     values = {**vars(place), "pictures": int(known.sum()), "figures": figures}
     if reference is not None:
-        values |= _against(labels, given, reading, logits[known], (reference[0][known], reference[1]))
+        values |= _against(labels, groups, given, reading, logits[known], (reference[0][known], reference[1]))
     return Accuracy(**values)
 
 
 def _against(
     labels: NDArray[np.int64],
+    groups: Sequence[str],
     given: NDArray[np.float64],
     reading: Calibration,
     logits: NDArray[np.float32],
@@ -91,7 +94,7 @@ def _against(
     before = scores(*reference)
     decided = (given >= reading.balanced) != (before >= reference[1].balanced)
     return {
-        "auc_change": paired_bootstrap(labels, before, given, bootstrap=RESAMPLES),
+        "auc_change": paired_bootstrap(labels, before, given, groups=groups, bootstrap=RESAMPLES),
         "changed": int(decided.sum()),
         "difference": float(np.abs(logits - reference[0]).max()),
     }

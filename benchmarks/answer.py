@@ -2,19 +2,15 @@
 
 from collections.abc import Iterator
 
-from benchmarks.cases import MAX_AUC_LOSS, Case, Engine, Mode
+from benchmarks.cases import Case, Engine, Mode
 from benchmarks.results import Accuracy, Report, Row, Spread
 
 SPEED = "end_to_end_fps"
 
 
-def answers(report: Report, *, max_auc_loss: float = MAX_AUC_LOSS) -> tuple[str, ...]:
+def answers(report: Report) -> tuple[str, ...]:
     """Return the first lines of a report: warnings first, then a line a question."""
-    return tuple(
-        line
-        for part in (_warnings(report), _choices(report, max_auc_loss), _backbones(report, max_auc_loss))
-        for line in part
-    )
+    return tuple(line for part in (_warnings(report), _choices(report), _backbones(report)) for line in part)
 
 
 def _warnings(report: Report) -> Iterator[str]:
@@ -26,20 +22,35 @@ def _warnings(report: Report) -> Iterator[str]:
             f"The machine was busy: others used {load.median:.0%} of it (median; up to {load.high:.0%}). "
             "Compare figures within this report; for absolute ones measure again when it is quiet."
         )
+    if hot := [row for row in report.rows if sum(row.values("throttled")) > 0]:
+        yield (
+            f"The machine was throttled for its heat in {len(hot)} of {len(report.rows)} cases ({hot[0].case} the "
+            "first): it would be faster cooled better."
+        )
+    if delay := report.settings.get("delay"):
+        yield f"Every frame was slowed on purpose, by {delay:.0%}: these are no figures of this machine."
     if not report.complete:
         yield "The run was interrupted: what is missing was not measured."
+    yield from trained_on(report)
     if any(bundle.demo for bundle in report.bundles):
         yield "A demonstration model of drawn faces is among these: its accuracy says nothing about photographs."
 
 
-def _choices(report: Report, max_auc_loss: float) -> Iterator[str]:
+def trained_on(report: Report) -> Iterator[str]:
+    """Yield a warning for each bundle whose model was trained on faces of the report's data."""
+    for name, count in report.data.get("trained", {}).items():
+        if count:
+            yield f"{name} was trained on {count} of the {report.data['faces']} faces: its accuracy here is too good."
+
+
+def _choices(report: Report) -> Iterator[str]:
     first, *others = dict.fromkeys(row.case.isa for row in report.rows) or ["native"]
     for bundle in report.bundles:
-        row = best(report, bundle.name, first, max_auc_loss)
+        row = best(report, bundle.name, first)
         if row is not None:
             yield _choice(report, row)
     for isa in others:
-        found = [row for bundle in report.bundles if (row := best(report, bundle.name, isa, max_auc_loss))]
+        found = [row for bundle in report.bundles if (row := best(report, bundle.name, isa))]
         if found:
             yield f"{_capital(report.place(isa))}: {'; '.join(_short(report, row) for row in found)}."
 
@@ -54,17 +65,17 @@ def _short(report: Report, row: Row) -> str:
     return f"{row.case.bundle} {row.case.precision.upper()} {figure(row, SPEED)} frames/s{more}"
 
 
-def best(report: Report, bundle: str, isa: str, max_auc_loss: float = MAX_AUC_LOSS) -> Row | None:
-    """Return the fastest row of a bundle, file to verdict, that loses at most `max_auc_loss` and is right on golden."""
+def best(report: Report, bundle: str, isa: str) -> Row | None:
+    """Return the fastest row of a bundle, file to verdict, that loses little enough AUC and is right on golden."""
     rows = report.find(engine=Engine.RUNTIME, bundle=bundle, isa=isa, mode=Mode.THROUGHPUT)
-    fit = [row for row in rows if _is_fit(report.accuracy(row.case), max_auc_loss)]
+    fit = [row for row in rows if _is_fit(report.accuracy(row.case), report.max_auc_loss)]
     return max(fit, key=lambda row: row.median(SPEED) or 0.0, default=None)
 
 
-def fastest(report: Report, max_auc_loss: float = MAX_AUC_LOSS) -> Case | None:
+def fastest(report: Report) -> Case | None:
     """Return the case that is recommended and fastest of all bundles, on the first instruction set."""
     isa = next((row.case.isa for row in report.rows), "native")
-    rows = [row for bundle in report.bundles if (row := best(report, bundle.name, isa, max_auc_loss))]
+    rows = [row for bundle in report.bundles if (row := best(report, bundle.name, isa))]
     return max(rows, key=lambda row: row.median(SPEED) or 0.0).case if rows else None
 
 
@@ -145,11 +156,11 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _backbones(report: Report, max_auc_loss: float) -> Iterator[str]:
+def _backbones(report: Report) -> Iterator[str]:
     if len(report.bundles) < 2:
         return
     isa = next(iter(dict.fromkeys(row.case.isa for row in report.rows)), "native")
-    found = [row for bundle in report.bundles if (row := best(report, bundle.name, isa, max_auc_loss))]
+    found = [row for bundle in report.bundles if (row := best(report, bundle.name, isa))]
     known = [(row, accuracy) for row in found if (accuracy := report.accuracy(row.case)) and accuracy.auc is not None]
     if len(known) < 2:
         return

@@ -77,11 +77,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Limits:
-    """How long one timing takes: until `seconds` have passed or `frames` were done; the warm-up is not timed."""
+    """How long one timing takes: until `seconds` have passed or `frames` were done; the warm-up is not timed.
+
+    `delay` slows every frame of the runtime by this share of its own time, so that it can be seen whether a comparison
+    of reports finds it.
+    """
 
     seconds: float = 2.0
     frames: int = 1_000_000
     warmup_frames: int = 5
+    delay: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """`edge-benchmark`: which precision, which device and which backbone, on this machine, and what it costs."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -8,6 +10,16 @@ import typer
 
 from benchmarks.cases import MAX_AUC_LOSS
 from edge_runtime.command import run_command
+from edge_runtime.errors import UsageError
+
+
+@contextmanager
+def _extra_wanted() -> Iterator[None]:
+    """Turn a package that is missing into one line that names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(f"edge-benchmark needs {error.name}; pip install 'deepfake-edge[benchmarks]'") from None
 
 
 def benchmark(
@@ -37,6 +49,9 @@ def benchmark(
         float | None, typer.Option(min=0.01, help="Then run the best without a pause; with --tune, the time it has.")
     ] = None,
     baselines: Annotated[bool, typer.Option(help="Measure PyTorch, ONNX Runtime and benchmark_app too.")] = True,
+    delay: Annotated[
+        float, typer.Option(min=0.0, max=10.0, hidden=True, help="Slow every frame by this share of its own time.")
+    ] = 0.0,
 ) -> int:
     """Measure bundles on this machine: speed, latency, memory and accuracy by precision and device.
 
@@ -52,7 +67,8 @@ def benchmark(
 
     - `edge-benchmark compare A.json B.json` tells what got faster or slower beyond the noise; exit 1 if slower
     """
-    from benchmarks.session import Request, session
+    with _extra_wanted():
+        from benchmarks.session import Request, session
 
     request = Request(
         data=data,
@@ -69,6 +85,7 @@ def benchmark(
         max_auc_loss=max_auc_loss,
         minutes=minutes,
         baselines=baselines,
+        delay=delay,
     )
     return session(request)
 
@@ -79,10 +96,12 @@ def compare(
 ) -> int:
     """Tell what got faster, slower, bigger or less accurate from report A to B, beyond the noise.
 
-    Exit code 1 where something got worse: usable in CI. Both reports must be of one machine, with 3 rounds or more.
+    Exit code 1 where something got worse or runs no longer: usable in CI. Both reports must be of one
+    machine, with 3 rounds or more.
     """
-    from benchmarks import compare as comparing
-    from benchmarks.results import Report
+    with _extra_wanted():
+        from benchmarks import compare as comparing
+        from benchmarks.results import Report
 
     found = comparing.compare(Report.read(before), Report.read(after))
     for line in comparing.lines(found):

@@ -1,4 +1,4 @@
-"""Two reports side by side: what got faster, slower, bigger or less accurate beyond the noise.
+"""Two reports side by side: what got faster, slower, bigger or less accurate beyond the noise, or runs no longer.
 
 Each round is one independent sample of a figure, taken in a process of its own, so the spread between rounds is the
 noise. For each figure the logarithms of both reports' rounds are held against each other by Welch's t-test (unequal
@@ -46,11 +46,12 @@ class Change:
 
     Attributes:
         case: which case.
-        figure: a key of NAMES, or `auc` or `golden`.
+        figure: a key of NAMES, or `auc` or `golden`, or `runs` for what ran in the first report and not in the second.
         before, after: geometric means over the rounds, or the values.
         ratio, low, high: after ÷ before with its interval of 95 %; nan for accuracy.
         p: probability of such a difference by chance, where the true one is within the floor.
         verdict: better, worse, or no difference.
+        why: in words, where there is more to say.
     """
 
     case: str
@@ -62,6 +63,7 @@ class Change:
     high: float = math.nan
     p: float = math.nan
     verdict: str = SAME
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,12 @@ class Comparison:
         changes: every figure that both have.
         pace: how fast the machine itself was in the second report, against the first.
         circumstances: what ran differently, a line each; it may be the reason.
-        only_before, only_after: cases that only one of them has.
+        only_after: cases that only the second has.
     """
 
     changes: tuple[Change, ...]
     pace: float
     circumstances: tuple[str, ...]
-    only_before: tuple[str, ...]
     only_after: tuple[str, ...]
 
     @property
@@ -103,11 +104,12 @@ def compare(before: Report, after: Report) -> Comparison:
     pace = _pace(after) / _pace(before)
     floor = math.log1p(FLOOR) + abs(math.log(pace))
     speeds = [change for key in old if key in new for change in _figures(old[key], new[key], floor)]
-    changes = (*_judged(speeds), *_accuracies(before, after))
-    if not changes:
+    compared = (*_judged(speeds), *_accuracies(before, after))
+    if not compared and not any(row.failed for row in after.rows):
         raise UsageError("the two reports have no case in common; make both with the same options")
-    only_before, only_after = tuple(k for k in old if k not in new), tuple(k for k in new if k not in old)
-    return Comparison(changes, pace, tuple(_circumstances(before, after)), only_before, only_after)
+    changes = (*compared, *_lost(before, after))
+    only_after = tuple(key for key in new if key not in old)
+    return Comparison(changes, pace, tuple(_circumstances(before, after)), only_after)
 
 
 def _check(before: Report, after: Report) -> None:
@@ -190,6 +192,20 @@ def _place(accuracy: Accuracy) -> str:
     return "/".join((accuracy.bundle, accuracy.precision, accuracy.device, accuracy.isa))
 
 
+def _lost(before: Report, after: Report) -> Iterator[Change]:
+    """Yield what ran in the first report and failed or is missing in the second: a case, or a network's accuracy."""
+    speeds = {row.case.key: row.failed for row in after.rows if row.failed or not row.rounds}
+    ran = {row.case.key for row in after.rows if row.rounds and not row.failed}
+    for key in (row.case.key for row in before.rows if row.rounds and not row.failed):
+        if key not in ran:
+            yield Change(key, "runs", 1.0, 0.0, verdict=WORSE, why=speeds.get(key) or "not measured")
+    networks = {_place(accuracy): accuracy.failed for accuracy in after.accuracies}
+    for place in (_place(accuracy) for accuracy in before.accuracies if accuracy.failed is None):
+        if networks.get(place, "not measured") is not None:
+            why = f"its accuracy: {networks.get(place, 'not measured')}"
+            yield Change(place, "runs", 1.0, 0.0, verdict=WORSE, why=why)
+
+
 def _auc(place: str, before: Accuracy, after: Accuracy) -> Change:
     """Judge AUC on the same faces: outside of the other's interval is a change."""
     old, new = before.figures["auc"], after.figures["auc"]
@@ -203,9 +219,10 @@ def _circumstances(before: Report, after: Report) -> Iterator[str]:
         old, new = getattr(before.circumstances, name), getattr(after.circumstances, name)
         if old != new:
             yield f"{name}: {_text(old)} → {_text(new)}"
-    for name in ("rounds", "seconds", "frames"):
-        if before.settings[name] != after.settings[name]:
-            yield f"{name}: {before.settings[name]} → {after.settings[name]}"
+    for name in ("rounds", "seconds", "frames", "delay"):
+        first, second = (report.settings.get(name, 0) for report in (before, after))
+        if first != second:
+            yield f"{name}: {first} → {second}"
     old_bundles, new_bundles = ({b.name: b.sha256[:12] for b in report.bundles} for report in (before, after))
     for name in old_bundles.keys() & new_bundles.keys():
         if old_bundles[name] != new_bundles[name]:
@@ -230,9 +247,8 @@ def lines(found: Comparison) -> Iterator[str]:
         yield f"  the machine's own pace: {100 * (found.pace - 1):+.1f} % in the second, not held against the code"
     for line in found.circumstances:
         yield f"  differs: {line}"
-    for word, cases in (("first", found.only_before), ("second", found.only_after)):
-        for case in cases:
-            yield f"  only in the {word}: {case}"
+    for case in found.only_after:
+        yield f"  only in the second: {case}"
 
 
 def _answer(found: Comparison) -> str:
@@ -243,6 +259,8 @@ def _answer(found: Comparison) -> str:
 
 
 def _change(change: Change) -> str:
+    if change.figure == "runs":
+        return f"runs no longer ({change.why})"
     if change.figure == "golden":
         return "golden pictures come out wrong now"
     if change.figure == "auc":

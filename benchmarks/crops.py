@@ -34,6 +34,7 @@ from train.evaluation import choose_split, sample_faces
 from train.judging import read_data
 from train.metrics import Figure, measure
 from train.report import figure_text
+from train.splitting import group_faces
 
 CONDITIONS = (Condition(), Condition(quality=50), Condition(scale=0.5))
 TIMED = 32
@@ -99,7 +100,8 @@ def judge_way(
     if not read.all():
         lost = next(face.path for face, fine in zip(faces, read, strict=True) if not fine)
         raise DataError(f"{lost}: can't be read; run prepare-faces again")
-    return measure([face.label for face in faces], fake_scores(logits), bootstrap=200)["auc"]
+    labels, groups = [face.label for face in faces], group_faces(faces)
+    return measure(labels, fake_scores(logits), groups=groups, bootstrap=200)["auc"]
 
 
 def time_ways(

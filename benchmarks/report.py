@@ -7,10 +7,11 @@ from benchmarks import plots
 from benchmarks.answer import SPEED, article_row, best, figure, fp32_row, number, speedup
 from benchmarks.cases import ENGINE_NAMES, Engine
 from benchmarks.circumstances import facts_line
-from benchmarks.results import Accuracy, BundleFacts, Report, Row, Spread
+from benchmarks.results import Accuracy, BundleFacts, Report, Row, Spread, Sustained
 from train.report import Block, Picture, Section, Table, figure_text, write_report
 
 JSON = "report.json"
+HEAT = "°C / MHz / times throttled"
 HTML = "report.html"
 
 
@@ -36,17 +37,23 @@ def sections(report: Report, out: Path | None = None) -> Iterator[Section]:
         yield from _isa_sections(report, isa, out)
     for run in report.sustained:
         picture = _picture(plots.over_time(run), f"FPS and clock over time of {run.case}", "sustained", out)
-        yield Section("Without a pause", [picture] if picture else [])
+        ended = [f"It ended after {_seconds(run):.0f} s: {run.failed}."] if run.failed else []
+        yield Section("Without a pause", [*ended, *([picture] if picture else [])])
     if report.left_out or any(row.failed for row in report.rows):
         yield Section("What was not measured", [_left_out(report)])
     yield Section("What ran", list(_what_ran(report)))
+
+
+def _seconds(run: Sustained) -> float:
+    return run.series[-1]["second"] if run.series else 0.0
 
 
 def _summary(report: Report) -> Table:
     head = ("backbone", "take", "frames/s", "× FP32", "× article's loop", "AUC", "AUC − FP32's", "where")
     isas = dict.fromkeys(row.case.isa for row in report.rows)
     found = [row for isa in isas for bundle in report.bundles if (row := best(report, bundle.name, isa))]
-    return Table(head, [_summary_cells(report, row) for row in found], "Many at once, from file to verdict.")
+    caption = f"Many at once, from file to verdict. At most {report.max_auc_loss:g} of AUC may be lost against FP32."
+    return Table(head, [_summary_cells(report, row) for row in found], caption)
 
 
 def _summary_cells(report: Report, row: Row) -> tuple[str, ...]:
@@ -98,7 +105,7 @@ def _spread(spread: Spread | None) -> str:
 
 
 def _speed_table(rows: list[Row]) -> Table:
-    head = ("what", "network alone, frames/s", "file to verdict, frames/s", "CPU use, cores", "energy, J a frame")
+    head = ("what", "network alone, frames/s", "file to verdict, frames/s", "CPU use, cores", "energy, J a frame", HEAT)
     cells = [
         (
             _who(row),
@@ -106,10 +113,17 @@ def _speed_table(rows: list[Row]) -> Table:
             _spread(row.spread(SPEED)),
             figure(row, "cpu_use"),
             figure(row, "energy_j"),
+            _heat(row),
         )
         for row in rows
     ]
     return Table(head, cells, "Median of the rounds (smallest–largest). – is not measured or not readable here.")
+
+
+def _heat(row: Row) -> str:
+    throttled = row.values("throttled")
+    parts = (figure(row, "temperature_c"), figure(row, "clock_mhz"), f"{sum(throttled):.0f}" if throttled else "–")
+    return " / ".join(parts)
 
 
 def _latency_table(rows: list[Row]) -> Table:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import ISA_NAMES, Case, Engine, Mode
+from benchmarks.cases import ISA_NAMES, MAX_AUC_LOSS, Case, Engine, Mode
 from benchmarks.circumstances import Circumstances
 from edge_runtime.errors import DataError
 
@@ -118,11 +118,12 @@ class BundleFacts:
 
 @dataclass(frozen=True)
 class Sustained:
-    """A long run of one case: rows over time, each with `second` and figures."""
+    """A long run of one case: rows over time, each with `second` and figures; `failed` where it ended early."""
 
     case: Case
     facts: Mapping[str, Any]
     series: tuple[Mapping[str, float], ...]
+    failed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,11 @@ class Report:
     left_out: tuple[LeftOut, ...] = ()
     answer: tuple[str, ...] = ()
     complete: bool = True
+
+    @property
+    def max_auc_loss(self) -> float:
+        """How much AUC what is recommended may lose against FP32."""
+        return float(self.settings.get("max_auc_loss", MAX_AUC_LOSS))
 
     @property
     def foreign_load(self) -> Spread | None:
@@ -174,7 +180,8 @@ class Report:
             for a in self.accuracies
             if a.failed
         ]
-        return speeds + networks
+        runs = [f"{run.case}, without a pause: {run.failed}" for run in self.sustained if run.failed]
+        return speeds + networks + runs
 
     def find(self, **wanted: Any) -> list[Row]:
         """Return the measured rows whose cases have all the `wanted` attributes."""
@@ -246,7 +253,7 @@ def _read(name: str, value: Any) -> Any:
         "rows": lambda v: tuple(_row(item) for item in v),
         "accuracies": lambda v: tuple(Accuracy(**item) for item in v),
         "sustained": lambda v: tuple(
-            Sustained(_case(item["case"]), item["facts"], tuple(item["series"])) for item in v
+            Sustained(_case(item["case"]), item["facts"], tuple(item["series"]), item.get("failed")) for item in v
         ),
         "left_out": lambda v: tuple(LeftOut(**item) for item in v),
         "answer": tuple,

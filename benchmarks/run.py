@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import network_answers, summarise
 from benchmarks.baselines import missing_package, onnx_file
-from benchmarks.cases import ENGINE_NAMES, ISA_NAMES, Case, Engine, Job, Limits, Mode
+from benchmarks.cases import ENGINE_NAMES, ISA_NAMES, MAX_AUC_LOSS, Case, Engine, Job, Limits, Mode
 from benchmarks.children import run_job
 from benchmarks.circumstances import Circumstances
 from benchmarks.results import Accuracy, BundleFacts, LeftOut, Report, Row, Sustained
@@ -24,6 +24,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.contract import Calibration
 from edge_runtime.errors import DeviceError
 from edge_runtime.profile import bundle_key
+from export.bundle_files import MARK, read_training_faces
 from train.catalog import Catalog, FaceRecord
 
 SHOWN = 32
@@ -47,6 +48,7 @@ class Plan:
         rounds, limits: how often, and how long each.
         baselines: whether there are rows to compare with.
         fingerprint: of the data.
+        max_auc_loss: what may be lost against FP32 in what is recommended.
     """
 
     bundles: Mapping[str, Bundle]
@@ -58,6 +60,7 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     baselines: bool = True
     fingerprint: str = ""
+    max_auc_loss: float = MAX_AUC_LOSS
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -151,8 +154,13 @@ class Run:
         self._base = Report(
             circumstances,
             tuple(bundle_facts(name, bundle) for name, bundle in plan.bundles.items()),
-            {"faces": len(plan.records), "shown": len(plan.pictures), "fingerprint": plan.fingerprint},
-            {"rounds": plan.rounds, **vars(plan.limits)},
+            {
+                "faces": len(plan.records),
+                "shown": len(plan.pictures),
+                "fingerprint": plan.fingerprint,
+                "trained": {name: trained_on(bundle, plan.records) for name, bundle in plan.bundles.items()},
+            },
+            {"rounds": plan.rounds, **vars(plan.limits), "max_auc_loss": plan.max_auc_loss},
             left_out=tuple(left_out),
         )
 
@@ -251,17 +259,36 @@ class Run:
         return found
 
     def sustain(self, case: Case, seconds: float) -> None:
-        """Measure one case without a pause for `seconds`; what was seen is kept, however it ends."""
+        """Measure one case without a pause for `seconds`; what was seen is kept, however it ends.
+
+        Where the device fails meanwhile, that is told as `failed`.
+        """
         self._advance(f"{seconds / 60:.0f} minutes without a pause: {case}")
         limits = replace(self.plan.limits, seconds=1.0)
         with tempfile.TemporaryDirectory(prefix="edge-benchmark-") as folder:
             series = Path(folder, "series.jsonl")
             job = replace(self.plan.job(case), limits=limits, sustained_s=seconds, series=str(series))
+            failed = None
             try:
                 run_job(job, self._cache)
+            except DeviceError as error:
+                failed = str(error)
             finally:
-                rows = tuple(json.loads(line) for line in series.read_text().splitlines()) if series.exists() else ()
-                self._sustained.append(Sustained(case, self._rows[case.key].facts, rows))
+                rows = tuple(read_series(series))
+                self._sustained.append(Sustained(case, self._rows[case.key].facts, rows, failed))
+
+
+def read_series(path: Path) -> Iterator[dict[str, float]]:
+    """Yield the rows of a sustained run; a last line that a death cut short is left out."""
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+        if line.endswith("\n"):
+            yield json.loads(line)
+
+
+def trained_on(bundle: Bundle, records: Sequence[FaceRecord]) -> int:
+    """Count the faces that a bundle's model was trained on, as far as the bundle tells."""
+    known = read_training_faces(bundle)
+    return sum(record.sha256[:MARK] in known for record in records)
 
 
 def bundle_facts(name: str, bundle: Bundle) -> BundleFacts:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks import report as reporting
 from benchmarks import tune as tuning
 from benchmarks.accuracy import choose_pictures
-from benchmarks.answer import answers, fastest
+from benchmarks.answer import answers, fastest, trained_on
 from benchmarks.cases import Limits
 from benchmarks.circumstances import Circumstances
 from benchmarks.results import Report
@@ -20,7 +20,7 @@ from benchmarks.run import Plan, Run, name_bundles
 from board_setup.isa import CAPS, cpu_flags
 from edge_runtime.bundle import Bundle, find_bundle
 from edge_runtime.core import openvino_core
-from edge_runtime.errors import UsageError
+from edge_runtime.errors import EdgeError, UsageError
 from edge_runtime.profile import write_profile
 from train.catalog import load_data
 
@@ -45,6 +45,7 @@ class Request:
     max_auc_loss: float
     minutes: float | None
     baselines: bool
+    delay: float = 0.0
 
 
 def session(request: Request) -> int:
@@ -73,7 +74,7 @@ def make_plan(request: Request, console: Console) -> Plan:
     with _progress(console) as progress:
         task = progress.add_task("reading faces", total=None)
         catalog = load_data(request.data, advance=lambda done: progress.advance(task, done))
-    limits = Limits(request.seconds, request.frames, min(request.frames, Limits().warmup_frames))
+    limits = Limits(request.seconds, request.frames, min(request.frames, Limits().warmup_frames), request.delay)
     return Plan(
         bundles,
         choose_pictures(catalog, request.pictures or (tuning.FACES if request.tune else None)),
@@ -84,6 +85,7 @@ def make_plan(request: Request, console: Console) -> Plan:
         limits,
         request.baselines and not request.tune,
         catalog.fingerprint,
+        request.max_auc_loss,
     )
 
 
@@ -103,15 +105,28 @@ def _tune(plan: Plan, around: Circumstances, request: Request, console: Console)
             cases=tuning.candidates(plan),
             advance=lambda text: progress.update(task, description=text, advance=1),
         )
-        chosen, refused = tuning.tune(run, wish)
+        try:
+            chosen, refused = tuning.tune(run, wish)
+        except (KeyboardInterrupt, EdgeError):
+            _keep(run, request.out)
+            raise
     path = write_profile(tuning.profile_of(plan, chosen))
+    framing = plan.bundles[chosen.row.case.bundle].contract.framing
     answer = (
-        tuning.words(chosen, wish),
+        tuning.words(chosen, wish, framing),
         f"edge-detect uses this from now on with this bundle on this machine ({path}).",
     )
-    report = replace(run.report(), answer=answer, left_out=tuple(refused))
+    report = run.report()
+    report = replace(report, answer=(*answer, *trained_on(report)), left_out=tuple(refused))
     code = _tell(report, reporting.write(report, request.out), interrupted=False)
     return code if chosen.reached else 1
+
+
+def _keep(run: Run, out: Path) -> None:
+    """Write what a tuning has measured before it ended without a choice."""
+    report = run.report(complete=False)
+    report = replace(report, answer=("No setting was chosen: edge-detect goes on as before.", *answers(report)))
+    print(f"no setting was chosen; what was measured: {reporting.write(report, out)}", file=sys.stderr)
 
 
 def _measure(plan: Plan, around: Circumstances, request: Request, console: Console) -> tuple[Report, bool]:
@@ -124,13 +139,13 @@ def _measure(plan: Plan, around: Circumstances, request: Request, console: Conso
         try:
             run.measure_rounds()
             run.measure_accuracy()
-            best = fastest(run.report(), request.max_auc_loss)
+            best = fastest(run.report())
             if request.minutes and best is not None:
                 run.sustain(best, 60.0 * request.minutes)
         except KeyboardInterrupt:
             interrupted = True
     report = run.report(complete=not interrupted)
-    return replace(report, answer=answers(report, max_auc_loss=request.max_auc_loss)), interrupted
+    return replace(report, answer=answers(report)), interrupted
 
 
 def _tell(report: Report, page: Path, interrupted: bool) -> int:
@@ -170,6 +185,9 @@ def match_checkpoints(bundles: Mapping[str, Bundle], paths: Sequence[Path]) -> d
     Raises:
         UsageError: one belongs to none of the bundles.
     """
+    if not paths:
+        # Where there is no PyTorch, on the board, none are given.
+        return {}
     from train.checkpoint import load_checkpoint
 
     found: dict[str, Path] = {}

@@ -14,7 +14,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from benchmarks.cases import Case, Job, Limits, Mode
-from benchmarks.timing import Clock, Timing, one_by_one
+from benchmarks.timing import Brake, Clock, Timing, one_by_one
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.contract import ModelContract, Precision
@@ -107,16 +107,17 @@ class RuntimeEngine:
     def time_model(self, crops: Sequence[Pixels], limits: Limits) -> Timing:
         """Time crops [1, H, W, 3] that lie in memory."""
         if self._mode is Mode.LATENCY:
-            return one_by_one(self._infer, crops, limits)
+            return one_by_one(Brake(limits.delay).sleep(self._infer), crops, limits)
         return self._queue(crops, limits)
 
     def time_end_to_end(self, paths: Sequence[str], limits: Limits) -> Timing:
         """Time files to verdicts: read, decode, cut, infer, judge."""
         if self._mode is Mode.LATENCY:
-            return one_by_one(self.verdict, paths, limits)
+            return one_by_one(Brake(limits.delay).sleep(self.verdict), paths, limits)
         clock = Clock(limits)
         workers = self._engine.parallel + READERS
-        pipeline = Pipeline([Circle(paths, clock)], self._scorer, Verdicts(self.contract), workers=workers)
+        scorer = Brake(limits.delay).work(self._scorer)
+        pipeline = Pipeline([Circle(paths, clock)], scorer, Verdicts(self.contract), workers=workers)
         return clock.stop([judged.result.latency_ms / 1000.0 for judged in pipeline.results()])
 
     def facts(self) -> dict[str, Any]:
@@ -131,12 +132,13 @@ class RuntimeEngine:
         latencies: list[float] = []
         queue = ov.AsyncInferQueue(self._compiled)
         queue.set_callback(lambda request, started: latencies.append(time.perf_counter() - started))
-        clock = Clock(limits)
+        clock, brake = Clock(limits), Brake(limits.delay)
         for started, crop in enumerate(itertools.cycle(crops)):
             if not clock.goes_on(started):
                 break
             queue.get_idle_request_id()
             queue.start_async([crop], time.perf_counter(), share_inputs=True)
+            brake.burn()
         queue.wait_all()
         return clock.stop(latencies)
 

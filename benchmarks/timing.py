@@ -1,6 +1,8 @@
 """Stopwatches: how long frames take, one after the other or many at once."""
 
+import hashlib
 import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,6 +16,10 @@ from numpy.typing import NDArray
 from benchmarks.cases import Limits
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+WORK = bytes(1 << 14)
+"""What a brake hashes: so much at a time that Python lets other threads go on meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,52 @@ class Clock:
     def stop(self, latencies_s: Sequence[float]) -> Timing:
         """Return what was seen."""
         return Timing(time.perf_counter() - self.start, 1000.0 * np.asarray(latencies_s, np.float64))
+
+
+class Brake:
+    """Slows frames by a share of what they take, as a change of the code would.
+
+    One after the other, a frame is followed by a sleep. Where frames are computed side by side a sleep of one is filled
+    by the others, so there it is work: of the processor time that this process has taken since the last frame.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._lock, self._start, self._burnt = threading.Lock(), time.process_time(), 0.0
+
+    def sleep(self, step: Callable[[T], R]) -> Callable[[T], R]:
+        """Return `step` with a sleep after it."""
+
+        def slowed(given: T) -> R:
+            before = time.perf_counter()
+            result = step(given)
+            time.sleep(self._share * (time.perf_counter() - before))
+            return result
+
+        return slowed if self._share else step
+
+    def work(self, step: Callable[[T], R]) -> Callable[[T], R]:
+        """Return `step` with work after it."""
+
+        def slowed(given: T) -> R:
+            result = step(given)
+            self.burn()
+            return result
+
+        return slowed if self._share else step
+
+    def burn(self) -> None:
+        """Compute until the share of what this process has computed otherwise is reached."""
+        if not self._share:
+            return
+        with self._lock:
+            # What other threads still have to burn counts as burnt: seen as work it would be burnt for in turn.
+            work = time.process_time() - self._start - self._burnt
+            wanted = max(0.0, self._share * work - self._burnt)
+            self._burnt += wanted
+        end = time.thread_time() + wanted
+        while time.thread_time() < end:
+            hashlib.sha256(WORK)
 
 
 def one_by_one(step: Callable[[T], object], inputs: Sequence[T], limits: Limits) -> Timing:

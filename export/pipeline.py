@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from board_setup.isa import BOARD
 from edge_runtime.bundle import Bundle
-from edge_runtime.contract import Calibration, Precision
+from edge_runtime.contract import CHECKPOINT, Calibration, ModelContract, Precision
 from edge_runtime.errors import GateError, UsageError
 from edge_runtime.golden import GOLDEN, Golden
 from export.atomic import check_target, folder_in_one_step
-from export.bundle_files import HOW_TO_GET, add_face_model, tool_versions, write_manifest
+from export.bundle_files import HOW_TO_GET, add_face_model, tool_versions, write_manifest, write_training_faces
 from export.certificate import Certificate, certify
-from export.faces import ExportFaces, choose_faces, draw_faces
+from export.faces import ExportFaces, choose_faces, draw_faces, training_faces
 from export.golden import draw_golden, measure_golden
 from export.jobs import Workers
 from export.measure import measure_networks
@@ -73,6 +73,8 @@ class Options:
         measured_faces: at most so many are measured.
         parity_faces: of the measured ones, so many go through PyTorch and ONNX Runtime too.
         seed: of the choice of faces.
+        max_fpr: share of real faces that may be called fake; None keeps the checkpoint's.
+        max_fnr: share of fakes that may be called real; None keeps the checkpoint's.
         face_model: the face detector's file; None takes the installed package's.
         replace: whether a bundle that is there already is replaced.
     """
@@ -88,6 +90,8 @@ class Options:
     measured_faces: int = 300
     parity_faces: int = 100
     seed: int = 42
+    max_fpr: float | None = None
+    max_fnr: float | None = None
     face_model: Path | None = None
     replace: bool = False
 
@@ -139,6 +143,8 @@ class _Export:
         self.contract = source.contract
         if options.version:
             self.contract = self.contract.replace(version=options.version)
+        self.allowed = allowed_errors(self.contract, options)
+        self.trained = training_faces(source)
         self.model = load_model(source)
         self.networks: dict[str, Path] = {}
         self.found: dict[tuple[str, str], Logits] = {}
@@ -153,7 +159,7 @@ class _Export:
         self.measure_floats(faces)
         failed = ""
         if faces.calibration:
-            reading = fit_calibration(self.found["fp32", BOARD], faces.labels)
+            reading = fit_calibration(self.found["fp32", BOARD], faces.labels, **self.allowed)
             if Precision.INT8.value in self.options.parts:
                 failed = self.quantize(faces, reading)
             self.calibrate(faces)
@@ -195,7 +201,11 @@ class _Export:
         options = self.options
         with self.steps.step("Faces read"):
             faces = choose_faces(
-                data, calibration=options.calibration_faces, measured=options.measured_faces, seed=options.seed
+                data,
+                calibration=options.calibration_faces,
+                measured=options.measured_faces,
+                seed=options.seed,
+                trained=self.trained,
             )
         for text in faces.notes:
             self.note(text)
@@ -261,6 +271,7 @@ class _Export:
         tried = judge_candidate(
             candidate.name,
             labels=faces.labels,
+            groups=faces.groups,
             fp32_board=self.found["fp32", BOARD],
             native=self.found[candidate.name, "native"],
             board=self.found[candidate.name, BOARD],
@@ -307,8 +318,10 @@ class _Export:
         for name in (precision.value for precision in Precision):
             logits = self.found.get((name, BOARD), self.found.get((name, "native")))
             if logits is not None:
-                reading = calibrations[name] = fit_calibration(logits, faces.labels)
-                metrics[name] = measure(faces.labels, scores(logits, reading), threshold=reading.balanced)
+                reading = calibrations[name] = fit_calibration(logits, faces.labels, **self.allowed)
+                metrics[name] = measure(
+                    faces.labels, scores(logits, reading), threshold=reading.balanced, groups=faces.groups
+                )
         self.contract = self.contract.replace(calibrations=calibrations, metrics=metrics)
 
     def collect(self, certificate: Certificate) -> None:
@@ -340,6 +353,7 @@ class _Export:
             "chosen": self.chosen,
             "limits": plain(self.options.limits),
         }
+        write_training_faces(self.folder, self.trained)
         shutil.rmtree(self.work)
         write_manifest(self.folder, self.contract, self.options.name, parity)
 
@@ -350,6 +364,15 @@ class _Export:
             golden = measure_golden(self.workers, pictures, precisions, self.model, self.contract)
             (self.folder / GOLDEN).write_text(golden.to_json(), encoding="utf-8")
         return golden
+
+
+def allowed_errors(contract: ModelContract, options: Options) -> dict[str, float]:
+    """Return `max_fpr` and `max_fnr`, that every precision's thresholds are fitted to: as asked, or as trained."""
+    trained = contract.calibration(CHECKPOINT)
+    return {
+        "max_fpr": trained.max_fpr if options.max_fpr is None else options.max_fpr,
+        "max_fnr": trained.max_fnr if options.max_fnr is None else options.max_fnr,
+    }
 
 
 def _title(name: str) -> str:

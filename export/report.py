@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edge_runtime.contract import DEMO_NOTICE, ModelContract
+from edge_runtime.contract import DEMO_NOTICE, Calibration, ModelContract
 from edge_runtime.golden import Golden
 from export.certificate import Certificate, Stage
 from export.verify import EQUAL, Difference, Limits, Tried
@@ -84,12 +84,15 @@ def metrics_table(contract: ModelContract) -> Table:
 
 
 def calibration_table(contract: ModelContract) -> Table:
-    """Return temperature and thresholds by precision."""
-    rows = [
-        [name, f"{reading.temperature:.3f}", f"{reading.low:.4f}", f"{reading.high:.4f}", f"{reading.balanced:.4f}"]
-        for name, reading in contract.calibrations.items()
-    ]
-    return Table(("precision", "temperature", "real up to", "fake from", "balanced"), rows)
+    """Return temperature and thresholds by precision, and which shares of errors the thresholds are fitted to."""
+    head = ("precision", "temperature", "real up to", "fake from", "balanced", "reals called fake", "fakes called real")
+    return Table(head, [_calibration_row(name, reading) for name, reading in contract.calibrations.items()])
+
+
+def _calibration_row(name: str, reading: Calibration) -> list[str]:
+    thresholds = (f"{value:.4f}" for value in (reading.low, reading.high, reading.balanced))
+    allowed = (f"at most {100 * share:g} %" for share in (reading.max_fpr, reading.max_fnr))
+    return [name, f"{reading.temperature:.3f}", *thresholds, *allowed]
 
 
 def candidate_blocks(tried: Sequence[Tried], chosen: str, limits: Limits) -> list[str | Table]:

@@ -129,12 +129,17 @@ def judge_candidate(
     board: Logits,
     reading: Calibration,
     limits: Limits,
+    groups: Sequence[str] | None = None,
 ) -> Tried:
-    """Hold a candidate's logits, measured under both instruction sets, against the limits."""
+    """Hold a candidate's logits, measured under both instruction sets, against the limits.
+
+    Faces of one of `groups` are drawn together in the interval; each by itself where None.
+    """
     if not all(np.isfinite(found).all() for found in (native, board)):
         return Tried(name, float("nan"), NO_FIGURE, NOTHING, NOTHING, ("a logit is no number",))
     against, to_board = difference(fp32_board, board, reading), difference(native, board, reading)
-    change = paired_bootstrap(labels, scores(fp32_board, reading), scores(board, reading), figure="auc")
+    before, after = scores(fp32_board, reading), scores(board, reading)
+    change = paired_bootstrap(labels, before, after, figure="auc", groups=groups)
     auc = auc_of(labels, board)
     found = (
         ("AUC loss", -change["value"], limits.auc_loss),

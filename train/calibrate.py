@@ -41,7 +41,7 @@ def fit_calibration(
     scores = probabilities(margin, temperature)
     balanced = balanced_threshold(scores, truth)
     low, high = _bounds(scores[truth == 0], scores[truth == 1], max_fpr, max_fnr, balanced)
-    return Calibration(temperature, low, high, balanced, fitted=True)
+    return Calibration(temperature, low, high, balanced, fitted=True, max_fpr=max_fpr, max_fnr=max_fnr)
 
 
 def probabilities(margin: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:

@@ -1,12 +1,18 @@
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from benchmarks import cli, session
+from benchmarks import run as running
+from benchmarks.children import Done
 from benchmarks.results import Report
 from benchmarks.session import check_isas, match_checkpoints
-from edge_runtime.errors import UsageError
+from edge_runtime.errors import DeviceError, UsageError
 
 COMMAND = [sys.executable, "-c", "from benchmarks.cli import main; main()"]
 
@@ -44,6 +50,78 @@ def test_the_command_is_part_of_the_circumstances(measured, faces):
     assert f"--data {faces}" in Report.read(measured[1]).circumstances.command
 
 
+def test_a_delay_is_an_option_that_the_help_does_not_show(monkeypatch):
+    seen = []
+    monkeypatch.setattr(session, "session", lambda request: seen.append(request.delay) or 0)
+    cli.benchmark(Path("faces"), Path("out"), delay=0.1)
+    assert seen == [0.1]
+    assert "--delay" not in run("--help").stdout
+
+
+def test_a_delay_goes_into_every_measurement(bundle, faces):
+    request = asked(bundle, faces, Path("out"), delay=0.1)
+    assert session.make_plan(request, Console(stderr=True)).limits.delay == 0.1
+
+
+def asked(bundle, faces, out: Path, **changes) -> session.Request:
+    request = session.Request(
+        data=faces,
+        out=out,
+        models=(bundle.path,),
+        checkpoints=(),
+        isas=("native",),
+        rounds=1,
+        seconds=0.1,
+        frames=5,
+        pictures=None,
+        tune=False,
+        target_fps=None,
+        max_auc_loss=0.01,
+        minutes=None,
+        baselines=False,
+    )
+    return replace(request, **changes)
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """Children that are not started; what happens in place of a long run, and of accuracy, is set by the test."""
+
+    def run_job(job, cache):
+        if job.sustained_s:
+            Path(job.series).write_text('{"second": 1.0, "end_to_end_fps": 9.0}\n{"second": 2.')
+            raise DeviceError("the process died of SIGBUS")
+        figures, latencies = {"end_to_end_fps": 1.0}, [1.0 + number for number in range(101)]
+        return Done({"figures": figures, "facts": {"threads": 1}, "logits": [], "latencies_ms": latencies}, {})
+
+    monkeypatch.setattr(running, "run_job", run_job)
+    monkeypatch.setattr(running.Run, "measure_accuracy", lambda self: None)
+
+
+def test_a_device_that_fails_in_the_long_run_costs_none_of_the_rounds(bundle, faces, tmp_path, made_up, capsys):
+    assert session.session(asked(bundle, faces, tmp_path, minutes=0.1)) == 1
+    report = Report.read(tmp_path)
+    assert all(row.rounds for row in report.rows)
+    assert [row["second"] for row in report.sustained[0].series] == [1.0]
+    assert "without a pause: the process died of SIGBUS" in capsys.readouterr().err
+    assert "It ended after 1 s: the process died of SIGBUS." in (tmp_path / "report.md").read_text()
+
+
+def test_a_tuning_that_is_interrupted_keeps_what_it_measured(bundle, faces, tmp_path, made_up, monkeypatch, capsys):
+    def measured_once(self, wish):
+        self.measure(self.cases[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session.tuning, "tune", measured_once)
+    with pytest.raises(KeyboardInterrupt):
+        session.session(asked(bundle, faces, tmp_path, tune=True))
+    report = Report.read(tmp_path)
+    assert len([row for row in report.rows if row.rounds]) == 1
+    assert not report.complete
+    assert report.answer[0].startswith("No setting was chosen")
+    assert str(tmp_path) in capsys.readouterr().err
+
+
 def test_compare_exits_with_1_on_a_regression_and_with_0_on_none(make_report, tmp_path):
     for name, report in (("a", make_report()), ("b", make_report(seed=5)), ("slow", make_report(seed=6, slower=1.1))):
         (tmp_path / f"{name}.json").write_text(report.to_json())
@@ -70,6 +148,20 @@ def test_a_missing_bundle_exits_with_2_and_one_line(faces, tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert "no bundle" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [("--tune", "--data", "faces", "--out", "out"), ("compare", "a", "b")])
+def test_a_missing_package_is_one_line_that_names_the_extra(words):
+    hidden = "import sys; sys.modules.update(matplotlib=None, scipy=None); "
+    command = [sys.executable, "-c", hidden + COMMAND[-1], *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: edge-benchmark needs \S+; pip install 'deepfake-edge\[benchmarks\]'\n", done.stderr)
+
+
+def test_without_checkpoints_no_pytorch_is_needed(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "train.checkpoint", None)
+    assert match_checkpoints({"tiny": bundle}, []) == {}
 
 
 def test_an_unknown_instruction_set_is_told_with_those_that_are_known():

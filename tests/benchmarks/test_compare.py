@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.answer import answers
 from benchmarks.compare import BETTER, FLOOR, SAME, WORSE, compare, lines, weigh
 from benchmarks.results import Row
 from edge_runtime.errors import UsageError
@@ -113,10 +114,47 @@ def test_what_ran_differently_is_told_beside_the_figures(make_report, circumstan
     assert "differs: governor:" in told
 
 
-def test_cases_that_only_one_report_has_are_named(make_report):
+def test_what_the_second_report_has_no_more_is_worse(make_report):
     found = compare(make_report(isas=("native", "sse42")), make_report(seed=2))
-    assert found.only_before
-    assert all(key.endswith("/sse42") for key in found.only_before)
+    assert found.worse
+    assert all(change.figure == "runs" and change.case.endswith("/sse42") for change in found.worse)
+
+
+def test_what_only_the_second_report_has_is_named_and_no_regression(make_report):
+    found = compare(make_report(), make_report(seed=2, isas=("native", "sse42")))
+    assert found.only_after
+    assert not found.worse
+
+
+def test_a_case_or_an_accuracy_that_failed_in_the_second_report_is_worse_with_its_reason(make_report):
+    after = make_report(seed=3)
+    rows = tuple(failed(row) if row.case.precision == "int8" else row for row in after.rows)
+    accuracies = tuple(replace(a, failed="out of memory") if a.precision == "int8" else a for a in after.accuracies)
+    found = compare(make_report(), replace(after, rows=rows, accuracies=accuracies))
+    assert [change.case for change in found.worse] == [
+        "resnet50/runtime/int8/CPU/latency/native",
+        "resnet50/runtime/int8/CPU/throughput/native",
+        "resnet50/int8/CPU/native",
+    ]
+    told = "\n".join(lines(found))
+    assert "runs no longer (died of SIGILL)" in told
+    assert "runs no longer (its accuracy: out of memory)" in told
+
+
+def test_nothing_that_runs_any_more_is_worse_and_not_incomparable(make_report):
+    after = make_report(seed=3, accuracies=())
+    assert compare(make_report(), replace(after, rows=tuple(map(failed, after.rows)))).worse
+
+
+def failed(row: Row) -> Row:
+    return replace(row, rounds=(), facts={}, failed="died of SIGILL")
+
+
+def test_a_delay_that_was_put_in_is_told_of(make_report):
+    after = make_report(seed=3)
+    slowed = replace(after, settings={**after.settings, "delay": 0.1})
+    assert "  differs: delay: 0 → 0.1" in lines(compare(make_report(), slowed))
+    assert "slowed on purpose, by 10%" in answers(slowed)[0]
 
 
 def test_more_memory_and_a_later_first_verdict_are_worse():

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from benchmarks import crops
+from edge_runtime.classifier import Classifier
 from edge_runtime.contract import ModelContract, PixelRecipe
 from train.catalog import load_data
 from train.evaluation import sample_faces
@@ -21,6 +24,15 @@ def test_every_way_is_judged_and_timed_and_the_networks_own_is_marked(bundle, fa
     crops.print_ways("tiny", rows)
     said = capsys.readouterr().out
     assert all(name in said for name in (*INPUTS, "resize *", "AUC JPEG 50", "core ms a face"))
+
+
+def test_faces_of_one_identity_are_drawn_together_in_the_interval(bundle, faces, monkeypatch):
+    xml, contract = crops.open_network(bundle.path, faces)
+    people = [replace(face, identity="she") for face in load_data(faces).records]
+    seen, measure = [], crops.measure
+    monkeypatch.setattr(crops, "measure", lambda *a, **k: seen.append(k["groups"]) or measure(*a, **k))
+    crops.judge_way(Classifier(xml, contract), contract, people, crops.CONDITIONS[0])
+    assert len(set(seen[0])) == 1
 
 
 def test_five_crops_show_the_network_five_pictures(bundle, faces):

@@ -60,6 +60,29 @@ def test_the_answer_comes_first_in_words(out):
     assert lines[2].startswith("resnet50: take INT8 on CPU:")
 
 
+def test_the_answer_and_the_table_under_it_recommend_the_same(make_report):
+    report = make_report(auc={"fp32": 0.95, "fp16": 0.95, "int8": 0.90})
+    tolerant = replace(report, settings={**report.settings, "max_auc_loss": 0.1})
+    for found, precision in ((report, "FP"), (tolerant, "INT8")):
+        section = next(sections(replace(found, answer=answers(found))))
+        *words, table = section.blocks
+        assert f"take {precision}" in words[0]
+        assert table.rows[0][1].startswith(precision)
+    assert "At most 0.1 of AUC" in table.caption
+
+
+def test_heat_clock_and_throttling_are_shown_and_warned_of(make_report):
+    report = make_report()
+    felt = {"temperature_c": 91.0, "clock_mhz": 1900.0, "throttled": 3.0}
+    hot = replace(report.rows[0], rounds=tuple({**figures, **felt} for figures in report.rows[0].rounds))
+    report = replace(report, rows=(hot, *report.rows[1:]))
+    speed = next(section for section in sections(report) if section.title.startswith("Speed")).blocks[-1]
+    assert speed.head[-1] == "°C / MHz / times throttled"
+    assert [cells[-1] for cells in speed.rows[:2]] == ["91.0 / 1900 / 15", "– / – / –"]
+    assert answers(report)[0].startswith("The machine was throttled for its heat in 1 of 7 cases")
+    assert "throttled" not in "".join(answers(make_report()))
+
+
 def test_figures_stand_with_their_circumstances(page, full):
     for word in (full.circumstances.processor, full.circumstances.kernel, full.circumstances.commit, "jit_avx512_I8"):
         assert word in page

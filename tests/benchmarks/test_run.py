@@ -1,17 +1,24 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import accuracy
 from benchmarks import run as module
 from benchmarks.accuracy import choose_pictures
+from benchmarks.answer import answers
 from benchmarks.cases import Case, Engine, Limits, Mode
 from benchmarks.children import Done
-from benchmarks.results import Report, Row
+from benchmarks.results import Accuracy, Report, Row
 from benchmarks.run import Plan, Run, cases_of, name_bundles
+from edge_runtime.bundle import Bundle
+from edge_runtime.contract import Calibration
 from edge_runtime.errors import DataError, DeviceError
+from export.bundle_files import write_manifest, write_training_faces
 from train.catalog import load_data
+from train.splitting import group_faces
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +142,34 @@ def test_a_row_that_ran_another_network_has_failed(plan, circumstances, monkeypa
     run.measure_rounds()
     assert not run.report().find(engine=Engine.ARTICLE)
     assert any("another network; give the --checkpoint" in line for line in run.report().failures)
+
+
+def test_faces_of_one_identity_are_drawn_together_in_the_intervals(faces):
+    records = load_data(faces).records
+    generator = np.random.default_rng(0)
+    margin = np.asarray([2.0 * record.label - 1.0 for record in records]) + generator.normal(0, 1.5, len(records))
+    logits = np.stack([-margin / 2, margin / 2], axis=1).astype(np.float32)
+    exact = (logits + generator.normal(0, 1, logits.shape).astype(np.float32), Calibration())
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("measure", "paired_bootstrap"):
+            function = getattr(accuracy, name)
+            patch.setattr(accuracy, name, lambda *a, f=function, **k: seen.append(k["groups"]) or f(*a, **k))
+        people = [replace(record, identity=str(index // 4)) for index, record in enumerate(records)]
+        accuracy.summarise(Accuracy("a", "int8", "CPU", "native"), people, logits, Calibration(), exact)
+    assert seen == [group_faces(people)] * 2
+    assert len(set(seen[0])) == len(records) / 4
+
+
+def test_faces_that_a_bundle_was_trained_on_are_counted_and_warned_of(plan, circumstances, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(plan.bundles["tiny"].path, folder)
+    write_training_faces(folder, {record.sha256 for record in plan.records[:3]})
+    write_manifest(folder, plan.bundles["tiny"].contract, "tiny", {})
+    knowing = Run(replace(plan, bundles={"tiny": Bundle.open(folder)}), circumstances).report()
+    assert knowing.data["trained"] == {"tiny": 3}
+    assert answers(knowing)[0].startswith(f"tiny was trained on 3 of the {len(plan.records)} faces")
+    assert not answers(Run(plan, circumstances).report())
 
 
 def test_two_bundles_of_one_architecture_are_told_apart_by_their_folders(bundle):

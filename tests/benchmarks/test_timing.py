@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.cases import Limits
-from benchmarks.timing import Timing, in_batches, in_threads, one_by_one
+from benchmarks.timing import Brake, Timing, in_batches, in_threads, one_by_one
 
 
 @pytest.mark.parametrize("way", [one_by_one, lambda s, i, li: in_threads(s, i, li, 2)])
@@ -40,3 +40,24 @@ def test_an_error_in_a_thread_is_not_swallowed():
 
     with pytest.raises(RuntimeError, match="broken"):
         in_threads(broken, ["a"], Limits(seconds=60, frames=3), 2)
+
+
+def test_a_brake_makes_each_frame_longer_by_its_share():
+    timing = one_by_one(Brake(1.0).sleep(lambda _: time.sleep(0.01)), ["a"], Limits(seconds=60, frames=3))
+    assert timing.latencies_ms.min() >= 20
+
+
+def test_side_by_side_a_brake_works_as_long_as_its_share_says():
+    def work(_: str) -> None:
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+
+    before = time.process_time()
+    in_threads(Brake(1.0).work(work), ["a"], Limits(seconds=60, frames=4), 2)
+    assert time.process_time() - before >= 4 * 0.035
+
+
+def test_without_a_share_nothing_is_slowed():
+    assert Brake(0.0).sleep(print) is print
+    assert Brake(0.0).work(print) is print

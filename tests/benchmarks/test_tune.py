@@ -7,7 +7,7 @@ from benchmarks.cases import Engine, Mode
 from benchmarks.results import Accuracy, Row
 from benchmarks.run import Plan
 from benchmarks.tune import Wish, candidates, check, choose, profile_of, refusal, still_racing, tune, words
-from edge_runtime.contract import Precision
+from edge_runtime.contract import Framing, Precision
 from edge_runtime.errors import UsageError
 from edge_runtime.profile import find_profile, write_profile
 
@@ -93,6 +93,14 @@ def test_a_target_that_nothing_reaches_is_said_and_the_fastest_is_taken(plan, ma
     assert not tuned.reached
     assert tuned.row.case.precision == "fp16"
     assert "less than the 500 frames/s asked for" in words(tuned, wish)
+
+
+@pytest.mark.parametrize("target", [25, 500])
+def test_that_finding_faces_is_not_in_the_times_is_said_of_a_bundle_that_needs_it(plan, make_report, target):
+    wish = Wish(60, target_fps=target)
+    tuned, _ = FakeRun(plan, GOOD).tune(make_report, wish)
+    assert "Finding faces is not part of these times" in words(tuned, wish, Framing.DETECTED)
+    assert "Finding faces" not in words(tuned, wish, Framing.WHOLE)
 
 
 def test_tuning_ends_when_its_time_is_over_but_has_two_rounds(plan, make_report):

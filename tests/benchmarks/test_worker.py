@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,13 @@ def test_a_round_gives_every_figure_that_a_machine_can_show(job, mode):
         found.figures["end_to_end_p50_ms"] <= found.figures["end_to_end_p99_ms"] <= found.figures["end_to_end_max_ms"]
     )
     assert len(found.latencies_ms) == 101
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_delay_slows_every_frame_of_the_network_and_of_files(job, mode):
+    plain, slowed = (measure(replace(job(mode), limits=Limits(0.6, 400, 1, delay))).figures for delay in (0.0, 4.0))
+    for figure in ("model_fps", "end_to_end_fps"):
+        assert slowed[figure] < 0.6 * plain[figure]
 
 
 def test_the_cold_first_frames_are_run_and_not_counted():

@@ -1,5 +1,9 @@
 """What the board's 16-bit sums do to INT8 is seen on the workstation, and the way round it holds."""
 
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from board_setup import twin
 from board_setup.isa import BOARD, cpu_flags
 from edge_runtime.contract import ModelContract, PixelRecipe
+from edge_runtime.pictures import read_picture
+from edge_runtime.preprocess import face_pixels
 from export.faces import ExportFaces, choose_faces
 from export.jobs import Workers
 from export.measure import measure_networks
@@ -20,6 +27,17 @@ from train.backbones import Backbone
 
 SIDE = 32
 CONTRACT = ModelContract("tiny", input_size=SIDE, pixels=PixelRecipe(resize_to=None), mean=(0.0,) * 3, scale=(1.0,) * 3)
+
+
+ON_THE_TWIN = """
+import json, sys
+import numpy as np
+from edge_runtime.classifier import Classifier
+from edge_runtime.contract import ModelContract
+network, contract, pixels, out = sys.argv[1:]
+classifier = Classifier(network, ModelContract.from_dict(json.loads(contract)), hint="LATENCY")
+np.save(out, classifier.logits(np.load(pixels)))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +80,33 @@ def test_sums_that_overflow_on_the_board_are_seen_under_its_instruction_set_and_
     assert apart["fp32"] < 1e-5
     assert apart["ENABLE"] < 1e-4
     assert apart["DISABLE"] > 10 * max(own, apart["ENABLE"])
+
+
+def on_the_twin(network: Path, faces: ExportFaces, folder: Path) -> np.ndarray:
+    """Return the logits of the measured faces, computed with the board's cores in software."""
+    pixels = np.concatenate([face_pixels(read_picture(face.path), face.box, CONTRACT) for face in faces.measured])
+    np.save(folder / "pixels.npy", pixels)
+    given = [str(network), json.dumps(CONTRACT.to_dict()), str(folder / "pixels.npy"), str(folder / "logits.npy")]
+    command = twin.twin_command([sys.executable, "-c", ON_THE_TWIN, *given])
+    done = subprocess.run(command, env=twin.twin_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return np.load(folder / "logits.npy")
+
+
+@pytest.mark.skipif(shutil.which(twin.QEMU) is None, reason="needs qemu-user")
+def test_int8_sums_saturate_on_the_twin_exactly_as_capped(summing: Path, faces: ExportFaces, tmp_path: Path) -> None:
+    network = tmp_path / "int8" / "model.xml"
+    quantize(summing, network, Candidate(overflow_fix="DISABLE"), CONTRACT, faces.calibration, lambda count: None)
+    with Workers() as workers:
+        native, capped = (
+            measure_networks(workers, {"fp32": summing, "int8": network}, CONTRACT, faces.measured, isa=isa)
+            for isa in ("native", BOARD)
+        )
+    exact = on_the_twin(network, faces, tmp_path)
+    np.testing.assert_allclose(exact, capped["int8"], rtol=0, atol=1e-6)
+    # Sums that did not saturate would be FP32's, but for the rounding to bytes: about a hundredth.
+    own = np.abs(capped["fp32"]).max()
+    assert np.abs(exact - capped["fp32"]).max() > 0.05 * own
+    if np.abs(native["int8"] - capped["int8"]).max() > 1e-4:
+        # A CPU with VNNI; one with AVX2 alone saturates as the board does, and its answers are the same.
+        assert np.abs(exact - native["int8"]).max() > 1e-4

@@ -16,19 +16,22 @@ import pytest
 from board_setup.isa import BOARD
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
-from edge_runtime.contract import ModelContract, Precision
+from edge_runtime.contract import CHECKPOINT, Calibration, ModelContract, Precision
 from edge_runtime.core import openvino_core
-from edge_runtime.errors import GateError
+from edge_runtime.detector import Detector
+from edge_runtime.errors import BundleError, ContractError, GateError
 from edge_runtime.faces import FACE_MODEL
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
 from export import pipeline
-from export.bundle_files import installed_face_model
+from export.bundle_files import installed_face_model, read_training_faces
 from export.jobs import Workers
-from export.pipeline import Options, export_bundle
-from export.verify import Limits
+from export.pipeline import Options, allowed_errors, export_bundle
+from export.quantize import Candidate, layers_in_int8
+from export.verify import Limits, Tried, judge_candidate
 from train.calibrate import fit_calibration
-from train.catalog import Catalog
+from train.catalog import Catalog, load_data
+from train.checkpoint import load_checkpoint
 
 
 def test_the_bundle_holds_what_it_says_and_nothing_else(tiny_bundle: Bundle) -> None:
@@ -78,15 +81,86 @@ def test_what_calibrates_is_never_measured(
     assert bundle.contract.calibration("int8").fitted
 
 
+def test_what_a_checkpoint_was_trained_on_is_not_measured(
+    tiny_checkpoint: Path, tiny_data: Path, quick: Options, tmp_path: Path
+) -> None:
+    catalog = load_data(tiny_data)
+    catalog.write(tmp_path / "catalog.csv")
+    source = replace(load_checkpoint(tiny_checkpoint), catalog=str(tmp_path / "catalog.csv"))
+    options = replace(quick, parts=("fp32",), measured_faces=1000, parity_faces=4)
+    bundle = export_bundle(source, tiny_data, tmp_path / "bundle", options=options)
+    text = (bundle.path / "report.md").read_text(encoding="utf-8")
+    assert "faces that the model was trained on are not measured" in text
+    assert read_training_faces(bundle) == {face.sha256[:16] for face in catalog.split("train")}
+    lines = (bundle.path / "training_faces.txt").read_text().splitlines()
+    assert lines == sorted(lines)
+    bundle.check()
+    (bundle.path / "training_faces.txt").unlink()
+    with pytest.raises(BundleError, match=r"training_faces\.txt"):
+        bundle.check()
+    assert Detector(bundle.path, faces="off").detect(tiny_data / "fake" / "07.png").error is None
+
+
 def test_int8_is_calibrated_on_the_boards_logits_and_not_on_the_workstations() -> None:
     labels = [0, 1] * 20
     margin = np.where(labels, 1.0, -1.0) + np.random.default_rng(0).normal(0, 1, 40)
     on_board = np.stack([-margin / 2, margin / 2], 1).astype(np.float32)
-    export = SimpleNamespace(contract=ModelContract("tiny"), found={})
+    export = SimpleNamespace(contract=ModelContract("tiny"), found={}, allowed={})
     export.found = {("int8", "native"): on_board * 3 + 1, ("int8", BOARD): on_board}
-    pipeline._Export.calibrate(export, SimpleNamespace(labels=labels))
+    pipeline._Export.calibrate(export, SimpleNamespace(labels=labels, groups=[str(index) for index in range(40)]))
     assert export.contract.calibration("int8") == fit_calibration(on_board, labels)
     assert export.contract.calibration("int8") != fit_calibration(on_board * 3 + 1, labels)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [({}, (0.001, 0.2)), ({"max_fpr": 0.05}, (0.05, 0.2)), ({"max_fnr": 0.0}, (0.001, 0.0))]
+)
+def test_the_errors_that_training_allows_are_what_export_fits_to_unless_others_are_asked_for(
+    asked: dict[str, float], kept: tuple[float, float]
+) -> None:
+    trained = Calibration(max_fpr=0.001, max_fnr=0.2)
+    contract = ModelContract("tiny", calibrations={CHECKPOINT: trained})
+    assert tuple(allowed_errors(contract, Options(**asked)).values()) == kept
+
+
+def test_what_a_calibration_was_fitted_to_goes_with_it_and_older_contracts_are_read_without() -> None:
+    logits, labels = np.array([[1.0, 0.0], [0.0, 1.0]] * 20), [0, 1] * 20
+    fitted = fit_calibration(logits, labels, max_fpr=0.001, max_fnr=0.2)
+    assert (fitted.max_fpr, fitted.max_fnr) == (0.001, 0.2)
+    values = ModelContract("tiny", calibrations={CHECKPOINT: fitted}).to_dict()
+    assert ModelContract.from_dict(values).calibration(CHECKPOINT) == fitted
+    for name in ("max_fpr", "max_fnr"):
+        del values["calibrations"][CHECKPOINT][name]
+    assert ModelContract.from_dict(values).calibration(CHECKPOINT) == replace(fitted, max_fpr=0.01, max_fnr=0.01)
+    with pytest.raises(ContractError, match="allows errors of 2"):
+        replace(fitted, max_fpr=2)
+
+
+def test_the_boards_thresholds_allow_the_errors_that_were_asked_for(
+    tiny_checkpoint: Path, tiny_data: Path, quick: Options, tmp_path: Path
+) -> None:
+    source = load_checkpoint(tiny_checkpoint)
+    trained = {CHECKPOINT: Calibration(max_fpr=0.4, max_fnr=0.3)}
+    source = replace(source, contract=source.contract.replace(calibrations=trained))
+    bundle = export_bundle(source, tiny_data, tmp_path / "bundle", options=replace(quick, parity_faces=4))
+    for precision in bundle.precisions:
+        reading = bundle.contract.calibration(precision.value)
+        assert (reading.max_fpr, reading.max_fnr) == (0.4, 0.3)
+    assert "at most 40 %" in (bundle.path / "report.md").read_text(encoding="utf-8")
+
+
+def test_faces_of_one_identity_are_drawn_together_in_the_figures_intervals() -> None:
+    labels = [0, 1] * 40
+    margin = np.where(labels, 1.0, -1.0) + np.repeat(np.random.default_rng(0).normal(0, 2, 20), 4)
+    logits = np.stack([-margin / 2, margin / 2], 1).astype(np.float32)
+    widths = []
+    for size in (1, 4):
+        export = SimpleNamespace(contract=ModelContract("tiny"), found={("int8", BOARD): logits}, allowed={})
+        groups = [str(index // size) for index in range(80)]
+        pipeline._Export.calibrate(export, SimpleNamespace(labels=labels, groups=groups))
+        figure = export.contract.metrics["int8"]["auc"]
+        widths.append(figure["high"] - figure["low"])
+    assert widths[1] != widths[0]
 
 
 def test_int8_weights_are_bytes(tiny_bundle: Bundle) -> None:
@@ -145,6 +219,37 @@ def test_a_network_that_was_given_back_to_floating_point_altogether_does_not_shi
     with pytest.raises(GateError, match="no layer is left in INT8"):
         export_bundle(tiny_checkpoint, tiny_data, tmp_path / "bundle", options=options)
     assert Precision.INT8 not in Bundle.open(tmp_path / "bundle").precisions
+
+
+def test_where_no_candidate_holds_accuracy_control_starts_from_the_closest_and_what_holds_then_ships(
+    tiny_checkpoint: Path, tiny_data: Path, quick: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_of_the_simple_ones(name: str, **given: object) -> Tried:
+        tried = judge_candidate(name, **given)
+        missed = {
+            "PERFORMANCE ENABLE": ("AUC loss is over", "changed decisions is over"),
+            "MIXED ENABLE": ("AUC loss",),
+        }
+        return replace(tried, failed=missed.get(name, tried.failed))
+
+    monkeypatch.setattr(pipeline, "judge_candidate", none_of_the_simple_ones)
+    options = replace(
+        quick,
+        candidates=(Candidate("PERFORMANCE"),),
+        fallbacks=(Candidate("MIXED"),),
+        accuracy_control=True,
+        parts=("int8",),
+        calibration_faces=8,
+        measured_faces=20,
+        parity_faces=4,
+        limits=Limits(1.0, 1.0, 1.0, 1.0),
+    )
+    bundle = export_bundle(tiny_checkpoint, tiny_data, tmp_path / "bundle", options=options)
+    names = [candidate["name"] for candidate in bundle.manifest.parity["candidates"]]
+    assert names == ["PERFORMANCE ENABLE", "MIXED ENABLE", "MIXED ENABLE with accuracy control"]
+    assert bundle.manifest.parity["chosen"] == names[-1]
+    assert layers_in_int8(bundle.model("int8")) > 0
+    assert "No candidate holds: accuracy control" in (bundle.path / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_versions_of_all_tools_are_noted(tiny_bundle: Bundle) -> None:

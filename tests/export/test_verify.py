@@ -70,6 +70,17 @@ def test_a_loss_of_auc_is_found() -> None:
     assert any(text.startswith("AUC loss") for text in judged(blurred, blurred, Limits(changed=1.0)).failed)
 
 
+def test_faces_of_one_identity_are_drawn_together_in_the_interval() -> None:
+    blurred = logits() + np.random.default_rng(1).normal(0, 2, (100, 2)).astype(np.float32)
+    common = {"labels": LABELS * 4, "reading": READING, "limits": Limits()}
+    fp32, board = np.tile(logits(), (4, 1)), np.tile(blurred, (4, 1))
+    given = {"fp32_board": fp32, "native": board, "board": board, **common}
+    alone = judge_candidate("it", **given).auc_change
+    together = judge_candidate("it", groups=[str(index % 100) for index in range(400)], **given).auc_change
+    assert together["value"] == alone["value"]
+    assert together["high"] - together["low"] > 1.5 * (alone["high"] - alone["low"])
+
+
 def test_logits_that_are_no_numbers_never_hold() -> None:
     broken = logits()
     broken[0] = np.inf
