@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from train.catalog import CATALOG, SPLITS, Catalog, FaceRecord
 from train.degrade import Condition
 from train.evaluate import Corrupt, Logits, bundle_logits, checkpoint_logits, fake_scores
 from train.metrics import measure, measure_decided
+from train.splitting import group_faces
 from train.workers import Advance
 
 ALARM_SPREAD = 0.02
@@ -106,10 +108,10 @@ class Judged:
         """Calibrated probabilities of fake."""
         return fake_scores(self.logits, self.calibration.temperature)
 
-    @property
+    @cached_property
     def groups(self) -> list[str]:
-        """What is drawn together in the bootstrap: an identity where it is known."""
-        return [face.identity or face.sha256 for face in self.faces]
+        """What is drawn together in the bootstrap: what the splits keep together too."""
+        return group_faces(self.faces)
 
 
 def judge_faces(

@@ -142,7 +142,10 @@ def _fill_gaps(
 
 
 def group_faces(faces: Sequence[FaceRecord]) -> list[str]:
-    """Return for each face the name of its group: one identity, and whatever nearly duplicates one of it."""
+    """Return for each face the name of its group: one identity, and whatever nearly duplicates one of it.
+
+    Splits keep groups together, and so do intervals: faces that belong together are drawn together.
+    """
     parents = list(range(len(faces)))
 
     def root(index: int) -> int:

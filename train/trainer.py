@@ -37,6 +37,7 @@ from train.evaluate import Logits, fake_scores, judge
 from train.memory import keep_memory
 from train.metrics import auc, measure
 from train.recipes import Recipe
+from train.splitting import group_faces
 from train.torch_network import normalize, torch_logits
 from train.workers import progress_bar
 
@@ -385,10 +386,11 @@ class Training:
 def finish(path: Path, catalog: Catalog, logits: Logits, *, max_fpr: float, max_fnr: float) -> ModelContract:
     """Calibrate the best checkpoint on its validation logits, write that into it, and return its contract."""
     checkpoint = load_checkpoint(path)
-    labels = [face.label for face in catalog.split("valid")]
+    valid = catalog.split("valid")
+    labels = [face.label for face in valid]
     calibration = fit_calibration(logits, labels, max_fpr=max_fpr, max_fnr=max_fnr)
     scores = fake_scores(logits, calibration.temperature)
-    figures = measure(labels, scores, threshold=calibration.balanced, bootstrap=200)
+    figures = measure(labels, scores, threshold=calibration.balanced, groups=group_faces(valid), bootstrap=200)
     contract = checkpoint.contract.replace(
         calibrations={CHECKPOINT: calibration}, metrics={CHECKPOINT: {"validation": figures}}
     )

@@ -89,6 +89,12 @@ def test_the_test_split_of_a_catalog_and_all_of_a_plain_folder_are_judged(faces,
     assert choose_split(tmp_path, load_data(faces, split="80/20"), "auto") == "valid"
 
 
+def test_a_swap_is_drawn_together_with_the_people_in_it(records):
+    people = ["000", "000+003", "003", "007"]
+    groups = judged([replace(face, identity=person) for face, person in zip(records, people, strict=False)]).groups
+    assert groups[0] == groups[1] == groups[2] != groups[3]
+
+
 def test_scores_that_hardly_vary_raise_an_alarm():
     assert "hardly vary" in score_alarms(np.full(50, 0.4) + np.linspace(0, 0.001, 50))[0]
     assert "same answer" in score_alarms(np.linspace(0.6, 0.9, 50))[0]

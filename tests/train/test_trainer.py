@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,6 +251,22 @@ def test_the_best_checkpoint_gets_its_thresholds(whole, catalog):
     assert contract.calibration("checkpoint").fitted
     assert contract.metrics["checkpoint"]["validation"]["auc"]["value"] == 1.0
     assert all(torch.equal(after.state_dict[key], before[key]) for key in before)
+
+
+def test_the_figures_of_the_best_checkpoint_are_drawn_by_identity(whole, catalog, tmp_path):
+    people = Catalog(
+        tuple(replace(face, identity=f"{face.label}{index % 2}") for index, face in enumerate(catalog.records))
+    )
+    random = np.random.default_rng(0)
+    valid = catalog.split("valid")
+    logits = np.stack([np.zeros(len(valid)), random.normal(0, 1, len(valid))], 1).astype(np.float32)
+    shutil.copy(whole / "best.pth", tmp_path)
+    intervals = []
+    for known in (catalog, people):
+        contract = finish(tmp_path / "best.pth", known, logits, max_fpr=0.01, max_fnr=0.01)
+        intervals.append(contract.metrics["checkpoint"]["validation"]["brier"])
+    assert intervals[0]["value"] == intervals[1]["value"]
+    assert intervals[0]["low"] != intervals[1]["low"]
 
 
 def test_a_face_is_resized_to_the_input_size_that_was_asked_for(catalog, tmp_path):
