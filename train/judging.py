@@ -73,7 +73,7 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
     rows = judge_grid(subject, faces, GRIDS[options.robustness], options.robustness_faces)
     if options.attacks:
         rows += attack_rows(subject, catalog, sample_faces(faces, options.robustness_faces))
-    alarms = _alarms(subject, faces)
+    alarms = _alarms(subject, judged.faces)
     if split == "valid":
         alarms.append("the checkpoint and its thresholds were chosen on validation faces: expect less on others")
     evaluation = summarize(subject, judged, described, bootstrap=options.bootstrap, robustness=rows, alarms=alarms)
@@ -129,5 +129,6 @@ def _alarms(subject: Subject, faces: Sequence[FaceRecord]) -> list[str]:
     if not seen:
         return []
     return [
-        f"{len(seen)} of {len(faces)} faces are of the training split, so the figures say nothing (e.g. {seen[0].path})"
+        f"{len(seen)} of the {len(faces)} judged faces were trained on, so the figures promise too much "
+        f"(e.g. {seen[0].path})"
     ]
