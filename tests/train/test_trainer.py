@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from accelerate import Accelerator
 
 from edge_runtime.contract import Framing
 from edge_runtime.errors import DataError, UsageError
@@ -220,6 +221,19 @@ def test_a_run_with_a_teacher_goes_on_with_one_only(catalog, tmp_path, tiny_chec
     again = training(catalog, tmp_path, recipe, teacher=tiny_checkpoint)
     assert all(torch.equal(value, learnt[key]) for key, value in again.teacher.hints.state_dict().items())
     again.run()
+
+
+def test_a_run_in_fp16_goes_on_with_the_scale_of_its_losses(catalog, tmp_path, monkeypatch):
+    class Scaled(Accelerator):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+
+    monkeypatch.setattr("train.trainer.Accelerator", Scaled)
+    run = training(catalog, tmp_path)
+    run.accelerator.scaler.load_state_dict({**run.accelerator.scaler.state_dict(), "scale": 64.0})
+    run._save()
+    assert training(catalog, tmp_path).accelerator.scaler.get_scale() == 64.0
 
 
 def test_the_processes_that_load_pictures_stay_from_epoch_to_epoch(catalog, tmp_path, whole):
