@@ -1,6 +1,7 @@
 """Rows of the robustness grid that need a network: adversarial pictures, and fakes whose traces are washed out."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from edge_runtime.contract import ModelContract
+from edge_runtime.errors import PictureError
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
 from train.catalog import FaceRecord
@@ -109,22 +111,36 @@ class Washer(nn.Module):
         return washed
 
 
-def train_washer(reals: Sequence[FaceRecord], *, steps: int = 400, side: int = 96, seed: int = 42) -> Washer:
+def train_washer(reals: Sequence[FaceRecord], *, steps: int = 400, side: int = 96, seed: int = 42) -> Washer | None:
     """Train an autoencoder on photographs alone, so that what passes through it looks like one.
 
-    After GANprintR (Neves et al. 2020), which removes a generator's fingerprint in this way.
+    After GANprintR (Neves et al. 2020), which removes a generator's fingerprint in this way. Pictures that can't be
+    read are passed over; None where there is no other.
     """
     torch.manual_seed(seed)
     washer, random = Washer(), np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(washer.parameters(), 2e-3)
-    for _ in range(steps):
-        chosen = [reals[index] for index in random.integers(len(reals), size=8)]
-        target = torch.stack([_crop(read_picture(face.path), side, random) for face in chosen])
+    seen = 0
+    for _ in range(steps if reals else 0):
+        crops = _crops(reals, side, random)
+        seen += len(crops)
+        if not crops:
+            continue
+        target = torch.stack(crops)
         loss = functional.l1_loss(washer(target), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return washer.eval()
+    return washer.eval() if seen else None
+
+
+def _crops(faces: Sequence[FaceRecord], side: int, random: np.random.Generator) -> list[torch.Tensor]:
+    """Return crops of eight of `faces`, or of fewer where one can't be read."""
+    crops = []
+    for index in random.integers(len(faces), size=8):
+        with suppress(PictureError):
+            crops.append(_crop(read_picture(faces[index].path), side, random))
+    return crops
 
 
 def _crop(picture: Image.Image, side: int, random: np.random.Generator) -> torch.Tensor:

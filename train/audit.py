@@ -15,6 +15,7 @@ from PIL import Image, JpegImagePlugin
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
+from edge_runtime.contract import LABELS
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.pictures import read_picture
 from train.metrics import Figure, measure
@@ -46,6 +47,10 @@ REMEDIES = {
     "all of it": "use --harmonize",
     "8×8 thumbnail": "collect both classes with the same subjects, framing and backgrounds",
 }
+
+
+class TooFewFacesError(DataError):
+    """There are not enough faces of a class to cross-validate."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +92,22 @@ def audit_faces(faces: Sequence[FaceRecord], *, seed: int = 42, advance: Advance
     """Return how well the label of `faces` can be told without looking at a face.
 
     Raises:
-        DataError: there are too few of a class to cross-validate.
+        TooFewFacesError: there are too few of a class to cross-validate.
+        DataError: a picture can't be read any more.
     """
     chosen = _sample(faces, seed)
     labels = np.array([face.label for face in chosen])
     if min(np.bincount(labels, minlength=2)) < 2 * FOLDS:
-        raise DataError(f"the audit needs at least {2 * FOLDS} faces of each class; {len(faces)} are there in all")
+        raise TooFewFacesError(
+            f"the audit needs at least {2 * FOLDS} faces of each class; {len(faces)} are there in all"
+        )
     features: dict[str, list[list[float]]] = {}
     for row in ordered_map(_features, (face.path for face in chosen)):
         for name, values in row.items():
             features.setdefault(name, []).append(values)
         if advance:
             advance(1)
-    groups = np.unique(group_faces(chosen), return_inverse=True)[1]
+    groups = _drawn_together(chosen, labels)
 
     def told(name: str, values: Any) -> Finding:
         return _finding(name, _told_by(np.asarray(values, dtype=np.float64), labels, groups, seed))
@@ -115,6 +123,19 @@ def _sample(faces: Sequence[FaceRecord], seed: int) -> list[FaceRecord]:
     return [faces[index] for index in sorted(order)]
 
 
+def _drawn_together(faces: Sequence[FaceRecord], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each face the number of what is on one side of a fold with it.
+
+    That is an identity, as in the splits. Where a class is of too few of them, a fold would have to learn the class
+    from pictures of the other alone, and find any leak no better than chance: there each picture is by itself.
+    """
+    groups = np.unique(group_faces(faces), return_inverse=True)[1]
+    for label in range(len(LABELS)):
+        if len(np.unique(groups[labels == label])) < FOLDS:
+            return np.arange(len(faces))
+    return groups
+
+
 def _finding(name: str, area: Figure) -> Finding:
     warning, fault = (CONTENT_WARNING, CONTENT_FAULT) if name == "8×8 thumbnail" else (FAULT, FAULT)
     state = "fault" if area["low"] > fault else "warning" if area["value"] > warning else "fine"
@@ -127,7 +148,7 @@ def _told_by(values: NDArray[np.float64], labels: NDArray[np.int64], groups: NDA
     model = RandomForestClassifier(TREES, min_samples_leaf=5, max_features=0.3, random_state=seed, n_jobs=1)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     scores = cross_val_predict(model, values, labels, groups=groups, cv=folds, method="predict_proba")[:, 1]
-    return measure(labels, scores, bootstrap=200, seed=seed)["auc"]
+    return measure(labels, scores, groups=[str(group) for group in groups], bootstrap=200, seed=seed)["auc"]
 
 
 def _features(path: Path) -> dict[str, list[float]]:

@@ -26,7 +26,8 @@ def prepare_faces(
 ) -> int:
     """Make a catalog of faces: cleaned, split without leaks, audited for shortcuts.
 
-    Nothing is deleted: what is left out is named in quarantine.csv. Ends with 1 where the audit finds a fault.
+    Nothing is deleted: what is left out is named in quarantine.csv. Ends with 1 where the audit finds a
+    fault or a split lacks a class.
 
     **Examples**
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from train.catalog import CATALOG, SPLITS, Catalog, FaceRecord
 from train.degrade import Condition
 from train.evaluate import Corrupt, Logits, bundle_logits, checkpoint_logits, fake_scores
 from train.metrics import measure, measure_decided
+from train.splitting import group_faces
 from train.workers import Advance
 
 ALARM_SPREAD = 0.02
@@ -30,16 +32,25 @@ SIZES = ((0, 128), (128, 256), (256, 512), (512, 1 << 30))
 MIN_SLICE = 20
 """Faces a class that a slice needs for figures of its own."""
 
+TRAINING_FACES = "training_faces.txt"
+"""The file of a bundle that tells its training faces: a line each, the first MARK hex digits of the SHA-256."""
+
+MARK = 16
+
 
 @dataclass(frozen=True)
 class Subject:
-    """A detector to be judged: a checkpoint, or one precision of a bundle."""
+    """A detector to be judged: a checkpoint, or one precision of a bundle.
+
+    `trained` holds the first MARK hex digits of the SHA-256 of each face that it was trained on, where that is known.
+    """
 
     name: str
     path: Path
     contract: ModelContract
     precision: str
     logits: Callable[[Sequence[FaceRecord], Advance | None, Corrupt | None], Logits]
+    trained: frozenset[str] = frozenset()
 
     @property
     def calibration(self) -> Calibration:
@@ -66,12 +77,27 @@ def open_subject(path: Path | str, *, precision: str | None = None, device: str 
 def _checkpoint(path: Path) -> Subject:
     from train.checkpoint import load_checkpoint
 
-    contract = load_checkpoint(path).contract
+    checkpoint = load_checkpoint(path)
+    contract = checkpoint.contract
 
     def logits(records: Sequence[FaceRecord], progress: Advance | None, corrupt: Corrupt | None) -> Logits:
         return checkpoint_logits(path, records, progress=progress, corrupt=corrupt)
 
-    return Subject(f"{path.parent.name}/{path.name}", path, contract, CHECKPOINT, logits)
+    name, trained = f"{path.parent.name}/{path.name}", _trained_by(contract, path.parent / CATALOG, checkpoint.catalog)
+    return Subject(name, path, contract, CHECKPOINT, logits, trained)
+
+
+def _trained_by(contract: ModelContract, *catalogs: Path | str) -> frozenset[str]:
+    """Return the marks of the training faces, of the first of `catalogs` that is there and is the contract's."""
+    for path in filter(None, catalogs):
+        try:
+            catalog = Catalog.read(path)
+        except DataError:
+            # A checkpoint that was copied elsewhere is judged without its catalog.
+            continue
+        if contract.data in ("", catalog.fingerprint):
+            return frozenset(face.sha256[:MARK] for face in catalog.split("train"))
+    return frozenset()
 
 
 def _bundle(path: Path, precision: str | None, device: str) -> Subject:
@@ -84,7 +110,9 @@ def _bundle(path: Path, precision: str | None, device: str) -> Subject:
     def logits(records: Sequence[FaceRecord], progress: Advance | None, corrupt: Corrupt | None) -> Logits:
         return bundle_logits(bundle, chosen, records, device=device, progress=progress, corrupt=corrupt)
 
-    return Subject(f"{path.name} ({chosen})", path, bundle.contract, chosen, logits)
+    known = TRAINING_FACES in bundle.manifest.files
+    trained = frozenset(bundle.file(TRAINING_FACES).read_text(encoding="utf-8").split()) if known else frozenset()
+    return Subject(f"{path.name} ({chosen})", path, bundle.contract, chosen, logits, trained)
 
 
 @dataclass(frozen=True)
@@ -106,10 +134,10 @@ class Judged:
         """Calibrated probabilities of fake."""
         return fake_scores(self.logits, self.calibration.temperature)
 
-    @property
+    @cached_property
     def groups(self) -> list[str]:
-        """What is drawn together in the bootstrap: an identity where it is known."""
-        return [face.identity or face.sha256 for face in self.faces]
+        """What is drawn together in the bootstrap: what the splits keep together too."""
+        return group_faces(self.faces)
 
 
 def judge_faces(
@@ -295,12 +323,8 @@ def sample_faces(faces: Sequence[FaceRecord], count: int, seed: int = 42) -> tup
 
 
 def trained_on(subject: Subject, faces: Sequence[FaceRecord]) -> list[FaceRecord]:
-    """Return those of `faces` that lie in the training split of the catalog beside a checkpoint."""
-    beside = subject.path.parent / CATALOG
-    if subject.precision != CHECKPOINT or not beside.is_file():
-        return []
-    seen = {face.sha256 for face in Catalog.read(beside).split("train")}
-    return [face for face in faces if face.sha256 in seen]
+    """Return those of `faces` that the detector was trained on, as far as it tells them."""
+    return [face for face in faces if face.sha256[:MARK] in subject.trained]
 
 
 def count_look(faces: Sequence[FaceRecord], subject: Subject, state: Path | None = None) -> int:

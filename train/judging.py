@@ -49,12 +49,14 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
     """Judge the faces of `data` with a checkpoint or bundle and write figures and report into folder `out`.
 
     Raises:
-        UsageError: there is no such grid or precision.
+        UsageError: there is no such grid or precision, or the model to be attacked is no checkpoint.
         DataError: there is nothing to judge.
     """
     if options.robustness not in GRIDS:
         raise UsageError(f"--robustness {options.robustness}: unknown; choose one of {', '.join(GRIDS)}")
     subject = open_subject(model, precision=options.precision, device=options.device)
+    if options.attacks and subject.precision != CHECKPOINT:
+        raise UsageError("--attacks needs a checkpoint: a bundle has no gradients")
     catalog = read_data(data)
     split = choose_split(data, catalog, options.split)
     faces = catalog.split(split)
@@ -70,10 +72,10 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
         "left_out": left_out,
         "broken": [str(file.path) for file in catalog.quarantine if file.broken],
     }
-    rows = judge_grid(subject, faces, GRIDS[options.robustness], options.robustness_faces)
+    rows = judge_grid(subject, judged.faces, GRIDS[options.robustness], options.robustness_faces)
     if options.attacks:
-        rows += attack_rows(subject, catalog, sample_faces(faces, options.robustness_faces))
-    alarms = _alarms(subject, faces)
+        rows += attack_rows(subject, catalog, sample_faces(judged.faces, options.robustness_faces))
+    alarms = _alarms(subject, judged.faces)
     if split == "valid":
         alarms.append("the checkpoint and its thresholds were chosen on validation faces: expect less on others")
     evaluation = summarize(subject, judged, described, bootstrap=options.bootstrap, robustness=rows, alarms=alarms)
@@ -105,21 +107,18 @@ def judge_grid(
 def attack_rows(subject: Subject, catalog: Catalog, faces: Sequence[FaceRecord]) -> list[dict[str, Any]]:
     """Return rows for adversarial pictures and for washed fakes; the washer learns from the training split's reals.
 
-    Raises:
-        UsageError: the model is no checkpoint, so that there are no gradients.
+    `subject` is a checkpoint, since a bundle has no gradients; `faces` are of those that could be judged.
     """
     from train.attacks import ATTACKS, STRENGTHS, attacked_logits, train_washer, wash_fakes
 
-    if subject.precision != CHECKPOINT:
-        raise UsageError("--attacks needs a checkpoint: a bundle has no gradients")
     rows = []
     for name, attack in ATTACKS.items():
         for levels in STRENGTHS:
             judged = Judged(tuple(faces), attacked_logits(subject.path, faces, attack, levels), subject.calibration)
             rows.append({**condition_row(f"{name} {levels}/255", judged, 200), "faces": len(faces)})
-    reals = [face for face in catalog.split("train") if face.label == 0]
-    if reals:
-        judged = judge_faces(subject, faces, corrupt=wash_fakes(train_washer(reals)))
+    washer = train_washer([face for face in catalog.split("train") if face.label == 0])
+    if washer:
+        judged = judge_faces(subject, faces, corrupt=wash_fakes(washer))
         rows.append({**condition_row("fakes through an autoencoder", judged, 200), "faces": len(faces)})
     return rows
 
@@ -129,5 +128,6 @@ def _alarms(subject: Subject, faces: Sequence[FaceRecord]) -> list[str]:
     if not seen:
         return []
     return [
-        f"{len(seen)} of {len(faces)} faces are of the training split, so the figures say nothing (e.g. {seen[0].path})"
+        f"{len(seen)} of the {len(faces)} judged faces were trained on, so the figures promise too much "
+        f"(e.g. {seen[0].path})"
     ]

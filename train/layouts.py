@@ -100,9 +100,10 @@ LAYOUTS: Sequence[Layout] = (
         "data_dst",
         (
             Rule(rf"(?P<identity>data_(?:src|dst))/aligned/{FILE}", label=0),
-            Rule(rf"data_dst/merged/{FILE}", label=1, generator="DeepFaceLab"),
+            Rule(rf"(?P<identity>data_dst)/merged/{FILE}", label=1, generator="DeepFaceLab"),
         ),
-        "a DeepFaceLab workspace: aligned faces of data_src and data_dst are real, data_dst/merged is fake",
+        "a DeepFaceLab workspace: aligned faces of data_src and data_dst are real, data_dst/merged is fake; "
+        "one workspace is two identities: give several, in folders of different names",
     ),
     Layout(
         "faceswap",

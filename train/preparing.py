@@ -15,10 +15,11 @@ from edge_runtime.errors import DataError, UsageError
 from edge_runtime.faces import FaceStage
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import Box, square_within
-from train.audit import Audit, audit_faces, write_audit
+from train.audit import Audit, TooFewFacesError, audit_faces, write_audit
 from train.catalog import CATALOG, QUARANTINE, Candidate, Catalog, FaceRecord, build_catalog
 from train.layouts import find_layout, layout_files, mapped_files
 from train.scanning import FindBox
+from train.splitting import Share, split_gaps, wanted_splits
 from train.workers import Advance, ordered_map, progress_bar
 
 AUDIT = "audit.html"
@@ -58,10 +59,17 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came out: the catalog, and its audit (None where there are too few faces for one)."""
+    """What came out.
+
+    Attributes:
+        catalog: of the faces.
+        audit: None where there are too few faces for one.
+        gaps: a sentence for each class that is missing in a split.
+    """
 
     catalog: Catalog
     audit: Audit | None
+    gaps: Sequence[str] = ()
 
 
 def prepare_faces(sources: Sequence[Path], out: Path, options: PrepareOptions) -> Prepared:
@@ -70,7 +78,7 @@ def prepare_faces(sources: Sequence[Path], out: Path, options: PrepareOptions) -
     A scan that was interrupted goes on where it was.
 
     Raises:
-        DataError: a folder can't be used, a class is empty, or a picture has two labels.
+        DataError: a folder can't be used, a class is empty, a picture has two labels, or went away meanwhile.
         UsageError: there is no face model to crop with.
     """
     out = out.expanduser()
@@ -94,7 +102,8 @@ def prepare_faces(sources: Sequence[Path], out: Path, options: PrepareOptions) -
             catalog = harmonize(catalog, out / HARMONIZED, options.harmonize, advance)
     (out / QUARANTINE).unlink(missing_ok=True)
     catalog.write(out / CATALOG)
-    return Prepared(catalog, _audit(catalog, out / AUDIT))
+    wanted = wanted_splits({file.split for file in candidates} - {""}, Share.parse(options.split))
+    return Prepared(catalog, _audit(catalog, out / AUDIT), split_gaps(catalog.records, wanted))
 
 
 def find_candidates(sources: Sequence[Path], options: PrepareOptions) -> list[Candidate]:
@@ -230,11 +239,11 @@ def _moved(box: Box | None, region: Box, side: int) -> Box | None:
 
 
 def _audit(catalog: Catalog, path: Path) -> Audit | None:
+    path.unlink(missing_ok=True)
     with progress_bar("auditing", len(catalog.records)) as advance:
         try:
             audit = audit_faces(catalog.records, advance=advance)
-        except DataError:
-            path.unlink(missing_ok=True)
+        except TooFewFacesError:
             return None
     write_audit(path, audit)
     return audit

@@ -5,6 +5,7 @@ later leave the others where they were.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -64,6 +65,40 @@ def draw_splits(faces: Sequence[FaceRecord], share: Share, seed: int) -> list[Fa
     return [replace(face, split=drawn[group]) for face, group in zip(faces, groups, strict=True)]
 
 
+def wanted_splits(given: Iterable[str], share: Share) -> tuple[str, ...]:
+    """Return the splits that should hold faces, where the folders name those of `given`."""
+    named = set(given)
+    if not named:
+        return tuple(name for name in SPLITS if getattr(share, name))
+    drawn = {"valid"} if "train" in named and share.valid else set()
+    return tuple(name for name in SPLITS if name in named | drawn)
+
+
+def split_gaps(faces: Sequence[FaceRecord], wanted: Sequence[str]) -> list[str]:
+    """Return a sentence for each class that a split of `wanted` holds no face of: which, why, and what to do."""
+    gaps = []
+    for label, name in enumerate(LABELS):
+        own = [face for face in faces if face.label == label]
+        empty = [split for split in wanted if all(face.split != split for face in own)]
+        if empty:
+            splits = f"{' and '.join(empty)} split{'s' * (len(empty) > 1)}"
+            hold = "hold" if len(empty) > 1 else "holds"
+            gaps.append(f"the {splits} {hold} no {name} faces{_why_empty(own, name, len(wanted))}")
+    return gaps
+
+
+def _why_empty(faces: Sequence[FaceRecord], name: str, splits: int) -> str:
+    groups = len(set(group_faces(faces)))
+    folders = Counter(face.identity for face in faces if face.identity)
+    if groups >= splits or not folders:
+        return f"; give more {name} faces, or another --split"
+    return (
+        f": the {len(faces)} there are belong to {groups} {'identity' if groups == 1 else 'identities'} (folder "
+        f"{folders.most_common(1)[0][0]}), and an identity is never split; give each person or video a folder of its "
+        f"own, or put pictures of different people straight into the folder of {name} faces"
+    )
+
+
 def _given_splits(faces: Sequence[FaceRecord], groups: Sequence[str]) -> dict[str, str]:
     """Return the split that folders name, by group."""
     return {group: face.split for face, group in zip(faces, groups, strict=True) if face.split}
@@ -107,7 +142,10 @@ def _fill_gaps(
 
 
 def group_faces(faces: Sequence[FaceRecord]) -> list[str]:
-    """Return for each face the name of its group: one identity, and whatever nearly duplicates one of it."""
+    """Return for each face the name of its group: one identity, and whatever nearly duplicates one of it.
+
+    Splits keep groups together, and so do intervals: faces that belong together are drawn together.
+    """
     parents = list(range(len(faces)))
 
     def root(index: int) -> int:

@@ -33,16 +33,19 @@ def tell_prepared(prepared: Prepared, out: Path) -> int:
     console.print(table)
     tell_files([(file.path, file.reason) for file in prepared.catalog.quarantine])
     console.print(f"catalog: {out / CATALOG}", soft_wrap=True)
-    broken = any(file.broken for file in prepared.catalog.quarantine)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    for gap in prepared.gaps:
+        errors.print(f"warning: {gap}", markup=False)
+    wanting = bool(prepared.gaps) or any(file.broken for file in prepared.catalog.quarantine)
     if prepared.audit is None:
         console.print("audit: too few faces")
-        return 1 if broken else 0
+        return 1 if wanting else 0
     console.print(f"audit: {out / AUDIT}", soft_wrap=True)
     for finding in prepared.audit.warnings:
         console.print(f"warning: {finding.name} tells the classes apart (AUC {figure_text(finding.auc, 2)})")
     if prepared.audit.faults:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"fault: {tell_faults(prepared.audit)}")
-    return 1 if prepared.audit.faults or broken else 0
+        errors.print(f"fault: {tell_faults(prepared.audit)}")
+    return 1 if prepared.audit.faults or wanting else 0
 
 
 def tell_evaluation(evaluation: Evaluation, out: Path) -> None:

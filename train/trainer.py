@@ -37,6 +37,7 @@ from train.evaluate import Logits, fake_scores, judge
 from train.memory import keep_memory
 from train.metrics import auc, measure
 from train.recipes import Recipe
+from train.splitting import group_faces
 from train.torch_network import normalize, torch_logits
 from train.workers import progress_bar
 
@@ -325,13 +326,21 @@ class Training:
             self.contract,
             catalog=self._catalog_path(),
             average=self.average.state_dict() if self.average else None,
-            hints=self.teacher.hints.state_dict() if self.teacher else None,
+            hints=self._hints(),
             optimizer=self.optimizer.state_dict(),
+            scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
             recipe=self.recipe.to_dict(),
             progress=asdict(self.progress),
             tally=asdict(self.tally),
         )
         self._saved = time.monotonic()
+
+    def _hints(self) -> dict[str, torch.Tensor] | None:
+        """Return the state of the teacher's hints under the names that they have in one process and in several."""
+        if self.teacher is None:
+            return None
+        bare = {name: self.accelerator.unwrap_model(hint) for name, hint in self.teacher.hints.items()}
+        return nn.ModuleDict(bare).state_dict()
 
     def _restore(self, found: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
         _check_same(found, self.contract, self.recipe, self.out)
@@ -344,6 +353,8 @@ class Training:
         if self.teacher:
             self.teacher.hints.load_state_dict(found.extra["hints"])
         optimizer.load_state_dict(found.extra["optimizer"])
+        if self.accelerator.scaler and found.extra.get("scaler"):
+            self.accelerator.scaler.load_state_dict(found.extra["scaler"])
         self.progress = Progress(**found.extra["progress"])
         self.progress.finished = self._over()
         self.tally = Tally(**found.extra["tally"])
@@ -385,10 +396,11 @@ class Training:
 def finish(path: Path, catalog: Catalog, logits: Logits, *, max_fpr: float, max_fnr: float) -> ModelContract:
     """Calibrate the best checkpoint on its validation logits, write that into it, and return its contract."""
     checkpoint = load_checkpoint(path)
-    labels = [face.label for face in catalog.split("valid")]
+    valid = catalog.split("valid")
+    labels = [face.label for face in valid]
     calibration = fit_calibration(logits, labels, max_fpr=max_fpr, max_fnr=max_fnr)
     scores = fake_scores(logits, calibration.temperature)
-    figures = measure(labels, scores, threshold=calibration.balanced, bootstrap=200)
+    figures = measure(labels, scores, threshold=calibration.balanced, groups=group_faces(valid), bootstrap=200)
     contract = checkpoint.contract.replace(
         calibrations={CHECKPOINT: calibration}, metrics={CHECKPOINT: {"validation": figures}}
     )

@@ -10,7 +10,7 @@ from train.attacks import ATTACKS, attacked_logits, fgsm, train_washer, wash_fak
 from train.catalog import load_data
 from train.evaluate import checkpoint_logits
 from train.evaluation import open_subject, sample_faces
-from train.judging import attack_rows
+from train.judging import EvaluationOptions, attack_rows, evaluate_detector
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,31 @@ def test_a_washer_learns_photographs_and_changes_fakes_alone(catalog, draw):
     assert 0 < difference < 60
 
 
-def test_a_bundle_can_not_be_attacked(tiny_checkpoint, catalog):
-
+def test_that_a_bundle_can_not_be_attacked_is_said_before_anything_is_judged(tiny_checkpoint, tmp_path, monkeypatch):
+    bundle = replace(open_subject(tiny_checkpoint), precision="int8")
+    monkeypatch.setattr("train.judging.open_subject", lambda *given, **options: bundle)
+    monkeypatch.setattr("train.judging.read_data", lambda data: pytest.fail("the data were read"))
     with pytest.raises(UsageError, match="--attacks needs a checkpoint"):
-        attack_rows(replace(open_subject(tiny_checkpoint), precision="int8"), catalog, catalog.records)
+        evaluate_detector(tmp_path, tmp_path, tmp_path / "out", EvaluationOptions(attacks=True))
+
+
+def test_pictures_that_went_away_do_not_stop_the_attacks(make_faces, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr("train.attacks.train_washer", partial(train_washer, steps=5, side=32))
+    catalog = load_data(make_faces())
+    catalog.write(tmp_path / "catalog.csv")
+    for split in ("train", "test"):
+        next(face for face in catalog.split(split) if face.label == 0).path.unlink()
+    options = EvaluationOptions(attacks=True, bootstrap=10)
+    evaluation = evaluate_detector(tiny_checkpoint, tmp_path / "catalog.csv", tmp_path / "out", options)
+    assert len(evaluation.robustness) == 5
+    assert len(evaluation.data["unreadable"]) == 1
+    assert {row["faces"] for row in evaluation.robustness} == {evaluation.data["faces"]}
+
+
+def test_without_a_photograph_that_can_be_read_there_is_no_washer(catalog, tmp_path):
+    assert train_washer([]) is None
+    assert train_washer([replace(catalog.records[0], path=tmp_path / "gone.png")], steps=2) is None
 
 
 def test_every_attack_and_the_washed_fakes_are_rows_of_the_grid(tiny_checkpoint, catalog, monkeypatch):

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_runtime.errors import DataError
-from train.audit import audit_faces, tell_faults, write_audit
+from train.audit import TooFewFacesError, _told_by, audit_faces, tell_faults, write_audit
 from train.catalog import load_data
 
 
@@ -53,6 +52,21 @@ def test_a_class_that_is_stored_otherwise_is_a_fault_that_is_named_with_its_reme
     assert "--harmonize" in tell_faults(audit)
 
 
+def test_a_leak_is_found_though_all_pictures_of_a_class_lie_in_one_folder(save_all):
+    def in_a_folder(picture, path):
+        (path.parent / "all").mkdir(exist_ok=True)
+        picture.save(path.parent / "all" / path.name, "PNG")
+
+    assert states(audit_faces(save_all(in_a_folder, plain)))["format"] == "fault"
+
+
+def test_many_pictures_of_few_videos_do_not_make_a_figure_sure():
+    videos = np.repeat(np.arange(12), 20)
+    drawn = np.random.default_rng(0).normal(size=12)
+    auc = _told_by(drawn[videos][:, None], videos % 2, videos, 42)
+    assert auc["high"] - auc["low"] > 0.3
+
+
 def test_content_that_gives_the_class_away_is_found_in_a_thumbnail(save_all):
     def dark(picture, path):
         Image.fromarray((np.asarray(picture) * 0.5).astype(np.uint8)).save(path, quality=90)
@@ -66,7 +80,7 @@ def test_the_audit_is_written_as_a_report(save_all, tmp_path):
 
 
 def test_too_few_faces_are_refused(faces):
-    with pytest.raises(DataError, match="at least 10 faces of each class"):
+    with pytest.raises(TooFewFacesError, match="at least 10 faces of each class"):
         audit_faces(load_data(faces).records[:12])
 
 

@@ -1,16 +1,21 @@
 import json
 import re
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edge_runtime.bundle import Manifest
 from edge_runtime.contract import Calibration
+from edge_runtime.errors import BundleError
 from train.catalog import load_data
+from train.checkpoint import load_checkpoint, load_model, save_checkpoint
 from train.degrade import Condition
 from train.evaluate import checkpoint_logits, judge
 from train.evaluation import (
+    TRAINING_FACES,
     Judged,
     choose_split,
     count_look,
@@ -89,6 +94,12 @@ def test_the_test_split_of_a_catalog_and_all_of_a_plain_folder_are_judged(faces,
     assert choose_split(tmp_path, load_data(faces, split="80/20"), "auto") == "valid"
 
 
+def test_a_swap_is_drawn_together_with_the_people_in_it(records):
+    people = ["000", "000+003", "003", "007"]
+    groups = judged([replace(face, identity=person) for face, person in zip(records, people, strict=False)]).groups
+    assert groups[0] == groups[1] == groups[2] != groups[3]
+
+
 def test_scores_that_hardly_vary_raise_an_alarm():
     assert "hardly vary" in score_alarms(np.full(50, 0.4) + np.linspace(0, 0.001, 50))[0]
     assert "same answer" in score_alarms(np.linspace(0.6, 0.9, 50))[0]
@@ -103,6 +114,46 @@ def test_faces_that_were_trained_on_are_told(records, subject, tmp_path, tiny_ch
     seen = trained_on(open_subject(place), records)
     assert {face.sha256 for face in seen} == {face.sha256 for face in catalog.split("train")}
     assert trained_on(subject, records) == []
+
+
+def test_a_checkpoint_that_was_copied_knows_its_training_faces_by_the_catalog_it_was_trained_on(
+    records, tmp_path, tiny_checkpoint, faces
+):
+    catalog, checkpoint = load_data(faces), load_checkpoint(tiny_checkpoint)
+    contract = checkpoint.contract.replace(data=catalog.fingerprint)
+    (tmp_path / "copy").mkdir()
+    place, run = tmp_path / "copy" / "model.pth", tmp_path / "run" / "catalog.csv"
+    save_checkpoint(place, load_model(checkpoint), contract, catalog=str(run))
+    assert trained_on(open_subject(place), records) == []
+    catalog.write(run)
+    load_data(faces, seed=1).write(place.with_name("catalog.csv"))
+    seen = trained_on(open_subject(place), records)
+    assert {face.sha256 for face in seen} == {face.sha256 for face in catalog.split("train")}
+
+
+def test_a_bundle_knows_its_training_faces_by_its_list(records, subject, tmp_path):
+    text = "".join(f"{face.sha256[:16]}\n" for face in records[:5])
+    (tmp_path / TRAINING_FACES).write_text(text)
+    files = {"int8/model.xml": "0" * 64, "int8/model.bin": "0" * 64}
+    for listed, count in ({}, 0), ({TRAINING_FACES: sha256(text.encode()).hexdigest()}, 5):
+        (tmp_path / "model.json").write_text(Manifest(subject.contract, {**files, **listed}).to_json())
+        assert trained_on(open_subject(tmp_path), records) == list(records[:count])
+    (tmp_path / TRAINING_FACES).write_text("")
+    with pytest.raises(BundleError, match=r"training_faces.txt was changed"):
+        open_subject(tmp_path)
+
+
+def test_an_evaluation_tells_how_many_of_its_faces_were_trained_on(make_faces, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    data = make_faces()
+    (tmp_path / "best.pth").write_bytes(tiny_checkpoint.read_bytes())
+    catalog = load_data(data)
+    catalog.write(tmp_path / "catalog.csv")
+    trained = catalog.split("train")
+    trained[0].path.unlink()
+    evaluation = evaluate_detector(tmp_path / "best.pth", data, tmp_path / "out", EvaluationOptions(bootstrap=10))
+    told = f"{len(trained) - 1} of the 23 judged faces were trained on"
+    assert any(alarm.startswith(told) for alarm in evaluation.alarms)
 
 
 def test_every_look_at_the_same_faces_is_counted(records, subject, tmp_path):

@@ -3,6 +3,7 @@ import shutil
 import pytest
 
 from edge_runtime.errors import DataError
+from train.catalog import build_catalog
 from train.layouts import LAYOUTS, find_layout, layout_files, mapped_files
 
 TREES = {
@@ -24,7 +25,7 @@ TREES = {
     "deepfacelab": {
         "data_src/aligned/00001_0.jpg": (0, "", "", "data_src"),
         "data_dst/aligned/00001_0.jpg": (0, "", "", "data_dst"),
-        "data_dst/merged/00001.png": (1, "", "DeepFaceLab", ""),
+        "data_dst/merged/00001.png": (1, "", "DeepFaceLab", "data_dst"),
     },
     "faceswap": {
         "faces/clip1/clip1_0001.png": (0, "", "", "clip1"),
@@ -71,6 +72,22 @@ def test_ifakefacedb_is_all_fake_and_its_folders_name_the_generator(tree):
     files = layout_files(root := tree("ifakefacedb"), find_layout(root))
     assert {file.label for file in files} == {1}
     assert len({file.generator for file in files}) == 2
+
+
+def test_the_fakes_of_one_video_stay_together_with_its_photographs(tmp_path, draw):
+    for number in range(4):
+        for index, place in enumerate(("data_src/aligned", "data_dst/aligned", "data_dst/merged")):
+            folder = tmp_path / f"workspace{number}" / place
+            folder.mkdir(parents=True)
+            for frame in range(4):
+                draw(1000 * number + 100 * index + frame).save(folder / f"{frame}.png")
+    sources = sorted(tmp_path.iterdir())
+    found = [file for source in sources for file in layout_files(source, find_layout(source))]
+    splits = {}
+    for face in build_catalog(found).records:
+        splits.setdefault((face.source, face.identity), set()).add(face.split)
+    assert len(splits) == 8
+    assert all(len(names) == 1 for names in splits.values())
 
 
 def test_an_unknown_folder_says_what_is_missing(tmp_path):

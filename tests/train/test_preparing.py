@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -6,8 +7,9 @@ import pytest
 from PIL import Image
 
 from edge_runtime.errors import DataError, UsageError
-from train.catalog import Catalog, load_data
+from train.catalog import Catalog, build_catalog, load_data
 from train.preparing import PrepareOptions, ScanNotes, face_finder, prepare_faces
+from train.tell import tell_prepared
 
 Options = PrepareOptions
 
@@ -33,6 +35,49 @@ def test_folders_are_mapped_by_hand(make_faces, tmp_path):
     folder = make_faces()
     prepared = prepare_faces([], tmp_path / "out", Options(real=[folder / "fake"], fake=[folder / "real"]))
     assert {face.label for face in prepared.catalog.records if face.path.parent.name == "real"} == {1}
+
+
+def test_a_class_that_lies_in_one_folder_is_told_for_the_splits_that_lack_it(make_faces, tmp_path, capsys):
+    folder = make_faces()
+    (folder / "real").rename(folder / "all")
+    (folder / "real").mkdir()
+    (folder / "all").rename(folder / "real" / "all")
+    prepared = prepare_faces([folder], tmp_path / "out", Options())
+    (gap,) = prepared.gaps
+    assert re.match(r"the (train|valid|test) and (train|valid|test) splits hold no real faces: the 12 there are", gap)
+    assert "1 identity (folder all)" in gap
+    assert "give each person or video a folder of its own" in gap
+    assert tell_prepared(prepared, tmp_path / "out") == 1
+    assert f"warning: {gap}" in capsys.readouterr().err
+
+
+def test_splits_that_were_not_asked_for_may_be_empty(make_faces, tmp_path):
+    assert prepare_faces([make_faces()], tmp_path / "out", Options(split="80/20")).gaps == []
+    make_faces("given/train")
+    make_faces("given/test", first=500)
+    assert prepare_faces([tmp_path / "given"], tmp_path / "out", Options()).gaps == []
+
+
+def test_a_class_of_too_few_faces_is_told(make_faces, tmp_path):
+    folder = make_faces()
+    for file in sorted((folder / "fake").iterdir())[2:]:
+        file.unlink()
+    (gap,) = prepare_faces([folder], tmp_path / "out", Options()).gaps
+    assert gap.endswith("split holds no fake faces; give more fake faces, or another --split")
+
+
+def test_pictures_that_went_away_before_the_audit_are_no_small_set(make_faces, tmp_path, monkeypatch):
+    def build_and_lose(*given, **options):
+        catalog = build_catalog(*given, **options)
+        catalog.records[0].path.unlink()
+        return catalog
+
+    monkeypatch.setattr("train.preparing.build_catalog", build_and_lose)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "audit.html").write_text("of an earlier run")
+    with pytest.raises(DataError, match="can't be read any more"):
+        prepare_faces([make_faces()], tmp_path / "out", Options())
+    assert not (tmp_path / "out" / "audit.html").exists()
 
 
 def test_a_data_set_of_fakes_alone_asks_for_reals(tmp_path, draw):

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from accelerate import Accelerator
 
 from edge_runtime.contract import Framing
 from edge_runtime.errors import DataError, UsageError
@@ -221,6 +223,19 @@ def test_a_run_with_a_teacher_goes_on_with_one_only(catalog, tmp_path, tiny_chec
     again.run()
 
 
+def test_a_run_in_fp16_goes_on_with_the_scale_of_its_losses(catalog, tmp_path, monkeypatch):
+    class Scaled(Accelerator):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+
+    monkeypatch.setattr("train.trainer.Accelerator", Scaled)
+    run = training(catalog, tmp_path)
+    run.accelerator.scaler.load_state_dict({**run.accelerator.scaler.state_dict(), "scale": 64.0})
+    run._save()
+    assert training(catalog, tmp_path).accelerator.scaler.get_scale() == 64.0
+
+
 def test_the_processes_that_load_pictures_stay_from_epoch_to_epoch(catalog, tmp_path, whole):
     run = Training(catalog, "shufflenet_v2_x1_0", TINY, tmp_path, workers=1, precision="no", device="cpu")
     seen = []
@@ -250,6 +265,22 @@ def test_the_best_checkpoint_gets_its_thresholds(whole, catalog):
     assert contract.calibration("checkpoint").fitted
     assert contract.metrics["checkpoint"]["validation"]["auc"]["value"] == 1.0
     assert all(torch.equal(after.state_dict[key], before[key]) for key in before)
+
+
+def test_the_figures_of_the_best_checkpoint_are_drawn_by_identity(whole, catalog, tmp_path):
+    people = Catalog(
+        tuple(replace(face, identity=f"{face.label}{index % 2}") for index, face in enumerate(catalog.records))
+    )
+    random = np.random.default_rng(0)
+    valid = catalog.split("valid")
+    logits = np.stack([np.zeros(len(valid)), random.normal(0, 1, len(valid))], 1).astype(np.float32)
+    shutil.copy(whole / "best.pth", tmp_path)
+    intervals = []
+    for known in (catalog, people):
+        contract = finish(tmp_path / "best.pth", known, logits, max_fpr=0.01, max_fnr=0.01)
+        intervals.append(contract.metrics["checkpoint"]["validation"]["brier"])
+    assert intervals[0]["value"] == intervals[1]["value"]
+    assert intervals[0]["low"] != intervals[1]["low"]
 
 
 def test_a_face_is_resized_to_the_input_size_that_was_asked_for(catalog, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from train.backbones import build_backbone
 from train.checkpoint import load_checkpoint
 
-transformers = pytest.importorskip("transformers", reason="needs transformers")
+LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 SCRIPT = """
 import sys
@@ -24,6 +24,7 @@ Training(load_data(sys.argv[1]), "vit_hf", recipe, Path(sys.argv[2]), workers=0,
 
 @pytest.fixture
 def small_vit(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     config = transformers.ViTConfig(image_size=32, patch_size=8, hidden_dropout_prob=0.0, **sizes)
@@ -36,7 +37,7 @@ def test_two_processes_learn_what_one_learns(faces, small_vit, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     alone = [sys.executable, str(script)]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    launcher = [*LAUNCHER, str(script)]
     rows, weights = [], []
     for name, command in (("one", alone), ("two", launcher)):
         arguments = [str(faces), str(tmp_path / name), str(small_vit)]
@@ -50,3 +51,43 @@ def test_two_processes_learn_what_one_learns(faces, small_vit, tmp_path):
     body = [key for key in begun if "classifier" not in key]  # the head is drawn anew
     one, two, start = (torch.cat([state[key].ravel() for key in body]) for state in (*weights, begun))
     assert float((one - two).norm() / (one - start).norm()) < 0.05
+
+
+RESUMED = """
+import sys
+from contextlib import suppress
+from pathlib import Path
+from train.catalog import load_data
+from train.recipes import Recipe
+from train.trainer import Training
+recipe = Recipe(weights="none", input_size=32, epochs=2, batch=16, chances={}, ema=0.0)
+catalog, teacher, out = load_data(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+def training(name):
+    return Training(catalog, "resnet18", recipe, out / name, teacher=teacher, workers=0, precision="no", device="cpu")
+training("whole").run()
+stopped = training("stopped")
+stopped._stopping = True
+with suppress(KeyboardInterrupt):
+    stopped.run()
+stopped.accelerator.wait_for_everyone()
+again = training("stopped")
+assert again.progress.step > 0
+again.run()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_with_a_teacher_goes_on_where_it_was_stopped(faces, tiny_checkpoint, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(RESUMED)
+    done = subprocess.run(
+        [*LAUNCHER, str(script), str(faces), str(tiny_checkpoint), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    whole, stopped = (load_checkpoint(tmp_path / name / "last.pth") for name in ("whole", "stopped"))
+    for key, weight in whole.state_dict.items():
+        assert torch.allclose(stopped.state_dict[key].float(), weight.float(), atol=1e-4), key
+    assert set(stopped.extra["hints"]) == {f"{stride}.{part}" for stride in (8, 16, 32) for part in ("weight", "bias")}
