@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,16 +12,41 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from edge_runtime.errors import DataError, UsageError
-from train.sample_faces import camera, draw_face, draw_scene, generator, make_clip, make_samples, sample_face
+from train.catalog import Catalog, load_data
+from train.evaluate import fake_scores
+from train.metrics import auc
+from train.recipes import PRESETS
+from train.sample_faces import camera, draw_scene, generator, make_clip, make_samples, sample_face
+from train.sample_faces.files import DETAIL_STEPS
+from train.trainer import Training
 
 PAIRS, SIZE = 80, 128
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("samples")
-    make_samples(folder, PAIRS, size=SIZE, workers=2)
-    return folder
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.ndarray]]:
+    """The samples' folder, and what was handed to the camera and to the generator for them, in turn."""
+    folder, handed = tmp_path_factory.mktemp("samples"), {"camera": [], "generator": []}
+
+    def watch(name, step):
+        def watched(picture, *given):
+            handed[name].append(picture.copy())
+            return step(picture, *given)
+
+        return watched
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, step in (("camera", camera), ("generator", generator)):
+            patch.setattr(f"train.sample_faces.files.{name}", watch(name, step))
+        make_samples(folder, PAIRS, size=SIZE)
+    # The generator is tried several times on each face, until its file is as long as the camera's.
+    pairs = zip(handed["camera"], handed["generator"][::DETAIL_STEPS], strict=True)
+    return folder, [picture for pair in pairs for picture in pair]
+
+
+@pytest.fixture(scope="module")
+def samples(made) -> Path:
+    return made[0]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +94,37 @@ def test_shuffled_labels_can_t_be_learnt(files):
     assert abs(np.mean(shuffled) - 0.5) < chance_within()
 
 
+RECIPE = replace(PRESETS["demo"], input_size=64, epochs=9, batch=16)
+
+
+def learnt(catalog: Catalog, out: Path) -> float:
+    """AUC of a network that learns by the demo's recipe, on the test split."""
+    run = Training(catalog, "resnet18", RECIPE, out, workers=0, precision="no", device="cpu")
+    run.run()
+    test = catalog.split("test")
+    return auc([face.label for face in test], fake_scores(run.judge(run._judged(), test)))
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """Samples that a small network learns in half a minute."""
+    folder = tmp_path_factory.mktemp("few")
+    make_samples(folder, 150, size=64)
+    return load_data(folder, split="60/8/32")
+
+
+@pytest.mark.slow
+def test_the_demos_recipe_learns_the_samples(few, tmp_path):
+    assert learnt(few, tmp_path) >= 0.9
+
+
+@pytest.mark.slow
+def test_the_demos_recipe_learns_nothing_from_shuffled_labels(few, tmp_path):
+    labels = np.random.default_rng(0).permutation([face.label for face in few.records])
+    faces = (replace(face, label=int(label)) for face, label in zip(few.records, labels, strict=True))
+    assert 0.35 <= learnt(Catalog(tuple(faces)), tmp_path) <= 0.65
+
+
 def test_metadata_alone_tells_nothing(files):
     assert abs(separability(np.array([metadata(path) for path in files])) - 0.5) < chance_within()
 
@@ -78,9 +135,12 @@ def test_files_of_a_pair_are_of_about_the_same_length(files):
     assert 0.3 < (lengths[:, 1] > lengths[:, 0]).mean() < 0.7
 
 
-def test_what_is_drawn_tells_nothing_and_neither_does_a_thumbnail(files):
-    drawn = np.array([spectrum(Image.fromarray(draw_face(seed, SIZE))) for seed in range(2 * PAIRS)])
+def test_what_is_handed_to_the_camera_and_to_the_generator_tells_nothing(made):
+    drawn = np.array([spectrum(Image.fromarray(picture)) for picture in made[1]])
     assert abs(separability(drawn) - 0.5) < chance_within()
+
+
+def test_thumbnails_tell_nothing(files):
     thumbnails = [np.asarray(Image.open(path).resize((8, 8), Image.Resampling.BOX)).ravel() for path in files]
     assert abs(separability(np.array(thumbnails)) - 0.5) < chance_within()
 
