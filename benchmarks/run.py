@@ -24,8 +24,8 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.contract import Calibration
 from edge_runtime.errors import DeviceError
 from edge_runtime.profile import bundle_key
-from export.bundle_files import MARK, read_training_faces
 from train.catalog import Catalog, FaceRecord
+from train.trained_faces import among, bundle_faces
 
 SHOWN = 32
 """Pictures that every engine is shown, in a circle."""
@@ -287,8 +287,7 @@ def read_series(path: Path) -> Iterator[dict[str, float]]:
 
 def trained_on(bundle: Bundle, records: Sequence[FaceRecord]) -> int:
     """Count the faces that a bundle's model was trained on, as far as the bundle tells."""
-    known = read_training_faces(bundle)
-    return sum(record.sha256[:MARK] in known for record in records)
+    return len(among(bundle_faces(bundle), records))
 
 
 def bundle_facts(name: str, bundle: Bundle) -> BundleFacts:

@@ -77,7 +77,7 @@ def _check_names(manifest: Manifest) -> None:
         if path.is_absolute() or ".." in path.parts or not name:
             raise BundleError(f"{MANIFEST} names {name!r}, which is outside the bundle; do not use this bundle")
         if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
-            raise BundleError(f"{MANIFEST} has no SHA-256 for {name}; export or copy the bundle again")
+            raise BundleError(f"{MANIFEST} has no SHA-256 for {name!r}; export or copy the bundle again")
 
 
 @dataclass(frozen=True)

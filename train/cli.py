@@ -62,6 +62,9 @@ def train_detector(
     learning_rate: Annotated[float | None, typer.Option("--lr", min=0.0)] = None,
     pixels: Annotated[str | None, typer.Option("--input", help="article, resize, native or native5.")] = None,
     without: Annotated[str, typer.Option(help="Augmentations to leave out, by comma; or all.")] = "",
+    spared: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the faces that augmentations leave as they are.")
+    ] = None,
     progressive: Annotated[str | None, typer.Option(help="Crops that grow: 0.5:64,0.35:128.")] = None,
     patience: Annotated[
         int | None, typer.Option(min=0, help="Epochs without a better AUC before it stops; 0 goes to the end.")
@@ -110,6 +113,7 @@ def train_detector(
         "batch": batch,
         "learning_rate": learning_rate,
         "pixels": pixels,
+        "spared": spared,
         "progressive": parse_progressive(progressive) if progressive else None,
         "patience": patience,
         "keep": keep,

@@ -28,6 +28,7 @@ class FaceDataset(Dataset[Sample]):
         chances: how often each change is applied.
         sizes: the pixels a side by epoch; the last holds for all further ones.
         ramp: epochs over which the changes grow to their chances.
+        spared: share of the faces of an epoch whose traces are left as they are.
         seed: of the draws.
     """
 
@@ -39,13 +40,14 @@ class FaceDataset(Dataset[Sample]):
         *,
         sizes: Sequence[int] = (),
         ramp: int = 0,
+        spared: float = 0.0,
         seed: int = 42,
     ) -> None:
         self.records = tuple(records)
         self.contract = contract
         self.chances = dict(chances)
         self.sizes = tuple(sizes) or (contract.input_size,)
-        self.ramp = ramp
+        self.ramp, self.spared = ramp, spared
         self.seed = seed
 
     def __len__(self) -> int:
@@ -57,7 +59,10 @@ class FaceDataset(Dataset[Sample]):
         record = self.records[index]
         face = self._face(record)
         size = self.sizes[min(epoch, len(self.sizes) - 1)]
-        chances = ramped(self.chances, min(epoch / self.ramp, 1.0)) if self.ramp else self.chances
+        share = min(epoch / self.ramp, 1.0) if self.ramp else 1.0
+        if self.spared and random.random() < self.spared:
+            share = 0.0
+        chances = ramped(self.chances, share)
         region = choose_part(face.size, size, self.contract.pixels, chances, random)
         changed = change_picture(face, chances, random)
         native = self.contract.pixels.resize_to is None

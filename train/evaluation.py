@@ -21,6 +21,7 @@ from train.degrade import Condition
 from train.evaluate import Corrupt, Logits, bundle_logits, checkpoint_logits, fake_scores
 from train.metrics import measure, measure_decided
 from train.splitting import group_faces
+from train.trained_faces import bundle_faces, checkpoint_faces
 from train.workers import Advance
 
 ALARM_SPREAD = 0.02
@@ -32,17 +33,12 @@ SIZES = ((0, 128), (128, 256), (256, 512), (512, 1 << 30))
 MIN_SLICE = 20
 """Faces a class that a slice needs for figures of its own."""
 
-TRAINING_FACES = "training_faces.txt"
-"""The file of a bundle that tells its training faces: a line each, the first MARK hex digits of the SHA-256."""
-
-MARK = 16
-
 
 @dataclass(frozen=True)
 class Subject:
     """A detector to be judged: a checkpoint, or one precision of a bundle.
 
-    `trained` holds the first MARK hex digits of the SHA-256 of each face that it was trained on, where that is known.
+    `trained` holds the mark of each face that it was trained on (train.trained_faces), where that is known.
     """
 
     name: str
@@ -83,21 +79,8 @@ def _checkpoint(path: Path) -> Subject:
     def logits(records: Sequence[FaceRecord], progress: Advance | None, corrupt: Corrupt | None) -> Logits:
         return checkpoint_logits(path, records, progress=progress, corrupt=corrupt)
 
-    name, trained = f"{path.parent.name}/{path.name}", _trained_by(contract, path.parent / CATALOG, checkpoint.catalog)
-    return Subject(name, path, contract, CHECKPOINT, logits, trained)
-
-
-def _trained_by(contract: ModelContract, *catalogs: Path | str) -> frozenset[str]:
-    """Return the marks of the training faces, of the first of `catalogs` that is there and is the contract's."""
-    for path in filter(None, catalogs):
-        try:
-            catalog = Catalog.read(path)
-        except DataError:
-            # A checkpoint that was copied elsewhere is judged without its catalog.
-            continue
-        if contract.data in ("", catalog.fingerprint):
-            return frozenset(face.sha256[:MARK] for face in catalog.split("train"))
-    return frozenset()
+    name = f"{path.parent.name}/{path.name}"
+    return Subject(name, path, contract, CHECKPOINT, logits, checkpoint_faces(checkpoint))
 
 
 def _bundle(path: Path, precision: str | None, device: str) -> Subject:
@@ -110,9 +93,7 @@ def _bundle(path: Path, precision: str | None, device: str) -> Subject:
     def logits(records: Sequence[FaceRecord], progress: Advance | None, corrupt: Corrupt | None) -> Logits:
         return bundle_logits(bundle, chosen, records, device=device, progress=progress, corrupt=corrupt)
 
-    known = TRAINING_FACES in bundle.manifest.files
-    trained = frozenset(bundle.file(TRAINING_FACES).read_text(encoding="utf-8").split()) if known else frozenset()
-    return Subject(f"{path.name} ({chosen})", path, bundle.contract, chosen, logits, trained)
+    return Subject(f"{path.name} ({chosen})", path, bundle.contract, chosen, logits, bundle_faces(bundle))
 
 
 @dataclass(frozen=True)
@@ -320,11 +301,6 @@ def sample_faces(faces: Sequence[FaceRecord], count: int, seed: int = 42) -> tup
         order = generator.permutation(len(own))[: count // 2]
         chosen += [own[index] for index in sorted(order)]
     return tuple(chosen)
-
-
-def trained_on(subject: Subject, faces: Sequence[FaceRecord]) -> list[FaceRecord]:
-    """Return those of `faces` that the detector was trained on, as far as it tells them."""
-    return [face for face in faces if face.sha256[:MARK] in subject.trained]
 
 
 def count_look(faces: Sequence[FaceRecord], subject: Subject, state: Path | None = None) -> int:

@@ -21,9 +21,9 @@ from train.evaluation import (
     robustness_row,
     sample_faces,
     summarize,
-    trained_on,
 )
 from train.evaluation_report import write_evaluation
+from train.trained_faces import among
 from train.workers import progress_bar
 
 
@@ -124,7 +124,7 @@ def attack_rows(subject: Subject, catalog: Catalog, faces: Sequence[FaceRecord])
 
 
 def _alarms(subject: Subject, faces: Sequence[FaceRecord]) -> list[str]:
-    seen = trained_on(subject, faces)
+    seen = among(subject.trained, faces)
     if not seen:
         return []
     return [

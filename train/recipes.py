@@ -35,6 +35,7 @@ class Recipe:
         chances: how often each augmentation is applied.
         ramp: share of the epochs over which those that damage a face's traces grow from never to their chance, so that
             the traces are found before they are hidden.
+        spared: share of the faces of an epoch whose traces are left as they are, so that they are not unlearnt.
         seed: of everything that is drawn.
     """
 
@@ -58,6 +59,7 @@ class Recipe:
     hinted: float = 1.0
     chances: Chances = field(default_factory=lambda: dict(FULL))
     ramp: float = 0.3
+    spared: float = 0.0
     seed: int = 42
 
     def replace(self, **changes: Any) -> "Recipe":

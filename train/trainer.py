@@ -130,7 +130,13 @@ class Training:
         sizes = (size,) if find_backbone(arch).one_size else recipe.sizes(size)
         train = catalog.split("train")
         self.dataset = FaceDataset(
-            train, self.contract, recipe.chances, sizes=sizes, ramp=round(recipe.ramp * recipe.epochs), seed=recipe.seed
+            train,
+            self.contract,
+            recipe.chances,
+            sizes=sizes,
+            ramp=round(recipe.ramp * recipe.epochs),
+            spared=recipe.spared,
+            seed=recipe.seed,
         )
         self.steps = len(self._batches(0))
         # Its processes are made once, while memory is small: a page that is written after a fork is copied first.

@@ -16,9 +16,10 @@ from benchmarks.run import Plan, Run, cases_of, name_bundles
 from edge_runtime.bundle import Bundle
 from edge_runtime.contract import Calibration
 from edge_runtime.errors import DataError, DeviceError
-from export.bundle_files import write_manifest, write_training_faces
+from export.bundle_files import write_manifest
 from train.catalog import load_data
 from train.splitting import group_faces
+from train.trained_faces import face_mark, write_training_faces
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_faces_of_one_identity_are_drawn_together_in_the_intervals(faces):
 def test_faces_that_a_bundle_was_trained_on_are_counted_and_warned_of(plan, circumstances, tmp_path):
     folder = tmp_path / "bundle"
     shutil.copytree(plan.bundles["tiny"].path, folder)
-    write_training_faces(folder, {record.sha256 for record in plan.records[:3]})
+    write_training_faces(folder, {face_mark(record) for record in plan.records[:3]})
     write_manifest(folder, plan.bundles["tiny"].contract, "tiny", {})
     knowing = Run(replace(plan, bundles={"tiny": Bundle.open(folder)}), circumstances).report()
     assert knowing.data["trained"] == {"tiny": 3}

@@ -54,8 +54,9 @@ def test_side_by_side_a_brake_works_as_long_as_its_share_says():
             pass
 
     before = time.process_time()
-    in_threads(Brake(1.0).work(work), ["a"], Limits(seconds=60, frames=4), 2)
-    assert time.process_time() - before >= 4 * 0.035
+    # At the very end a frame's share is lost: what another thread still has to burn counts as burnt.
+    in_threads(Brake(1.0).work(work), ["a"], Limits(seconds=60, frames=20), 2)
+    assert time.process_time() - before >= 18 * 0.04
 
 
 def test_without_a_share_nothing_is_slowed():

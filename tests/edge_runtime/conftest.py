@@ -76,6 +76,7 @@ def make_bundle() -> Callable[..., Path]:
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep caches and profiles of this machine out of the tests, and theirs out of it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+    # A profile that one test wrote is no business of the next; compiled models are.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     for variable in ("DEEPFAKE_EDGE_MODEL", "STATE_DIRECTORY", "CACHE_DIRECTORY", "NOTIFY_SOCKET"):
         monkeypatch.delenv(variable, raising=False)

@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -139,6 +139,7 @@ def spoiled_model(draw):
 
 
 @given(st.one_of(st.text(max_size=200), VALUES.map(json.dumps), spoiled_model(), spoiled([json.dumps(MODEL).encode()])))
+@example(json.dumps(MODEL | {"files": {"two\nlines": ""}}))
 @fuzzed
 def test_no_model_json_raises_anything_else(text):
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text

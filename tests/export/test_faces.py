@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.contract import ModelContract
 from edge_runtime.errors import DataError
-from export.faces import choose_faces, draw_faces, training_faces
+from export.faces import choose_faces, draw_faces
 from train.catalog import load_data
-from train.checkpoint import Checkpoint
+from train.trained_faces import among, face_mark
 
 
 def names(faces) -> set[str]:
@@ -42,39 +41,18 @@ def test_a_catalogs_splits_are_kept(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_faces_that_the_model_was_trained_on_calibrate_and_are_never_measured(tiny_data: Path, tmp_path: Path) -> None:
-    load_data(tiny_data).write(tmp_path / "catalog.csv")
-    trained = training_faces(checkpoint(tmp_path / "gone" / "best.pth", str(tmp_path / "catalog.csv")))
+    trained = {face_mark(face) for face in load_data(tiny_data).split("train")}
     faces = choose_faces(tiny_data, calibration=1000, measured=20, trained=trained)
     assert len(faces.measured) == 20
-    assert not {face.sha256 for face in faces.measured} & trained
-    assert {face.sha256 for face in faces.calibration} & trained
+    assert not among(trained, faces.measured)
+    assert among(trained, faces.calibration)
     assert re.fullmatch(r"\d\d faces that the model was trained on are not measured.", faces.notes[0])
 
 
 def test_a_folder_of_nothing_but_training_faces_is_refused_with_the_reason(tiny_data: Path) -> None:
-    trained = {face.sha256 for face in load_data(tiny_data).records}
+    trained = {face_mark(face) for face in load_data(tiny_data).records}
     with pytest.raises(DataError, match="trained on; give faces that it has not seen"):
         choose_faces(tiny_data, calibration=1000, measured=1000, trained=trained)
-
-
-def checkpoint(path: Path, catalog: str = "", data: str = "") -> Checkpoint:
-    return Checkpoint(ModelContract("tiny", data=data), {}, path, catalog)
-
-
-def test_without_the_checkpoints_catalog_no_face_is_known_as_trained_on(tmp_path: Path) -> None:
-    assert not training_faces(checkpoint(tmp_path / "best.pth"))
-    assert not training_faces(checkpoint(tmp_path / "best.pth", str(tmp_path / "gone.csv"), "ab" * 32))
-
-
-def test_the_catalog_beside_a_checkpoint_counts_if_it_is_the_one_it_was_trained_on(
-    tiny_data: Path, tmp_path: Path
-) -> None:
-    catalog = load_data(tiny_data)
-    catalog.write(tmp_path / "catalog.csv")
-    expected = {face.sha256 for face in catalog.split("train")}
-    assert training_faces(checkpoint(tmp_path / "best.pth", "gone.csv", catalog.fingerprint)) == expected
-    assert not training_faces(checkpoint(tmp_path / "best.pth", "gone.csv", "ab" * 32))
-    assert not training_faces(checkpoint(tmp_path / "bare.pth"))
 
 
 def test_few_faces_are_said_to_be_few(tiny_data: Path) -> None:

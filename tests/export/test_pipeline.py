@@ -24,7 +24,7 @@ from edge_runtime.faces import FACE_MODEL
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
 from export import pipeline
-from export.bundle_files import installed_face_model, read_training_faces
+from export.bundle_files import installed_face_model
 from export.jobs import Workers
 from export.pipeline import Options, allowed_errors, export_bundle
 from export.quantize import Candidate, layers_in_int8
@@ -32,6 +32,7 @@ from export.verify import Limits, Tried, judge_candidate
 from train.calibrate import fit_calibration
 from train.catalog import Catalog, load_data
 from train.checkpoint import load_checkpoint
+from train.trained_faces import bundle_faces, face_mark
 
 
 def test_the_bundle_holds_what_it_says_and_nothing_else(tiny_bundle: Bundle) -> None:
@@ -91,7 +92,7 @@ def test_what_a_checkpoint_was_trained_on_is_not_measured(
     bundle = export_bundle(source, tiny_data, tmp_path / "bundle", options=options)
     text = (bundle.path / "report.md").read_text(encoding="utf-8")
     assert "faces that the model was trained on are not measured" in text
-    assert read_training_faces(bundle) == {face.sha256[:16] for face in catalog.split("train")}
+    assert bundle_faces(bundle) == {face_mark(face) for face in catalog.split("train")}
     lines = (bundle.path / "training_faces.txt").read_text().splitlines()
     assert lines == sorted(lines)
     bundle.check()

@@ -49,6 +49,18 @@ def test_crops_grow_by_epoch(records):
     assert sides == [32, 40, 48, 48, 48]
 
 
+def test_faces_that_are_spared_keep_their_traces_others_in_each_epoch(records):
+    plain = FaceDataset(records, CONTRACT, {})
+    spared = FaceDataset(records, CONTRACT, {"grey": 1.0}, spared=0.5)
+
+    def untouched(epoch):
+        keys = (epoch * len(records) + index for index in range(len(records)))
+        return [torch.equal(spared[key][0], plain[index][0]) for index, key in enumerate(keys)]
+
+    assert 0.2 < np.mean(untouched(0)) < 0.8
+    assert untouched(0) != untouched(1)
+
+
 def test_pixels_are_bytes_and_not_divided_twice(records):
     sample = FaceDataset(records, CONTRACT, {})[0][0]
     assert str(sample.dtype) == "torch.uint8"

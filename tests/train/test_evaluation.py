@@ -15,7 +15,6 @@ from train.checkpoint import load_checkpoint, load_model, save_checkpoint
 from train.degrade import Condition
 from train.evaluate import checkpoint_logits, judge
 from train.evaluation import (
-    TRAINING_FACES,
     Judged,
     choose_split,
     count_look,
@@ -27,11 +26,11 @@ from train.evaluation import (
     score_alarms,
     slice_figures,
     summarize,
-    trained_on,
 )
 from train.evaluation_report import write_evaluation
 from train.judging import EvaluationOptions, evaluate_detector
 from train.tell import tell_evaluation
+from train.trained_faces import TRAINING_FACES, among
 
 
 @pytest.fixture(scope="module")
@@ -106,28 +105,33 @@ def test_scores_that_hardly_vary_raise_an_alarm():
     assert score_alarms(np.linspace(0, 1, 50)) == []
 
 
+def save_trained(place, tiny_checkpoint, faces, **where):
+    """Write the tiny checkpoint as one that was trained on the catalog `faces`."""
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    contract = checkpoint.contract.replace(data=faces.fingerprint)
+    save_checkpoint(place, load_model(checkpoint), contract, **where)
+
+
 def test_faces_that_were_trained_on_are_told(records, subject, tmp_path, tiny_checkpoint, faces):
-    place = tmp_path / "best.pth"
-    place.write_bytes(tiny_checkpoint.read_bytes())
-    catalog = load_data(faces)
+    place, catalog = tmp_path / "best.pth", load_data(faces)
+    save_trained(place, tiny_checkpoint, catalog)
     catalog.write(tmp_path / "catalog.csv")
-    seen = trained_on(open_subject(place), records)
+    seen = among(open_subject(place).trained, records)
     assert {face.sha256 for face in seen} == {face.sha256 for face in catalog.split("train")}
-    assert trained_on(subject, records) == []
+    assert among(subject.trained, records) == []
 
 
 def test_a_checkpoint_that_was_copied_knows_its_training_faces_by_the_catalog_it_was_trained_on(
     records, tmp_path, tiny_checkpoint, faces
 ):
-    catalog, checkpoint = load_data(faces), load_checkpoint(tiny_checkpoint)
-    contract = checkpoint.contract.replace(data=catalog.fingerprint)
+    catalog = load_data(faces)
     (tmp_path / "copy").mkdir()
     place, run = tmp_path / "copy" / "model.pth", tmp_path / "run" / "catalog.csv"
-    save_checkpoint(place, load_model(checkpoint), contract, catalog=str(run))
-    assert trained_on(open_subject(place), records) == []
+    save_trained(place, tiny_checkpoint, catalog, catalog=str(run))
+    assert among(open_subject(place).trained, records) == []
     catalog.write(run)
     load_data(faces, seed=1).write(place.with_name("catalog.csv"))
-    seen = trained_on(open_subject(place), records)
+    seen = among(open_subject(place).trained, records)
     assert {face.sha256 for face in seen} == {face.sha256 for face in catalog.split("train")}
 
 
@@ -137,7 +141,7 @@ def test_a_bundle_knows_its_training_faces_by_its_list(records, subject, tmp_pat
     files = {"int8/model.xml": "0" * 64, "int8/model.bin": "0" * 64}
     for listed, count in ({}, 0), ({TRAINING_FACES: sha256(text.encode()).hexdigest()}, 5):
         (tmp_path / "model.json").write_text(Manifest(subject.contract, {**files, **listed}).to_json())
-        assert trained_on(open_subject(tmp_path), records) == list(records[:count])
+        assert among(open_subject(tmp_path).trained, records) == list(records[:count])
     (tmp_path / TRAINING_FACES).write_text("")
     with pytest.raises(BundleError, match=r"training_faces.txt was changed"):
         open_subject(tmp_path)
@@ -146,8 +150,8 @@ def test_a_bundle_knows_its_training_faces_by_its_list(records, subject, tmp_pat
 def test_an_evaluation_tells_how_many_of_its_faces_were_trained_on(make_faces, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     data = make_faces()
-    (tmp_path / "best.pth").write_bytes(tiny_checkpoint.read_bytes())
     catalog = load_data(data)
+    save_trained(tmp_path / "best.pth", tiny_checkpoint, catalog)
     catalog.write(tmp_path / "catalog.csv")
     trained = catalog.split("train")
     trained[0].path.unlink()
