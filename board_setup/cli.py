@@ -126,6 +126,8 @@ def _pack(options: argparse.Namespace) -> int:
     for part, size in kit.sizes(options.out):
         print(f"{size / 1e6:9.1f} MB  {part}")
     print(f"{options.out}: {made.id} for Python {made.python}")
+    if not any(name.startswith("bundle/face/") for name in made.files):
+        print(f"warning: no face model in it ({doctor.NO_FACES}); first {doctor.BRING_FACES}", file=sys.stderr)
     tool = os.path.join(os.path.dirname(options.out), kit.TOOL)
     print(
         f"copy it and {tool} to the board, then there: sudo python3 {kit.TOOL} install --kit "

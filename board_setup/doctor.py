@@ -19,6 +19,8 @@ SIGILL_CODE = 132
 LOOK_FOR_WHEEL = "setup-board twin -- python -m edge_runtime.check   (on the workstation; it names the wheel)"
 CHECK_S = 600.0
 """A small board that is busy judging faces takes minutes to check the runtime beside that; one that hangs, for ever."""
+NO_FACES = "the bundle holds none: pictures of one face each are judged, a camera is not, so the service ends at once"
+BRING_FACES = "export-openvino … --face-model FILE   (on the workstation; then pack and install that bundle)"
 LAST_DRIVER_FOR_OLD_CHIPS = (24, 35, 30872, 22)
 """From this version on `intel-opencl-icd` no longer knows Gen8, Gen9 and Gen11 graphics."""
 
@@ -350,6 +352,8 @@ def _runtime_rows(out: str, code: int, mend: str) -> List[Row]:
     else:
         rows.append(Row("bundle", OK, found["bundle"]))
         rows.append(Row("smoke test", OK, found["answer"]))
+        if not found.get("faces", True):
+            rows.append(Row("face model", WARNING, NO_FACES, BRING_FACES))
     return rows
 
 

@@ -18,6 +18,7 @@ from edge_runtime.command import run_command
 from edge_runtime.contract import DEMO_NOTICE, Precision
 from edge_runtime.core import openvino_core
 from edge_runtime.errors import BundleError, DeviceError, EdgeError
+from edge_runtime.faces import FACE_MODEL
 from edge_runtime.golden import GOLDEN, require_golden
 
 PREFERRED = (Precision.INT8, Precision.FP32, Precision.FP16)
@@ -39,6 +40,7 @@ def check(
         bundle = find_bundle(model)
         bundle.check()
         found["bundle"] = _describe(bundle)
+        found["faces"] = FACE_MODEL in bundle.manifest.files
         found["answer"] = _answer(bundle, device)
     except EdgeError as error:
         found["error"] = str(error)

@@ -188,6 +188,14 @@ def test_a_runtime_that_fails_its_check_is_explained(machine, code, out, state, 
     assert row.mend
 
 
+@pytest.mark.parametrize(("faces", "state"), [(False, WARNING), (True, OK)])
+def test_a_bundle_without_a_face_model_is_told_before_its_service_ends_again_and_again(machine, faces, state) -> None:
+    out = json.dumps({**FOUND, "faces": faces})
+    rows = doctor.check_runtime(machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [0, out]}))
+    assert rows[-1].state == state
+    assert ("--face-model" in rows[-1].mend) is not faces
+
+
 @pytest.mark.parametrize(
     ("version", "state"), [("2025.4.1", OK), ("2026.4.1", OK), ("2026.5.0", FAULT), ("2025.3.0", FAULT)]
 )

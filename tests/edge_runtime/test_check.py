@@ -24,6 +24,7 @@ def test_a_whole_bundle_answers_in_the_precision_that_the_cpu_would_use(bundle_p
     assert (code, found["error"]) == (0, None)
     assert found["bundle"].startswith(f"{bundle_path}: redness 1.4.0, fp32, int8, 4 files whole")
     assert found["answer"].startswith("int8 on CPU: logits ")
+    assert found["faces"] is False
     assert found["openvino"] in ov.get_version()
 
 
