@@ -19,7 +19,7 @@ def _extra_wanted() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UsageError(f"edge-benchmark needs {error.name}; pip install 'deepfake-edge[benchmarks]'") from None
+        raise UsageError(f"edge-benchmark needs {error.name}; in the clone: pip install '.[benchmarks]'") from None
 
 
 def benchmark(
