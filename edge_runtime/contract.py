@@ -164,9 +164,10 @@ class ModelContract:
             raise ContractError(
                 f"the contract's labels are {', '.join(map(str, self.labels))}; real, fake is the order"
             )
-        if not 8 <= self.input_size <= 2048:
+        if not isinstance(self.input_size, int) or not 8 <= self.input_size <= 2048:
             raise ContractError(f"the contract's input size is {self.input_size} pixels; 8 to 2048 are possible")
-        if len(self.mean) != 3 or len(self.scale) != 3 or min(self.scale) <= 0:
+        known = all(map(math.isfinite, (*self.mean, *self.scale)))
+        if not known or len(self.mean) != 3 or len(self.scale) != 3 or min(self.scale) <= 0:
             raise ContractError("the contract's mean and scale must be three numbers each, the scale above 0")
         if not 0.0 <= self.margin <= 2.0:
             raise ContractError(f"the contract's margin is {self.margin}; 0 to 2 is possible")

@@ -21,6 +21,10 @@ class EdgeError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        """Return what is told, on one line, whatever line breaks a name in it has."""
+        return " ".join(super().__str__().splitlines())
+
 
 class UsageError(EdgeError):
     """A command was given something that it can't use."""

@@ -54,7 +54,7 @@ def test_rt_info_carries_the_whole_contract_and_the_keys_of_model_api(contract: 
         ({"format": None}, "format None"),
         ({"labels": ["fake", "real"]}, "fake, real"),
         ({"input_size": 0}, "0 pixels"),
-        ({"input_size": "large"}, "can't be read"),
+        ({"input_size": "large"}, "large pixels"),
         ({"scale": [1, 1, 0]}, "scale above 0"),
         ({"margin": -1}, "-1"),
         ({"framing": "guessed"}, "guessed"),
