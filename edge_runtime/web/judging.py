@@ -219,6 +219,10 @@ class Judge:
             notice=self.detector.notice,
         )
 
+    def count_problem(self, problem: ProblemError) -> None:
+        """Count a problem of one picture among others, which is no problem of the whole request."""
+        self._metrics.problems.labels(problem.name).inc()
+
     def _count(self, prediction: Prediction, latency_s: float) -> None:
         self._metrics.pictures.labels(prediction.verdict.value if prediction.verdict else "no_face").inc()
         for face in prediction.faces:

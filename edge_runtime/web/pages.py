@@ -130,6 +130,14 @@ class Pages:
             shown = await asyncio.to_thread(preview_uri, upload.data)
         return CardView(upload.name or "–", judgement.prediction, _face_views(judgement), shown)
 
+    async def card_or_problem(self, upload: Upload) -> CardView:
+        """Judge one picture of many and return how the page shows it, or the problem that it had."""
+        try:
+            return await self.card(upload, preview=True)
+        except ProblemError as problem:
+            self._judge.count_problem(problem)
+            return CardView(upload.name or "–", problem=problem.name)
+
 
 def page_texts(texts: Mapping[str, str], files: int) -> dict[str, str]:
     """Return the words that the script needs."""
@@ -197,7 +205,7 @@ def page_router(pages: Pages, settings: Settings) -> APIRouter:
         """Judge pictures for a browser without script."""
         uploads, _ = await read_form(request, files=settings.limits.files)
         given = [upload for upload in the_pictures(uploads, "images") if upload.data]
-        cards = [await _card_or_problem(pages, upload) for upload in given]
+        cards = [await pages.card_or_problem(upload) for upload in given]
         return pages.render(request, "index.html", cards=cards)
 
     @router.post("/card")
@@ -222,13 +230,6 @@ def page_router(pages: Pages, settings: Settings) -> APIRouter:
         return RedirectResponse("/static/icon.svg", 308)
 
     return router
-
-
-async def _card_or_problem(pages: Pages, upload: Upload) -> CardView:
-    try:
-        return await pages.card(upload, preview=True)
-    except ProblemError as problem:
-        return CardView(upload.name or "–", problem=problem.name)
 
 
 def static_files() -> StaticFiles:

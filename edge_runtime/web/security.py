@@ -46,6 +46,9 @@ OPEN_PATHS = ("/healthz", "/readyz", "/login", "/favicon.ico")
 OPEN_FOLDER = "/static/"
 """What needs no token: whether the service lives, and the page that asks for the token."""
 
+STREAMS = "/live/"
+"""Answers without end, which have no head to ask for alone."""
+
 COOKIE = "deepfake_edge_session"
 SESSION_S = 12 * 3600
 
@@ -110,6 +113,9 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD" and not scope["path"].startswith(STREAMS):
+            # As many monitors ask; the server leaves out the body (RFC 9110, section 9.3.2).
+            scope = {**scope, "method": "GET"}
         guarded = _Answer(send)
         try:
             self._check(HTTPConnection(scope))
@@ -127,6 +133,7 @@ class Gate:
             log.debug("a client went away")
         except Exception:
             log.exception("the service failed")
+            self._refused("internal")
             if guarded.begun:
                 raise
             await ProblemError("internal", "the log of the service says more").response()(scope, receive, guarded)
