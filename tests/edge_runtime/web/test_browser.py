@@ -207,6 +207,27 @@ def test_a_name_that_a_spreadsheet_would_compute_or_a_page_would_run_does_neithe
     assert row["name"] == "'" + hostile.name
 
 
+@pytest.mark.parametrize("name", ["+1.jpg", "-1.jpg", "@SUM(A1).jpg", "＝1.jpg"])
+def test_a_name_that_begins_as_a_formula_is_a_text_in_every_spreadsheet(page, files, tmp_path, name):
+    hostile = tmp_path / name
+    hostile.write_bytes(files["text"].read_bytes())
+    give(page, hostile)
+    with page.expect_download() as saved:
+        page.click("#save-csv")
+    (row,) = csv.DictReader(io.StringIO(saved.value.path().read_text(encoding="utf-8-sig")))
+    assert row["name"] == "'" + name
+
+
+def test_a_spreadsheet_that_splits_at_semicolons_finds_no_formula_behind_one(page, files, tmp_path):
+    hostile = tmp_path / "a;=1+1;b.jpg"
+    hostile.write_bytes(files["text"].read_bytes())
+    give(page, hostile)
+    with page.expect_download() as saved:
+        page.click("#save-csv")
+    lines = saved.value.path().read_text(encoding="utf-8-sig").splitlines()
+    assert next(csv.reader(lines[1:], delimiter=";"))[0].startswith(hostile.name)
+
+
 TRANSFER = """async ([kind, bytes]) => {
     const transfer = new DataTransfer();
     transfer.items.add(new File([new Uint8Array(bytes)], "given.jpg", { type: "image/jpeg" }));
@@ -232,6 +253,15 @@ def test_a_service_that_is_gone_is_told(browser, served, detector, files):
     page.set_input_files("#choose", str(files["fake"]))
     expect(page.locator(".card.failed .why")).to_have_text("The service can't be reached.", timeout=20_000)
     context.close()
+
+
+def test_an_answer_that_is_no_card_is_told_and_the_next_pictures_are_judged(page, files):
+    page.route("**/card", lambda route: route.fulfill(status=200, content_type="text/html", body="<p>Sign in</p>"))
+    give(page, files["fake"], files["real"], files["three"])
+    assert verdicts(page) == ["Not judged"] * 3
+    page.unroute("**/card")
+    give(page, files["real"])
+    assert verdicts(page)[-1] == "Real"
 
 
 def test_a_picture_that_is_too_large_is_told(browser, served, detector, files):
