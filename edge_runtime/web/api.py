@@ -42,8 +42,8 @@ def _form(field: str, many: bool) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
-EVERYWHERE = (401, 421, 500)
-SENDING = (400, 403, 408, 413, 415, 422, 429, 503)
+EVERYWHERE = (401, 403, 421, 500)
+SENDING = (400, 408, 413, 415, 422, 429, 503)
 
 
 def _json(value: BaseModel) -> Response:

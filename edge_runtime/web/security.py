@@ -141,8 +141,8 @@ class Gate:
     def _check(self, request: HTTPConnection) -> None:
         if not knows_host(request.headers.get("host", ""), self._settings):
             raise ProblemError("wrong-host", "start the service with --allowed-host and this name, if it is meant")
-        if request.headers.get("sec-fetch-site") == "cross-site" and _changes(request):
-            raise ProblemError("cross-site", "send it from the service's own page, or from a program")
+        if request.headers.get("sec-fetch-site") == "cross-site" and not _follows_link(request):
+            raise ProblemError("cross-site", "ask from the service's own page, or from a program")
         path = request.url.path
         if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
             return
@@ -158,8 +158,10 @@ class Gate:
             await problem.response()(scope, receive, send)
 
 
-def _changes(request: HTTPConnection) -> bool:
-    return request.scope["method"] not in ("GET", "HEAD")
+def _follows_link(request: HTTPConnection) -> bool:
+    """Tell whether somebody comes by a link; a picture or script of another site would turn the camera on."""
+    shown = (request.headers.get("sec-fetch-mode"), request.headers.get("sec-fetch-dest"))
+    return request.scope["method"] == "GET" and shown == ("navigate", "document")
 
 
 def _wants_page(scope: Scope) -> bool:

@@ -117,6 +117,18 @@ def test_another_site_cannot_use_a_browser_to_send_pictures(plain, face):
     assert (answer.status_code, answer.json()["type"]) == (403, "/problems/cross-site")
 
 
+def test_another_site_may_link_here_but_not_take_pictures_or_figures_into_its_page(plain):
+    def asked(path: str, mode: str, dest: str) -> int:
+        headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
+        return plain.get(path, headers=headers).status_code
+
+    assert asked("/", "navigate", "document") == 200
+    assert asked("/", "navigate", "iframe") == 403
+    assert asked("/live/stream", "no-cors", "image") == 403
+    assert asked("/live/events", "cors", "empty") == 403
+    assert plain.get("/model", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+
+
 def test_no_other_site_may_read_an_answer(plain):
     answer = plain.options(
         "/predict", headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
