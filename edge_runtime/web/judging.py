@@ -113,6 +113,15 @@ class Judge:
         self._count(judgement.prediction, time.monotonic() - began)
         return judgement
 
+    async def preview(self, data: bytes, pixels: int) -> Image.Image:
+        """Return a picture that was judged already, of at most `pixels` a side, by the few threads that decode."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._preview, data, pixels)
+
+    def _preview(self, data: bytes, pixels: int) -> Image.Image:
+        picture = self._read(data)
+        picture.thumbnail((pixels, pixels), Image.Resampling.BILINEAR)
+        return picture
+
     async def check(self) -> None:
         """Let the detector judge a grey square, unless it has answered a moment ago.
 

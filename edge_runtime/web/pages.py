@@ -1,6 +1,5 @@
 """The people's side: pages rendered here, with a little script that makes them pleasant but is not needed."""
 
-import asyncio
 import base64
 import io
 import json
@@ -15,7 +14,6 @@ from PIL import Image
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from edge_runtime.pictures import read_picture
 from edge_runtime.web.api import the_pictures
 from edge_runtime.web.heat import HeatMap
 from edge_runtime.web.intake import Upload, read_form
@@ -127,7 +125,7 @@ class Pages:
         judgement = await self._judge.judge(upload.data, heat=True)
         shown = ""
         if preview or not upload.data.startswith(SHOWN_BY_BROWSERS):
-            shown = await asyncio.to_thread(preview_uri, upload.data)
+            shown = jpeg_uri(await self._judge.preview(upload.data, PREVIEW))
         return CardView(upload.name or "–", judgement.prediction, _face_views(judgement), shown)
 
     async def card_or_problem(self, upload: Upload) -> CardView:
@@ -156,10 +154,8 @@ def _face_view(number: int, face: Face, heat: HeatMap | None) -> FaceView:
     return FaceView(number, face, heat.to_data_uri(), heat.region)
 
 
-def preview_uri(data: bytes) -> str:
-    """Return a small JPEG of a picture that was judged already, as a `data:` address."""
-    picture = read_picture(data)
-    picture.thumbnail((PREVIEW, PREVIEW), Image.Resampling.BILINEAR)
+def jpeg_uri(picture: Image.Image) -> str:
+    """Return a picture as a `data:` address of a JPEG."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

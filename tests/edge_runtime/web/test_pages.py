@@ -3,6 +3,7 @@
 import html
 import io
 import re
+import threading
 
 import pytest
 from PIL import Image
@@ -102,6 +103,21 @@ def test_a_picture_that_browsers_do_not_show_comes_back_as_one_that_they_do(plai
     text = plain.post("/card", files={"image": file.getvalue()}).text
     assert 'src="data:image/jpeg;base64,' in text
     assert 'src=""' in plain.post("/card", files={"image": face()}).text
+
+
+def test_previews_are_made_by_the_few_threads_that_decode(opened, whole_detector, face, monkeypatch):
+    threads = []
+    thumbnail = Image.Image.thumbnail
+
+    def watched(*arguments, **options):
+        threads.append(threading.current_thread().name.rpartition("_")[0])
+        return thumbnail(*arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "thumbnail", watched)
+    with opened(whole_detector) as client:
+        answer = client.post("/", files={"images": face()})
+    assert 'src="data:image/jpeg;base64,' in answer.text
+    assert threads == ["picture"]
 
 
 def test_without_a_camera_the_live_page_says_so(plain):
