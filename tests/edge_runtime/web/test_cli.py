@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -109,6 +110,25 @@ def test_more_connections_than_the_process_may_open_files_neither_stop_it_nor_fi
         assert httpx2.get(f"{base}/healthz", timeout=20).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=20)[1] == ""
+
+
+def test_it_serves_although_its_output_goes_to_a_full_disk(colour_bundle):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    command = [*COMMAND, "--port", port, "--model", str(colour_bundle)]
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(command, stdout=full, stderr=full)
+    try:
+        deadline = time.monotonic() + 30
+        answer = None
+        while answer is None and process.poll() is None and time.monotonic() < deadline:
+            with suppress(httpx2.TransportError):
+                answer = httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=20)
+        assert answer is not None
+        assert answer.status_code == 200
+    finally:
+        process.kill()
+        process.wait(20)
 
 
 def test_an_open_address_without_a_token_is_refused_before_anything_is_loaded():
