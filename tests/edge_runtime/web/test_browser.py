@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -324,6 +325,47 @@ def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_screen(browser,
         told = {one["id"]: one["impact"] for one in found}
         assert not SERIOUS & set(told.values()), told
         assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+    context.close()
+
+
+@pytest.fixture
+def watched(served, detector, camera, monkeypatch) -> Iterator[str]:
+    """A service with a camera."""
+    monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
+    with served(detector, Settings(camera="0")) as (host, port):
+        yield f"http://{host}:{port}"
+
+
+@pytest.mark.parametrize(("size", "locale"), [(DESKTOP, "en-GB"), (PHONE, "zh-CN")], ids=["desktop", "phone"])
+def test_the_live_page_shows_faces_tells_of_a_lost_camera_and_passes_axe(browser, watched, camera, size, locale):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    viewport = {"width": size[0], "height": size[1]}
+    context = browser.new_context(viewport=viewport, locale=locale, bypass_csp=True)
+    page = context.new_page()
+    page.goto(f"{watched}/live", wait_until="commit")
+    words = {"en-GB": ("on", "lost, looking for it"), "zh-CN": ("正常", "已断开，正在寻找")}[locale]
+    expect(page.locator("#state")).to_have_text(words[0], timeout=20_000)
+    expect(page.locator("#faces")).not_to_have_text("–")
+    assert page.locator(".watch img").evaluate("image => image.naturalWidth") == 960
+    found = {one["id"]: one["impact"] for one in axe.Axe().run(page).response["violations"]}
+    assert not SERIOUS & set(found.values()), found
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+    camera.lost = True
+    expect(page.locator("#state")).to_have_text(words[1], timeout=20_000)
+    expect(page.get_by_role("status").filter(has_text="no frame for 5 s")).to_be_visible()
+    expect(page.locator("#faces")).to_have_text("–")
+    context.close()
+
+
+def test_the_live_page_comes_back_when_a_service_behind_a_proxy_was_started_again(browser, watched):
+    context = browser.new_context(locale="en-GB")
+    page = context.new_page()
+    page.route("**/live/events", lambda route: route.fulfill(status=502, body="Bad Gateway"))
+    page.goto(f"{watched}/live", wait_until="commit")
+    expect(page.locator("#state")).to_have_text("The service can't be reached.", timeout=20_000)
+    page.unroute("**/live/events")
+    expect(page.locator("#state")).to_have_text("on", timeout=20_000)
+    expect(page.locator(".watch img")).to_have_attribute("src", re.compile(r"/live/stream\?\d+"))
     context.close()
 
 

@@ -12,45 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_runtime.errors import SourceError
-from edge_runtime.sources import Frame, Gap
 from edge_runtime.web import live as live_module
 from edge_runtime.web.batching import BatchingQueue
 from edge_runtime.web.settings import Limits, Settings
-
-
-class Camera:
-    """A camera that shows one picture, as fast as it is asked, and counts how often it was opened and closed."""
-
-    name, live, still = "camera", True, False
-
-    def __init__(self, data: bytes, every_s: float = 0.02) -> None:
-        self.picture = Image.open(io.BytesIO(data)).convert("RGB")
-        self.every_s = every_s
-        self.opened = self.closed = self.frames_given = 0
-        self.missing = self.lost = False
-
-    def open(self) -> "Camera":
-        if self.missing:
-            raise SourceError("camera 0: there is none; check the cable")
-        self.opened += 1
-        return self
-
-    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        try:
-            while not stop.wait(self.every_s):
-                if self.lost:
-                    yield Gap("camera", "lost", "camera: no frame for 5 s")
-                else:
-                    yield Frame("camera", self.frames_given, lambda: self.picture)
-                    self.frames_given += 1
-        finally:
-            self.closed += 1
-
-
-@pytest.fixture
-def camera(three_faces) -> Camera:
-    return Camera(three_faces)
 
 
 @pytest.fixture
