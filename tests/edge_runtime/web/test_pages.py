@@ -8,6 +8,8 @@ import threading
 import pytest
 from PIL import Image
 
+from edge_runtime.contract import Calibration, ModelContract
+
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>.jpg'
 
 
@@ -82,6 +84,14 @@ def test_a_card_shows_box_verdict_probability_band_and_heat(client, face):
     assert 'class="box fake"' in text
 
 
+def test_a_model_that_is_never_uncertain_says_from_where_on_it_says_fake(opened, whole_detector, face, monkeypatch):
+    one_threshold = Calibration(temperature=1.0, low=0.709, high=0.709, fitted=True)
+    monkeypatch.setattr(type(whole_detector.engine), "calibration", one_threshold)
+    monkeypatch.setattr(ModelContract, "calibration", lambda contract, precision: one_threshold)
+    with opened(whole_detector) as client:
+        assert "AI-generated from 70.9 % on, real below" in client.post("/card", files={"image": face()}).text
+
+
 def test_a_card_in_chinese(client, face):
     text = client.post("/card?lang=zh-Hans", files={"image": face((-20, 18), seed=4)}).text
     assert "无法确定" in text
@@ -129,8 +139,6 @@ def test_without_a_camera_the_live_page_says_so(plain):
 
 
 def test_an_uncalibrated_model_says_that_its_scores_are_no_probabilities(opened, whole_detector, monkeypatch):
-    from edge_runtime.contract import Calibration
-
     monkeypatch.setattr(type(whole_detector.engine), "calibration", Calibration())
     with opened(whole_detector) as client:
         assert "not calibrated" in client.get("/").text
