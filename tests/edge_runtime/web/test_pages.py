@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from edge_runtime.contract import Calibration, ModelContract
+from edge_runtime.web.judging import FORMATS
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>.jpg'
 
@@ -37,6 +38,12 @@ def test_the_page_needs_nothing_from_elsewhere_and_holds_no_inline_script_or_sty
         body = plain.get(name)
         assert body.status_code == 200
         assert "http" not in body.text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_browser_is_told_the_formats_so_that_it_turns_its_own_into_one_of_them(plain):
+    accepted = re.search(r'id="choose" accept="([^"]*)"', plain.get("/").text)[1].split(",")
+    assert accepted[0] == "image/jpeg"
+    assert [name.removeprefix("image/").upper() for name in accepted] == list(FORMATS)
 
 
 def test_a_verdict_comes_with_what_it_does_and_does_not_prove(plain):
