@@ -89,12 +89,15 @@ class Pages:
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """Return a page in the language that the browser asks for."""
-        asked = request.query_params.get("lang")
-        language = choose_language(request.headers.get("accept-language", ""), asked)
+        language = _language(request)
         html = self._templates.get_template(template).render(
-            **self._common(language), lang=language, query=f"?lang={language}" if asked else "", **values
+            **self._common(language), lang=language, query=self.query(request), **values
         )
         return HTMLResponse(html, status, {"Content-Language": language, "Vary": "Accept-Language"})
+
+    def query(self, request: Request) -> str:
+        """Return what carries the language on to the next page, where one was asked for by a link."""
+        return f"?lang={_language(request)}" if request.query_params.get("lang") else ""
 
     def _common(self, language: str) -> dict[str, Any]:
         engine = self._judge.detector.engine
@@ -135,6 +138,10 @@ class Pages:
         except ProblemError as problem:
             self._judge.count_problem(problem)
             return CardView(upload.name or "–", problem=problem.name)
+
+
+def _language(request: Request) -> str:
+    return choose_language(request.headers.get("accept-language", ""), request.query_params.get("lang"))
 
 
 def page_texts(texts: Mapping[str, str], files: int) -> dict[str, str]:

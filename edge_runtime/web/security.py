@@ -153,7 +153,8 @@ class Gate:
         if send.begun:
             raise problem
         if problem.name == "token-needed" and _wants_page(scope):
-            await RedirectResponse("/login", 303)(scope, receive, send)
+            query = scope["query_string"].decode("latin-1")
+            await RedirectResponse(f"/login?{query}" if query else "/login", 303)(scope, receive, send)
         else:
             await problem.response()(scope, receive, send)
 
