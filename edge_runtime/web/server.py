@@ -25,6 +25,10 @@ SPARE = 100
 """Connections beyond those that hear why; one more is cut. Even with those that are just being accepted, all of them
 together stay well below the 1024 files that a process may usually open: asyncio fills the log where there are none."""
 
+UNREAD_S = 30
+"""A connection is given up whose other side takes nothing of what is sent for so long: it left without a word, or never
+meant to read."""
+
 GRACE_S = 3
 """Open answers have so long to end when the service ends."""
 
@@ -37,7 +41,10 @@ def bind(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        # What is accepted there inherits it.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * UNREAD_S)
+        return listening
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"--host {host} --port {port}: can't listen there ({reason}); choose another") from None

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -146,6 +147,24 @@ def test_a_camera_that_is_not_there_is_told_and_looked_for_again(watched, camera
         assert "check the cable" in said["error"]
         camera.missing = False
         assert next(frames_of(answer.iter_raw())).startswith(b"\xff\xd8")
+
+
+def test_a_viewer_who_left_without_a_word_gives_up_the_place(served, detector, camera, monkeypatch):
+    monkeypatch.setattr("edge_runtime.web.server.UNREAD_S", 1)
+    monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
+    settings = Settings(camera="0", limits=Limits(viewers=1))
+    with served(detector, settings) as address, socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect(address)
+        silent.sendall(b"GET /live/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        url = "http://{}:{}/live/stream".format(*address)
+
+        def free() -> bool:
+            with httpx2.stream("GET", url, timeout=20) as answer:
+                return answer.status_code == 200
+
+        assert until(lambda: not free())
+        assert until(free, seconds=30)
 
 
 def test_dropped_frames_and_viewers_are_counted_for_prometheus(watched):
