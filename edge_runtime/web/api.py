@@ -42,12 +42,12 @@ def _form(field: str, many: bool) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
-EVERYWHERE = (401, 421, 500)
-SENDING = (400, 403, 408, 413, 415, 422, 429, 503)
+EVERYWHERE = (401, 403, 421, 500)
+SENDING = (400, 408, 413, 415, 422, 429, 503)
 
 
-def _json(value: BaseModel, status: int = 200) -> Response:
-    return Response(value.model_dump_json(), status, media_type="application/json")
+def _json(value: BaseModel) -> Response:
+    return Response(value.model_dump_json(), media_type="application/json")
 
 
 def api_router(judge: Judge, settings: Settings, metrics: Metrics) -> APIRouter:
@@ -94,15 +94,12 @@ def api_router(judge: Judge, settings: Settings, metrics: Metrics) -> APIRouter:
         """Answer as long as the service answers at all; needs no token."""
         return _json(Health(status="ok"))
 
-    @router.get("/readyz", response_model=Health, summary="Can it judge?", responses={503: {"model": Health}})
+    @router.get("/readyz", response_model=Health, summary="Can it judge?", responses=_problems(503))
     async def readyz() -> Response:
         """Let the detector judge a grey square; needs no token."""
         if not judge.queue.alive:
-            return _json(Health(status="not ready", reason="the detector's thread has ended"), 503)
-        try:
-            await judge.check()
-        except ProblemError as problem:
-            return _json(Health(status="not ready", reason=problem.detail), 503)
+            raise ProblemError("not-ready", "the detector hangs, or its thread has ended")
+        await judge.check()
         return _json(Health(status="ok"))
 
     @router.get("/model", response_model=ModelCard, summary="What judges?")
@@ -133,6 +130,7 @@ async def _item(judge: Judge, upload: Upload, heat: bool) -> BatchItem:
     try:
         judgement = await judge.judge(upload.data, heat=heat)
     except ProblemError as problem:
+        judge.count_problem(problem)
         return BatchItem(name=upload.name, result=None, problem=ProblemDetails.model_validate(problem.to_dict()))
     return BatchItem(name=upload.name, result=judgement.prediction, problem=None)
 

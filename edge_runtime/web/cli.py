@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,7 +94,9 @@ def _greet(detector: "Detector", host: str, port: int) -> None:
     address = f"[{host}]" if ":" in host else host
     judges = f"{contract.architecture} {contract.version}, {choice.precision.value.upper()} on {choice.device}"
     notice = f" ({DEMO_NOTICE})" if contract.demo else ""
-    print(f"http://{address}:{port}/  {judges}{notice}; Ctrl-C ends", flush=True)
+    # A log on a full disk is no reason not to serve.
+    with suppress(OSError):
+        print(f"http://{address}:{port}/  {judges}{notice}; Ctrl-C ends", flush=True)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ Decoding, the face stage and cutting out run in a few threads; the crops of all 
 
 import asyncio
 import io
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 LARGE_PIXELS = 12_000_000
 """Pictures of more are decoded one at a time, since each takes hundreds of megabytes."""
+
+MOST_SCANS = 100
+"""Scans of a JPEG. Each goes over the whole picture: a few bytes a scan would keep a thread busy for hours."""
+
+MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
+"""A marker of a JPEG that has a segment, or ends the picture."""
 
 PROOF_S = 5.0
 """An answer of the detector proves for so long that it works."""
@@ -106,6 +113,15 @@ class Judge:
         self._count(judgement.prediction, time.monotonic() - began)
         return judgement
 
+    async def preview(self, data: bytes, pixels: int) -> Image.Image:
+        """Return a picture that was judged already, of at most `pixels` a side, by the few threads that decode."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._preview, data, pixels)
+
+    def _preview(self, data: bytes, pixels: int) -> Image.Image:
+        picture = self._read(data)
+        picture.thumbnail((pixels, pixels), Image.Resampling.BILINEAR)
+        return picture
+
     async def check(self) -> None:
         """Let the detector judge a grey square, unless it has answered a moment ago.
 
@@ -159,6 +175,8 @@ class Judge:
         if pixels > self._limits.pixels:
             millions = f"{pixels / 1e6:.0f} million, {self._limits.pixels / 1e6:g} million"
             raise ProblemError("too-many-pixels", f"{millions} is the limit; make it smaller")
+        if too_many_scans(data):
+            raise ProblemError("not-a-picture", f"it is a JPEG of over {MOST_SCANS} scans; save it anew")
         with self._large if pixels > LARGE_PIXELS else nullcontext():
             try:
                 return read_picture(data, formats=FORMATS, max_pixels=self._limits.pixels)
@@ -210,6 +228,10 @@ class Judge:
             notice=self.detector.notice,
         )
 
+    def count_problem(self, problem: ProblemError) -> None:
+        """Count a problem of one picture among others, which is no problem of the whole request."""
+        self._metrics.problems.labels(problem.name).inc()
+
     def _count(self, prediction: Prediction, latency_s: float) -> None:
         self._metrics.pictures.labels(prediction.verdict.value if prediction.verdict else "no_face").inc()
         for face in prediction.faces:
@@ -240,6 +262,17 @@ def pixels_of(data: bytes) -> int:
     except Exception:
         names = "JPEG, PNG, WebP, GIF, BMP, TIFF"
         raise ProblemError("not-a-picture", f"it is none that can be read here ({names})") from None
+
+
+def too_many_scans(data: bytes) -> bool:
+    """Tell whether a picture is a JPEG of more than MOST_SCANS scans (ITU-T T.81, B.1); what follows it is not read."""
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    place, scans = 2, 0
+    while scans <= MOST_SCANS and (found := MARKER.search(data, place)) and found[1] != b"\xd9":
+        scans += found[1] == b"\xda"
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return scans > MOST_SCANS
 
 
 def _face(result: FaceResult, looked: HeatMap | None) -> Face:

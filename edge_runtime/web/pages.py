@@ -1,6 +1,5 @@
 """The people's side: pages rendered here, with a little script that makes them pleasant but is not needed."""
 
-import asyncio
 import base64
 import io
 import json
@@ -15,7 +14,6 @@ from PIL import Image
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from edge_runtime.pictures import read_picture
 from edge_runtime.web.api import the_pictures
 from edge_runtime.web.heat import HeatMap
 from edge_runtime.web.intake import Upload, read_form
@@ -91,12 +89,15 @@ class Pages:
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """Return a page in the language that the browser asks for."""
-        asked = request.query_params.get("lang")
-        language = choose_language(request.headers.get("accept-language", ""), asked)
+        language = _language(request)
         html = self._templates.get_template(template).render(
-            **self._common(language), lang=language, query=f"?lang={language}" if asked else "", **values
+            **self._common(language), lang=language, query=self.query(request), **values
         )
         return HTMLResponse(html, status, {"Content-Language": language, "Vary": "Accept-Language"})
+
+    def query(self, request: Request) -> str:
+        """Return what carries the language on to the next page, where one was asked for by a link."""
+        return f"?lang={_language(request)}" if request.query_params.get("lang") else ""
 
     def _common(self, language: str) -> dict[str, Any]:
         engine = self._judge.detector.engine
@@ -127,8 +128,20 @@ class Pages:
         judgement = await self._judge.judge(upload.data, heat=True)
         shown = ""
         if preview or not upload.data.startswith(SHOWN_BY_BROWSERS):
-            shown = await asyncio.to_thread(preview_uri, upload.data)
+            shown = jpeg_uri(await self._judge.preview(upload.data, PREVIEW))
         return CardView(upload.name or "–", judgement.prediction, _face_views(judgement), shown)
+
+    async def card_or_problem(self, upload: Upload) -> CardView:
+        """Judge one picture of many and return how the page shows it, or the problem that it had."""
+        try:
+            return await self.card(upload, preview=True)
+        except ProblemError as problem:
+            self._judge.count_problem(problem)
+            return CardView(upload.name or "–", problem=problem.name)
+
+
+def _language(request: Request) -> str:
+    return choose_language(request.headers.get("accept-language", ""), request.query_params.get("lang"))
 
 
 def page_texts(texts: Mapping[str, str], files: int) -> dict[str, str]:
@@ -148,10 +161,8 @@ def _face_view(number: int, face: Face, heat: HeatMap | None) -> FaceView:
     return FaceView(number, face, heat.to_data_uri(), heat.region)
 
 
-def preview_uri(data: bytes) -> str:
-    """Return a small JPEG of a picture that was judged already, as a `data:` address."""
-    picture = read_picture(data)
-    picture.thumbnail((PREVIEW, PREVIEW), Image.Resampling.BILINEAR)
+def jpeg_uri(picture: Image.Image) -> str:
+    """Return a picture as a `data:` address of a JPEG."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
@@ -197,7 +208,7 @@ def page_router(pages: Pages, settings: Settings) -> APIRouter:
         """Judge pictures for a browser without script."""
         uploads, _ = await read_form(request, files=settings.limits.files)
         given = [upload for upload in the_pictures(uploads, "images") if upload.data]
-        cards = [await _card_or_problem(pages, upload) for upload in given]
+        cards = [await pages.card_or_problem(upload) for upload in given]
         return pages.render(request, "index.html", cards=cards)
 
     @router.post("/card")
@@ -222,13 +233,6 @@ def page_router(pages: Pages, settings: Settings) -> APIRouter:
         return RedirectResponse("/static/icon.svg", 308)
 
     return router
-
-
-async def _card_or_problem(pages: Pages, upload: Upload) -> CardView:
-    try:
-        return await pages.card(upload, preview=True)
-    except ProblemError as problem:
-        return CardView(upload.name or "–", problem=problem.name)
 
 
 def static_files() -> StaticFiles:

@@ -101,10 +101,9 @@ class Batch(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the service lives, or is ready to judge."""
+    """The service lives, or is ready to judge."""
 
-    status: Literal["ok", "not ready"]
-    reason: str | None = None
+    status: Literal["ok"]
 
 
 class ModelCard(BaseModel):

@@ -46,6 +46,9 @@ OPEN_PATHS = ("/healthz", "/readyz", "/login", "/favicon.ico")
 OPEN_FOLDER = "/static/"
 """What needs no token: whether the service lives, and the page that asks for the token."""
 
+STREAMS = "/live/"
+"""Answers without end, which have no head to ask for alone."""
+
 COOKIE = "deepfake_edge_session"
 SESSION_S = 12 * 3600
 
@@ -110,6 +113,9 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD" and not scope["path"].startswith(STREAMS):
+            # As many monitors ask; the server leaves out the body (RFC 9110, section 9.3.2).
+            scope = {**scope, "method": "GET"}
         guarded = _Answer(send)
         try:
             self._check(HTTPConnection(scope))
@@ -127,6 +133,7 @@ class Gate:
             log.debug("a client went away")
         except Exception:
             log.exception("the service failed")
+            self._refused("internal")
             if guarded.begun:
                 raise
             await ProblemError("internal", "the log of the service says more").response()(scope, receive, guarded)
@@ -134,8 +141,8 @@ class Gate:
     def _check(self, request: HTTPConnection) -> None:
         if not knows_host(request.headers.get("host", ""), self._settings):
             raise ProblemError("wrong-host", "start the service with --allowed-host and this name, if it is meant")
-        if request.headers.get("sec-fetch-site") == "cross-site" and _changes(request):
-            raise ProblemError("cross-site", "send it from the service's own page, or from a program")
+        if request.headers.get("sec-fetch-site") == "cross-site" and not _follows_link(request):
+            raise ProblemError("cross-site", "ask from the service's own page, or from a program")
         path = request.url.path
         if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
             return
@@ -146,13 +153,16 @@ class Gate:
         if send.begun:
             raise problem
         if problem.name == "token-needed" and _wants_page(scope):
-            await RedirectResponse("/login", 303)(scope, receive, send)
+            query = scope["query_string"].decode("latin-1")
+            await RedirectResponse(f"/login?{query}" if query else "/login", 303)(scope, receive, send)
         else:
             await problem.response()(scope, receive, send)
 
 
-def _changes(request: HTTPConnection) -> bool:
-    return request.scope["method"] not in ("GET", "HEAD")
+def _follows_link(request: HTTPConnection) -> bool:
+    """Tell whether somebody comes by a link; a picture or script of another site would turn the camera on."""
+    shown = (request.headers.get("sec-fetch-mode"), request.headers.get("sec-fetch-dest"))
+    return request.scope["method"] == "GET" and shown == ("navigate", "document")
 
 
 def _wants_page(scope: Scope) -> bool:

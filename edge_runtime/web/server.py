@@ -8,13 +8,26 @@ from typing import Any
 import h11
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_runtime.errors import UsageError
+from edge_runtime.web.problems import ProblemError
+from edge_runtime.web.security import HEADERS
 
-BACKLOG = 512
-CONNECTIONS = 1024
-"""Connections that may be open at once, idle ones too; one more is answered with 503."""
+BACKLOG = 100
+"""Connections that may wait to be accepted."""
+
+CONNECTIONS = 400
+"""Connections that may be open at once, idle ones too; one more is answered with 429."""
+
+SPARE = 100
+"""Connections beyond those that hear why; one more is cut. Even with those that are just being accepted, all of them
+together stay well below the 1024 files that a process may usually open: asyncio fills the log where there are none."""
+
+UNREAD_S = 30
+"""A connection is given up whose other side takes nothing of what is sent for so long: it left without a word, or never
+meant to read."""
 
 GRACE_S = 3
 """Open answers have so long to end when the service ends."""
@@ -28,7 +41,10 @@ def bind(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        # What is accepted there inherits it.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * UNREAD_S)
+        return listening
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"--host {host} --port {port}: can't listen there ({reason}); choose another") from None
@@ -42,6 +58,11 @@ def impatient(header_s: float) -> type[H11Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            if len(self.connections) > CONNECTIONS + SPARE:
+                transport.abort()
+                return
+            if len(self.connections) > CONNECTIONS:
+                self.app = _too_many
             self._wait_for_head()
 
         def data_received(self, data: bytes) -> None:
@@ -66,6 +87,12 @@ def impatient(header_s: float) -> type[H11Protocol]:
     return ImpatientProtocol
 
 
+async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    problem = ProblemError("too-many-requests", f"{CONNECTIONS} connections are open; try again soon")
+    problem.unread = True
+    await problem.response({**HEADERS, "Cache-Control": "no-store"})(scope, receive, send)
+
+
 class Server(uvicorn.Server):
     """Uvicorn, which lets the streams without end go first when it ends."""
 
@@ -85,7 +112,7 @@ def http_server(app: FastAPI, header_s: float) -> uvicorn.Server:
         ws="none",
         log_config=None,
         access_log=False,
-        limit_concurrency=CONNECTIONS,
+        backlog=BACKLOG,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=GRACE_S,
         server_header=False,

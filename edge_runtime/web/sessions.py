@@ -26,12 +26,13 @@ def session_router(pages: Pages, settings: Settings) -> APIRouter:
     @router.post("/login")
     async def signed_in(request: Request) -> Response:
         given = parse_qs((await _small_body(request)).decode("utf-8", "replace")).get("token", [""])[0].strip()
+        home = f"/{pages.query(request)}"
         if settings.token is None:
-            return RedirectResponse("/", 303)
+            return RedirectResponse(home, 303)
         if not same_secret(given, settings.token):
             await asyncio.sleep(WRONG_TOKEN_WAIT_S)
             return pages.render(request, "login.html", 401, wrong=True)
-        response = RedirectResponse("/", 303)
+        response = RedirectResponse(home, 303)
         secure = request.url.scheme == "https"
         response.set_cookie(
             COOKIE, new_session(settings.token), SESSION_S, httponly=True, samesite="strict", secure=secure
@@ -39,8 +40,8 @@ def session_router(pages: Pages, settings: Settings) -> APIRouter:
         return response
 
     @router.post("/logout")
-    async def signed_out() -> Response:
-        response = RedirectResponse("/login", 303)
+    async def signed_out(request: Request) -> Response:
+        response = RedirectResponse(f"/login{pages.query(request)}", 303)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response
 

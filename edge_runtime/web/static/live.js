@@ -1,6 +1,8 @@
 // Shows the figures that come with the camera's frames. The frames themselves need no script.
 "use strict";
 
+const RETRY_MS = 3000;
+
 const element = (id) => document.getElementById(id);
 const words = JSON.parse(element("texts").textContent);
 
@@ -15,8 +17,7 @@ function told(faces) {
   return faces.length ? faces.map(one).join("; ") : null;
 }
 
-const source = new EventSource("/live/events");
-source.addEventListener("message", (event) => {
+function tell(event) {
   const said = JSON.parse(event.data);
   show("state", words["state_" + said.state]);
   show("fps", said.fps.toFixed(1));
@@ -27,6 +28,28 @@ source.addEventListener("message", (event) => {
   show("dropped", said.dropped);
   show("viewers", said.viewers);
   show("faces", told(said.faces));
-  element("error").textContent = said.error || "";
-});
-source.addEventListener("error", () => show("state", words.problem_offline));
+  show("error", said.error || "");
+}
+
+// What was told last holds no longer.
+function tellOffline() {
+  show("state", words.problem_offline);
+  for (const id of ["fps", "age", "faces"]) show(id, null);
+}
+
+// The picture does not come back by itself; nor do the figures where a proxy answered for a service that starts again.
+function watch(again) {
+  const source = new EventSource("/live/events");
+  source.addEventListener("open", () => {
+    if (again) document.querySelector(".watch img").src = "/live/stream?" + Date.now();
+    again = false;
+  });
+  source.addEventListener("message", tell);
+  source.addEventListener("error", () => {
+    again = true;
+    tellOffline();
+    if (source.readyState === EventSource.CLOSED) setTimeout(watch, RETRY_MS, again);
+  });
+}
+
+watch(false);

@@ -47,10 +47,11 @@ async function judge(file) {
       const form = new FormData();
       form.append("image", file);
       response = await fetch("/card" + location.search, { method: "POST", body: form });
+      if (response.ok) return judged(file, await response.text());
     } catch {
+      // Nothing came, or half of it, or a page of somebody else's in between.
       return failed(file, "offline");
     }
-    if (response.ok) return judged(file, await response.text());
     const retry = Number(response.headers.get("Retry-After"));
     if (!retry || attempt === RETRIES - 1) return failed(file, await problemOf(response));
     await new Promise((resolve) => setTimeout(resolve, 1000 * retry));
@@ -123,11 +124,12 @@ function csv(entries) {
   return rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
-// A text that a spreadsheet would take for a formula gets an apostrophe.
+// A text that a spreadsheet would take for a formula gets an apostrophe. Some split at semicolons and tabs too, and some
+// read the wide signs of a Chinese keyboard.
 function cell(value) {
   if (value === null || value === undefined) return "";
-  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? "'" + value : String(value);
-  return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+  const text = typeof value === "string" && /^[=+\-@＝＋－＠\t\r\n]/.test(value) ? "'" + value : String(value);
+  return /[",;\t\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
 }
 
 function save(text, type, name) {

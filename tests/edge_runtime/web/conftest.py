@@ -18,6 +18,8 @@ from starlette.testclient import TestClient
 from edge_runtime.bundle import Bundle, Manifest
 from edge_runtime.contract import Calibration, Framing, ModelContract, PixelRecipe
 from edge_runtime.detector import Detector
+from edge_runtime.errors import SourceError
+from edge_runtime.sources import Frame, Gap
 from edge_runtime.web.app import create_app
 from edge_runtime.web.server import bind, http_server
 from edge_runtime.web.settings import Settings
@@ -206,3 +208,38 @@ def no_face() -> bytes:
     sky = np.linspace((90, 140, 220), (225, 230, 235), 480)
     pixels = np.repeat(sky[:, None], 640, axis=1) + np.random.default_rng(1).normal(0, 4, (480, 640, 3))
     return to_bytes(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+
+
+class Camera:
+    """A camera that shows one picture, as fast as it is asked, and counts how often it was opened and closed."""
+
+    name, live, still = "camera", True, False
+
+    def __init__(self, data: bytes, every_s: float = 0.02) -> None:
+        self.picture = Image.open(io.BytesIO(data)).convert("RGB")
+        self.every_s = every_s
+        self.opened = self.closed = self.frames_given = 0
+        self.missing = self.lost = False
+
+    def open(self) -> "Camera":
+        if self.missing:
+            raise SourceError("camera 0: there is none; check the cable")
+        self.opened += 1
+        return self
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
+        try:
+            while not stop.wait(self.every_s):
+                if self.lost:
+                    yield Gap("camera", "lost", "camera: no frame for 5 s")
+                else:
+                    yield Frame("camera", self.frames_given, lambda: self.picture)
+                    self.frames_given += 1
+        finally:
+            self.closed += 1
+
+
+@pytest.fixture
+def camera(three_faces) -> Camera:
+    """A camera that shows three faces."""
+    return Camera(three_faces)

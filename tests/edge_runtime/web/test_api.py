@@ -4,6 +4,7 @@ import io
 import json
 import logging
 
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -204,13 +205,15 @@ def test_a_device_that_fails_is_told_and_readiness_says_so(opened, whole_detecto
         raise DeviceError("the device failed")
 
     with opened(whole_detector) as client:
-        assert client.get("/readyz").json() == {"status": "ok", "reason": None}
+        assert client.get("/readyz").json() == {"status": "ok"}
         monkeypatch.setattr(whole_detector.engine, "answer", fail)
         monkeypatch.setattr("edge_runtime.web.judging.PROOF_S", 0.0)
         answer = client.post("/predict", files={"image": face()})
         assert problem(answer) == (503, "detector-failed")
         assert answer.headers["retry-after"]
-        assert client.get("/readyz").status_code == 503
+        unready = client.get("/readyz")
+        assert problem(unready) == (503, "detector-failed")
+        assert unready.headers["retry-after"]
         assert client.get("/healthz").status_code == 200
         monkeypatch.undo()
         assert client.get("/readyz").status_code == 200
@@ -261,6 +264,26 @@ def test_what_happens_is_counted_for_prometheus(opened, detector, face, three_fa
     assert counted["deepfake_edge_batch_crops_sum{}"] == 4
     assert counted["deepfake_edge_queue_crops{}"] == 0
     assert counted["process_resident_memory_bytes{}"] > 0
+
+
+def test_a_failure_and_one_bad_picture_of_many_are_counted_too(opened, whole_detector, face, monkeypatch):
+    with opened(whole_detector) as client:
+        for path in ("/predict/batch", "/"):
+            client.post(path, files=[("images", b"no picture"), ("images", face())])
+        monkeypatch.setattr("edge_runtime.web.judging.prepare_face", None)
+        assert client.post("/predict", files={"image": face()}).status_code == 500
+        counted = figures(client)
+    assert counted['deepfake_edge_problems_total{"type": "not-a-picture"}'] == 2
+    assert counted['deepfake_edge_problems_total{"type": "internal"}'] == 1
+
+
+def test_a_monitor_may_ask_for_the_head_alone(served, whole_detector):
+    with served(whole_detector) as (host, port):
+        for path in ("/healthz", "/readyz", "/", "/model"):
+            answer = httpx2.head(f"http://{host}:{port}{path}", timeout=20)
+            assert (answer.status_code, answer.content) == (200, b"")
+            assert int(answer.headers["content-length"]) > 0
+        assert httpx2.head(f"http://{host}:{port}/predict", timeout=20).status_code == 405
 
 
 def test_neither_pictures_nor_their_names_reach_the_disk_or_the_log(opened, whole_detector, face, monkeypatch, caplog):

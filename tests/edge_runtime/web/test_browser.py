@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -207,6 +208,27 @@ def test_a_name_that_a_spreadsheet_would_compute_or_a_page_would_run_does_neithe
     assert row["name"] == "'" + hostile.name
 
 
+@pytest.mark.parametrize("name", ["+1.jpg", "-1.jpg", "@SUM(A1).jpg", "＝1.jpg"])
+def test_a_name_that_begins_as_a_formula_is_a_text_in_every_spreadsheet(page, files, tmp_path, name):
+    hostile = tmp_path / name
+    hostile.write_bytes(files["text"].read_bytes())
+    give(page, hostile)
+    with page.expect_download() as saved:
+        page.click("#save-csv")
+    (row,) = csv.DictReader(io.StringIO(saved.value.path().read_text(encoding="utf-8-sig")))
+    assert row["name"] == "'" + name
+
+
+def test_a_spreadsheet_that_splits_at_semicolons_finds_no_formula_behind_one(page, files, tmp_path):
+    hostile = tmp_path / "a;=1+1;b.jpg"
+    hostile.write_bytes(files["text"].read_bytes())
+    give(page, hostile)
+    with page.expect_download() as saved:
+        page.click("#save-csv")
+    lines = saved.value.path().read_text(encoding="utf-8-sig").splitlines()
+    assert next(csv.reader(lines[1:], delimiter=";"))[0].startswith(hostile.name)
+
+
 TRANSFER = """async ([kind, bytes]) => {
     const transfer = new DataTransfer();
     transfer.items.add(new File([new Uint8Array(bytes)], "given.jpg", { type: "image/jpeg" }));
@@ -232,6 +254,15 @@ def test_a_service_that_is_gone_is_told(browser, served, detector, files):
     page.set_input_files("#choose", str(files["fake"]))
     expect(page.locator(".card.failed .why")).to_have_text("The service can't be reached.", timeout=20_000)
     context.close()
+
+
+def test_an_answer_that_is_no_card_is_told_and_the_next_pictures_are_judged(page, files):
+    page.route("**/card", lambda route: route.fulfill(status=200, content_type="text/html", body="<p>Sign in</p>"))
+    give(page, files["fake"], files["real"], files["three"])
+    assert verdicts(page) == ["Not judged"] * 3
+    page.unroute("**/card")
+    give(page, files["real"])
+    assert verdicts(page)[-1] == "Real"
 
 
 def test_a_picture_that_is_too_large_is_told(browser, served, detector, files):
@@ -294,6 +325,47 @@ def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_screen(browser,
         told = {one["id"]: one["impact"] for one in found}
         assert not SERIOUS & set(told.values()), told
         assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+    context.close()
+
+
+@pytest.fixture
+def watched(served, detector, camera, monkeypatch) -> Iterator[str]:
+    """A service with a camera."""
+    monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
+    with served(detector, Settings(camera="0")) as (host, port):
+        yield f"http://{host}:{port}"
+
+
+@pytest.mark.parametrize(("size", "locale"), [(DESKTOP, "en-GB"), (PHONE, "zh-CN")], ids=["desktop", "phone"])
+def test_the_live_page_shows_faces_tells_of_a_lost_camera_and_passes_axe(browser, watched, camera, size, locale):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    viewport = {"width": size[0], "height": size[1]}
+    context = browser.new_context(viewport=viewport, locale=locale, bypass_csp=True)
+    page = context.new_page()
+    page.goto(f"{watched}/live", wait_until="commit")
+    words = {"en-GB": ("on", "lost, looking for it"), "zh-CN": ("正常", "已断开，正在寻找")}[locale]
+    expect(page.locator("#state")).to_have_text(words[0], timeout=20_000)
+    expect(page.locator("#faces")).not_to_have_text("–")
+    assert page.locator(".watch img").evaluate("image => image.naturalWidth") == 960
+    found = {one["id"]: one["impact"] for one in axe.Axe().run(page).response["violations"]}
+    assert not SERIOUS & set(found.values()), found
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+    camera.lost = True
+    expect(page.locator("#state")).to_have_text(words[1], timeout=20_000)
+    expect(page.get_by_role("status").filter(has_text="no frame for 5 s")).to_be_visible()
+    expect(page.locator("#faces")).to_have_text("–")
+    context.close()
+
+
+def test_the_live_page_comes_back_when_a_service_behind_a_proxy_was_started_again(browser, watched):
+    context = browser.new_context(locale="en-GB")
+    page = context.new_page()
+    page.route("**/live/events", lambda route: route.fulfill(status=502, body="Bad Gateway"))
+    page.goto(f"{watched}/live", wait_until="commit")
+    expect(page.locator("#state")).to_have_text("The service can't be reached.", timeout=20_000)
+    page.unroute("**/live/events")
+    expect(page.locator("#state")).to_have_text("on", timeout=20_000)
+    expect(page.locator(".watch img")).to_have_attribute("src", re.compile(r"/live/stream\?\d+"))
     context.close()
 
 

@@ -2,12 +2,14 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -77,6 +79,56 @@ def test_ctrl_c_ends_it_cleanly(colour_bundle):
         _, error = process.communicate(timeout=20)
         assert process.returncode in (0, 130)
         assert "Traceback" not in error
+
+
+@contextmanager
+def many_files() -> Iterator[None]:
+    """Let this process open as many files as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_connections_than_the_process_may_open_files_neither_stop_it_nor_fill_its_log(colour_bundle):
+    with started("--model", str(colour_bundle)) as (process, _, base), many_files(), ExitStack() as held:
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1024, 1024))
+        address = ("127.0.0.1", int(base.rpartition(":")[2]))
+        told = []
+        for number in range(1200):
+            connection = held.enter_context(socket.create_connection(address, timeout=5))
+            if number % 50 == 49:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                with suppress(ConnectionResetError):
+                    told.append(connection.recv(4096))
+        answers = b"".join(told)
+        assert b"200 OK" in answers
+        assert b"429 Too Many Requests" in answers
+        assert b"application/problem+json" in answers
+        assert b"retry-after: 1" in answers.lower()
+        held.close()
+        assert httpx2.get(f"{base}/healthz", timeout=20).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=20)[1] == ""
+
+
+def test_it_serves_although_its_output_goes_to_a_full_disk(colour_bundle):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    command = [*COMMAND, "--port", port, "--model", str(colour_bundle)]
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(command, stdout=full, stderr=full)
+    try:
+        deadline = time.monotonic() + 30
+        answer = None
+        while answer is None and process.poll() is None and time.monotonic() < deadline:
+            with suppress(httpx2.TransportError):
+                answer = httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=20)
+        assert answer is not None
+        assert answer.status_code == 200
+    finally:
+        process.kill()
+        process.wait(20)
 
 
 def test_an_open_address_without_a_token_is_refused_before_anything_is_loaded():

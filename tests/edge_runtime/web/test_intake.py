@@ -218,6 +218,14 @@ def polyglot(face: bytes) -> bytes:
     return face + b"<html><script>alert(1)</script></html>PK\x03\x04" + b"\0" * 64
 
 
+def scan_bomb(side: int, scans: int) -> bytes:
+    """A JPEG of a few kilobytes whose last scan, some twenty bytes over all its pixels, comes again and again."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), 128).save(file, "JPEG", progressive=True)
+    start = file.getvalue().rindex(b"\xff\xda")
+    return file.getvalue()[:start] + file.getvalue()[start:-2] * scans + b"\xff\xd9"
+
+
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(/etc/passwd) (r) file\n"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
 
@@ -227,6 +235,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"
     [
         (png_bomb(9_000), 413),
         (lying_png(), 413),
+        (scan_bomb(2_000, 2_000), 422),
         (POSTSCRIPT, 422),
         (SVG, 422),
         (b"PK\x03\x04" + b"\0" * 500, 422),
@@ -235,11 +244,19 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"
         (b"BM" + b"\xff" * 500, 422),
         (b"\0", 422),
     ],
-    ids=["bomb", "lie", "postscript", "svg", "zip", "tiff", "gif", "bmp", "zero"],
+    ids=["bomb", "lie", "scans", "postscript", "svg", "zip", "tiff", "gif", "bmp", "zero"],
 )
 def test_what_is_no_picture_or_too_much_of_one_is_refused(base, data, told):
     answer = httpx2.post(f"{base}/predict", files={"image": ("a.jpg", data)}, timeout=20)
     assert answer.status_code == told
+
+
+def test_a_progressive_picture_with_a_film_behind_it_is_a_picture(base, small_face):
+    file = io.BytesIO()
+    Image.open(io.BytesIO(small_face)).save(file, "JPEG", progressive=True, exif=b"Exif\0\0" + b"\xff\xda" * 300)
+    film = b"\xff\xda\0\x08" * 300
+    answer = httpx2.post(f"{base}/predict", files={"image": ("motion.jpg", file.getvalue() + film)}, timeout=20)
+    assert answer.status_code == 200
 
 
 def test_a_picture_that_is_something_else_too_is_a_picture_and_nothing_else(base, small_face):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,45 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_runtime.errors import SourceError
-from edge_runtime.sources import Frame, Gap
 from edge_runtime.web import live as live_module
 from edge_runtime.web.batching import BatchingQueue
 from edge_runtime.web.settings import Limits, Settings
-
-
-class Camera:
-    """A camera that shows one picture, as fast as it is asked, and counts how often it was opened and closed."""
-
-    name, live, still = "camera", True, False
-
-    def __init__(self, data: bytes, every_s: float = 0.02) -> None:
-        self.picture = Image.open(io.BytesIO(data)).convert("RGB")
-        self.every_s = every_s
-        self.opened = self.closed = self.frames_given = 0
-        self.missing = self.lost = False
-
-    def open(self) -> "Camera":
-        if self.missing:
-            raise SourceError("camera 0: there is none; check the cable")
-        self.opened += 1
-        return self
-
-    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        try:
-            while not stop.wait(self.every_s):
-                if self.lost:
-                    yield Gap("camera", "lost", "camera: no frame for 5 s")
-                else:
-                    yield Frame("camera", self.frames_given, lambda: self.picture)
-                    self.frames_given += 1
-        finally:
-            self.closed += 1
-
-
-@pytest.fixture
-def camera(three_faces) -> Camera:
-    return Camera(three_faces)
 
 
 @pytest.fixture
@@ -182,6 +147,24 @@ def test_a_camera_that_is_not_there_is_told_and_looked_for_again(watched, camera
         assert "check the cable" in said["error"]
         camera.missing = False
         assert next(frames_of(answer.iter_raw())).startswith(b"\xff\xd8")
+
+
+def test_a_viewer_who_left_without_a_word_gives_up_the_place(served, detector, camera, monkeypatch):
+    monkeypatch.setattr("edge_runtime.web.server.UNREAD_S", 1)
+    monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
+    settings = Settings(camera="0", limits=Limits(viewers=1))
+    with served(detector, settings) as address, socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect(address)
+        silent.sendall(b"GET /live/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        url = "http://{}:{}/live/stream".format(*address)
+
+        def free() -> bool:
+            with httpx2.stream("GET", url, timeout=20) as answer:
+                return answer.status_code == 200
+
+        assert until(lambda: not free())
+        assert until(free, seconds=30)
 
 
 def test_dropped_frames_and_viewers_are_counted_for_prometheus(watched):

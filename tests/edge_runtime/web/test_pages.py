@@ -3,9 +3,13 @@
 import html
 import io
 import re
+import threading
 
 import pytest
 from PIL import Image
+
+from edge_runtime.contract import Calibration, ModelContract
+from edge_runtime.web.judging import FORMATS
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>.jpg'
 
@@ -34,6 +38,12 @@ def test_the_page_needs_nothing_from_elsewhere_and_holds_no_inline_script_or_sty
         body = plain.get(name)
         assert body.status_code == 200
         assert "http" not in body.text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_browser_is_told_the_formats_so_that_it_turns_its_own_into_one_of_them(plain):
+    accepted = re.search(r'id="choose" accept="([^"]*)"', plain.get("/").text)[1].split(",")
+    assert accepted[0] == "image/jpeg"
+    assert [name.removeprefix("image/").upper() for name in accepted] == list(FORMATS)
 
 
 def test_a_verdict_comes_with_what_it_does_and_does_not_prove(plain):
@@ -81,6 +91,14 @@ def test_a_card_shows_box_verdict_probability_band_and_heat(client, face):
     assert 'class="box fake"' in text
 
 
+def test_a_model_that_is_never_uncertain_says_from_where_on_it_says_fake(opened, whole_detector, face, monkeypatch):
+    one_threshold = Calibration(temperature=1.0, low=0.709, high=0.709, fitted=True)
+    monkeypatch.setattr(type(whole_detector.engine), "calibration", one_threshold)
+    monkeypatch.setattr(ModelContract, "calibration", lambda contract, precision: one_threshold)
+    with opened(whole_detector) as client:
+        assert "AI-generated from 70.9 % on, real below" in client.post("/card", files={"image": face()}).text
+
+
 def test_a_card_in_chinese(client, face):
     text = client.post("/card?lang=zh-Hans", files={"image": face((-20, 18), seed=4)}).text
     assert "无法确定" in text
@@ -104,6 +122,21 @@ def test_a_picture_that_browsers_do_not_show_comes_back_as_one_that_they_do(plai
     assert 'src=""' in plain.post("/card", files={"image": face()}).text
 
 
+def test_previews_are_made_by_the_few_threads_that_decode(opened, whole_detector, face, monkeypatch):
+    threads = []
+    thumbnail = Image.Image.thumbnail
+
+    def watched(*arguments, **options):
+        threads.append(threading.current_thread().name.rpartition("_")[0])
+        return thumbnail(*arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "thumbnail", watched)
+    with opened(whole_detector) as client:
+        answer = client.post("/", files={"images": face()})
+    assert 'src="data:image/jpeg;base64,' in answer.text
+    assert threads == ["picture"]
+
+
 def test_without_a_camera_the_live_page_says_so(plain):
     answer = plain.get("/live")
     assert answer.status_code == 404
@@ -113,8 +146,6 @@ def test_without_a_camera_the_live_page_says_so(plain):
 
 
 def test_an_uncalibrated_model_says_that_its_scores_are_no_probabilities(opened, whole_detector, monkeypatch):
-    from edge_runtime.contract import Calibration
-
     monkeypatch.setattr(type(whole_detector.engine), "calibration", Calibration())
     with opened(whole_detector) as client:
         assert "not calibrated" in client.get("/").text

@@ -74,6 +74,19 @@ def test_signing_in_with_the_token_begins_a_session_and_signing_out_ends_it(open
         assert client.get("/model").status_code == 401
 
 
+def test_the_language_that_somebody_chose_stays_through_signing_in_and_out(opened, whole_detector):
+    def led_to(answer) -> str:
+        assert answer.status_code == 303
+        return answer.headers["location"]
+
+    with opened(whole_detector, Settings(token=TOKEN), follow_redirects=False) as client:
+        assert led_to(client.get("/?lang=zh-Hans", headers={"Accept": "text/html"})) == "/login?lang=zh-Hans"
+        assert led_to(client.post("/login?lang=zh-Hans", data={"token": TOKEN})) == "/?lang=zh-Hans"
+        assert 'action="/logout?lang=zh-Hans"' in client.get("/?lang=zh-Hans").text
+        assert led_to(client.post("/logout?lang=zh-Hans")) == "/login?lang=zh-Hans"
+        assert led_to(client.post("/login?lang=//evil.example", data={"token": TOKEN})) == "/?lang=en"
+
+
 def test_behind_tls_the_cookie_travels_over_tls_alone(opened, whole_detector):
     with opened(whole_detector, Settings(token=TOKEN)) as client:
         answer = client.post("https://localhost/login", data={"token": TOKEN}, follow_redirects=False)
@@ -115,6 +128,18 @@ def test_another_site_cannot_use_a_browser_to_send_pictures(plain, face):
     headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
     answer = plain.post("/predict", files={"image": face()}, headers=headers)
     assert (answer.status_code, answer.json()["type"]) == (403, "/problems/cross-site")
+
+
+def test_another_site_may_link_here_but_not_take_pictures_or_figures_into_its_page(plain):
+    def asked(path: str, mode: str, dest: str) -> int:
+        headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
+        return plain.get(path, headers=headers).status_code
+
+    assert asked("/", "navigate", "document") == 200
+    assert asked("/", "navigate", "iframe") == 403
+    assert asked("/live/stream", "no-cors", "image") == 403
+    assert asked("/live/events", "cors", "empty") == 403
+    assert plain.get("/model", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
 
 
 def test_no_other_site_may_read_an_answer(plain):
