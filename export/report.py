@@ -7,7 +7,7 @@ from edge_runtime.contract import DEMO_NOTICE, Calibration, ModelContract
 from edge_runtime.golden import Golden
 from export.certificate import Certificate, Stage
 from export.verify import EQUAL, Difference, Limits, Tried
-from train.metrics import Figure
+from train.metrics import FIGURE_NAMES, Figure
 from train.report import Section, Table, figure_text, write_report
 
 FIGURES = ("auc", "accuracy", "f1", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr", "ece")
@@ -80,7 +80,11 @@ def metrics_table(contract: ModelContract) -> Table:
     for name, figures in contract.metrics.items():
         if all(key in figures for key in FIGURES):
             rows.append([name.upper(), *(figure_text(dict(figures[key])) for key in FIGURES)])
-    return Table(("precision", *FIGURES), rows, "Intervals of 95 %; thresholds fitted on these faces")
+    return Table(
+        ("precision", *(FIGURE_NAMES[key] for key in FIGURES)),
+        rows,
+        "Intervals of 95 %; thresholds fitted on these faces",
+    )
 
 
 def calibration_table(contract: ModelContract) -> Table:

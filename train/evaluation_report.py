@@ -13,22 +13,9 @@ from edge_runtime.contract import DEMO_NOTICE
 from edge_runtime.pictures import read_picture
 from train import plots
 from train.evaluation import Evaluation, Judged, risk_by_coverage
+from train.metrics import FIGURE_NAMES
 from train.report import Block, Picture, Section, Table, figure_text, plain, write_report
 
-NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "eer": "EER",
-    "tpr_at_1_fpr": "TPR at 1 % FPR",
-    "tpr_at_5_fpr": "TPR at 5 % FPR",
-    "brier": "Brier score",
-    "ece": "ECE",
-}
 DECIDED = {
     "coverage": "coverage: share decided",
     "accuracy": "accuracy among the decided",
@@ -89,7 +76,7 @@ def _subject(evaluation: Evaluation) -> list[Block]:
 
 def _figures(evaluation: Evaluation) -> list[Block]:
     figures, half = evaluation.figures, evaluation.half
-    rows = [(name, figure_text(figures[key]), figure_text(half[key])) for key, name in NAMES.items()]
+    rows = [(name, figure_text(figures[key]), figure_text(half[key])) for key, name in FIGURE_NAMES.items()]
     threshold = evaluation.calibration["balanced"]
     counts = [
         ("real", figure_text(figures["tn"], 0), figure_text(figures["fp"], 0)),
@@ -129,7 +116,7 @@ def slice_table(slices: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         (f"{row['by']}: {row['name']}", row["real"], row["fake"], *(_known(row, key) for key in keys)) for row in slices
     ]
-    return Table(("slice", "real", "fake", *(NAMES[key] for key in keys)), rows)
+    return Table(("slice", "real", "fake", *(FIGURE_NAMES[key] for key in keys)), rows)
 
 
 def _known(row: Mapping[str, Any], key: str) -> str:

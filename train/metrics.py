@@ -18,6 +18,22 @@ INTERVAL = (2.5, 97.5)
 BINS = 15
 """Bins of equal width for the expected calibration error (Guo et al. 2017)."""
 
+FIGURE_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "eer": "EER",
+    "tpr_at_1_fpr": "TPR at 1 % FPR",
+    "tpr_at_5_fpr": "TPR at 5 % FPR",
+    "brier": "Brier score",
+    "ece": "ECE",
+}
+"""What readers call the figures, in the order in which they are listed."""
+
 NEEDS_BOTH = ("auc", "average_precision", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr", "balanced_accuracy")
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from edge_runtime.contract import DEMO_NOTICE, LABELS, ModelContract
 from train.catalog import SPLITS, Catalog
 from train.evaluation import Evaluation
-from train.evaluation_report import DECIDED, NAMES
+from train.evaluation_report import DECIDED
+from train.metrics import FIGURE_NAMES
 from train.recipes import Recipe
 from train.report import figure_text
 
@@ -54,7 +55,7 @@ def write_model_card(
         "",
         "| figure | value |",
         "| --- | ---: |",
-        *(f"| {name} | {figure_text(evaluation.figures[key])} |" for key, name in NAMES.items()),
+        *(f"| {name} | {figure_text(evaluation.figures[key])} |" for key, name in FIGURE_NAMES.items()),
         *(f"| {name} | {figure_text(evaluation.decided[key])} |" for key, name in DECIDED.items()),
         "",
         "## Limits",

@@ -12,6 +12,7 @@ from edge_runtime.contract import LABELS
 from train.audit import tell_faults
 from train.catalog import CATALOG, SPLITS
 from train.evaluation import Evaluation
+from train.metrics import FIGURE_NAMES
 from train.preparing import AUDIT, Prepared
 from train.report import figure_text
 
@@ -58,7 +59,7 @@ def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
     table.add_column("figure")
     table.add_column("value (95 % interval)", justify="right")
     for name in TOLD:
-        table.add_row(name, figure_text(evaluation.figures[name]))
+        table.add_row(FIGURE_NAMES[name], figure_text(evaluation.figures[name]))
     for name in ("coverage", "accuracy"):
         table.add_row(f"{name} of verdicts", figure_text(evaluation.decided[name]))
     console.print(table)
