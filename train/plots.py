@@ -16,7 +16,7 @@ REAL, FAKE, LINE = "#2b7a4b", "#b3382c", "#33518c"
 
 def roc_and_precision(labels: ArrayLike, scores: ArrayLike) -> Picture:
     """Draw the ROC curve (false positive rate on a logarithmic axis too) and the precision-recall curve."""
-    figure = Figure(figsize=(10, 3.4))
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
     whole, low, pr = figure.subplots(1, 3)
     fpr, tpr, _ = roc_curve(labels, scores)
     precision, recall, _ = precision_recall_curve(labels, scores)
@@ -30,7 +30,7 @@ def roc_and_precision(labels: ArrayLike, scores: ArrayLike) -> Picture:
 
 def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64], low: float, high: float) -> Picture:
     """Draw how often a score is right, and the histograms of both classes with the two thresholds."""
-    figure = Figure(figsize=(10, 3.4))
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     share, mean = calibration_curve(labels, scores, n_bins=10)
     left.plot([0, 1], [0, 1], color="0.7", linestyle="--")
@@ -48,7 +48,7 @@ def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64], low: flo
 
 def risk_coverage(coverage: NDArray[np.float64], risk: NDArray[np.float64]) -> Picture:
     """Draw the error among the decided against the share that is decided."""
-    figure = Figure(figsize=(5, 3.4))
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.plot(coverage, risk, color=LINE)
     _label(axes, "coverage", "error among the decided")
@@ -57,7 +57,7 @@ def risk_coverage(coverage: NDArray[np.float64], risk: NDArray[np.float64]) -> P
 
 def training_curves(history: Sequence[Mapping[str, Any]]) -> Picture:
     """Draw loss, accuracy and AUC by epoch."""
-    figure = Figure(figsize=(10, 3.4))
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
     loss, accuracy, area = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in history]
     panels = (

@@ -114,7 +114,7 @@ ARTICLE = Recipe(
 )
 
 PRESETS: Mapping[str, Recipe] = {
-    "default": Recipe(patience=10),
+    "default": Recipe(patience=10, spared=0.4),
     "scratch": Recipe(weights="none", epochs=60, progressive=SMALL_FIRST, chances={**FULL, "recapture": 0.02}),
     "article": ARTICLE,
     "article-vit": ARTICLE.replace(learning_rate=1e-5, epochs=10),
