@@ -2,10 +2,15 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from benchmarks.cases import Case, Engine, Mode
 from benchmarks.results import Accuracy, Report, Row, Spread
 
 SPEED = "end_to_end_fps"
+
+STEADY = 1.3
+"""How many times the machine's own pace may differ between its 10th and 90th percentile without a word."""
 
 
 def answers(report: Report) -> tuple[str, ...]:
@@ -21,6 +26,13 @@ def _warnings(report: Report) -> Iterator[str]:
         yield (
             f"The machine was busy: others used {load.median:.0%} of it (median; up to {load.high:.0%}). "
             "Compare figures within this report; for absolute ones measure again when it is quiet."
+        )
+    paces = [pace for row in report.rows for pace in row.values("pace")]
+    slow, fast = np.percentile(paces, (10, 90)) if paces else (1.0, 1.0)
+    if fast > STEADY * slow:
+        yield (
+            f"The machine's own pace changed meanwhile, between {slow:.0f} and {fast:.0f} GFLOP/s most of the time: "
+            "a ratio can be off by as much. Read the spreads, and measure again when it is steady."
         )
     if hot := [row for row in report.rows if sum(row.values("throttled")) > 0]:
         yield (

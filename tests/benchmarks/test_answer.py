@@ -45,6 +45,18 @@ def test_a_busy_machine_is_said_first(make_report):
     assert answers(replace(report, rows=rows))[0].startswith("The machine was busy: others used 40% of it")
 
 
+def test_a_machine_that_changes_its_pace_is_said_to(make_report):
+    report = make_report()
+    assert not any("pace" in line for line in answers(report))
+    rows = tuple(
+        replace(
+            row, rounds=tuple({**figures, "pace": 90.0 * (1 + number % 2)} for number, figures in enumerate(row.rounds))
+        )
+        for row in report.rows
+    )
+    assert "between 90 and 180 GFLOP/s" in answers(replace(report, rows=rows))[0]
+
+
 def test_times_of_the_twin_are_said_to_mean_nothing_first(make_report, circumstances):
     twin = make_report(circumstances=replace(circumstances, emulator="qemu-x86_64 -cpu Snowridge"))
     assert answers(twin)[0] == "Run under qemu-x86_64: its times mean nothing, its accuracy counts."
