@@ -56,7 +56,9 @@ body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var
   max-width: 60rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
 .table { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .8rem 0; }
-caption { text-align: left; padding-bottom: .3rem; } th, td { padding: .3rem .7rem; text-align: right; }
+caption { text-align: left; padding-bottom: .3rem; }
+caption span { position: sticky; left: 0; display: inline-block; max-width: calc(100vw - 2rem); }
+th, td { padding: .3rem .7rem; text-align: right; }
 th:first-child, td:first-child { text-align: left; } th { background: var(--soft); }
 td { border-top: 1px solid var(--line); }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
@@ -65,7 +67,7 @@ img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 {% for section in sections %}<section><h2>{{ section.title }}</h2>
 {% for block in section.blocks %}{% if block is string %}<p>{{ block }}</p>
 {% elif block.png is defined %}<p><img src="{{ block.uri }}" alt="{{ block.text }}"></p>
-{% else %}<div class="table"><table>{% if block.caption %}<caption>{{ block.caption }}</caption>{% endif %}
+{% else %}<div class="table"><table>{% if block.caption %}<caption><span>{{ block.caption }}</span></caption>{% endif %}
 <thead><tr>{% for cell in block.head %}<th>{{ cell }}</th>{% endfor %}</tr></thead><tbody>
 {% for row in block.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
