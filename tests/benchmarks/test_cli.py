@@ -156,7 +156,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(words):
     command = [sys.executable, "-c", hidden + COMMAND[-1], *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert re.fullmatch(r"error: edge-benchmark needs \S+; pip install 'deepfake-edge\[benchmarks\]'\n", done.stderr)
+    assert re.fullmatch(r"error: edge-benchmark needs \S+; in the clone: pip install '\.\[benchmarks\]'\n", done.stderr)
 
 
 def test_without_checkpoints_no_pytorch_is_needed(bundle, monkeypatch):

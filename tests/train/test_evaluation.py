@@ -194,7 +194,7 @@ def test_a_detector_that_calls_all_faces_of_a_source_fake_is_told_apart_from_a_b
     assert any("look at the AUC" in alarm for alarm in evaluation.alarms)
     tell_evaluation(evaluation, Path("out"))
     said = capsys.readouterr().out
-    for name in ("auc", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr"):
+    for name in ("AUC", "EER", "TPR at 1 % FPR", "TPR at 5 % FPR"):
         assert re.search(rf"{name}\W+[\d.]+ \([\d.]+–[\d.]+\)", said)
     assert "look at the AUC" in said
 
