@@ -158,7 +158,9 @@ class Run:
                 "faces": len(plan.records),
                 "shown": len(plan.pictures),
                 "fingerprint": plan.fingerprint,
-                "trained": {name: trained_on(bundle, plan.records) for name, bundle in plan.bundles.items()},
+                "trained": {
+                    name: len(among(bundle_faces(bundle), plan.records)) for name, bundle in plan.bundles.items()
+                },
             },
             {"rounds": plan.rounds, **vars(plan.limits), "max_auc_loss": plan.max_auc_loss},
             left_out=tuple(left_out),
@@ -283,11 +285,6 @@ def read_series(path: Path) -> Iterator[dict[str, float]]:
     for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
         if line.endswith("\n"):
             yield json.loads(line)
-
-
-def trained_on(bundle: Bundle, records: Sequence[FaceRecord]) -> int:
-    """Count the faces that a bundle's model was trained on, as far as the bundle tells."""
-    return len(among(bundle_faces(bundle), records))
 
 
 def bundle_facts(name: str, bundle: Bundle) -> BundleFacts:
