@@ -2,12 +2,13 @@
 
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from benchmarks import report as reporting
 from benchmarks import tune as tuning
@@ -16,7 +17,7 @@ from benchmarks.answer import answers, fastest, trained_on
 from benchmarks.cases import Limits
 from benchmarks.circumstances import Circumstances
 from benchmarks.results import Report
-from benchmarks.run import Plan, Run, name_bundles
+from benchmarks.run import Advance, Plan, Run, name_bundles
 from board_setup.isa import CAPS, cpu_flags
 from edge_runtime.bundle import Bundle, find_bundle
 from edge_runtime.core import openvino_core
@@ -25,6 +26,9 @@ from edge_runtime.profile import write_profile
 from train.catalog import load_data
 
 TUNING_MINUTES = 5.0
+
+LINE_EVERY_S = 60.0
+"""Where there is no terminal for a bar, a line that often says how far it is."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,23 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
+def _stepwise(progress: Progress, task: TaskID) -> Advance:
+    """Return what is told of every step: it moves the bar, or prints a line now and then where there is none."""
+    printed = time.monotonic()
+
+    def advance(text: str) -> None:
+        nonlocal printed
+        progress.update(task, description=text, advance=1)
+        if progress.console.is_terminal or time.monotonic() - printed < LINE_EVERY_S:
+            return
+        printed = time.monotonic()
+        shown = progress.tasks[task]
+        of = f" of {shown.total:.0f}" if shown.total else ""
+        print(f"{shown.completed:.0f}{of} done, now {text}", file=sys.stderr, flush=True)
+
+    return advance
+
+
 def _tune(plan: Plan, around: Circumstances, request: Request, console: Console) -> int:
     tuning.check(plan, around.emulator)
     wish = tuning.Wish(60.0 * (request.minutes or TUNING_MINUTES), request.target_fps, request.max_auc_loss)
@@ -103,7 +124,7 @@ def _tune(plan: Plan, around: Circumstances, request: Request, console: Console)
             plan,
             around,
             cases=tuning.candidates(plan),
-            advance=lambda text: progress.update(task, description=text, advance=1),
+            advance=_stepwise(progress, task),
         )
         try:
             chosen, refused = tuning.tune(run, wish)
@@ -134,7 +155,7 @@ def _measure(plan: Plan, around: Circumstances, request: Request, console: Conso
     interrupted = False
     with _progress(console) as progress:
         task = progress.add_task("starting")
-        run = Run(plan, around, advance=lambda text: progress.update(task, description=text, advance=1))
+        run = Run(plan, around, advance=_stepwise(progress, task))
         progress.update(task, total=run.steps, completed=-1)
         try:
             run.measure_rounds()

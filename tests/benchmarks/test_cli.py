@@ -36,8 +36,16 @@ def test_the_answer_is_printed_and_the_report_written(measured):
     assert (out / "report.md").exists()
 
 
-def test_without_a_terminal_no_progress_is_printed(measured):
+def test_without_a_terminal_a_short_run_prints_no_progress(measured):
     assert measured[0].stderr == ""
+
+
+def test_without_a_terminal_a_long_run_prints_a_line_now_and_then(bundle, faces, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(session, "LINE_EVERY_S", 0.0)
+    assert session.session(asked(bundle, faces, tmp_path / "report", rounds=1)) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"0 of \d+ done, now round 1: .*tiny.*", said[0])
+    assert len(said) == int(said[0].split()[2])
 
 
 def test_minutes_add_a_run_without_a_pause(measured):
