@@ -61,7 +61,7 @@ def _decode(file: IO[bytes], name: str, formats: tuple[str, ...] | None, max_pix
                     "make it smaller"
                 )
             picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            return _to_rgb(ImageOps.exif_transpose(picture), name)
     except UnidentifiedImageError:
         raise PictureError(f"{name}: not a picture that can be read") from None
     except PictureError:
@@ -73,9 +73,11 @@ def _decode(file: IO[bytes], name: str, formats: tuple[str, ...] | None, max_pix
         raise PictureError(f"{name}: broken or cut off ({error})") from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):
-        raise PictureError(f"pixels of mode {picture.mode} have no fixed range; save it with 8 or 16 bits a channel")
+        raise PictureError(
+            f"{name}: pixels of mode {picture.mode} have no fixed range; save it with 8 or 16 bits a channel"
+        )
     return picture.convert("RGB")
