@@ -9,11 +9,10 @@ from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from edge_runtime.contract import ModelContract
-from edge_runtime.errors import DataError, PictureError
-from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_region, square_pixels
 from train.augment import Chances, change_picture, choose_part, ramped
 from train.catalog import FaceRecord
+from train.evaluate import read_again
 
 Sample = tuple[torch.Tensor, int]
 """Pixels uint8 [H, W, 3] and the label."""
@@ -71,10 +70,7 @@ class FaceDataset(Dataset[Sample]):
         return torch.from_numpy(np.ascontiguousarray(pixels)), record.label
 
     def _face(self, record: FaceRecord) -> Image.Image:
-        try:
-            picture = read_picture(record.path)
-        except PictureError as error:
-            raise DataError(f"{error}; it was fine when the catalog was made: run prepare-faces again") from None
+        picture = read_again(record)
         left, top, right, bottom = face_region(picture.size, record.box, self.contract)
         return picture.crop((int(left), int(top), int(right), int(bottom)))
 

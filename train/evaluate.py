@@ -13,7 +13,7 @@ from PIL import Image
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.contract import ModelContract, Precision
-from edge_runtime.errors import PictureError
+from edge_runtime.errors import DataError, PictureError
 from edge_runtime.pictures import read_picture
 from edge_runtime.preprocess import face_pixels
 from train.catalog import FaceRecord
@@ -27,6 +27,38 @@ PixelsToLogits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """From uint8 [N, H, W, 3] to logits [N, 2]."""
 
 BATCH = 32
+
+
+class PictureGoneError(DataError):
+    """A picture of a catalog can't be read any more."""
+
+
+def read_again(record: FaceRecord) -> Image.Image:
+    """Read a picture that was fine when the catalog was made.
+
+    Raises:
+        PictureGoneError: it can't be read any more.
+    """
+    try:
+        return read_picture(record.path)
+    except PictureError as error:
+        raise PictureGoneError(
+            f"{error}; it was fine when the catalog was made: put it back and say the same again, "
+            "or run prepare-faces again and train anew"
+        ) from None
+
+
+def require_logits(records: Sequence[FaceRecord], logits: Logits) -> None:
+    """Check that each of `records` was judged.
+
+    Raises:
+        PictureGoneError: a picture can't be read any more.
+        DataError: the network's answer is no number.
+    """
+    for record, answer in zip(records, logits, strict=True):
+        if not np.isfinite(answer).all():
+            read_again(record)
+            raise DataError(f"{record.path}: the network's answer is no number; train anew with a lower --lr")
 
 
 def network_logits(

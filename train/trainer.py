@@ -33,7 +33,7 @@ from train.catalog import CATALOG, Catalog
 from train.checkpoint import Checkpoint, load_checkpoint, load_model, pixel_recipe, save_checkpoint
 from train.dataset import BatchesToCome, EpochBatches, FaceDataset
 from train.distillation import Teacher
-from train.evaluate import Logits, fake_scores, judge
+from train.evaluate import Logits, PictureGoneError, fake_scores, judge, require_logits
 from train.memory import keep_memory
 from train.metrics import auc, measure
 from train.recipes import Recipe
@@ -158,6 +158,7 @@ class Training:
 
         Raises:
             KeyboardInterrupt: it was stopped (Ctrl-C, SIGTERM); all steps so far are saved.
+            PictureGoneError: a picture can't be read any more; all steps so far are saved.
         """
         if self.accelerator.is_main_process:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -165,12 +166,20 @@ class Training:
             self._write_history()
         with self._stoppable():
             while not self.progress.finished:
-                self._epoch()
+                try:
+                    self._epoch()
+                except PictureGoneError as error:
+                    self._keep_steps()
+                    raise PictureGoneError(_own_words(error)) from None
                 if report and self.accelerator.is_main_process:
                     report(self.progress.history[-1])
         if self.recipe.keep == "last" and self.accelerator.is_main_process:
             self._keep()
         return self.out / BEST
+
+    def _keep_steps(self) -> None:
+        if self.accelerator.is_main_process and self.progress.step:
+            self._save()
 
     def _epoch(self) -> None:
         epoch = self.progress.epoch
@@ -269,6 +278,7 @@ class Training:
     def _judge_epoch(self, train_loss: float, train_accuracy: float, faces: int) -> dict[str, Any]:
         valid = self.catalog.split("valid")
         logits = self.judge(self._judged(), valid)
+        require_logits(valid, logits)
         labels = np.array([face.label for face in valid])
         scores, tally = fake_scores(logits), self.tally
         busy = tally.waited_s + tally.worked_s
@@ -434,6 +444,11 @@ def _network(found: Checkpoint | None, arch: str, recipe: Recipe) -> nn.Module:
     if found and found.contract.architecture == arch:
         return find_backbone(arch).build(CLASSES, **found.options)
     return build_backbone(arch, weights=recipe.weights)
+
+
+def _own_words(error: Exception) -> str:
+    """Return what an error says, without the traceback that a process which loads pictures hands on with it."""
+    return str(error.args[0]).splitlines()[-1].split(f"{type(error).__name__}: ", 1)[-1]
 
 
 def _check_splits(catalog: Catalog) -> None:

@@ -13,7 +13,7 @@ from train.augment import SWITCHES, without
 from train.catalog import CATALOG, Catalog
 from train.checkpoint import INPUTS
 from train.dataset import FaceDataset
-from train.evaluate import checkpoint_logits
+from train.evaluate import checkpoint_logits, require_logits
 from train.evaluation import Evaluation, Judged, open_subject, summarize
 from train.evaluation_report import contact_sheet, write_evaluation
 from train.judging import read_data
@@ -108,6 +108,7 @@ def conclude(
     """Calibrate the best checkpoint, evaluate it on the validation split, write report and card beside it."""
     valid = catalog.split("valid")
     logits = checkpoint_logits(best, valid)
+    require_logits(valid, logits)
     contract = finish(best, catalog, logits, max_fpr=options.max_fpr, max_fnr=options.max_fnr)
     judged = Judged(valid, logits, contract.calibration(CHECKPOINT))
     data = {"path": str(best.parent / CATALOG), "split": "valid", "left_out": {}}

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from edge_runtime.contract import Framing
 from edge_runtime.errors import DataError, UsageError
 from train.catalog import Catalog, load_data
 from train.checkpoint import load_checkpoint, load_model
+from train.dataset import EpochBatches
+from train.evaluate import require_logits
 from train.recipes import PRESETS, Recipe, parse_progressive
 from train.trainer import Training, finish
 
@@ -80,6 +83,37 @@ def test_a_run_that_was_stopped_at_any_step_ends_as_if_it_had_not_been(whole, ca
     first, second = ((path / "metrics.jsonl").read_text().splitlines() for path in (whole, tmp_path))
     for one, other in zip(first, second, strict=True):
         assert json.loads(one)["train_loss"] == json.loads(other)["train_loss"]
+
+
+@pytest.mark.parametrize(("split", "workers"), [("train", 0), ("train", 1), ("valid", 0)])
+def test_a_picture_that_goes_away_is_named_and_costs_no_step(whole, faces, tmp_path, split, workers):
+    catalog = load_data(shutil.copytree(faces, tmp_path / faces.name))
+    train = len(catalog.split("train"))
+    first = next(iter(EpochBatches(train, TINY.batch, seed=TINY.seed, epoch=1)))[0] - train
+    gone, away = catalog.split(split)[first if split == "train" else 0].path, tmp_path / "away.png"
+    run = Training(catalog, "shufflenet_v2_x1_0", TINY, tmp_path / "run", workers=workers, precision="no", device="cpu")
+    step = run._step
+
+    def take_away(*given):
+        step(*given)
+        if gone.exists():
+            gone.rename(away)
+
+    run._step = take_away
+    with pytest.raises(DataError, match=rf"^{re.escape(str(gone))}: not found; .*put it back"):
+        run.run()
+    assert load_checkpoint(tmp_path / "run" / "last.pth").extra["progress"]["step"] == run.progress.step > 0
+    away.rename(gone)
+    training(catalog, tmp_path / "run").run()
+    assert same_weights(whole, tmp_path / "run")
+
+
+def test_a_network_that_answers_no_number_is_told_apart_from_a_picture_that_went_away(catalog):
+    logits = np.zeros((len(catalog.records), 2), np.float32)
+    require_logits(catalog.records, logits)
+    logits[3, 1] = np.nan
+    with pytest.raises(DataError, match="no number; train anew with a lower --lr"):
+        require_logits(catalog.records, logits)
 
 
 SCRIPT = """
