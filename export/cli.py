@@ -132,7 +132,7 @@ def export_openvino(
     _print_summary(bundle, steps.total_s)
     if failed:
         raise failed
-    return 0
+    return 1 if steps.broken else 0
 
 
 def _be_quiet() -> None:

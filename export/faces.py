@@ -5,18 +5,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from edge_runtime.errors import DataError, PictureError
-from edge_runtime.pictures import read_picture
-from train.catalog import CATALOG, SPLITS, FaceRecord, load_data
+from edge_runtime.errors import DataError
+from train.catalog import CATALOG, SPLITS, FaceRecord, Quarantined, load_data
 from train.sample_faces import sample_face
+from train.scanning import take_readable
 from train.splitting import group_faces
 from train.trained_faces import face_mark
-from train.workers import ordered_map
-
-if TYPE_CHECKING:
-    pass
 
 ENOUGH = 300
 """Measured faces under which the certificate says so: a share of 2 % is 6 of 300."""
@@ -28,12 +23,13 @@ DRAWN = 32
 class ExportFaces:
     """Faces to calibrate with, and other, labelled ones to measure on; in seeded order, real and fake in turn.
 
-    `notes` says what a reader of the figures must know.
+    `notes` says what a reader of the figures must know, `left_out` which pictures could not be used.
     """
 
     calibration: tuple[FaceRecord, ...]
     measured: tuple[FaceRecord, ...]
     notes: tuple[str, ...] = ()
+    left_out: tuple[Quarantined, ...] = ()
 
     @property
     def labels(self) -> list[int]:
@@ -71,14 +67,17 @@ def choose_faces(
     unseen = [face for face in catalog.split("valid") if face_mark(face) not in trained]
     known = len(catalog.split("valid")) - len(unseen)
     sides = {
-        "train": _readable(_alternating(catalog.split("train"), seed), calibration),
-        "valid": _readable(_alternating(unseen, seed), measured),
+        "train": take_readable(_alternating(catalog.split("train"), seed), calibration),
+        "valid": take_readable(_alternating(unseen, seed), measured),
     }
-    for split, faces in sides.items():
+    for split, (faces, _) in sides.items():
         if len({face.label for face in faces}) < 2:
             half = "a half of it" if plain else f"its split {split}"
             raise DataError(f"{path}: {half} has no readable real and fake faces{_remedy(split, known)}")
-    return ExportFaces(sides["train"], sides["valid"], tuple(_notes(sides["valid"], measured, known)))
+    (calibrating, gone), (measuring, lost) = sides.values()
+    left_out = (*catalog.quarantine, *gone, *lost)
+    notes = tuple(_notes(measuring, measured, known, len(left_out)))
+    return ExportFaces(calibrating, measuring, notes, left_out)
 
 
 def _remedy(split: str, known: int) -> str:
@@ -90,7 +89,9 @@ def _remedy(split: str, known: int) -> str:
     )
 
 
-def _notes(faces: Sequence[FaceRecord], wanted: int, known: int) -> Iterator[str]:
+def _notes(faces: Sequence[FaceRecord], wanted: int, known: int, left_out: int) -> Iterator[str]:
+    if left_out:
+        yield f"{left_out} pictures can't be used and are left out."
     if known:
         yield f"{known} faces that the model was trained on are not measured."
     if len(faces) < min(ENOUGH, wanted):
@@ -105,25 +106,6 @@ def _alternating(faces: Sequence[FaceRecord], seed: int) -> list[FaceRecord]:
     pairs = min(len(members) for members in classes)
     even = [face for pair in zip(*classes, strict=False) for face in pair]
     return even + [face for members in classes for face in members[pairs:]]
-
-
-def _readable(faces: Sequence[FaceRecord], count: int) -> tuple[FaceRecord, ...]:
-    """Return the first `count` faces whose pictures can be read."""
-    found: list[FaceRecord] = []
-    for face, readable in zip(faces, ordered_map(_can_read, faces), strict=True):
-        if readable:
-            found.append(face)
-        if len(found) == count:
-            break
-    return tuple(found)
-
-
-def _can_read(face: FaceRecord) -> bool:
-    try:
-        read_picture(face.path)
-    except PictureError:
-        return False
-    return True
 
 
 def draw_faces(folder: Path) -> ExportFaces:

@@ -208,6 +208,8 @@ class _Export:
                 seed=options.seed,
                 trained=self.trained,
             )
+        # By name on the terminal alone: a bundle goes where the paths of this machine are nobody's business.
+        self.steps.left_out(faces.left_out)
         for text in faces.notes:
             self.note(text)
         return faces

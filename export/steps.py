@@ -2,10 +2,11 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+from train.records import Quarantined, left_out_lines
 from train.workers import Advance, progress_bar
 
 
@@ -20,6 +21,10 @@ class Steps(Protocol):
         """Tell something that is no step."""
         ...
 
+    def left_out(self, files: Sequence[Quarantined]) -> None:
+        """Tell which pictures could not be used."""
+        ...
+
 
 class Silent:
     """Tells nothing."""
@@ -32,12 +37,17 @@ class Silent:
     def note(self, text: str) -> None:
         """Do nothing."""
 
+    def left_out(self, files: Sequence[Quarantined]) -> None:
+        """Do nothing."""
+
 
 class Printed:
     """Prints a line for each step that is done, with its time; a bar meanwhile where there is a terminal."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
+        self.broken = False
+        """Whether some of the pictures could not be read."""
 
     @contextmanager
     def step(self, title: str, total: int = 0) -> Iterator[Advance]:
@@ -50,6 +60,12 @@ class Printed:
     def note(self, text: str) -> None:
         """Print a line."""
         print(text, file=sys.stderr, flush=True)
+
+    def left_out(self, files: Sequence[Quarantined]) -> None:
+        """Print a line for each of the first ones."""
+        self.broken = any(file.broken for file in files)
+        for line in left_out_lines([(file.path, file.reason) for file in files]):
+            self.note(line)
 
     @property
     def total_s(self) -> float:

@@ -12,7 +12,17 @@ from train.scanning import FindBox, picture_files, scan, stamp
 from train.splitting import Share, draw_splits, group_faces
 from train.workers import Advance, ordered_map
 
-__all__ = ["CATALOG", "QUARANTINE", "SPLITS", "Candidate", "Catalog", "FaceRecord", "build_catalog", "load_data"]
+__all__ = [
+    "CATALOG",
+    "QUARANTINE",
+    "SPLITS",
+    "Candidate",
+    "Catalog",
+    "FaceRecord",
+    "Quarantined",
+    "build_catalog",
+    "load_data",
+]
 
 
 def load_data(path: Path | str, *, split: str = "70/15/15", seed: int = 42, advance: Advance | None = None) -> Catalog:

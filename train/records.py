@@ -14,6 +14,8 @@ from edge_runtime.preprocess import Box
 CATALOG = "catalog.csv"
 QUARANTINE = "quarantine.csv"
 SPLITS = ("train", "valid", "test")
+SHOWN = 5
+"""Files that are named one by one on a terminal."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ class Quarantined:
     path: Path
     reason: str
     broken: bool = False
+
+
+def left_out_lines(files: Sequence[tuple[object, str]]) -> list[str]:
+    """Return what a terminal is told of files that were left out, each with its reason: a line for the first ones."""
+    lines = [f"left out: {path}: {reason}" for path, reason in files[:SHOWN]]
+    return [*lines, f"left out: {len(files) - SHOWN} more"] if len(files) > SHOWN else lines
 
 
 @dataclass(frozen=True)

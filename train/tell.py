@@ -14,14 +14,13 @@ from train.catalog import CATALOG, SPLITS
 from train.evaluation import Evaluation
 from train.metrics import FIGURE_NAMES
 from train.preparing import AUDIT, Prepared
+from train.records import left_out_lines
 from train.report import figure_text
 
 if TYPE_CHECKING:
     from train.training import Trained
 
 TOLD = ("auc", "accuracy", "balanced_accuracy", "f1", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr")
-SHOWN = 5
-"""Files that are named one by one; the rest is in a list on disk."""
 
 
 def tell_prepared(prepared: Prepared, out: Path) -> int:
@@ -81,12 +80,9 @@ def tell_trained(trained: "Trained") -> int:
 
 def tell_files(files: Iterable[tuple[object, str]]) -> None:
     """Name the first files that were left out, on standard error."""
-    listed = list(files)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for path, reason in listed[:SHOWN]:
-        console.print(f"left out: {path}: {reason}", markup=False)
-    if len(listed) > SHOWN:
-        console.print(f"left out: {len(listed) - SHOWN} more")
+    for line in left_out_lines(list(files)):
+        console.print(line, markup=False)
 
 
 def tell_epoch(row: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The command: what a user types and reads."""
 
 import resource
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable
@@ -88,6 +89,25 @@ def test_only_what_was_asked_for_is_inside(run: Run, tiny_checkpoint: Path, tiny
     assert bundle.precisions == (Precision.INT8,)
     assert not (bundle.path / "onnx").exists()
     assert (tmp_path / "served" / "config.json").is_file()
+
+
+def test_pictures_that_can_not_be_read_are_named_the_bundle_is_made_without_them_and_the_exit_code_says_so(
+    run: Run, tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    (data / "real" / "text.jpg").write_text("no picture")
+    (data / "fake" / "link.png").symlink_to("nowhere")
+    options = ("--calibration", data, "--only", "fp32", "--faces", 20)
+    code, _, err = run(tiny_checkpoint, *options, "--out", tmp_path / "b")
+    assert code == 1
+    assert f"left out: {data}/real/text.jpg: not a picture that can be read\n" in err
+    assert f"left out: {data}/fake/link.png: not found (a link that points nowhere)\n" in err
+    assert "Traceback" not in err
+    bundle = Bundle.open(tmp_path / "b")
+    assert bundle.precisions == (Precision.FP32,)
+    report = (bundle.path / "report.md").read_text(encoding="utf-8")
+    assert "2 pictures can't be used and are left out" in report
+    assert str(data) not in report
 
 
 def test_where_no_int8_holds_the_rest_is_kept_and_the_layers_are_named(

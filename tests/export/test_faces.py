@@ -68,6 +68,11 @@ def test_pictures_that_have_gone_or_broken_since_are_left_out(tiny_data: Path, t
     replace(catalog, records=(gone, broken, *catalog.records[2:])).write(tmp_path / "catalog.csv")
     faces = choose_faces(tmp_path, calibration=1000, measured=1000)
     assert not names(faces.calibration) & {"0/gone.png", "0/broken.png"}
+    assert {file.path.name: file.reason for file in faces.left_out} == {
+        "gone.png": "not found",
+        "broken.png": "not a picture that can be read",
+    }
+    assert faces.notes[0] == "2 pictures can't be used and are left out."
 
 
 def test_a_folder_full_of_broken_files_is_refused(tmp_path: Path) -> None:
