@@ -24,7 +24,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.contract import Calibration
 from edge_runtime.errors import DeviceError
 from edge_runtime.profile import bundle_key
-from train.catalog import Catalog, FaceRecord
+from train.catalog import Catalog, FaceRecord, Quarantined
 from train.trained_faces import among, bundle_faces
 
 SHOWN = 32
@@ -49,6 +49,7 @@ class Plan:
         baselines: whether there are rows to compare with.
         fingerprint: of the data.
         max_auc_loss: what may be lost against FP32 in what is recommended.
+        unused: pictures of the data that could not be used.
     """
 
     bundles: Mapping[str, Bundle]
@@ -61,6 +62,7 @@ class Plan:
     baselines: bool = True
     fingerprint: str = ""
     max_auc_loss: float = MAX_AUC_LOSS
+    unused: Sequence[Quarantined] = ()
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -129,6 +131,12 @@ Advance = Callable[[str], None]
 """Told of every step before it is done."""
 
 
+def unused_pictures(plan: Plan) -> list[LeftOut]:
+    """Return a line of the report for the pictures that could not be used, where there are any."""
+    count = len(plan.unused)
+    return [LeftOut(f"{count} of the pictures", "broken, too small, or there twice")] if count else []
+
+
 class Run:
     """Measures a plan; `report` is what is known so far."""
 
@@ -163,7 +171,7 @@ class Run:
                 },
             },
             {"rounds": plan.rounds, **vars(plan.limits), "max_auc_loss": plan.max_auc_loss},
-            left_out=tuple(left_out),
+            left_out=(*left_out, *unused_pictures(plan)),
         )
 
     @property

@@ -17,13 +17,15 @@ from benchmarks.answer import answers, fastest, trained_on
 from benchmarks.cases import Limits
 from benchmarks.circumstances import Circumstances
 from benchmarks.results import Report
-from benchmarks.run import Advance, Plan, Run, name_bundles
+from benchmarks.run import Advance, Plan, Run, name_bundles, unused_pictures
 from board_setup.isa import CAPS, cpu_flags
 from edge_runtime.bundle import Bundle, find_bundle
 from edge_runtime.core import openvino_core
-from edge_runtime.errors import EdgeError, UsageError
+from edge_runtime.errors import DataError, EdgeError, UsageError
 from edge_runtime.profile import write_profile
 from train.catalog import load_data
+from train.records import left_out_lines
+from train.scanning import take_readable
 
 TUNING_MINUTES = 5.0
 
@@ -64,7 +66,7 @@ def session(request: Request) -> int:
     if request.tune:
         return _tune(plan, around, request, console)
     report, interrupted = _measure(plan, around, request, console)
-    return _tell(report, reporting.write(report, request.out), interrupted)
+    return _tell(plan, report, reporting.write(report, request.out), interrupted)
 
 
 def make_plan(request: Request, console: Console) -> Plan:
@@ -78,10 +80,15 @@ def make_plan(request: Request, console: Console) -> Plan:
     with _progress(console) as progress:
         task = progress.add_task("reading faces", total=None)
         catalog = load_data(request.data, advance=lambda done: progress.advance(task, done))
+    records, gone = take_readable(
+        choose_pictures(catalog, request.pictures or (tuning.FACES if request.tune else None))
+    )
+    if not records:
+        raise DataError(f"{request.data}: none of the faces to measure on can be read; run prepare-faces again")
     limits = Limits(request.seconds, request.frames, min(request.frames, Limits().warmup_frames), request.delay)
     return Plan(
         bundles,
-        choose_pictures(catalog, request.pictures or (tuning.FACES if request.tune else None)),
+        records,
         match_checkpoints(bundles, request.checkpoints),
         devices_here(),
         isas,
@@ -90,6 +97,7 @@ def make_plan(request: Request, console: Console) -> Plan:
         request.baselines and not request.tune,
         catalog.fingerprint,
         request.max_auc_loss,
+        (*catalog.quarantine, *gone),
     )
 
 
@@ -138,8 +146,8 @@ def _tune(plan: Plan, around: Circumstances, request: Request, console: Console)
         f"edge-detect uses this from now on with this bundle on this machine ({path}).",
     )
     report = run.report()
-    report = replace(report, answer=(*answer, *trained_on(report)), left_out=tuple(refused))
-    code = _tell(report, reporting.write(report, request.out), interrupted=False)
+    report = replace(report, answer=(*answer, *trained_on(report)), left_out=(*refused, *unused_pictures(plan)))
+    code = _tell(plan, report, reporting.write(report, request.out), interrupted=False)
     return code if chosen.reached else 1
 
 
@@ -169,16 +177,18 @@ def _measure(plan: Plan, around: Circumstances, request: Request, console: Conso
     return replace(report, answer=answers(report)), interrupted
 
 
-def _tell(report: Report, page: Path, interrupted: bool) -> int:
+def _tell(plan: Plan, report: Report, page: Path, interrupted: bool) -> int:
     for line in report.answer:
         print(line)
     print(f"report: {page}")
     failures = report.failures
     for line in failures:
         print(f"failed: {line}", file=sys.stderr)
+    for line in left_out_lines([(file.path, file.reason) for file in plan.unused]):
+        print(line, file=sys.stderr)
     if interrupted:
         raise KeyboardInterrupt
-    return 1 if failures else 0
+    return 1 if failures or any(file.broken for file in plan.unused) else 0
 
 
 def check_isas(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ from benchmarks.children import Done
 from benchmarks.results import Report
 from benchmarks.session import check_isas, match_checkpoints
 from edge_runtime.errors import DeviceError, UsageError
+from train.catalog import load_data
 
 COMMAND = [sys.executable, "-c", "from benchmarks.cli import main; main()"]
 
@@ -46,6 +48,23 @@ def test_without_a_terminal_a_long_run_prints_a_line_now_and_then(bundle, faces,
     said = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"0 of \d+ done, now round 1: .*tiny.*", said[0])
     assert len(said) == int(said[0].split()[2])
+
+
+def test_pictures_that_can_not_be_read_are_named_and_the_others_are_measured(bundle, faces, tmp_path, capsys):
+    data = shutil.copytree(faces, tmp_path / "faces")
+    (data / "real" / "text.jpg").write_text("no picture")
+    catalog = load_data(data)
+    catalog.write(tmp_path / "catalog.csv")
+    gone = catalog.split("test")[0].path
+    gone.unlink()
+    assert session.session(asked(bundle, data, tmp_path / "a", rounds=1)) == 1
+    assert f"left out: {data}/real/text.jpg: not a picture that can be read\n" in capsys.readouterr().err
+    assert session.session(asked(bundle, tmp_path / "catalog.csv", tmp_path / "b", rounds=1)) == 1
+    assert capsys.readouterr().err == f"left out: {gone}: not found\n"
+    for out in ("a", "b"):
+        report = Report.read(tmp_path / out)
+        assert not report.failures
+        assert report.left_out[-1].what == "1 of the pictures"
 
 
 def test_minutes_add_a_run_without_a_pause(measured):
