@@ -92,7 +92,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     values = read_file(path)
     if not isinstance(values, dict) or values.get("format") != FORMAT or not {"contract", "model"} <= values.keys():
         raise CheckpointError(
-            f"{path}: no checkpoint of this program; for a bare state_dict say --arch, --labels and --input"
+            f"{path}: no checkpoint of this program; export-openvino takes a bare state_dict, with --arch, --labels "
+            "and --input"
         )
     try:
         contract = ModelContract.from_dict(values["contract"])

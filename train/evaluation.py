@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.contract import CHECKPOINT, Calibration, ModelContract, Precision
-from edge_runtime.errors import DataError, UsageError
+from edge_runtime.errors import CheckpointError, DataError, UsageError
 from train.catalog import CATALOG, SPLITS, Catalog, FaceRecord
 from train.degrade import Condition
 from train.evaluate import Corrupt, Logits, bundle_logits, checkpoint_logits, fake_scores
@@ -67,6 +67,8 @@ def open_subject(path: Path | str, *, precision: str | None = None, device: str 
         UsageError: a bundle holds no such precision.
     """
     path = Path(path).expanduser()
+    if not path.exists():
+        raise CheckpointError(f"{path}: not found; give a checkpoint (.pth) or a bundle")
     return _bundle(path, precision, device) if path.is_dir() else _checkpoint(path)
 
 
@@ -79,7 +81,7 @@ def _checkpoint(path: Path) -> Subject:
     def logits(records: Sequence[FaceRecord], progress: Advance | None, corrupt: Corrupt | None) -> Logits:
         return checkpoint_logits(path, records, progress=progress, corrupt=corrupt)
 
-    name = f"{path.parent.name}/{path.name}"
+    name = f"{path.absolute().parent.name}/{path.name}"
     return Subject(name, path, contract, CHECKPOINT, logits, checkpoint_faces(checkpoint))
 
 

@@ -45,6 +45,8 @@ def read_file(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: not found; give a checkpoint (.pth)") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path}: is a folder; give a checkpoint (.pth)") from None
     except pickle.UnpicklingError:
         # PyTorch's own words are a paragraph about its options.
         raise CheckpointError(

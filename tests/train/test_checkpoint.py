@@ -126,13 +126,17 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, tiny_checkpoint):
         load_checkpoint(tmp_path / "cut.pth")
 
 
-def test_a_missing_checkpoint_is_refused(tmp_path):
+def test_a_missing_checkpoint_and_a_folder_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="not found"):
         load_checkpoint(tmp_path / "nothing.pth")
+    with pytest.raises(CheckpointError, match=r"is a folder; give a checkpoint"):
+        load_checkpoint(tmp_path)
 
 
 def test_a_bare_state_dict_is_no_checkpoint_of_ours_and_says_what_to_do(bare):
-    with pytest.raises(CheckpointError, match="say --arch, --labels and --input"):
+    with pytest.raises(
+        CheckpointError, match="export-openvino takes a bare state_dict, with --arch, --labels and --input"
+    ):
         load_checkpoint(bare[0])
 
 

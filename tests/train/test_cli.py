@@ -1,12 +1,17 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from train.checkpoint import load_checkpoint
+from benchmarks.small import write_small_bundle
+from train import cli
+from train.checkpoint import load_checkpoint, load_model, save_checkpoint
+from train.evaluation import open_subject
 
 BIN = Path(sys.executable).parent
 
@@ -89,3 +94,63 @@ def test_a_mistake_is_told_in_one_line_with_exit_code_2(command, said, tmp_path)
     assert result.returncode == 2
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def bad_things(tmp_path_factory, fill, tiny_checkpoint):
+    """Folders without a class, checkpoints and bundles that are not what they should be."""
+    root = tmp_path_factory.mktemp("bad")
+    for name in ("one_class", "empty_class"):
+        shutil.rmtree(fill(root / name, 3) / "fake")
+    (root / "empty_class" / "fake").mkdir()
+    tiny = load_checkpoint(tiny_checkpoint)
+    torch.save(dict(tiny.state_dict), root / "bare.pth")
+    save_checkpoint(root / "liar.pth", load_model(tiny), tiny.contract.replace(architecture="shufflenet_v2_x1_0"))
+    weights = write_small_bundle(root / "changed") / "int8" / "model.bin"
+    weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
+    return root
+
+
+TRAIN = ("train-detector", "good", "--arch", "shufflenet_v2_x1_0", "--preset", "scratch")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("prepare-faces", "one_class"), "give fake faces too: --fake DIR"),
+        (("prepare-faces", "empty_class"), "give fake faces too: --fake DIR"),
+        (("train-detector", "one_class"), "one_class: holds no folder fake/; put the fake faces there"),
+        (("train-detector", "empty_class"), "empty_class/fake: holds no pictures; put the fake faces there"),
+        ((*TRAIN, "--teacher", "liar.pth"), "liar.pth: not the weights of shufflenet_v2_x1_0"),
+        ((*TRAIN, "--teacher", "bare.pth"), "bare.pth: no checkpoint of this program; export-openvino takes"),
+        ((*TRAIN, "--teacher", "changed"), "changed: is a folder; give a checkpoint (.pth)"),
+        ((*TRAIN, "--weights", "bare.pth"), "bare.pth: not the weights of shufflenet_v2_x1_0"),
+        (("evaluate-detector", "changed", "one_class"), "one_class: holds no folder fake/"),
+        (
+            ("evaluate-detector", "changed", "good"),
+            "changed: int8/model.bin was changed; export or copy the bundle again",
+        ),
+        (("evaluate-detector", "liar.pth", "good"), "liar.pth: not the weights of shufflenet_v2_x1_0"),
+        (("evaluate-detector", "bare.pth", "good"), "bare.pth: no checkpoint of this program; export-openvino takes"),
+        (("evaluate-detector", "nowhere", "good"), "nowhere: not found; give a checkpoint (.pth) or a bundle"),
+    ],
+)
+def test_what_can_not_be_used_is_named_in_one_line_and_nothing_is_written(
+    command, said, bad_things, faces, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.chdir(bad_things)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    name, *words = (str(faces) if word == "good" else word for word in command)
+    monkeypatch.setattr(sys, "argv", [name, *words, "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        getattr(cli, f"{name.replace('-', '_')}_main")()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert line.startswith("error: ")
+    assert said in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_is_called_by_its_folder_wherever_it_is_said_from(tiny_checkpoint, monkeypatch):
+    monkeypatch.chdir(tiny_checkpoint.parent)
+    assert open_subject(tiny_checkpoint.name).name == f"{tiny_checkpoint.parent.name}/tiny.pth"
