@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from board_setup import cli
 from board_setup import kit as kits
 from board_setup.kit import KitError
 
@@ -212,6 +213,26 @@ def test_what_can_not_be_packed_is_told_before_anything_is_downloaded(tmp_path, 
     assert done.stderr.startswith("error: " + message)
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "downloaded").exists()
+
+
+@pytest.mark.parametrize("faces", [True, False])
+def test_a_kit_without_a_face_model_is_warned_of_before_it_is_carried_to_a_board(
+    tmp_path, monkeypatch, capsys, faces
+) -> None:
+    contents = {"bundle/int8/model.xml": b"x", **({"bundle/face/face_detection.tflite": b"x"} if faces else {})}
+
+    def pack(out: str, model: str, **options: object) -> kits.Kit:
+        return kits.unpack(str(write_kit(Path(out), {**WHEELS, **contents})), str(tmp_path / "unpacked"))
+
+    monkeypatch.setattr(kits, "pack", pack)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["pack", "--out", str(tmp_path / "kit.tar")])
+    said = capsys.readouterr()
+    assert ended.value.code == 0
+    assert f"copy it and {tmp_path}/setup-board.pyz to the board" in said.out
+    assert said.err.count("\n") == (not faces)
+    assert ("warning: no face model in it" in said.err) is not faces
+    assert ("export-openvino … --face-model FILE" in said.err) is not faces
 
 
 def test_a_kit_that_can_not_be_written_leaves_no_part_of_it(tmp_path) -> None:

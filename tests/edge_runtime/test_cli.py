@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,16 +60,23 @@ def test_a_broken_picture_among_others_is_named_and_the_others_are_judged(detect
     Image.new("L", (20_000, 10)).save(tmp_path / "g.png")
     red.convert("CMYK").save(tmp_path / "h.jpg")
     red.convert("L").save(tmp_path / "i.png")
+    Image.new("F", (64, 64)).save(tmp_path / "j.tiff")
+    Image.fromarray(np.asarray(red.convert("L"), np.uint16) << 8).save(tmp_path / "k.png")
+    red.save(tmp_path / "l.gif", save_all=True, append_images=[red.rotate(90)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    red.crop((0, 0, 64, 40)).save(tmp_path / "m.jpg", exif=exif)
     done = detect(".", "--jsonl", "out.jsonl")
     assert done.returncode == 1
     found = {line["source"]: line for line in lines(tmp_path / "out.jsonl")}
-    assert len(found) == 9
-    for name in ("b.jpg", "c.jpg", "d.jpg", "e.jpg"):
+    assert len(found) == 13
+    for name in ("b.jpg", "c.jpg", "d.jpg", "e.jpg", "j.tiff"):
         assert name in found[name]["error"]
-    for name in ("a.jpg", "f.png", "g.png", "h.jpg", "i.png"):
+    for name in ("a.jpg", "f.png", "g.png", "h.jpg", "i.png", "k.png", "l.gif", "m.jpg"):
         assert found[name]["error"] is None
+    assert (found["m.jpg"]["width"], found["m.jpg"]["height"]) == (40, 64)
     assert "Traceback" not in done.stderr
-    assert "4 failed" in done.stderr
+    assert "5 failed" in done.stderr
 
 
 def test_nothing_to_look_at_is_an_error(detect):
@@ -101,6 +109,16 @@ def test_what_can_not_start_ends_with_2_and_one_line(detect, tmp_path, red, argu
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert says in line
+
+
+def test_a_bundle_with_a_changed_byte_judges_nothing(detect, tmp_path, bundle_path, red):
+    red.save(tmp_path / "a.png")
+    weights = shutil.copytree(bundle_path, tmp_path / "changed") / "int8" / "model.bin"
+    weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
+    done = detect("a.png", "--jsonl", "out.jsonl", model="changed")
+    assert done.returncode == 2
+    assert done.stderr == "error: changed: int8/model.bin was changed; export or copy the bundle again\n"
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_cameras_are_listed(detect):
