@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -165,6 +166,12 @@ def test_a_users_mistake_is_one_line(arguments, told, tmp_path: Path):
     token.write_text("0123456789abcdef0123\n")
     token.chmod(0o600)
     assert told in refused(*(str(token) if argument == "TOKEN" else argument for argument in arguments))
+
+
+def test_a_bundle_with_a_changed_byte_is_not_served(bundle_path, tmp_path):
+    weights = shutil.copytree(bundle_path, tmp_path / "changed") / "int8" / "model.bin"
+    weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
+    assert "changed: int8/model.bin was changed" in refused("--model", str(tmp_path / "changed"), "--port", "0")
 
 
 def test_a_camera_is_refused_where_the_bundle_can_not_find_faces_in_its_frames(bundle_path):

@@ -5,6 +5,7 @@ import io
 import re
 import threading
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -71,6 +72,37 @@ def test_a_browser_without_script_sends_many_and_sees_all(client, face, three_fa
     assert answer.text.count('src="data:image/jpeg;base64,') == 3
     assert "This can&#39;t be read as a picture" in answer.text
     assert answer.text.count('class="box ') == 4
+
+
+@pytest.mark.parametrize("finds_faces", [True, False])
+def test_pictures_of_every_kind_have_a_card_and_those_that_can_not_be_read_one_that_says_so(
+    client, plain, face, finds_faces
+):
+    whole = Image.open(io.BytesIO(face()))
+    deep = Image.fromarray(np.asarray(whole.convert("L"), np.uint16) << 8)
+    moving = {"save_all": True, "append_images": [whole.rotate(90)]}
+    sent = [
+        to_bytes(whole.convert("CMYK"), "JPEG"),
+        to_bytes(whole.convert("L"), "JPEG"),
+        to_bytes(deep, "PNG"),
+        to_bytes(whole, "GIF", **moving),
+        to_bytes(Image.new("RGB", (1, 1)), "PNG"),
+        to_bytes(whole.resize((20_000, 10)), "PNG"),
+        face()[:2000],
+        b"text",
+        to_bytes(Image.new("F", (64, 64)), "TIFF"),
+    ]
+    files = [("images", (f"{number}.jpg", data)) for number, data in enumerate(sent)]
+    answer = (client if finds_faces else plain).post("/", files=files, params={"lang": "en"})
+    assert answer.status_code == 200
+    kinds = re.findall(r'<li class="card (\w+)" data-result', answer.text)
+    assert [kind == "failed" for kind in kinds] == [False] * 6 + [True] * 3
+
+
+def to_bytes(picture: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
 
 
 def test_a_form_without_a_picture_shows_the_page_again(plain):
