@@ -107,15 +107,21 @@ def soak(
         states: list[State] = []
         settled = State.now()
         began, told, faces = time.monotonic(), time.monotonic(), 0
-        for number, judged in enumerate(detector.pipeline([Again(folder / "clip.mp4", frames)]).results(), 1):
-            faces += len(judged.result.faces)
-            for sink in sinks:
-                sink.write(judged)
-            if number in (SETTLED, frames) or time.monotonic() - told > 60:
-                told = time.monotonic()
-                states.append(State.now())
-                settled = states[-1] if number == SETTLED else settled
-                print(f"{number} frames, {faces} faces, {number / (told - began):.0f} FPS: {states[-1]}", flush=True)
+        try:
+            for number, judged in enumerate(detector.pipeline([Again(folder / "clip.mp4", frames)]).results(), 1):
+                faces += len(judged.result.faces)
+                for sink in sinks:
+                    sink.write(judged)
+                if number in (SETTLED, frames) or time.monotonic() - told > 60:
+                    told = time.monotonic()
+                    states.append(State.now())
+                    settled = states[-1] if number == SETTLED else settled
+                    pace = f"{number / (told - began):.0f} FPS"
+                    print(f"{number} frames, {faces} faces, {pace}: {states[-1]}", flush=True)
+        except KeyboardInterrupt:
+            # Hours of a run that is stopped have told something too.
+            _verdict(settled, states[-1] if states else settled)
+            raise
     return _verdict(settled, states[-1])
 
 

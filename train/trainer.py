@@ -109,7 +109,9 @@ class Training:
         self.contract = _contract(catalog, arch, recipe, demo)
         torch.manual_seed(recipe.seed)
         model = _network(found, arch, recipe)
-        self.accelerator = Accelerator(mixed_precision=_precision(precision, device, model), cpu=device == "cpu")
+        self.accelerator = Accelerator(
+            mixed_precision=training_precision(precision, device, model), cpu=device == "cpu"
+        )
         if self.accelerator.device.type == "cpu":
             keep_memory()
         self.model = model.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -477,7 +479,8 @@ def _check_same(found: Checkpoint, contract: ModelContract, recipe: Recipe, out:
         )
 
 
-def _precision(wanted: str, device: str, model: nn.Module) -> str:
+def training_precision(wanted: str, device: str, model: nn.Module) -> str:
+    """Return what a step is computed in, `bf16`, `fp16` or `no`: what is wanted, or for `auto` the fastest."""
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available() and device != "cpu":

@@ -1,11 +1,13 @@
 """Work on many files side by side with a bounded amount of memory, and a bar that shows how far it is."""
 
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from typing import TypeVar
 
 from rich.console import Console
@@ -21,14 +23,15 @@ AHEAD = 8
 
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None, *, processes: bool = False
 ) -> Iterator[Result]:
     """Yield `function` of each item in order, computed by threads at most AHEAD items ahead each.
 
-    Threads suffice: decoding, hashing and inference run outside Python's lock.
+    Threads suffice where decoding, hashing or inference take the time, outside Python's lock; `processes` are for work
+    that holds it, and want a function, items and results that can be pickled.
     """
     count = workers or os.cpu_count() or 1
-    with ThreadPoolExecutor(count) as pool:
+    with _pool(count, processes=processes) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
@@ -40,6 +43,14 @@ def ordered_map(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _pool(count: int, *, processes: bool) -> Executor:
+    if not processes:
+        return ThreadPoolExecutor(count)
+    # Ctrl-C reaches every process of a terminal; only the first one answers it.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    return ProcessPoolExecutor(count, get_context("spawn"), signal.signal, ignore)
 
 
 @contextmanager

@@ -170,6 +170,18 @@ def test_a_seed_gives_the_same_faces_again_and_another_seed_others(samples, tmp_
         assert (tmp_path / "other" / name).read_bytes() != (samples / name).read_bytes()
 
 
+def test_processes_draw_the_same_faces(samples, tmp_path):
+    made = make_samples(tmp_path, 3, size=SIZE, workers=2)
+    for path in made:
+        assert path.read_bytes() == (samples / path.parent.name / path.name).read_bytes()
+
+
+def test_a_folder_that_processes_can_t_write_is_named(tmp_path):
+    (tmp_path / "real" / "00000.part").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"can't be written there \(Is a directory\)"):
+        make_samples(tmp_path, 2, size=64, workers=2)
+
+
 def test_samples_that_are_there_are_left_as_they_are(tmp_path):
     first = make_samples(tmp_path, 1, size=64)
     stamps = [path.stat().st_mtime_ns for path in first]

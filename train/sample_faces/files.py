@@ -69,7 +69,7 @@ def make_samples(
         count: faces, so half the number of pictures.
         seed: another seed gives other faces.
         size: pixels a side, even.
-        workers: threads that draw.
+        workers: processes that draw; 1 draws in this one.
         progress: called with 1 for each face that is done.
 
     Raises:
@@ -82,7 +82,8 @@ def make_samples(
     try:
         for kind in ("real", "fake"):
             (out / kind).mkdir(parents=True, exist_ok=True)
-        for pair in ordered_map(partial(_write_pair, out, seed, size), range(count), workers):
+        write = partial(_write_pair, out, seed, size)
+        for pair in ordered_map(write, range(count), workers, processes=workers > 1):
             paths += pair
             if progress:
                 progress(1)
