@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import Engine, Mode
-from benchmarks.demo_steps import Done, Journal, Step, run_steps
+from benchmarks.demo_steps import Done, Journal, Step, run_steps, write_whole
 from benchmarks.results import Accuracy, Report
 from edge_runtime.bundle import MANIFEST
 from edge_runtime.command import run_command
@@ -28,7 +28,7 @@ FROM_SCRATCH = "No network, so no ImageNet weights: training starts from scratch
 
 
 FEWEST_EPOCHS = 8
-"""Of the drawn demo: with fewer, its AUC on held-out faces stays under 0.9."""
+"""Of the drawn demo, on however slow a machine: from the fifth of 18 on, its AUC on validation was over 0.9."""
 
 WIDER_GATE = ("--max-changed", "0.05", "--max-auc-loss", "0.01")
 """Of the drawn demo: on some 140 faces, one decision that changes is nearly 1 % already."""
@@ -238,7 +238,7 @@ def _has_weights(out: Path) -> bool:
     return "--weights imagenet" in record["command"] if record else is_online()
 
 
-def _timed(out: Path, scale: Scale) -> Scale:
+def _paced(out: Path, scale: Scale) -> Scale:
     """Return `scale` with the epochs that this machine has time for, or was given when the demo in `out` began."""
     noted = out / "pace.json"
     if not noted.exists():
@@ -247,7 +247,7 @@ def _timed(out: Path, scale: Scale) -> Scale:
 
         found = choose_epochs(scale.arch, 2 * scale.faces, scale.training_s, FEWEST_EPOCHS)
         out.mkdir(parents=True, exist_ok=True)
-        noted.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
+        write_whole(noted, asdict(found))
         print(found, flush=True)
     return replace(scale, epochs=json.loads(noted.read_text(encoding="utf-8"))["epochs"])
 
@@ -274,7 +274,7 @@ def run_demo(out: Path, data: Path | None, scale: Scale) -> list[Line]:
     if data and not online:
         print(FROM_SCRATCH)
     if data is None and scale.epochs is None:
-        scale = _timed(out, scale)
+        scale = _paced(out, scale)
     steps = plan_demo(out, data, scale, online=online)
     ended = run_steps(steps, out)
     lines = summarize(Report.read(out / "benchmark"))

@@ -7,9 +7,10 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edge_runtime.command import INTERRUPTED
 from edge_runtime.errors import EdgeError
@@ -71,9 +72,7 @@ class Journal:
     def write(self, step: Step) -> None:
         """Note that `step` is done."""
         self.records[step.title] = _record(step)
-        partial = self.path.with_suffix(".part")
-        partial.write_text(json.dumps(self.records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        write_whole(self.path, self.records)
 
     def _read(self) -> dict[str, dict[str, str]]:
         try:
@@ -81,6 +80,13 @@ class Journal:
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
+
+
+def write_whole(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` as JSON, whole or not at all."""
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _record(step: Step) -> dict[str, str]:

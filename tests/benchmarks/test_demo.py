@@ -69,9 +69,9 @@ def test_weights_once_had_are_not_asked_for_again(tmp_path, monkeypatch):
 
 def test_a_slow_machine_is_given_fewer_epochs_and_the_same_ones_when_it_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo_pace, "choose_epochs", lambda *_: Pace(20.4, 9, 18))
-    found = demo._timed(tmp_path / "demo", Scale())
+    found = demo._paced(tmp_path / "demo", Scale())
     monkeypatch.setattr(demo_pace, "choose_epochs", lambda *_: pytest.fail("measured again"))
-    assert demo._timed(tmp_path / "demo", Scale()) == found
+    assert demo._paced(tmp_path / "demo", Scale()) == found
     train = next(step for step in plan_demo(OUT, None, found, online=False) if step.title == demo.TRAIN)
     assert train.command[-2:] == ("--epochs", "9")
     assert capsys.readouterr().out == "This machine learns 20 pictures a second: 9 of 18 epochs.\n"
