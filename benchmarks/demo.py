@@ -53,7 +53,7 @@ class Scale:
     size: int = 256
     arch: str = "resnet50"
     epochs: int | None = None
-    training_s: float = 240.0
+    training_s: float = 300.0
     rounds: int = 3
     seconds: float = 1.0
     pictures: int = 140
