@@ -1,11 +1,12 @@
 """The command `setup-board`."""
 
 import argparse
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Callable, List, NoReturn, Optional
 
-from board_setup import deploy, doctor, install, kit, twin, undo, versions, virtual_board
+from board_setup import deploy, doctor, install, kit, lock, twin, undo, versions, virtual_board
 from board_setup.errors import BoardError
 from board_setup.layout import Layout
 from board_setup.system import System
@@ -155,11 +156,13 @@ def _add_install(commands: "Commands") -> None:
 
 def _install(options: argparse.Namespace) -> int:
     layout = Layout(options.root)
-    if options.undo:
-        undo.undo(layout, say=install.tell)
-    else:
-        user = None if options.user == "root" else options.user
-        install.Installer(options.kit, layout, user=user).install(dry_run=options.dry_run)
+    # What is only shown may be looked at beside anything.
+    with contextlib.nullcontext() if options.dry_run else lock.alone(layout):
+        if options.undo:
+            undo.undo(layout, say=install.tell, dry_run=options.dry_run)
+        else:
+            user = None if options.user == "root" else options.user
+            install.Installer(options.kit, layout, user=user).install(dry_run=options.dry_run)
     return 0
 
 
@@ -225,7 +228,9 @@ def _versions(options: argparse.Namespace) -> int:
 def _rollback(options: argparse.Namespace) -> int:
     if options.host:
         return deploy.Board(options.host, options.ssh, options.root).run("rollback")
-    print(f"returned to {versions.rollback(Layout(options.root))}")
+    layout = Layout(options.root)
+    with lock.alone(layout):
+        print(f"returned to {versions.rollback(layout)}")
     return 0
 
 

@@ -3,31 +3,49 @@
 import contextlib
 import os
 import shutil
-from typing import Callable, List, Sequence
+from typing import Callable, Dict, List, Sequence
 
 from board_setup import commands, disk, service
 from board_setup.layout import SERVICE, Layout
 
 
-def undo(layout: Layout, *, say: Callable[[str], None]) -> None:
-    """Remove all that any installation brought, from wherever it was; repeatable."""
+def undo(layout: Layout, *, say: Callable[[str], None], dry_run: bool = False) -> None:
+    """Show the plan, then remove all that any installation brought, from wherever it was; repeatable."""
+    for number, line in enumerate(_plan(layout), 1):
+        say(f"{number}. {line}")
+    if dry_run:
+        return
     live = os.path.realpath(layout.root) == "/" and bool(service.systemd_version())
     if live and os.path.exists(service.UNIT_PATH):
-        say(f"stopping and removing {SERVICE}")
         commands.call(["systemctl", "disable", "--now", SERVICE])
     _remove_files(layout, live)
     _remove_command(layout)
-    _undo_groups(layout, say)
-    _undo_debs(layout, say)
+    for user, groups in _groups(layout).items():
+        for group in groups:
+            commands.call(["gpasswd", "--delete", user, group])
+    packages = _packages(layout)
+    if packages:
+        commands.run(["dpkg", "--purge", *packages])
     # Without that note nothing was begun, and no folder is this tool's.
     _remove_run_time(layout, disk.read_json(os.path.join(layout.state, "before.json"), parents(layout)))
     # What was noted for this goes last, so that it may be cut off anywhere too.
     for folder in (layout.programs, layout.state):
         if os.path.isdir(folder):
-            say(f"removing {folder}")
             shutil.rmtree(folder)
     os.sync()
     say("nothing of it is left")
+
+
+def _plan(layout: Layout) -> List[str]:
+    files = map(layout.at, (service.UNIT_PATH, service.RULE_PATH, service.JOURNALD_PATH))
+    written = map(layout.at, service.WRITTEN_AT_RUN_TIME)
+    ours = [layout.command] if _is_ours(layout.command, layout) else []
+    paths = filter(os.path.lexists, [*files, *ours, *written, layout.programs, layout.state])
+    return [
+        *(f"remove {path}" for path in paths),
+        *(f"take {user} out of {', '.join(groups)}" for user, groups in _groups(layout).items() if groups),
+        *(f"remove the package {name}" for name in _packages(layout)),
+    ]
 
 
 def _remove_files(layout: Layout, live: bool) -> None:
@@ -56,15 +74,17 @@ def _remove(path: str) -> bool:
 def _remove_command(layout: Layout) -> None:
     """Remove the tool's command, not one of that name that was there before."""
     for path in (layout.command, layout.command + disk.SCRATCH):
-        if os.path.islink(path) and os.readlink(path) == layout.tool:
+        if _is_ours(path, layout):
             os.unlink(path)
 
 
-def _undo_groups(layout: Layout, say: Callable[[str], None]) -> None:
-    for user, groups in disk.read_json(groups_note(layout), {}).items():
-        for group in groups:
-            say(f"taking {user} out of {group}")
-            commands.call(["gpasswd", "--delete", user, group])
+def _is_ours(path: str, layout: Layout) -> bool:
+    return os.path.islink(path) and os.readlink(path) == layout.tool
+
+
+def _groups(layout: Layout) -> Dict[str, List[str]]:
+    added: Dict[str, List[str]] = disk.read_json(groups_note(layout), {})
+    return added
 
 
 def groups_note(layout: Layout) -> str:
@@ -72,11 +92,9 @@ def groups_note(layout: Layout) -> str:
     return os.path.join(layout.state, "groups.json")
 
 
-def _undo_debs(layout: Layout, say: Callable[[str], None]) -> None:
-    packages = disk.read_json(os.path.join(layout.state, "debs.json"), {"brought": []})["brought"]
-    if packages:
-        say(f"removing {', '.join(packages)}")
-        commands.run(["dpkg", "--purge", *packages])
+def _packages(layout: Layout) -> List[str]:
+    brought: List[str] = disk.read_json(os.path.join(layout.state, "debs.json"), {"brought": []})["brought"]
+    return brought
 
 
 def _remove_run_time(layout: Layout, before: Sequence[str]) -> None:

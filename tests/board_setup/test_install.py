@@ -289,6 +289,19 @@ def test_undo_leaves_nothing_and_may_be_said_twice(kit_folder, layout) -> None:
         assert not [path for path in tree(layout.root) if "deepfake" in path.lower() or "setup-board" in path]
 
 
+def test_a_dry_run_of_undo_shows_what_would_go_and_removes_nothing(kit_folder, layout) -> None:
+    put_in(kit_folder / "1.tar", layout)
+    before = tree(layout.root)
+    said: list[str] = []
+    undo.undo(layout, say=said.append, dry_run=True)
+    assert tree(layout.root) == before
+    files = [layout.at(path) for path in (service.UNIT_PATH, service.RULE_PATH, service.JOURNALD_PATH)]
+    assert said == [
+        f"{number}. remove {path}"
+        for number, path in enumerate([*files, layout.command, layout.programs, layout.state], 1)
+    ]
+
+
 @pytest.fixture
 def bare_root(layout) -> Layout:
     """A root as a bare board has it, with something in it that is none of an installation's business."""
