@@ -48,6 +48,9 @@ REMEDIES = {
     "8×8 thumbnail": "collect both classes with the same subjects, framing and backgrounds",
 }
 
+OF_THE_CONTENT = "all files are encoded alike, so this is content: collect both classes equally sharp, noisy and detailed"
+"""What to do about bytes a pixel where nothing else differs, as after --harmonize, which can't help a second time."""
+
 
 class TooFewFacesError(DataError):
     """There are not enough faces of a class to cross-validate."""
@@ -57,17 +60,13 @@ class TooFewFacesError(DataError):
 class Finding:
     """How well something that is no face tells the classes apart.
 
-    `state` is `fine`, `warning` or `fault`.
+    `state` is `fine`, `warning` or `fault`, `remedy` what to do where it is not fine.
     """
 
     name: str
     auc: Figure
     state: str
-
-    @property
-    def remedy(self) -> str:
-        """What to do about it."""
-        return REMEDIES[self.name]
+    remedy: str
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,13 @@ def audit_faces(faces: Sequence[FaceRecord], *, seed: int = 42, advance: Advance
             advance(1)
     groups = _drawn_together(chosen, labels)
 
-    def told(name: str, values: Any) -> Finding:
-        return _finding(name, _told_by(np.asarray(values, dtype=np.float64), labels, groups, seed))
-
     thumbnails = features.pop("8×8 thumbnail")
+    alike = not any(_varies(values) for name, values in features.items() if name != "bytes a pixel")
+
+    def told(name: str, values: Any) -> Finding:
+        remedy = OF_THE_CONTENT if alike and name in ("bytes a pixel", "all of it") else REMEDIES[name]
+        return _finding(name, _told_by(np.asarray(values, dtype=np.float64), labels, groups, seed), remedy)
+
     single = [told(name, values) for name, values in features.items()]
     together = told("all of it", np.hstack([np.asarray(values) for values in features.values()]))
     return Audit((together, *single, told("8×8 thumbnail", thumbnails)), len(chosen))
@@ -136,14 +138,18 @@ def _drawn_together(faces: Sequence[FaceRecord], labels: NDArray[np.int64]) -> N
     return groups
 
 
-def _finding(name: str, area: Figure) -> Finding:
+def _varies(values: Any) -> bool:
+    return bool(np.ptp(values, axis=0).any())
+
+
+def _finding(name: str, area: Figure, remedy: str) -> Finding:
     warning, fault = (CONTENT_WARNING, CONTENT_FAULT) if name == "8×8 thumbnail" else (FAULT, FAULT)
     state = "fault" if area["low"] > fault else "warning" if area["value"] > warning else "fine"
-    return Finding(name, area, state)
+    return Finding(name, area, state, remedy)
 
 
 def _told_by(values: NDArray[np.float64], labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> Figure:
-    if not np.ptp(values, axis=0).any():
+    if not _varies(values):
         return {"value": 0.5, "low": 0.5, "high": 0.5}
     model = RandomForestClassifier(TREES, min_samples_leaf=5, max_features=0.3, random_state=seed, n_jobs=1)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)

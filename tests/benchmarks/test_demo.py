@@ -50,7 +50,7 @@ def test_each_stage_reads_what_the_one_before_it_made():
 
 def test_a_failing_int8_gate_is_told_and_does_not_end_the_demo():
     export = next(step for step in plan_demo(OUT, None, Scale(), online=False) if step.command[0] == "export-openvino")
-    assert "No INT8 network passed the gate" in export.if_short
+    assert "goes on with what the bundle has" in export.if_short
 
 
 def test_missing_own_faces_are_an_error_before_anything_is_made(tmp_path):

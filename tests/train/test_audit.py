@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from train.audit import TooFewFacesError, _told_by, audit_faces, tell_faults, write_audit
 from train.catalog import load_data
@@ -50,6 +50,16 @@ def test_a_class_that_is_stored_otherwise_is_a_fault_that_is_named_with_its_reme
     assert states(audit)["all of it"] == "fault"
     assert leak in tell_faults(audit)
     assert "--harmonize" in tell_faults(audit)
+
+
+def test_what_harmonizing_can_not_help_is_not_sent_to_it(save_all):
+    def soft(picture, path):
+        plain(picture.filter(ImageFilter.GaussianBlur(3)), path)
+
+    audit = audit_faces(save_all(plain, soft))
+    assert states(audit)["bytes a pixel"] == "fault"
+    assert "so this is content" in tell_faults(audit)
+    assert "--harmonize" not in tell_faults(audit)
 
 
 def test_a_leak_is_found_though_all_pictures_of_a_class_lie_in_one_folder(save_all):
