@@ -366,6 +366,43 @@ def test_a_standalone_python_is_brought_along(tmp_path, real_layout, make_kit) -
     assert versions.current_version(layout) == "1-aa"
 
 
+def test_a_board_with_python_3_8_runs_on_a_real_python_that_was_brought_along(tmp_path, make_kit, python38) -> None:
+    """The vendor's Ubuntu 20.04, as far as another machine can show it; moved, Python finds its library beside itself."""
+    version, archive = system_python()
+    kit = make_kit(tmp_path / "kit.tar", "1", python=version)
+    add_to_kit(kit, f"python/cpython-{version}.tar.gz", archive)
+    layout = Layout(str(tmp_path / "board"))
+    kits.make_tool(str(tmp_path / kits.TOOL))
+    command = [python38, str(tmp_path / kits.TOOL), "install", "--kit", str(kit), "--root", layout.root]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.endswith("1-aa is installed\n"), done.stderr
+    asked = "import json, sys; print(sys.version_info[:2], sys.base_prefix, json.__file__)"
+    said = subprocess.run([layout.python, "-I", "-c", asked], capture_output=True, text=True).stdout
+    brought = next(Path(layout.programs).glob("python-*"))
+    library = brought / "lib" / f"python{version}" / "json" / "__init__.py"
+    assert said == f"({version.replace('.', ', ')}) {brought} {library}\n"
+
+
+def system_python() -> tuple[str, bytes]:
+    """Return the version of the distribution's Python, and itself packed as a standalone one."""
+    if not Path("/usr/bin/python3").exists():
+        pytest.skip("needs the distribution's Python")
+    asked = "import sys, sysconfig; print('%d.%d' % sys.version_info[:2], sysconfig.get_path('stdlib'))"
+    found = subprocess.run(["/usr/bin/python3", "-c", asked], capture_output=True, text=True, check=True)
+    version, library = found.stdout.split()
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz", compresslevel=1) as tar:
+        tar.add(os.path.realpath("/usr/bin/python3"), f"python/bin/python{version}")
+        tar.add(library, f"python/lib/python{version}", filter=without_what_is_made)
+    return version, data.getvalue()
+
+
+def without_what_is_made(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out compiled modules, and links out of the tree, which no standalone Python has."""
+    made = "__pycache__" in member.name or (member.issym() and member.linkname.startswith("/"))
+    return None if made else member
+
+
 def add_to_kit(path: Path, name: str, data: bytes) -> None:
     with tarfile.open(path) as tar:
         contents = {member.name: tar.extractfile(member).read() for member in tar}
