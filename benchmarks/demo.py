@@ -136,8 +136,8 @@ def _export(out: Path, *, drawn: bool) -> Step:
         "Export: ONNX, and OpenVINO in FP32, FP16 and INT8, each held against the one before",
         (*command, *(WIDER_GATE if drawn else ())),
         (bundle / MANIFEST,),
-        "Not all of it came about (see above), such as an INT8 network that passes the gate: the demo goes on with what the "
-        "bundle has.",
+        "Not all of it came about (see above), such as an INT8 network that passes the gate: the demo goes on with "
+        "what the bundle has.",
     )
 
 

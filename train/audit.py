@@ -48,7 +48,9 @@ REMEDIES = {
     "8×8 thumbnail": "collect both classes with the same subjects, framing and backgrounds",
 }
 
-OF_THE_CONTENT = "all files are encoded alike, so this is content: collect both classes equally sharp, noisy and detailed"
+OF_THE_CONTENT = (
+    "all files are encoded alike, so this is content: collect both classes equally sharp, noisy and detailed"
+)
 """What to do about bytes a pixel where nothing else differs, as after --harmonize, which can't help a second time."""
 
 

@@ -367,7 +367,7 @@ def test_a_standalone_python_is_brought_along(tmp_path, real_layout, make_kit) -
 
 
 def test_a_board_with_python_3_8_runs_on_a_real_python_that_was_brought_along(tmp_path, make_kit, python38) -> None:
-    """The vendor's Ubuntu 20.04, as far as another machine can show it; moved, Python finds its library beside itself."""
+    """The vendor's Ubuntu 20.04, as far as another machine can show it."""
     version, archive = system_python()
     kit = make_kit(tmp_path / "kit.tar", "1", python=version)
     add_to_kit(kit, f"python/cpython-{version}.tar.gz", archive)
