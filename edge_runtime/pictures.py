@@ -61,7 +61,8 @@ def _decode(file: IO[bytes], name: str, formats: tuple[str, ...] | None, max_pix
                     "make it smaller"
                 )
             picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture), name)
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _to_rgb(picture, name)
     except UnidentifiedImageError:
         raise PictureError(f"{name}: not a picture that can be read") from None
     except PictureError:
