@@ -53,8 +53,9 @@ TOOLS_FOLDER = ".virtual-board"
 
 AGENT_UNIT = f"""[Unit]
 Description=Runs the commands of the machine outside
-RequiresMountsFor={SHARE}
 [Service]
+# The kernel knows the kind of file system some moments before it has found the machine outside.
+ExecStartPre=/bin/sh -c 'until mountpoint -q {SHARE} || mount {SHARE}; do sleep 0.5; done'
 ExecStart=/usr/bin/python3 {SHARE}/{TOOLS_FOLDER}/agent.py
 Restart=always
 RestartSec=1
@@ -69,7 +70,7 @@ ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 %I vt220
 
 
 FSTAB = f"""/dev/vda / ext4 defaults,noatime 0 1
-host {SHARE} 9p trans=virtio,version=9p2000.L,nofail 0 0
+host {SHARE} 9p trans=virtio,version=9p2000.L,noauto 0 0
 """
 
 
