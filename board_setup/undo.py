@@ -11,7 +11,7 @@ from board_setup.layout import SERVICE, Layout
 
 def undo(layout: Layout, *, say: Callable[[str], None], dry_run: bool = False) -> None:
     """Show the plan, then remove all that any installation brought, from wherever it was; repeatable."""
-    for number, line in enumerate(_plan(layout), 1):
+    for number, line in enumerate(_plan(layout) or ["nothing, none of it is here"], 1):
         say(f"{number}. {line}")
     if dry_run:
         return
