@@ -65,6 +65,12 @@ def train_detector(
     spared: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Share of the faces that augmentations leave as they are.")
     ] = None,
+    mixed: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the steps whose faces get a piece of another.")
+    ] = None,
+    staged: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the epochs for a teacher's maps, one by one.")
+    ] = None,
     progressive: Annotated[str | None, typer.Option(help="Crops that grow: 0.5:64,0.35:128.")] = None,
     patience: Annotated[
         int | None, typer.Option(min=0, help="Epochs without a better AUC before it stops; 0 goes to the end.")
@@ -114,6 +120,8 @@ def train_detector(
         "learning_rate": learning_rate,
         "pixels": pixels,
         "spared": spared,
+        "mixed": mixed,
+        "staged": staged,
         "progressive": parse_progressive(progressive) if progressive else None,
         "patience": patience,
         "keep": keep,

@@ -1,16 +1,20 @@
 """Learning from a teacher: its softened scores and, where both networks are convolutional, its maps of features.
 
 Scores alone say little of a face; a map says what is seen at each place of it, which is what a network without
-pretrained weights lacks most.
+pretrained weights lacks most. It learns it fastest from the bottom up: the layers to one map at a time.
 """
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional
+from torchvision.models.feature_extraction import create_feature_extractor
 
-STRIDES = (8, 16, 32)
+STRIDES = (4, 8, 16, 32)
 """Pixels of the input to one place of a map, of the maps that are compared."""
 
 
@@ -19,26 +23,46 @@ class FeatureMaps:
 
     Attributes:
         found: float [N, C, H, W] of the last run, by stride.
+        names: the layers that they come from, by stride.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self.found: dict[int, torch.Tensor] = {}
+        self.names: dict[int, str] = {}
         self._width = 0
         network.register_forward_pre_hook(self._begin)
-        for layer in network.modules():
-            layer.register_forward_hook(self._keep)
+        for name, layer in network.named_modules():
+            layer.register_forward_hook(partial(self._keep, name))
+        network.register_forward_hook(self._end)
 
     def _begin(self, network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         self.found.clear()
         self._width = inputs[0].shape[-1]
 
-    def _keep(self, layer: nn.Module, inputs: Any, output: Any) -> None:
-        if not isinstance(output, torch.Tensor) or output.ndim != 4:
+    def _end(self, network: nn.Module, inputs: Any, output: Any) -> None:
+        self._width = 0  # What runs a part of the network alone is not followed.
+
+    def _keep(self, name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        if not self._width or not isinstance(output, torch.Tensor) or output.ndim != 4:
             return
         stride = self._width // output.shape[-1]
         before = self.found.get(stride)
         if stride in STRIDES and (before is None or output.shape[1] >= before.shape[1]):
-            self.found[stride] = output
+            self.found[stride], self.names[stride] = output, name
+
+
+class Part(nn.Module):
+    """A network as far as the layer called `name`, followed by `hint`; it shares the network's weights."""
+
+    def __init__(self, network: nn.Module, name: str, hint: nn.Module | None = None) -> None:
+        super().__init__()
+        self.part = create_feature_extractor(network, {name: "map"})
+        self.hint = hint or nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [N, 3, H, W] to the map [N, C, H / stride, W / stride]."""
+        found: torch.Tensor = self.hint(self.part(images)["map"])
+        return found
 
 
 class Teacher:
@@ -68,10 +92,41 @@ class Teacher:
         student.train(training)
         taught, learnt = self._taught.found, self._learnt.found
         common = sorted(taught.keys() & learnt.keys())
-        return {
+        hints = {
             str(stride): nn.Conv2d(learnt[stride].shape[1], taught[stride].shape[1], 1, device=device)
             for stride in common
         }
+        for hint in hints.values():  # A wrong guess at the start would only have to be unlearnt.
+            nn.init.zeros_(hint.weight)
+            nn.init.zeros_(hint.bias)  # type: ignore[arg-type]
+        return dict(hints)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The strides of the maps that both networks have, ascending."""
+        return tuple(int(stride) for stride in self.hints)
+
+    def stages(self, epochs: int) -> tuple[int, ...]:
+        """Return the stride whose map is learnt in each of `epochs` epochs, ascending; none without common strides."""
+        strides = self.strides
+        return tuple(strides[epoch * len(strides) // epochs] for epoch in range(epochs)) if strides else ()
+
+    def part(self, stride: int) -> Part:
+        """Return the teacher as far as its map of `stride`."""
+        return Part(self.network, self._taught.names[stride]).eval()
+
+    def student_part(self, student: nn.Module, stride: int, hint: nn.Module) -> Part:
+        """Return the student as far as its map of `stride` and the guess at its teacher's.
+
+        What leads to the map before is left as it is: of the student, the layers between the two learn.
+        """
+        student.requires_grad_(False)
+        part = Part(student, self._learnt.names[stride], hint)
+        part.requires_grad_(True)
+        before = [other for other in self.strides if other < stride]
+        if before:
+            Part(student, self._learnt.names[before[-1]]).requires_grad_(False)
+        return part
 
     def losses(
         self, images: torch.Tensor, logits: torch.Tensor, temperature: float
@@ -100,9 +155,38 @@ class Teacher:
     def _difference(self, logits: torch.Tensor) -> torch.Tensor:
         taught, learnt = self._taught.found, self._learnt.found
         pairs = [(hint(learnt[int(stride)]), taught[int(stride)]) for stride, hint in self.hints.items()]
-        differences = [functional.mse_loss(guessed.float(), _standard(right)) for guessed, right in pairs]
+        differences = [difference(guessed, right) for guessed, right in pairs]
         return torch.stack(differences).mean() if differences else logits.new_zeros(())
+
+
+def difference(guessed: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared difference of maps [N, C, H, W], each channel of the right at mean 0 and variance 1."""
+    return functional.mse_loss(guessed.float(), _standard(right))
 
 
 def _standard(maps: torch.Tensor) -> torch.Tensor:
     return functional.batch_norm(maps.float(), None, None, training=True)
+
+
+@dataclass
+class Stage:
+    """A part of a training in which a student's lower layers learn one map of its teacher's.
+
+    Attributes:
+        stride: pixels of the input to one place of the map.
+        student: the student as far as its guess at the map.
+        teacher: the teacher as far as the map.
+        accelerator: what computes both.
+    """
+
+    stride: int
+    student: nn.Module
+    teacher: Part
+    accelerator: Accelerator
+
+    def loss(self, images: torch.Tensor) -> torch.Tensor:
+        """Return how far the student's guess is from its teacher's map of `images` [N, 3, H, W]."""
+        guessed = self.student(images)
+        with torch.no_grad(), self.accelerator.autocast():
+            right = self.teacher(images)
+        return difference(guessed, right)

@@ -56,10 +56,9 @@ def risk_coverage(coverage: NDArray[np.float64], risk: NDArray[np.float64]) -> P
 
 
 def training_curves(history: Sequence[Mapping[str, Any]]) -> Picture:
-    """Draw loss, accuracy and AUC by epoch."""
+    """Draw loss, accuracy and AUC by epoch; an epoch without a figure is left out of its line."""
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     loss, accuracy, area = figure.subplots(1, 3)
-    epochs = [row["epoch"] for row in history]
     panels = (
         (loss, "loss", ("train_loss", "valid_loss")),
         (accuracy, "accuracy", ("train_accuracy", "valid_accuracy")),
@@ -67,7 +66,8 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> Picture:
     )
     for axes, title, names in panels:
         for name in names:
-            axes.plot(epochs, [row[name] for row in history], label=name.split("_")[0])
+            known = [row for row in history if name in row]
+            axes.plot([row["epoch"] for row in known], [row[name] for row in known], label=name.split("_")[0])
         _label(axes, "epoch", title)
         if len(names) > 1:
             axes.legend()

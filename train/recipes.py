@@ -32,10 +32,14 @@ class Recipe:
         distilled: how much of the loss is the teacher's, where there is one.
         teacher_temperature: what softens the teacher's scores.
         hinted: weight of the difference to the teacher's maps of features, beside all other loss.
+        staged: share of the epochs in which a student learns its teacher's maps alone, from the bottom up: the layers
+            to one map after another, each with a warm-up and a schedule of its own.
         chances: how often each augmentation is applied.
         ramp: share of the epochs over which those that damage a face's traces grow from never to their chance, so that
             the traces are found before they are hidden.
         spared: share of the faces of an epoch whose traces are left as they are, so that they are not unlearnt.
+        mixed: share of the steps whose faces get a rectangle of another face and their label a part of its label
+            (CutMix, Yun et al. 2019), so that traces are looked for everywhere and faces are not learnt by heart.
         seed: of everything that is drawn.
     """
 
@@ -57,9 +61,11 @@ class Recipe:
     distilled: float = 0.9
     teacher_temperature: float = 2.0
     hinted: float = 1.0
+    staged: float = 0.0
     chances: Chances = field(default_factory=lambda: dict(FULL))
     ramp: float = 0.3
     spared: float = 0.0
+    mixed: float = 0.0
     seed: int = 42
 
     def replace(self, **changes: Any) -> "Recipe":

@@ -87,7 +87,12 @@ def tell_files(files: Iterable[tuple[object, str]]) -> None:
 
 def tell_epoch(row: Mapping[str, Any]) -> None:
     """Print an epoch's figures in one line."""
+    judged = (
+        f"its teacher's map of stride {row['stride']}"
+        if "stride" in row
+        else f"valid loss {row['valid_loss']:.3f}  AUC {row['auc']:.4f}"
+    )
     Console(highlight=False, soft_wrap=True).print(
-        f"epoch {row['epoch']:3d}  loss {row['train_loss']:.3f}  valid loss {row['valid_loss']:.3f}  "
-        f"AUC {row['auc']:.4f}  {row['images_per_second']:.1f} images/s, {row['waiting']:.0%} waiting"
+        f"epoch {row['epoch']:3d}  loss {row['train_loss']:.3f}  {judged}  "
+        f"{row['images_per_second']:.1f} images/s, {row['waiting']:.0%} waiting"
     )

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +25,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 
 from edge_runtime.contract import CHECKPOINT, LABELS, Framing, ModelContract
 from edge_runtime.errors import DataError, UsageError
@@ -32,7 +34,7 @@ from train.calibrate import fit_calibration
 from train.catalog import CATALOG, Catalog
 from train.checkpoint import Checkpoint, load_checkpoint, load_model, pixel_recipe, save_checkpoint
 from train.dataset import BatchesToCome, EpochBatches, FaceDataset
-from train.distillation import Teacher
+from train.distillation import Stage, Teacher
 from train.evaluate import Logits, PictureGoneError, fake_scores, judge, require_logits
 from train.memory import keep_memory
 from train.metrics import auc, measure
@@ -118,6 +120,9 @@ class Training:
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
         self.teacher = self._load_teacher(teacher)
         hints = self.teacher.hints if self.teacher else nn.ModuleDict()
+        staged = round(recipe.staged * recipe.epochs) if not find_backbone(arch).one_size else 0
+        self.stages = self.teacher.stages(min(staged, recipe.epochs - 1)) if self.teacher else ()
+        self._stage: Stage | None = None
         self.progress, self.tally = Progress(), Tally()
         optimizer = _optimizer(nn.ModuleList([self.model, hints]), recipe)
         if found:
@@ -186,6 +191,7 @@ class Training:
     def _epoch(self) -> None:
         epoch = self.progress.epoch
         done = self.progress.step - epoch * self.steps
+        self._enter_stage()
         self.network.train()
         with progress_bar(f"epoch {epoch + 1}/{self.recipe.epochs}", self.steps) as advance:
             advance(done)
@@ -206,8 +212,13 @@ class Training:
             group["lr"] = self.learning_rate(self.progress.step)
         images = normalize(pixels.to(self.accelerator.device), self.contract)
         labels = labels.to(self.accelerator.device)
-        logits = self.network(images)
-        loss = self._loss(images, logits, labels)
+        if self._stage:
+            loss = self._stage.loss(images)
+        else:
+            images, targets = self._mix(images, labels)
+            logits = self.network(images)
+            loss = self._loss(images, logits, targets)
+            self.tally.right += int((logits.argmax(1) == labels).sum())
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.optimizer.step()
@@ -215,27 +226,53 @@ class Training:
             self.average.update_parameters(self.accelerator.unwrap_model(self.network))
         self.progress.step += 1
         self.tally.loss += float(loss.detach()) * len(labels)
-        self.tally.right += int((logits.argmax(1) == labels).sum())
         self.tally.faces += len(labels)
 
-    def _loss(self, images: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _mix(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the images, and what share of each class they show, [N, 2]; in some steps with pieces exchanged."""
+        if float(torch.rand(())) < self.recipe.mixed:
+            return v2.CutMix(num_classes=CLASSES)(images, labels)
+        return images, functional.one_hot(labels, CLASSES).float()
+
+    def _loss(self, images: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         recipe = self.recipe
         losses = functional.cross_entropy(
-            logits.float(), labels, self.weights, label_smoothing=recipe.smoothing, reduction="none"
+            logits.float(), targets, self.weights, label_smoothing=recipe.smoothing, reduction="none"
         )
         # A mean over faces, not over weights: halves of a batch in two processes add up to the whole.
         loss = losses.mean()
         if self.teacher is None:
             return loss
         with self.accelerator.autocast():
-            soft, difference = self.teacher.losses(images, logits, recipe.teacher_temperature)
-        return (1 - recipe.distilled) * loss + recipe.distilled * soft + recipe.hinted * difference
+            soft, maps = self.teacher.losses(images, logits, recipe.teacher_temperature)
+        return (1 - recipe.distilled) * loss + recipe.distilled * soft + recipe.hinted * maps
+
+    def _enter_stage(self) -> None:
+        """Let the layers learn that this epoch's stage is about, or all of them after the last stage."""
+        stride = self.stages[self.progress.epoch] if self.progress.epoch < len(self.stages) else None
+        if self._stage and self._stage.stride == stride:
+            return
+        if self.teacher is None or stride is None:
+            self.model.requires_grad_(True)
+            self._stage = None
+            return
+        hint = self.accelerator.unwrap_model(self.teacher.hints[str(stride)])
+        student = self.teacher.student_part(self.model, stride, hint).train()
+        self._stage = Stage(stride, self.accelerator.prepare(student), self.teacher.part(stride), self.accelerator)
+
+    def _span(self, step: int) -> tuple[int, int]:
+        """Return the first step of the stage that `step` belongs to, and the first one after it."""
+        firsts = [epoch for epoch, stride in enumerate(self.stages) if stride not in self.stages[:epoch]]
+        bounds = [self.steps * epoch for epoch in (*firsts, len(self.stages), self.recipe.epochs)]
+        return next((first, end) for first, end in pairwise(bounds) if step < end)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step`."""
-        recipe, whole = self.recipe, self.steps * self.recipe.epochs
+        recipe = self.recipe
         if recipe.schedule == "constant":
             return recipe.learning_rate
+        first, end = self._span(step)
+        step, whole = step - first, end - first
         warm = max(1, round(recipe.warm_up * whole))
         if step < warm:
             return recipe.learning_rate * (step + 1) / warm
@@ -245,14 +282,16 @@ class Training:
         judged: list[dict[str, Any]] = [{}]
         loss, right, faces = self._sums()
         if self.accelerator.is_main_process:
-            judged = [self._judge_epoch(loss / faces, right / faces, int(faces))]
+            judged = [self._epoch_figures(loss / faces, int(faces))]
+            if self._stage is None:
+                judged[0] |= {"train_accuracy": right / faces, **self._judge_epoch()}
         if self.accelerator.num_processes > 1:
             broadcast_object_list(judged)
         row = judged[0]
         progress = self.progress
         progress.history.append(row)
         progress.epoch += 1
-        better = row["auc"] > progress.best_auc
+        better = row.get("auc", -1.0) > progress.best_auc
         if better:
             progress.best_auc, progress.best_epoch = row["auc"], row["epoch"]
         progress.finished = self._over()
@@ -267,7 +306,7 @@ class Training:
             raise KeyboardInterrupt
 
     def _over(self) -> bool:
-        stale = self.progress.epoch - self.progress.best_epoch
+        stale = self.progress.epoch - max(self.progress.best_epoch, len(self.stages))
         return self.progress.epoch >= self.recipe.epochs or 0 < self.recipe.patience <= stale
 
     def _sums(self) -> tuple[float, float, float]:
@@ -277,25 +316,29 @@ class Training:
         loss, right, faces = self.accelerator.reduce(sums, "sum").tolist()
         return loss, right, faces
 
-    def _judge_epoch(self, train_loss: float, train_accuracy: float, faces: int) -> dict[str, Any]:
+    def _epoch_figures(self, loss: float, faces: int) -> dict[str, Any]:
+        busy = self.tally.waited_s + self.tally.worked_s
+        return {
+            "epoch": self.progress.epoch + 1,
+            "step": self.progress.step,
+            **({"stride": self._stage.stride} if self._stage else {}),
+            "learning_rate": self.learning_rate(self.progress.step - 1),
+            "train_loss": loss,
+            "seconds": busy,
+            "images_per_second": faces / busy if busy else 0.0,
+            "waiting": self.tally.waited_s / busy if busy else 0.0,
+        }
+
+    def _judge_epoch(self) -> dict[str, Any]:
         valid = self.catalog.split("valid")
         logits = self.judge(self._judged(), valid)
         require_logits(valid, logits)
         labels = np.array([face.label for face in valid])
-        scores, tally = fake_scores(logits), self.tally
-        busy = tally.waited_s + tally.worked_s
+        scores = fake_scores(logits)
         return {
-            "epoch": self.progress.epoch + 1,
-            "step": self.progress.step,
-            "learning_rate": self.learning_rate(self.progress.step - 1),
-            "train_loss": train_loss,
-            "train_accuracy": train_accuracy,
             "valid_loss": float(-np.log(np.clip(np.where(labels == 1, scores, 1 - scores), 1e-12, 1)).mean()),
             "valid_accuracy": float(((scores >= 0.5) == (labels == 1)).mean()),
             "auc": auc(labels, scores),
-            "seconds": busy,
-            "images_per_second": faces / busy if busy else 0.0,
-            "waiting": tally.waited_s / busy if busy else 0.0,
         }
 
     def judge(self, model: nn.Module, faces: Any) -> Logits:

@@ -79,6 +79,8 @@ def train_detector(
     data: Path, out: Path, options: TrainingOptions, changes: Mapping[str, Any], off: str = ""
 ) -> Trained:
     """Train on `data` into folder `out`, calibrate, evaluate on the validation split, report."""
+    if changes.get("staged") and options.teacher is None:
+        raise UsageError(f"--staged {changes['staged']}: needs --teacher, the checkpoint whose maps are learnt")
     recipe = find_recipe(options.preset, changes, off)
     catalog = read_data(data, split=options.split, seed=recipe.seed)
     out = out.expanduser()
@@ -123,7 +125,7 @@ def conclude(
 def training_sections(history: Sequence[Mapping[str, Any]], out: Path) -> list[Section]:
     """Return the sections of the report that show how training went."""
     names = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "auc", "images_per_second", "waiting")
-    rows = [[row["epoch"], *(f"{row[name]:.3f}" for name in names[1:])] for row in history]
+    rows = [[row["epoch"], *(f"{row[name]:.3f}" if name in row else "" for name in names[1:])] for row in history]
     sections = [Section("Training", [training_curves(history), Table(names, rows)])]
     grid = out / AUGMENTATIONS
     if grid.is_file():

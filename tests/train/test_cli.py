@@ -121,6 +121,7 @@ TRAIN = ("train-detector", "good", "--arch", "shufflenet_v2_x1_0", "--preset", "
         (("prepare-faces", "empty_class"), "give fake faces too: --fake DIR"),
         (("train-detector", "one_class"), "one_class: holds no folder fake/; put the fake faces there"),
         (("train-detector", "empty_class"), "empty_class/fake: holds no pictures; put the fake faces there"),
+        ((*TRAIN, "--staged", "0.5"), "--staged 0.5: needs --teacher, the checkpoint whose maps are learnt"),
         ((*TRAIN, "--teacher", "liar.pth"), "liar.pth: not the weights of shufflenet_v2_x1_0"),
         ((*TRAIN, "--teacher", "bare.pth"), "bare.pth: no checkpoint of this program; export-openvino takes"),
         ((*TRAIN, "--teacher", "changed"), "changed: is a folder; give a checkpoint (.pth)"),

@@ -21,6 +21,7 @@ from train.dataset import EpochBatches
 from train.evaluate import require_logits
 from train.recipes import PRESETS, Recipe, parse_progressive
 from train.trainer import Training, finish
+from train.training import training_sections
 
 TINY = Recipe(weights="none", input_size=32, epochs=2, batch=8, chances={"flip": 0.5, "crop": 1.0}, ema=0.5)
 
@@ -255,6 +256,61 @@ def test_a_run_with_a_teacher_goes_on_with_one_only(catalog, tmp_path, tiny_chec
     again = training(catalog, tmp_path, recipe, teacher=tiny_checkpoint)
     assert all(torch.equal(value, learnt[key]) for key, value in again.teacher.hints.state_dict().items())
     again.run()
+
+
+def test_a_student_learns_its_teachers_maps_one_by_one_before_anything_else(catalog, tmp_path, tiny_checkpoint):
+    recipe = replace(TINY, epochs=6, staged=0.7, patience=1, ema=0.0)
+    run = training(catalog, tmp_path, recipe, arch="resnet18", teacher=tiny_checkpoint)
+    assert run.stages == (4, 8, 16, 32)
+    moved = []
+    for _ in range(5):
+        before = {name: weight.clone() for name, weight in run.model.named_parameters()}
+        run._epoch()
+        changed = {name for name, weight in run.model.named_parameters() if not torch.equal(weight, before[name])}
+        moved.append({name.split(".")[0] for name in changed})
+    assert moved[:4] == [{"conv1", "bn1", "layer1"}, {"layer2"}, {"layer3"}, {"layer4"}]
+    assert {"conv1", "layer1", "layer4", "fc"} <= moved[4]
+    rows = run.progress.history
+    assert [row.get("stride") for row in rows] == [4, 8, 16, 32, None]
+    assert ["auc" in row for row in rows] == [False] * 4 + [True]
+    assert (run.progress.best_epoch, run.progress.finished) == (5, False)
+    steps = run.steps
+    rates = [run.learning_rate(step) for step in range(steps * 6)]
+    firsts, lasts = rates[: steps * 5 : steps], rates[steps - 1 : steps * 5 : steps]
+    assert firsts[:4] == pytest.approx([recipe.learning_rate] * 4)
+    assert max(lasts[:4]) < 0.5 * recipe.learning_rate
+    curves, table = training_sections(rows, tmp_path)[0].blocks
+    assert curves.png
+    assert [row[list(table.head).index("auc")] for row in table.rows] == [""] * 4 + [f"{rows[-1]['auc']:.3f}"]
+
+
+def test_a_run_that_is_stopped_in_a_stage_goes_on_in_it(catalog, tmp_path, tiny_checkpoint):
+    recipe = replace(TINY, epochs=5, staged=0.8)
+    for name, stopped in (("whole", False), ("stopped", True)):
+        run = training(catalog, tmp_path / name, recipe, arch="resnet18", teacher=tiny_checkpoint)
+        if stopped:
+            (tmp_path / name).mkdir()
+            run._epoch()
+            run._stopping = True
+            with pytest.raises(KeyboardInterrupt):
+                run._epoch()
+            run = training(catalog, tmp_path / name, recipe, arch="resnet18", teacher=tiny_checkpoint)
+            assert run.steps < run.progress.step < 2 * run.steps
+        run.run()
+    assert same_weights(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_faces_get_a_piece_of_another_and_its_share_of_the_label(catalog, tmp_path):
+    run = training(catalog, tmp_path, replace(TINY, mixed=1.0))
+    images = torch.stack([torch.full((3, 32, 32), float(label)) for label in (0, 1)])
+    torch.manual_seed(0)
+    mixed, targets = run._mix(images, torch.tensor([0, 1]))
+    assert 0.05 < float(targets[0, 1]) < 0.95
+    assert mixed.mean((1, 2, 3)) == pytest.approx(targets[:, 1].tolist(), abs=1e-6)
+    alone = training(catalog, tmp_path / "alone")
+    same, exact = alone._mix(images, torch.tensor([0, 1]))
+    assert torch.equal(same, images)
+    assert exact.tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
 def test_a_run_in_fp16_goes_on_with_the_scale_of_its_losses(catalog, tmp_path, monkeypatch):

@@ -60,7 +60,8 @@ from pathlib import Path
 from train.catalog import load_data
 from train.recipes import Recipe
 from train.trainer import Training
-recipe = Recipe(weights="none", input_size=32, epochs=2, batch=16, chances={}, ema=0.0)
+options = dict(epochs=3, staged=0.67) if sys.argv[4] == "staged" else dict(epochs=2)
+recipe = Recipe(weights="none", input_size=32, batch=16, chances={}, ema=0.0, **options)
 catalog, teacher, out = load_data(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 def training(name):
     return Training(catalog, "resnet18", recipe, out / name, teacher=teacher, workers=0, precision="no", device="cpu")
@@ -77,11 +78,12 @@ again.run()
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_with_a_teacher_goes_on_where_it_was_stopped(faces, tiny_checkpoint, tmp_path):
+@pytest.mark.parametrize("way", ["whole", "staged"])
+def test_a_run_of_two_processes_with_a_teacher_goes_on_where_it_was_stopped(faces, tiny_checkpoint, tmp_path, way):
     script = tmp_path / "script.py"
     script.write_text(RESUMED)
     done = subprocess.run(
-        [*LAUNCHER, str(script), str(faces), str(tiny_checkpoint), str(tmp_path)],
+        [*LAUNCHER, str(script), str(faces), str(tiny_checkpoint), str(tmp_path), way],
         capture_output=True,
         text=True,
         timeout=300,
@@ -90,4 +92,6 @@ def test_a_run_of_two_processes_with_a_teacher_goes_on_where_it_was_stopped(face
     whole, stopped = (load_checkpoint(tmp_path / name / "last.pth") for name in ("whole", "stopped"))
     for key, weight in whole.state_dict.items():
         assert torch.allclose(stopped.state_dict[key].float(), weight.float(), atol=1e-4), key
-    assert set(stopped.extra["hints"]) == {f"{stride}.{part}" for stride in (8, 16, 32) for part in ("weight", "bias")}
+    assert set(stopped.extra["hints"]) == {
+        f"{stride}.{part}" for stride in (4, 8, 16, 32) for part in ("weight", "bias")
+    }
