@@ -65,9 +65,6 @@ def train_detector(
     spared: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Share of the faces that augmentations leave as they are.")
     ] = None,
-    mixed: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Share of the steps whose faces get a piece of another.")
-    ] = None,
     staged: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Share of the epochs for a teacher's maps, one by one.")
     ] = None,
@@ -120,7 +117,6 @@ def train_detector(
         "learning_rate": learning_rate,
         "pixels": pixels,
         "spared": spared,
-        "mixed": mixed,
         "staged": staged,
         "progressive": parse_progressive(progressive) if progressive else None,
         "patience": patience,

@@ -38,8 +38,6 @@ class Recipe:
         ramp: share of the epochs over which those that damage a face's traces grow from never to their chance, so that
             the traces are found before they are hidden.
         spared: share of the faces of an epoch whose traces are left as they are, so that they are not unlearnt.
-        mixed: share of the steps whose faces get a rectangle of another face and their label a part of its label
-            (CutMix, Yun et al. 2019), so that traces are looked for everywhere and faces are not learnt by heart.
         seed: of everything that is drawn.
     """
 
@@ -65,7 +63,6 @@ class Recipe:
     chances: Chances = field(default_factory=lambda: dict(FULL))
     ramp: float = 0.3
     spared: float = 0.0
-    mixed: float = 0.0
     seed: int = 42
 
     def replace(self, **changes: Any) -> "Recipe":
@@ -92,6 +89,8 @@ class Recipe:
 def parse_progressive(text: str) -> tuple[tuple[float, int], ...]:
     """Read `0.5:64,0.35:128`: half of the epochs at 64 pixels a side, 35 % at 128, what is left at the input size.
 
+    Networks halve a side five times: of one that is no multiple of 32, two networks may see different places.
+
     Raises:
         UsageError: it is not of this form.
     """
@@ -99,8 +98,10 @@ def parse_progressive(text: str) -> tuple[tuple[float, int], ...]:
         pairs = tuple((float(share), int(pixels)) for share, pixels in (part.split(":") for part in text.split(",")))
     except ValueError:
         pairs = ()
-    if not pairs or sum(share for share, _ in pairs) > 1 or min(pixels for _, pixels in pairs) < 32:
-        raise UsageError(f"--progressive {text}: give shares of the epochs and pixels a side, as 0.5:64,0.35:128")
+    if not pairs or sum(share for share, _ in pairs) > 1 or any(pixels < 32 or pixels % 32 for _, pixels in pairs):
+        raise UsageError(
+            f"--progressive {text}: give shares of the epochs and pixels a side, multiples of 32, as 0.5:64,0.35:128"
+        )
     return pairs
 
 

@@ -25,7 +25,6 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
-from torchvision.transforms import v2
 
 from edge_runtime.contract import CHECKPOINT, LABELS, Framing, ModelContract
 from edge_runtime.errors import DataError, UsageError
@@ -46,6 +45,9 @@ from train.workers import progress_bar
 BEST, LAST, METRICS = "best.pth", "last.pth", "metrics.jsonl"
 SAVE_EVERY_S = 300.0
 """Seconds between two saves inside an epoch."""
+TOGETHER = 0.2
+"""Share of the learning rate at which all layers learn after stages: at the whole, the untrained head's noise unlearns
+them (measured: docs/results/training.md)."""
 
 
 @dataclass
@@ -215,9 +217,8 @@ class Training:
         if self._stage:
             loss = self._stage.loss(images)
         else:
-            images, targets = self._mix(images, labels)
             logits = self.network(images)
-            loss = self._loss(images, logits, targets)
+            loss = self._loss(images, logits, labels)
             self.tally.right += int((logits.argmax(1) == labels).sum())
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
@@ -228,16 +229,10 @@ class Training:
         self.tally.loss += float(loss.detach()) * len(labels)
         self.tally.faces += len(labels)
 
-    def _mix(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the images, and what share of each class they show, [N, 2]; in some steps with pieces exchanged."""
-        if float(torch.rand(())) < self.recipe.mixed:
-            return v2.CutMix(num_classes=CLASSES)(images, labels)
-        return images, functional.one_hot(labels, CLASSES).float()
-
-    def _loss(self, images: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _loss(self, images: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         recipe = self.recipe
         losses = functional.cross_entropy(
-            logits.float(), targets, self.weights, label_smoothing=recipe.smoothing, reduction="none"
+            logits.float(), labels, self.weights, label_smoothing=recipe.smoothing, reduction="none"
         )
         # A mean over faces, not over weights: halves of a batch in two processes add up to the whole.
         loss = losses.mean()
@@ -255,6 +250,8 @@ class Training:
         if self.teacher is None or stride is None:
             self.model.requires_grad_(True)
             self._stage = None
+            if self.average and self.progress.step == self.steps * len(self.stages):
+                self.average.n_averaged.zero_()  # The average of the stages is of layers that had not learnt yet.
             return
         hint = self.accelerator.unwrap_model(self.teacher.hints[str(stride)])
         student = self.teacher.student_part(self.model, stride, hint).train()
@@ -272,11 +269,12 @@ class Training:
         if recipe.schedule == "constant":
             return recipe.learning_rate
         first, end = self._span(step)
+        highest = recipe.learning_rate * (TOGETHER if first and first == self.steps * len(self.stages) else 1.0)
         step, whole = step - first, end - first
         warm = max(1, round(recipe.warm_up * whole))
         if step < warm:
-            return recipe.learning_rate * (step + 1) / warm
-        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, whole - warm)))
+            return highest * (step + 1) / warm
+        return highest * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, whole - warm)))
 
     def _finish_epoch(self) -> None:
         judged: list[dict[str, Any]] = [{}]

@@ -20,7 +20,7 @@ from train.checkpoint import load_checkpoint, load_model
 from train.dataset import EpochBatches
 from train.evaluate import require_logits
 from train.recipes import PRESETS, Recipe, parse_progressive
-from train.trainer import Training, finish
+from train.trainer import TOGETHER, Training, finish
 from train.training import training_sections
 
 TINY = Recipe(weights="none", input_size=32, epochs=2, batch=8, chances={"flip": 0.5, "crop": 1.0}, ema=0.5)
@@ -279,6 +279,7 @@ def test_a_student_learns_its_teachers_maps_one_by_one_before_anything_else(cata
     firsts, lasts = rates[: steps * 5 : steps], rates[steps - 1 : steps * 5 : steps]
     assert firsts[:4] == pytest.approx([recipe.learning_rate] * 4)
     assert max(lasts[:4]) < 0.5 * recipe.learning_rate
+    assert max(rates[steps * 4 :]) == pytest.approx(TOGETHER * recipe.learning_rate)
     curves, table = training_sections(rows, tmp_path)[0].blocks
     assert curves.png
     assert [row[list(table.head).index("auc")] for row in table.rows] == [""] * 4 + [f"{rows[-1]['auc']:.3f}"]
@@ -297,20 +298,8 @@ def test_a_run_that_is_stopped_in_a_stage_goes_on_in_it(catalog, tmp_path, tiny_
             run = training(catalog, tmp_path / name, recipe, arch="resnet18", teacher=tiny_checkpoint)
             assert run.steps < run.progress.step < 2 * run.steps
         run.run()
+        assert int(run.average.n_averaged) == run.steps  # what was averaged in the stages is forgotten
     assert same_weights(tmp_path / "whole", tmp_path / "stopped")
-
-
-def test_faces_get_a_piece_of_another_and_its_share_of_the_label(catalog, tmp_path):
-    run = training(catalog, tmp_path, replace(TINY, mixed=1.0))
-    images = torch.stack([torch.full((3, 32, 32), float(label)) for label in (0, 1)])
-    torch.manual_seed(0)
-    mixed, targets = run._mix(images, torch.tensor([0, 1]))
-    assert 0.05 < float(targets[0, 1]) < 0.95
-    assert mixed.mean((1, 2, 3)) == pytest.approx(targets[:, 1].tolist(), abs=1e-6)
-    alone = training(catalog, tmp_path / "alone")
-    same, exact = alone._mix(images, torch.tensor([0, 1]))
-    assert torch.equal(same, images)
-    assert exact.tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
 def test_a_run_in_fp16_goes_on_with_the_scale_of_its_losses(catalog, tmp_path, monkeypatch):
@@ -389,6 +378,6 @@ def test_growing_crops_are_read_and_spread_over_the_epochs():
     recipe = Recipe(epochs=10, progressive=parse_progressive("0.5:64,0.3:128"))
     assert recipe.sizes(224) == (64,) * 5 + (128,) * 3 + (224,) * 2
     assert Recipe(epochs=3).sizes(224) == (224,) * 3
-    for text in ("64", "0.5:x", "0.9:64,0.9:128", "0.5:8"):
+    for text in ("64", "0.5:x", "0.9:64,0.9:128", "0.5:8", "0.5:112"):
         with pytest.raises(UsageError, match="--progressive"):
             parse_progressive(text)
