@@ -115,17 +115,16 @@ class Teacher:
         """Return the teacher as far as its map of `stride`."""
         return Part(self.network, self._taught.names[stride]).eval()
 
-    def student_part(self, student: nn.Module, stride: int, hint: nn.Module) -> Part:
+    def student_part(self, student: nn.Module, stride: int, hint: nn.Module, learnt: int | None = None) -> Part:
         """Return the student as far as its map of `stride` and the guess at its teacher's.
 
-        What leads to the map before is left as it is: of the student, the layers between the two learn.
+        What leads to the map of stride `learnt` is left as it is: of the student, the layers between the two learn.
         """
         student.requires_grad_(False)
         part = Part(student, self._learnt.names[stride], hint)
         part.requires_grad_(True)
-        before = [other for other in self.strides if other < stride]
-        if before:
-            Part(student, self._learnt.names[before[-1]]).requires_grad_(False)
+        if learnt is not None:
+            Part(student, self._learnt.names[learnt]).requires_grad_(False)
         return part
 
     def losses(

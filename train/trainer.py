@@ -122,8 +122,10 @@ class Training:
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
         self.teacher = self._load_teacher(teacher)
         hints = self.teacher.hints if self.teacher else nn.ModuleDict()
-        staged = round(recipe.staged * recipe.epochs) if not find_backbone(arch).one_size else 0
-        self.stages = self.teacher.stages(min(staged, recipe.epochs - 1)) if self.teacher else ()
+        if recipe.staged and find_backbone(arch).one_size:
+            raise UsageError(f"--staged {recipe.staged}: {arch} has no maps to learn one by one; leave it out")
+        staged = min(round(recipe.staged * recipe.epochs), recipe.epochs - 1)
+        self.stages = self.teacher.stages(staged) if self.teacher else ()
         self._stage: Stage | None = None
         self.progress, self.tally = Progress(), Tally()
         optimizer = _optimizer(nn.ModuleList([self.model, hints]), recipe)
@@ -248,13 +250,15 @@ class Training:
         if self._stage and self._stage.stride == stride:
             return
         if self.teacher is None or stride is None:
-            self.model.requires_grad_(True)
+            if self._stage:
+                self.model.requires_grad_(True)
             self._stage = None
             if self.average and self.progress.step == self.steps * len(self.stages):
                 self.average.n_averaged.zero_()  # The average of the stages is of layers that had not learnt yet.
             return
         hint = self.accelerator.unwrap_model(self.teacher.hints[str(stride)])
-        student = self.teacher.student_part(self.model, stride, hint).train()
+        learnt = max((earlier for earlier in self.stages if earlier < stride), default=None)
+        student = self.teacher.student_part(self.model, stride, hint, learnt).train()
         self._stage = Stage(stride, self.accelerator.prepare(student), self.teacher.part(stride), self.accelerator)
 
     def _span(self, step: int) -> tuple[int, int]:
@@ -410,6 +414,14 @@ class Training:
         if self.average:
             self.average.load_state_dict(found.extra["average"])
         if self.teacher:
+            hints = self.teacher.hints.state_dict()
+            if {key: value.shape for key, value in found.extra["hints"].items()} != {
+                key: value.shape for key, value in hints.items()
+            }:
+                raise UsageError(
+                    f"{self.out}: holds a run with another teacher or of an older version; "
+                    "give the same --teacher, or another --out"
+                )
             self.teacher.hints.load_state_dict(found.extra["hints"])
         optimizer.load_state_dict(found.extra["optimizer"])
         if self.accelerator.scaler and found.extra.get("scaler"):

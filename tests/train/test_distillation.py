@@ -50,7 +50,7 @@ def test_the_part_of_a_student_learns_between_two_maps_and_shares_its_weights():
     network, student = build_backbone("efficientnet_lite0"), build_backbone("resnet50")
     teacher = Teacher(network, student, 64)
     assert teacher.strides == (4, 8, 16, 32)
-    part = teacher.student_part(student, 8, teacher.hints["8"]).train()
+    part = teacher.student_part(student, 8, teacher.hints["8"], 4).train()
     student.train()
     images = torch.randn(2, 3, 64, 64)
     right = teacher.part(8)(images)
@@ -64,6 +64,11 @@ def test_the_part_of_a_student_learns_between_two_maps_and_shares_its_weights():
     assert torch.equal(teacher._taught.found[8], right)
     learning = {name.split(".")[0] for name, weight in student.named_parameters() if weight.requires_grad}
     assert learning == {"layer2"}
+    teacher.student_part(student, 16, teacher.hints["16"], 4)
+    assert {name.split(".")[0] for name, weight in student.named_parameters() if weight.requires_grad} == {
+        "layer2",
+        "layer3",
+    }
     assert teacher.hints["8"].weight.grad.any()
     with torch.no_grad():
         student.layer2[0].conv1.weight.zero_()

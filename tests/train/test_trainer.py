@@ -285,6 +285,15 @@ def test_a_student_learns_its_teachers_maps_one_by_one_before_anything_else(cata
     assert [row[list(table.head).index("auc")] for row in table.rows] == [""] * 4 + [f"{rows[-1]['auc']:.3f}"]
 
 
+def test_a_run_with_a_teacher_says_when_its_maps_are_others(catalog, tmp_path, tiny_checkpoint, whole):
+    (tmp_path / "run").mkdir()
+    training(catalog, tmp_path / "run", teacher=tiny_checkpoint)._save()
+    with pytest.raises(UsageError, match="holds a run with another teacher or of an older version"):
+        training(catalog, tmp_path / "run", teacher=whole / "best.pth")
+    with pytest.raises(UsageError, match="vit_b_16 has no maps to learn one by one"):
+        training(catalog, tmp_path / "vit", replace(TINY, staged=0.5, input_size=224), arch="vit_b_16")
+
+
 def test_a_run_that_is_stopped_in_a_stage_goes_on_in_it(catalog, tmp_path, tiny_checkpoint):
     recipe = replace(TINY, epochs=5, staged=0.8)
     for name, stopped in (("whole", False), ("stopped", True)):
