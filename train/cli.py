@@ -54,7 +54,7 @@ def train_detector(
     data: Annotated[Path, typer.Argument(help="A catalog.csv, or a folder with real/ and fake/.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; one that was stopped goes on.")] = Path("runs/detector"),
     arch: Annotated[str, typer.Option(help="The backbone.")] = "resnet50",
-    preset: Annotated[str, typer.Option(help="default, scratch, article, article-vit or quick.")] = "default",
+    preset: Annotated[str, typer.Option(help="default, taught, scratch, article, article-vit or quick.")] = "default",
     weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="A checkpoint whose scores are learnt too.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
@@ -90,7 +90,7 @@ def train_detector(
 
     `train-detector faces/ --out runs/resnet50` fine-tunes ResNet-50 from ImageNet weights.
 
-    `train-detector faces/ --preset scratch --teacher runs/lite0/best.pth --out runs/resnet50` needs no network.
+    `train-detector faces/ --preset taught --teacher runs/lite0/best.pth --out runs/resnet50` needs no network.
     """
     from train.recipes import parse_progressive
     from train.training import TrainingOptions

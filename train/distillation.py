@@ -4,6 +4,7 @@ Scores alone say little of a face; a map says what is seen at each place of it, 
 pretrained weights lacks most. It learns it fastest from the bottom up: the layers to one map at a time.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,10 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 STRIDES = (4, 8, 16, 32)
 """Pixels of the input to one place of a map, of the maps that are compared."""
+
+LEAST_VARIANCE = 0.25
+"""Variance of a channel of a map that a scale takes at least, in mean variances of its channels: one that is hardly
+ever above zero would count a thousandfold where it is (measured: docs/results/training.md)."""
 
 
 class FeatureMaps:
@@ -76,12 +81,33 @@ class Teacher:
     Attributes:
         hints: what turns a map of the student into one of the teacher, by stride: convolutions of 1×1 that learn with
             the student and are needed no more afterwards. Empty where the two have no stride in common.
+        scales: what brings each channel of the teacher's maps to mean 0 and variance 1, by stride; set by `measure`.
     """
 
     def __init__(self, network: nn.Module, student: nn.Module, size: int) -> None:
         self.network = network.eval().requires_grad_(False)
         self._taught, self._learnt = FeatureMaps(network), FeatureMaps(student)
+        self._size = size
         self.hints = nn.ModuleDict(self._match(student, size))
+        self.scales: dict[int, Scale] = {}
+
+    @torch.no_grad()
+    def measure(self, batches: Iterable[torch.Tensor]) -> None:
+        """Measure the scales of the teacher's maps on images [N, 3, H, W] of every batch, the same for all training.
+
+        A scale drawn from each step's own batch would be another in every step, the more so the smaller the batch.
+        """
+        moments: dict[int, list[torch.Tensor]] = {stride: [] for stride in self.strides}
+        for images in batches:
+            self.network(images)
+            for stride, found in moments.items():
+                maps = self._taught.found[stride].double()
+                found.append(torch.stack([maps.mean((0, 2, 3)), maps.square().mean((0, 2, 3))]))
+        for stride, found in moments.items():
+            mean, square = torch.stack(found).mean(0)
+            variance = (square - mean.square()).clamp(min=0)
+            least = (LEAST_VARIANCE * variance.mean()).clamp(min=1e-5)
+            self.scales[stride] = Scale(mean.float(), torch.maximum(variance, least).sqrt().float())
 
     def _match(self, student: nn.Module, size: int) -> dict[str, nn.Module]:
         device = next(student.parameters()).device
@@ -115,17 +141,36 @@ class Teacher:
         """Return the teacher as far as its map of `stride`."""
         return Part(self.network, self._taught.names[stride]).eval()
 
-    def student_part(self, student: nn.Module, stride: int, hint: nn.Module, learnt: int | None = None) -> Part:
-        """Return the student as far as its map of `stride` and the guess at its teacher's.
+    def stage(self, student: nn.Module, stride: int, learnt: int | None, accelerator: Accelerator) -> "Stage":
+        """Return the stage in which the student learns the map of `stride`.
 
-        What leads to the map of stride `learnt` is left as it is: of the student, the layers between the two learn.
+        What leads to the map of stride `learnt` is left as it is, its batch statistics too: of the student, the layers
+        between the two learn.
         """
         student.requires_grad_(False)
-        part = Part(student, self._learnt.names[stride], hint)
+        part = Part(student, self._learnt.names[stride], accelerator.unwrap_model(self.hints[str(stride)]))
         part.requires_grad_(True)
-        if learnt is not None:
-            Part(student, self._learnt.names[learnt]).requires_grad_(False)
-        return part
+        fixed = Part(student, self._learnt.names[learnt]).requires_grad_(False) if learnt else None
+        return Stage(stride, accelerator.prepare(part), fixed, self.part(stride), self.scales[stride], accelerator)
+
+    @torch.no_grad()
+    def begin_head(self, student: nn.Module) -> bool:
+        """Let the student judge as its teacher would by the student's guess at its last map; True where that can be.
+
+        Where both networks end in the mean of a map and a linear layer, the teacher's layer, its scale of the map and
+        the hint are one linear layer together. Whether they do is tried on noise.
+        """
+        stride = max(self.strides, default=0)
+        taught = _linear_head(self.network, self._taught, stride, self._size)
+        learnt = _linear_head(student, self._learnt, stride, self._size)
+        if taught is None or learnt is None:
+            return False
+        hint, bias = self.hints[str(stride)].parameters()
+        scale = self.scales[stride]
+        weight = taught.weight * scale.deviation
+        learnt.weight.copy_(weight @ hint.flatten(1))
+        learnt.bias.copy_(weight @ bias + taught(scale.mean))
+        return True
 
     def losses(
         self, images: torch.Tensor, logits: torch.Tensor, temperature: float
@@ -153,18 +198,37 @@ class Teacher:
 
     def _difference(self, logits: torch.Tensor) -> torch.Tensor:
         taught, learnt = self._taught.found, self._learnt.found
-        pairs = [(hint(learnt[int(stride)]), taught[int(stride)]) for stride, hint in self.hints.items()]
-        differences = [difference(guessed, right) for guessed, right in pairs]
+        differences = [
+            self.scales[stride].difference(self.hints[str(stride)](learnt[stride]), taught[stride])
+            for stride in self.strides
+        ]
         return torch.stack(differences).mean() if differences else logits.new_zeros(())
 
 
-def difference(guessed: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared difference of maps [N, C, H, W], each channel of the right at mean 0 and variance 1."""
-    return functional.mse_loss(guessed.float(), _standard(right))
+@dataclass(frozen=True)
+class Scale:
+    """The scale of a map: the mean and the standard deviation of each channel, [C] both."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def difference(self, guessed: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Return the mean squared difference of a guess to the right maps [N, C, H, W], these on this scale."""
+        standard = (right.float() - self.mean[:, None, None]) / self.deviation[:, None, None]
+        return functional.mse_loss(guessed.float(), standard)
 
 
-def _standard(maps: torch.Tensor) -> torch.Tensor:
-    return functional.batch_norm(maps.float(), None, None, training=True)
+def _linear_head(network: nn.Module, maps: FeatureMaps, stride: int, size: int) -> nn.Linear | None:
+    """Return the layer by which `network` judges the mean of its map of `stride`, if that is all it judges by."""
+    head = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1:]
+    training = network.training
+    noise = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    logits = network.eval()(noise.to(next(network.parameters()).device))
+    network.train(training)
+    means = maps.found[stride].mean((2, 3)) if stride in maps.found else None
+    if not head or means is None or head[0].in_features != means.shape[1]:
+        return None
+    return head[0] if torch.allclose(head[0](means), logits, atol=1e-4) else None
 
 
 @dataclass
@@ -174,18 +238,28 @@ class Stage:
     Attributes:
         stride: pixels of the input to one place of the map.
         student: the student as far as its guess at the map.
+        fixed: what of it has learnt in an earlier stage.
         teacher: the teacher as far as the map.
+        scale: of the map.
         accelerator: what computes both.
     """
 
     stride: int
     student: nn.Module
+    fixed: nn.Module | None
     teacher: Part
+    scale: Scale
     accelerator: Accelerator
+
+    def train(self) -> None:
+        """Let the layers take their statistics from each batch that are to learn, and no others."""
+        self.student.train()
+        if self.fixed is not None:
+            self.fixed.eval()
 
     def loss(self, images: torch.Tensor) -> torch.Tensor:
         """Return how far the student's guess is from its teacher's map of `images` [N, 3, H, W]."""
         guessed = self.student(images)
         with torch.no_grad(), self.accelerator.autocast():
             right = self.teacher(images)
-        return difference(guessed, right)
+        return self.scale.difference(guessed, right)

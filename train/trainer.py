@@ -4,7 +4,6 @@ Every draw is a function of the seed and the step, so a run that was stopped goe
 """
 
 import json
-import math
 import os
 import signal
 import threading
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,6 +36,7 @@ from train.evaluate import Logits, PictureGoneError, fake_scores, judge, require
 from train.memory import keep_memory
 from train.metrics import auc, measure
 from train.recipes import Recipe
+from train.schedule import Schedule
 from train.splitting import group_faces
 from train.torch_network import normalize, torch_logits
 from train.workers import progress_bar
@@ -45,9 +44,8 @@ from train.workers import progress_bar
 BEST, LAST, METRICS = "best.pth", "last.pth", "metrics.jsonl"
 SAVE_EVERY_S = 300.0
 """Seconds between two saves inside an epoch."""
-TOGETHER = 0.2
-"""Share of the learning rate at which all layers learn after stages: at the whole, the untrained head's noise unlearns
-them (measured: docs/results/training.md)."""
+MEASURED = 256
+"""Training faces on which the scales of a teacher's maps are measured."""
 
 
 @dataclass
@@ -123,7 +121,7 @@ class Training:
         self.teacher = self._load_teacher(teacher)
         hints = self.teacher.hints if self.teacher else nn.ModuleDict()
         if recipe.staged and find_backbone(arch).one_size:
-            raise UsageError(f"--staged {recipe.staged}: {arch} has no maps to learn one by one; leave it out")
+            raise UsageError(f"--staged {recipe.staged}: {arch} has no maps to learn one by one; give --staged 0")
         staged = min(round(recipe.staged * recipe.epochs), recipe.epochs - 1)
         self.stages = self.teacher.stages(staged) if self.teacher else ()
         self._stage: Stage | None = None
@@ -150,6 +148,9 @@ class Training:
             seed=recipe.seed,
         )
         self.steps = len(self._batches(0))
+        self.schedule = Schedule(recipe, self.steps, self.stages)
+        if self.teacher:
+            self.teacher.measure(self._undamaged())
         # Its processes are made once, while memory is small: a page that is written after a fork is copied first.
         self._loader = DataLoader(
             self.dataset,
@@ -196,7 +197,7 @@ class Training:
         epoch = self.progress.epoch
         done = self.progress.step - epoch * self.steps
         self._enter_stage()
-        self.network.train()
+        (self._stage or self.network).train()
         with progress_bar(f"epoch {epoch + 1}/{self.recipe.epochs}", self.steps) as advance:
             advance(done)
             asked = time.perf_counter()
@@ -213,7 +214,7 @@ class Training:
     def _step(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
         torch.manual_seed((self.recipe.seed << 32) + self.progress.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.progress.step)
+            group["lr"] = self.schedule.learning_rate(self.progress.step)
         images = normalize(pixels.to(self.accelerator.device), self.contract)
         labels = labels.to(self.accelerator.device)
         if self._stage:
@@ -225,7 +226,7 @@ class Training:
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.optimizer.step()
-        if self.average:
+        if self.average and not self._stage:
             self.average.update_parameters(self.accelerator.unwrap_model(self.network))
         self.progress.step += 1
         self.tally.loss += float(loss.detach()) * len(labels)
@@ -246,39 +247,18 @@ class Training:
 
     def _enter_stage(self) -> None:
         """Let the layers learn that this epoch's stage is about, or all of them after the last stage."""
-        stride = self.stages[self.progress.epoch] if self.progress.epoch < len(self.stages) else None
-        if self._stage and self._stage.stride == stride:
+        epoch, stages = self.progress.epoch, self.stages
+        if self.teacher and epoch < len(stages):
+            stride = stages[epoch]
+            if self._stage is None or self._stage.stride != stride:
+                learnt = max((earlier for earlier in stages if earlier < stride), default=None)
+                self._stage = self.teacher.stage(self.model, stride, learnt, self.accelerator)
             return
-        if self.teacher is None or stride is None:
-            if self._stage:
-                self.model.requires_grad_(True)
+        if self._stage:
+            self.model.requires_grad_(True)
             self._stage = None
-            if self.average and self.progress.step == self.steps * len(self.stages):
-                self.average.n_averaged.zero_()  # The average of the stages is of layers that had not learnt yet.
-            return
-        hint = self.accelerator.unwrap_model(self.teacher.hints[str(stride)])
-        learnt = max((earlier for earlier in self.stages if earlier < stride), default=None)
-        student = self.teacher.student_part(self.model, stride, hint, learnt).train()
-        self._stage = Stage(stride, self.accelerator.prepare(student), self.teacher.part(stride), self.accelerator)
-
-    def _span(self, step: int) -> tuple[int, int]:
-        """Return the first step of the stage that `step` belongs to, and the first one after it."""
-        firsts = [epoch for epoch, stride in enumerate(self.stages) if stride not in self.stages[:epoch]]
-        bounds = [self.steps * epoch for epoch in (*firsts, len(self.stages), self.recipe.epochs)]
-        return next((first, end) for first, end in pairwise(bounds) if step < end)
-
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of `step`."""
-        recipe = self.recipe
-        if recipe.schedule == "constant":
-            return recipe.learning_rate
-        first, end = self._span(step)
-        highest = recipe.learning_rate * (TOGETHER if first and first == self.steps * len(self.stages) else 1.0)
-        step, whole = step - first, end - first
-        warm = max(1, round(recipe.warm_up * whole))
-        if step < warm:
-            return highest * (step + 1) / warm
-        return highest * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, whole - warm)))
+        if self.teacher and stages and self.progress.step == self.schedule.together:
+            self.teacher.begin_head(self.model)
 
     def _finish_epoch(self) -> None:
         judged: list[dict[str, Any]] = [{}]
@@ -324,7 +304,7 @@ class Training:
             "epoch": self.progress.epoch + 1,
             "step": self.progress.step,
             **({"stride": self._stage.stride} if self._stage else {}),
-            "learning_rate": self.learning_rate(self.progress.step - 1),
+            "learning_rate": self.schedule.learning_rate(self.progress.step - 1),
             "train_loss": loss,
             "seconds": busy,
             "images_per_second": faces / busy if busy else 0.0,
@@ -355,6 +335,15 @@ class Training:
             return module
         unwrapped: nn.Module = self.accelerator.unwrap_model(self.network)
         return unwrapped
+
+    def _undamaged(self) -> Iterator[torch.Tensor]:
+        """Yield images of training faces as they are, spread over all of them, the same in every process."""
+        faces = FaceDataset(self.dataset.records, self.contract, {}, seed=self.recipe.seed)
+        count = min(MEASURED, len(faces))
+        for first in range(0, count, 16):
+            keys = range(first, min(first + 16, count))
+            pixels = torch.stack([faces[key * len(faces) // count][0] for key in keys])
+            yield normalize(pixels.to(self.accelerator.device), self.contract)
 
     def _batches(self, epoch: int, first: int = 0) -> EpochBatches:
         return EpochBatches(
@@ -550,7 +539,7 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, recipe.learning_rate)
+    return torch.optim.AdamW(groups, recipe.learning_rate, fused=True)
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel:

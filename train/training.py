@@ -79,9 +79,10 @@ def train_detector(
     data: Path, out: Path, options: TrainingOptions, changes: Mapping[str, Any], off: str = ""
 ) -> Trained:
     """Train on `data` into folder `out`, calibrate, evaluate on the validation split, report."""
-    if changes.get("staged") and options.teacher is None:
-        raise UsageError(f"--staged {changes['staged']}: needs --teacher, the checkpoint whose maps are learnt")
     recipe = find_recipe(options.preset, changes, off)
+    if recipe.staged and options.teacher is None:
+        asked = f"--staged {changes['staged']}" if changes.get("staged") else f"--preset {options.preset}"
+        raise UsageError(f"{asked}: needs --teacher, the checkpoint whose maps are learnt")
     catalog = read_data(data, split=options.split, seed=recipe.seed)
     out = out.expanduser()
     training = Training(

@@ -122,6 +122,7 @@ TRAIN = ("train-detector", "good", "--arch", "shufflenet_v2_x1_0", "--preset", "
         (("train-detector", "one_class"), "one_class: holds no folder fake/; put the fake faces there"),
         (("train-detector", "empty_class"), "empty_class/fake: holds no pictures; put the fake faces there"),
         ((*TRAIN, "--staged", "0.5"), "--staged 0.5: needs --teacher, the checkpoint whose maps are learnt"),
+        ((*TRAIN[:-1], "taught"), "--preset taught: needs --teacher, the checkpoint whose maps are learnt"),
         ((*TRAIN, "--teacher", "liar.pth"), "liar.pth: not the weights of shufflenet_v2_x1_0"),
         ((*TRAIN, "--teacher", "bare.pth"), "bare.pth: no checkpoint of this program; export-openvino takes"),
         ((*TRAIN, "--teacher", "changed"), "changed: is a folder; give a checkpoint (.pth)"),

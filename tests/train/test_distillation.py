@@ -1,8 +1,9 @@
 import pytest
 import torch
+from accelerate import Accelerator
 
 from train.backbones import build_backbone
-from train.distillation import FeatureMaps, Teacher, difference
+from train.distillation import LEAST_VARIANCE, FeatureMaps, Teacher
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,7 @@ def test_a_student_comes_to_see_what_its_teacher_sees():
     images = torch.randn(8, 3, 64, 64)
     network, student = build_backbone("resnet18"), build_backbone("resnet18")
     teacher = Teacher(network, student, 64)
+    teacher.measure([images])
     weights = [*student.parameters(), *teacher.hints.parameters()]
     optimizer = torch.optim.Adam(weights, 1e-3)
     seen = []
@@ -45,26 +47,31 @@ def test_a_student_comes_to_see_what_its_teacher_sees():
     assert student.training
 
 
-def test_the_part_of_a_student_learns_between_two_maps_and_shares_its_weights():
+def test_a_stage_learns_between_two_maps_and_shares_the_students_weights():
     torch.manual_seed(0)
     network, student = build_backbone("efficientnet_lite0"), build_backbone("resnet50")
     teacher = Teacher(network, student, 64)
     assert teacher.strides == (4, 8, 16, 32)
-    part = teacher.student_part(student, 8, teacher.hints["8"], 4).train()
-    student.train()
     images = torch.randn(2, 3, 64, 64)
-    right = teacher.part(8)(images)
+    teacher.measure([images])
+    accelerator = Accelerator(cpu=True)
+    stage = teacher.stage(student, 8, 4, accelerator)
+    stage.train()
+    right = stage.teacher(images)
     assert right.shape == (2, 240, 8, 8)
-    guessed = part(images)
+    statistics = [module.running_mean.clone() for module in (student.bn1, student.layer2[0].bn1)]
+    guessed = stage.student(images)
     assert not guessed.any()  # nothing is guessed before anything is learnt
-    difference(guessed, right).backward()
+    assert torch.equal(student.bn1.running_mean, statistics[0])
+    assert not torch.equal(student.layer2[0].bn1.running_mean, statistics[1])
+    stage.loss(images).backward()
     with torch.no_grad():
         network(images)
         student(images)
     assert torch.equal(teacher._taught.found[8], right)
     learning = {name.split(".")[0] for name, weight in student.named_parameters() if weight.requires_grad}
     assert learning == {"layer2"}
-    teacher.student_part(student, 16, teacher.hints["16"], 4)
+    teacher.stage(student, 16, 4, accelerator)
     assert {name.split(".")[0] for name, weight in student.named_parameters() if weight.requires_grad} == {
         "layer2",
         "layer3",
@@ -72,8 +79,56 @@ def test_the_part_of_a_student_learns_between_two_maps_and_shares_its_weights():
     assert teacher.hints["8"].weight.grad.any()
     with torch.no_grad():
         student.layer2[0].conv1.weight.zero_()
-        part.hint.weight.fill_(1.0)
-    assert not torch.equal(part(images), guessed)
+        teacher.hints["8"].weight.fill_(1.0)
+    assert not torch.equal(stage.student(images), guessed)
+
+
+def test_the_scale_of_a_map_is_that_of_all_measured_images():
+    torch.manual_seed(0)
+    network, student = build_backbone("resnet18"), build_backbone("resnet18")
+    teacher = Teacher(network, student, 64)
+    images = torch.randn(4, 3, 64, 64) * torch.tensor([1.0, 1.0, 3.0, 3.0])[:, None, None, None]
+    teacher.measure([images[:2], images[2:]])
+    with torch.no_grad():
+        network(images)
+    for stride, scale in teacher.scales.items():
+        maps = teacher._taught.found[stride]
+        torch.testing.assert_close(scale.mean, maps.mean((0, 2, 3)))
+        variance = maps.var((0, 2, 3), unbiased=False)
+        least = LEAST_VARIANCE * variance.mean()
+        assert (variance < least).any()
+        torch.testing.assert_close(scale.deviation, torch.maximum(variance, least).sqrt())
+        standard = (maps - scale.mean[:, None, None]) / scale.deviation[:, None, None]
+        assert float(scale.difference(standard, maps)) == pytest.approx(0.0, abs=1e-6)
+        assert float(scale.difference(standard + 2, maps)) == pytest.approx(4.0, rel=1e-4)
+
+
+def test_the_first_head_judges_as_the_teacher_would_by_the_guess_at_its_map():
+    torch.manual_seed(0)
+    network, student = build_backbone("efficientnet_lite0"), build_backbone("resnet18").eval()
+    teacher = Teacher(network, student, 64)
+    images = torch.randn(4, 3, 64, 64)
+    teacher.measure([images])
+    for weight in teacher.hints["32"].parameters():
+        torch.nn.init.normal_(weight)
+    assert teacher.begin_head(student)
+    with torch.no_grad():
+        logits = student(images)
+        scale = teacher.scales[32]
+        guessed = teacher.hints["32"](teacher._learnt.found[32])
+        guessed = guessed * scale.deviation[:, None, None] + scale.mean[:, None, None]
+        torch.testing.assert_close(logits, network._fc(guessed.mean((2, 3))), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "arch"), [("mobilenet_v3_large", "resnet18"), ("resnet18", "mobilenet_v3_large")])
+def test_a_head_of_two_layers_begins_as_it_is(name, arch):
+    student = build_backbone(arch)
+    teacher = Teacher(build_backbone(name), student, 64)
+    teacher.measure([torch.randn(2, 3, 64, 64)])
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    assert not teacher.begin_head(student)
+    assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
+    assert student.training
 
 
 def test_what_runs_a_part_of_a_network_alone_is_not_followed():

@@ -20,7 +20,8 @@ from train.checkpoint import load_checkpoint, load_model
 from train.dataset import EpochBatches
 from train.evaluate import require_logits
 from train.recipes import PRESETS, Recipe, parse_progressive
-from train.trainer import TOGETHER, Training, finish
+from train.schedule import TOGETHER
+from train.trainer import Training, finish
 from train.training import training_sections
 
 TINY = Recipe(weights="none", input_size=32, epochs=2, batch=8, chances={"flip": 0.5, "crop": 1.0}, ema=0.5)
@@ -203,11 +204,11 @@ def test_uneven_classes_weigh_the_same(catalog, tmp_path):
 
 def test_the_learning_rate_warms_up_and_falls(catalog, tmp_path):
     run = training(catalog, tmp_path, replace(TINY, epochs=10))
-    rates = [run.learning_rate(step) for step in range(run.steps * 10)]
+    rates = [run.schedule.learning_rate(step) for step in range(run.steps * 10)]
     assert rates[0] < rates[2] < max(rates) == pytest.approx(TINY.learning_rate)
     assert rates[-1] < 0.01 * max(rates)
     article = training(catalog, tmp_path, replace(TINY, schedule="constant"))
-    assert {article.learning_rate(step) for step in (0, 5, 50)} == {1e-3}
+    assert {article.schedule.learning_rate(step) for step in (0, 5, 50)} == {1e-3}
 
 
 def test_training_stops_when_the_auc_does_not_rise(catalog, tmp_path, monkeypatch):
@@ -275,7 +276,7 @@ def test_a_student_learns_its_teachers_maps_one_by_one_before_anything_else(cata
     assert ["auc" in row for row in rows] == [False] * 4 + [True]
     assert (run.progress.best_epoch, run.progress.finished) == (5, False)
     steps = run.steps
-    rates = [run.learning_rate(step) for step in range(steps * 6)]
+    rates = [run.schedule.learning_rate(step) for step in range(steps * 6)]
     firsts, lasts = rates[: steps * 5 : steps], rates[steps - 1 : steps * 5 : steps]
     assert firsts[:4] == pytest.approx([recipe.learning_rate] * 4)
     assert max(lasts[:4]) < 0.5 * recipe.learning_rate
@@ -381,6 +382,17 @@ def test_the_articles_recipe_is_as_it_was_written():
     assert (article.optimizer, article.learning_rate, article.batch, article.epochs) == ("adam", 1e-3, 32, 100)
     assert (article.pixels, article.schedule, article.ema, dict(article.chances)) == ("article", "constant", 0.0, {})
     assert PRESETS["article-vit"].learning_rate == 1e-5
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_taught_networks_crops_grow_with_its_stages(catalog, tmp_path, tiny_checkpoint, times):
+    recipe = PRESETS["taught"]
+    recipe = replace(recipe, epochs=recipe.epochs * times)
+    run = training(catalog, tmp_path, recipe, arch="resnet18", teacher=tiny_checkpoint)
+    seen = list(zip(run.stages, run.dataset.sizes, strict=False))
+    stages = [(4, 64), (8, 96), (16, 128), (32, 160)]
+    assert seen == [stage for stage in stages for _ in range(8 * times)]
+    assert run.dataset.sizes[len(run.stages) :] == (160,) * 5 * times + (224,) * times
 
 
 def test_growing_crops_are_read_and_spread_over_the_epochs():
