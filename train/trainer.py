@@ -539,7 +539,7 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, recipe.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, recipe.learning_rate)
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel:

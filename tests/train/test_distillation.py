@@ -120,10 +120,29 @@ def test_the_first_head_judges_as_the_teacher_would_by_the_guess_at_its_map():
         torch.testing.assert_close(logits, network._fc(guessed.mean((2, 3))), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "arch"), [("mobilenet_v3_large", "resnet18"), ("resnet18", "mobilenet_v3_large")])
-def test_a_head_of_two_layers_begins_as_it_is(name, arch):
-    student = build_backbone(arch)
-    teacher = Teacher(build_backbone(name), student, 64)
+def strongest() -> torch.nn.Module:
+    """Return a network that judges by the strongest places of its map, not by their mean."""
+    network = build_backbone("resnet18")
+    network.avgpool = torch.nn.AdaptiveMaxPool2d(1)
+    return network
+
+
+def two_layers() -> torch.nn.Module:
+    """Return a network whose head is of two layers."""
+    return build_backbone("mobilenet_v3_large")
+
+
+def plain() -> torch.nn.Module:
+    """Return a network that judges the mean of its map by one layer."""
+    return build_backbone("resnet18")
+
+
+@pytest.mark.parametrize(
+    ("taught", "learning"), [(two_layers, plain), (plain, two_layers), (strongest, plain), (plain, strongest)]
+)
+def test_a_head_that_is_not_linear_in_the_mean_of_a_map_begins_as_it_is(taught, learning):
+    student = learning()
+    teacher = Teacher(taught(), student, 64)
     teacher.measure([torch.randn(2, 3, 64, 64)])
     before = {key: value.clone() for key, value in student.state_dict().items()}
     assert not teacher.begin_head(student)

@@ -259,10 +259,16 @@ def test_a_run_with_a_teacher_goes_on_with_one_only(catalog, tmp_path, tiny_chec
     again.run()
 
 
-def test_a_student_learns_its_teachers_maps_one_by_one_before_anything_else(catalog, tmp_path, tiny_checkpoint):
+def test_a_student_learns_its_teachers_maps_one_by_one_before_anything_else(
+    catalog, tmp_path, tiny_checkpoint, monkeypatch
+):
     recipe = replace(TINY, epochs=6, staged=0.7, patience=1, ema=0.0)
     run = training(catalog, tmp_path, recipe, arch="resnet18", teacher=tiny_checkpoint)
     assert run.stages == (4, 8, 16, 32)
+    begun, begin_head = [], run.teacher.begin_head
+    monkeypatch.setattr(
+        run.teacher, "begin_head", lambda student: begun.append(run.progress.step) or begin_head(student)
+    )
     moved = []
     for _ in range(5):
         before = {name: weight.clone() for name, weight in run.model.named_parameters()}
@@ -284,6 +290,8 @@ def test_a_student_learns_its_teachers_maps_one_by_one_before_anything_else(cata
     curves, table = training_sections(rows, tmp_path)[0].blocks
     assert curves.png
     assert [row[list(table.head).index("auc")] for row in table.rows] == [""] * 4 + [f"{rows[-1]['auc']:.3f}"]
+    run._epoch()
+    assert begun == [4 * steps]  # before the first step of all layers, and never again
 
 
 def test_a_run_with_a_teacher_says_when_its_maps_are_others(catalog, tmp_path, tiny_checkpoint, whole):
