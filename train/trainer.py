@@ -149,7 +149,7 @@ class Training:
         )
         self.steps = len(self._batches(0))
         self.schedule = Schedule(recipe, self.steps, self.stages)
-        if self.teacher:
+        if self.teacher and self.teacher.strides:
             self.teacher.measure(self._undamaged())
         # Its processes are made once, while memory is small: a page that is written after a fork is copied first.
         self._loader = DataLoader(

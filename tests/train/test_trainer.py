@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from edge_runtime.contract import Framing
 from edge_runtime.errors import DataError, UsageError
@@ -292,6 +293,15 @@ def test_a_student_learns_its_teachers_maps_one_by_one_before_anything_else(
     assert [row[list(table.head).index("auc")] for row in table.rows] == [""] * 4 + [f"{rows[-1]['auc']:.3f}"]
     run._epoch()
     assert begun == [4 * steps]  # before the first step of all layers, and never again
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_head_is_begun_in_every_precision(catalog, tmp_path, tiny_checkpoint, precision, request):
+    request.addfinalizer(AcceleratorState._reset_state)  # else the next test can't choose another
+    AcceleratorState._reset_state()
+    options = {"teacher": tiny_checkpoint, "workers": 0, "precision": precision, "device": "cpu"}
+    run = Training(catalog, "resnet18", replace(TINY, staged=0.5), tmp_path, **options)
+    assert run.teacher.begin_head(run.model)
 
 
 def test_a_run_with_a_teacher_says_when_its_maps_are_others(catalog, tmp_path, tiny_checkpoint, whole):
