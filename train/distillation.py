@@ -81,7 +81,8 @@ class Teacher:
     Attributes:
         hints: what turns a map of the student into one of the teacher, by stride: convolutions of 1×1 that learn with
             the student and are needed no more afterwards. Empty where the two have no stride in common.
-        scales: what brings each channel of the teacher's maps to mean 0 and variance 1, by stride; set by `measure`.
+        scales: what brings each channel of the teacher's maps to mean 0 and variance 1 (less where it hardly varies), by
+            stride; set by `measure`.
     """
 
     def __init__(self, network: nn.Module, student: nn.Module, size: int) -> None:
@@ -184,7 +185,7 @@ class Teacher:
 
         Returns:
             The divergence of the softened scores times the square of the temperature (Hinton et al. 2015), and the mean
-            squared difference of the maps, each channel of the teacher's at mean 0 and variance 1 (Romero et al. 2015).
+            squared difference of the maps, the teacher's on their scales (after Romero et al. 2015).
         """
         with torch.no_grad():
             taught = self.network(images).float()
@@ -207,7 +208,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Scale:
-    """The scale of a map: the mean and the standard deviation of each channel, [C] both."""
+    """The scale of a map: each channel's mean, and its standard deviation or the least that is taken; [C] both."""
 
     mean: torch.Tensor
     deviation: torch.Tensor

@@ -258,7 +258,8 @@ class Training:
             self.model.requires_grad_(True)
             self._stage = None
         if self.teacher and stages and self.progress.step == self.schedule.together:
-            self.teacher.begin_head(self.model)
+            if stages[-1] == self.teacher.strides[-1]:  # The hint of a map that had no stage has learnt nothing yet.
+                self.teacher.begin_head(self.model)
 
     def _finish_epoch(self) -> None:
         judged: list[dict[str, Any]] = [{}]

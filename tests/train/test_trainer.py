@@ -295,12 +295,23 @@ def test_a_student_learns_its_teachers_maps_one_by_one_before_anything_else(
     assert begun == [4 * steps]  # before the first step of all layers, and never again
 
 
+def test_a_head_is_not_begun_by_a_map_that_had_no_stage(catalog, tmp_path, tiny_checkpoint):
+    recipe = replace(TINY, epochs=3, staged=0.67)
+    run = training(catalog, tmp_path, recipe, arch="resnet18", teacher=tiny_checkpoint)
+    assert run.stages == (4, 16)
+    before = run.model.fc.weight.clone()
+    run._epoch()
+    run._epoch()
+    run._enter_stage()
+    assert torch.equal(run.model.fc.weight, before)
+
+
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_a_head_is_begun_in_every_precision(catalog, tmp_path, tiny_checkpoint, precision, request):
     request.addfinalizer(AcceleratorState._reset_state)  # else the next test can't choose another
     AcceleratorState._reset_state()
     options = {"teacher": tiny_checkpoint, "workers": 0, "precision": precision, "device": "cpu"}
-    run = Training(catalog, "resnet18", replace(TINY, staged=0.5), tmp_path, **options)
+    run = Training(catalog, "resnet18", TINY, tmp_path, **options)
     assert run.teacher.begin_head(run.model)
 
 
