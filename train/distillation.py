@@ -81,8 +81,8 @@ class Teacher:
     Attributes:
         hints: what turns a map of the student into one of the teacher, by stride: convolutions of 1×1 that learn with
             the student and are needed no more afterwards. Empty where the two have no stride in common.
-        scales: what brings each channel of the teacher's maps to mean 0 and variance 1 (less where it hardly varies), by
-            stride; set by `measure`.
+        scales: what brings each channel of the teacher's maps to mean 0 and variance 1 (less where it hardly varies),
+            by stride; set by `measure`.
     """
 
     def __init__(self, network: nn.Module, student: nn.Module, size: int) -> None:

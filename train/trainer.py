@@ -257,9 +257,10 @@ class Training:
         if self._stage:
             self.model.requires_grad_(True)
             self._stage = None
-        if self.teacher and stages and self.progress.step == self.schedule.together:
-            if stages[-1] == self.teacher.strides[-1]:  # The hint of a map that had no stage has learnt nothing yet.
-                self.teacher.begin_head(self.model)
+        ended = stages and self.progress.step == self.schedule.together
+        # The hint of a map that had no stage has learnt nothing yet.
+        if self.teacher and ended and stages[-1] == self.teacher.strides[-1]:
+            self.teacher.begin_head(self.model)
 
     def _finish_epoch(self) -> None:
         judged: list[dict[str, Any]] = [{}]
