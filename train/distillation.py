@@ -98,14 +98,16 @@ class Teacher:
 
         A scale drawn from each step's own batch would be another in every step, the more so the smaller the batch.
         """
-        moments: dict[int, list[torch.Tensor]] = {stride: [] for stride in self.strides}
+        sums: dict[int, list[torch.Tensor]] = {stride: [] for stride in self.strides}
+        faces = 0
         for images in batches:
             self.network(images)
-            for stride, found in moments.items():
+            faces += len(images)
+            for stride, found in sums.items():
                 maps = self._taught.found[stride].float()
-                found.append(torch.stack([maps.mean((0, 2, 3)), maps.square().mean((0, 2, 3))]))
-        for stride, found in moments.items():
-            mean, square = torch.stack(found).mean(0)
+                found.append(torch.stack([maps.mean((2, 3)).sum(0), maps.square().mean((2, 3)).sum(0)]))
+        for stride, found in sums.items():
+            mean, square = torch.stack(found).sum(0) / faces
             variance = (square - mean.square()).clamp(min=0)
             least = (LEAST_VARIANCE * variance.mean()).clamp(min=1e-5)
             self.scales[stride] = Scale(mean, torch.maximum(variance, least).sqrt())

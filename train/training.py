@@ -125,8 +125,11 @@ def conclude(
 
 def training_sections(history: Sequence[Mapping[str, Any]], out: Path) -> list[Section]:
     """Return the sections of the report that show how training went."""
-    names = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "auc", "images_per_second", "waiting")
-    rows = [[row["epoch"], *(f"{row[name]:.3f}" if name in row else "" for name in names[1:])] for row in history]
+    names = ["epoch", "train_loss", "valid_loss", "valid_accuracy", "auc", "images_per_second", "waiting"]
+    if any("stride" in row for row in history):
+        names.insert(1, "stride")
+    cells = [[row.get(name, "") for name in names] for row in history]
+    rows = [[f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row] for row in cells]
     sections = [Section("Training", [training_curves(history), Table(names, rows)])]
     grid = out / AUGMENTATIONS
     if grid.is_file():

@@ -88,7 +88,7 @@ def test_the_scale_of_a_map_is_that_of_all_measured_images():
     network, student = build_backbone("resnet18"), build_backbone("resnet18")
     teacher = Teacher(network, student, 64)
     images = torch.randn(4, 3, 64, 64) * torch.tensor([1.0, 1.0, 3.0, 3.0])[:, None, None, None]
-    teacher.measure([images[:2], images[2:]])
+    teacher.measure([images[:3], images[3:]])
     with torch.no_grad():
         network(images)
     for stride, scale in teacher.scales.items():

@@ -291,6 +291,7 @@ def test_a_student_learns_its_teachers_maps_one_by_one_before_anything_else(
     curves, table = training_sections(rows, tmp_path)[0].blocks
     assert curves.png
     assert [row[list(table.head).index("auc")] for row in table.rows] == [""] * 4 + [f"{rows[-1]['auc']:.3f}"]
+    assert [row[list(table.head).index("stride")] for row in table.rows] == [4, 8, 16, 32, ""]
     run._epoch()
     assert begun == [4 * steps]  # before the first step of all layers, and never again
 
