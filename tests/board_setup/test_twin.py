@@ -73,7 +73,8 @@ def test_a_command_beside_the_interpreter_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [([], "no command"), (["--", "none-such"], "none-such: no such command")]
+    ("arguments", "message"),
+    [([], "no command"), pytest.param(["--", "none-such"], "none-such: no such command", marks=needs_qemu)],
 )
 def test_what_can_not_be_run_is_told_in_one_line(arguments, message) -> None:
     done = setup_board("twin", *arguments)
