@@ -77,6 +77,7 @@ class Teacher:
         network: the teacher, on the device of the student; it is frozen.
         student: the network that learns; its maps are gathered from now on.
         size: pixels a side of the pictures that both see.
+        temperature: what softens the scores of both.
 
     Attributes:
         hints: what turns a map of the student into one of the teacher, by stride: convolutions of 1×1 that learn with
@@ -85,10 +86,10 @@ class Teacher:
             by stride; set by `measure`.
     """
 
-    def __init__(self, network: nn.Module, student: nn.Module, size: int) -> None:
+    def __init__(self, network: nn.Module, student: nn.Module, size: int, temperature: float = 2.0) -> None:
         self.network = network.eval().requires_grad_(False)
         self._taught, self._learnt = FeatureMaps(network), FeatureMaps(student)
-        self._size = size
+        self._size, self._temperature = size, temperature
         self.hints = nn.ModuleDict(self._match(student, size))
         self.scales: dict[int, Scale] = {}
 
@@ -154,7 +155,16 @@ class Teacher:
         part = Part(student, self._learnt.names[stride], accelerator.unwrap_model(self.hints[str(stride)]))
         part.requires_grad_(True)
         fixed = Part(student, self._learnt.names[learnt]).requires_grad_(False) if learnt else None
-        return Stage(stride, accelerator.prepare(part), fixed, self.part(stride), self.scales[stride], accelerator)
+        return Stage(
+            stride,
+            accelerator.prepare(part),
+            fixed,
+            self.part(stride),
+            self.scales[stride],
+            _linear_head(self.network, self._taught, stride, self._size),
+            self._temperature,
+            accelerator,
+        )
 
     @torch.no_grad()
     def begin_head(self, student: nn.Module) -> bool:
@@ -175,29 +185,20 @@ class Teacher:
         learnt.bias.copy_(weight @ bias + taught(scale.mean))
         return True
 
-    def losses(
-        self, images: torch.Tensor, logits: torch.Tensor, temperature: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses(self, images: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return how far the student is from its teacher on `images`, which it has just judged.
 
         Args:
             images: float [N, 3, H, W], normalized.
             logits: the student's, [N, 2].
-            temperature: what softens both scores.
 
         Returns:
-            The divergence of the softened scores times the square of the temperature (Hinton et al. 2015), and the mean
-            squared difference of the maps, the teacher's on their scales (after Romero et al. 2015).
+            The divergence of the softened scores, and the mean squared difference of the maps, the teacher's on their
+            scales (after Romero et al. 2015).
         """
         with torch.no_grad():
-            taught = self.network(images).float()
-        soft = functional.kl_div(
-            functional.log_softmax(logits.float() / temperature, 1),
-            functional.log_softmax(taught / temperature, 1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return temperature**2 * soft, self._difference(logits)
+            taught = self.network(images)
+        return divergence(logits, taught, self._temperature), self._difference(logits)
 
     def _difference(self, logits: torch.Tensor) -> torch.Tensor:
         taught, learnt = self._taught.found, self._learnt.found
@@ -206,6 +207,19 @@ class Teacher:
             for stride in self.strides
         ]
         return torch.stack(differences).mean() if differences else logits.new_zeros(())
+
+
+def divergence(logits: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return how far `logits` [N, 2] are from a teacher's: the divergence of the scores, both softened by
+    `temperature`, times its square (Hinton et al. 2015).
+    """
+    soft = functional.kl_div(
+        functional.log_softmax(logits.float() / temperature, 1),
+        functional.log_softmax(taught.float() / temperature, 1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return temperature**2 * soft
 
 
 @dataclass(frozen=True)
@@ -219,6 +233,10 @@ class Scale:
         """Return the mean squared difference of a guess to the right maps [N, C, H, W], these on this scale."""
         standard = (right.float() - self.mean[:, None, None]) / self.deviation[:, None, None]
         return functional.mse_loss(guessed.float(), standard)
+
+    def restored(self, guessed: torch.Tensor) -> torch.Tensor:
+        """Return the maps [N, C, H, W] that are `guessed` on this scale."""
+        return guessed.float() * self.deviation[:, None, None] + self.mean[:, None, None]
 
 
 def _linear_head(network: nn.Module, maps: FeatureMaps, stride: int, size: int) -> nn.Linear | None:
@@ -245,6 +263,8 @@ class Stage:
         fixed: what of it has learnt in an earlier stage.
         teacher: the teacher as far as the map.
         scale: of the map.
+        head: the layer by which the teacher judges the mean of the map, if it does.
+        temperature: what softens the scores of both.
         accelerator: what computes both.
     """
 
@@ -253,6 +273,8 @@ class Stage:
     fixed: nn.Module | None
     teacher: Part
     scale: Scale
+    head: nn.Linear | None
+    temperature: float
     accelerator: Accelerator
 
     def train(self) -> None:
@@ -262,8 +284,15 @@ class Stage:
             self.fixed.eval()
 
     def loss(self, images: torch.Tensor) -> torch.Tensor:
-        """Return how far the student's guess is from its teacher's map of `images` [N, 3, H, W]."""
+        """Return how far the student's guess is from its teacher's map of `images` [N, 3, H, W].
+
+        Of the map that the teacher judges by, what it says of both counts as well.
+        """
         guessed = self.student(images)
         with torch.no_grad(), self.accelerator.autocast():
             right = self.teacher(images)
-        return self.scale.difference(guessed, right)
+        difference = self.scale.difference(guessed, right)
+        if self.head is None:
+            return difference
+        learnt, taught = (self.head(maps.float().mean((2, 3))) for maps in (self.scale.restored(guessed), right))
+        return difference + divergence(learnt, taught, self.temperature)

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from train.recipes import Recipe
 
-TOGETHER = 0.1
-"""Share of the learning rate at which all layers learn after stages: at the whole, they unlearn what the stages taught
-(measured: docs/results/training.md)."""
+TOGETHER = 0.04
+"""Share of the learning rate at which all layers learn after stages: at a tenth they still unlearn at once what the
+stages taught (measured: docs/results/training.md)."""
 
 
 class Schedule:

@@ -242,7 +242,7 @@ class Training:
         if self.teacher is None:
             return loss
         with self.accelerator.autocast():
-            soft, maps = self.teacher.losses(images, logits, recipe.teacher_temperature)
+            soft, maps = self.teacher.losses(images, logits)
         return (1 - recipe.distilled) * loss + recipe.distilled * soft + recipe.hinted * maps
 
     def _enter_stage(self) -> None:
@@ -257,9 +257,12 @@ class Training:
         if self._stage:
             self.model.requires_grad_(True)
             self._stage = None
-        ended = stages and self.progress.step == self.schedule.together
+        if not stages or self.progress.step != self.schedule.together:
+            return
+        # What a stage has measured of its gradients is no measure of those of the whole.
+        self.optimizer.state.clear()
         # The hint of a map that had no stage has learnt nothing yet.
-        if self.teacher and ended and stages[-1] == self.teacher.strides[-1]:
+        if self.teacher and stages[-1] == self.teacher.strides[-1]:
             self.teacher.begin_head(self.model)
 
     def _finish_epoch(self) -> None:
@@ -426,7 +429,7 @@ class Training:
             return None
         network = load_model(load_checkpoint(path))
         network.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Teacher(network, self.model, self.contract.input_size)
+        return Teacher(network, self.model, self.contract.input_size, self.recipe.teacher_temperature)
 
     def _catalog_path(self) -> str:
         return str((self.out / CATALOG).resolve())

@@ -35,7 +35,7 @@ def test_a_student_comes_to_see_what_its_teacher_sees():
     optimizer = torch.optim.Adam(weights, 1e-3)
     seen = []
     for _ in range(8):
-        _, difference = teacher.losses(images, student(images), 2.0)
+        _, difference = teacher.losses(images, student(images))
         optimizer.zero_grad()
         difference.backward()
         optimizer.step()
@@ -81,6 +81,31 @@ def test_a_stage_learns_between_two_maps_and_shares_the_students_weights():
         student.layer2[0].conv1.weight.zero_()
         teacher.hints["8"].weight.fill_(1.0)
     assert not torch.equal(stage.student(images), guessed)
+
+
+def test_the_stage_of_the_last_map_learns_what_the_teacher_says_of_it_too():
+    torch.manual_seed(0)
+    network, student = build_backbone("resnet18").eval(), build_backbone("resnet50")
+    images = torch.randn(4, 3, 64, 64)
+    teacher = Teacher(network, student, 64)
+    teacher.measure([images])
+    stages = {stride: teacher.stage(student, stride, None, Accelerator(cpu=True)) for stride in (16, 32)}
+    assert stages[16].head is None
+    right = stages[32].teacher(images)
+    scale = stages[32].scale
+    standard = (right - scale.mean[:, None, None]) / scale.deviation[:, None, None]
+    torch.testing.assert_close(scale.restored(standard), right)
+    # Two guesses, equally wrong: one where the teacher does not look, one where it does.
+    losses = []
+    looked = network.fc.weight.detach().abs().sum(0)
+    for channel in (looked.argmin(), looked.argmax()):
+        wrong = standard.clone()
+        wrong[:, channel] += 5.0
+        stages[32].student = lambda images, wrong=wrong: wrong
+        losses.append(float(stages[32].loss(images)))
+    assert losses[0] < losses[1]
+    stages[32].student = lambda images: standard
+    assert float(stages[32].loss(images)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_scale_of_a_map_is_that_of_all_measured_images():

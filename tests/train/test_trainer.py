@@ -293,7 +293,9 @@ def test_a_student_learns_its_teachers_maps_one_by_one_before_anything_else(
     assert [row[list(table.head).index("auc")] for row in table.rows] == [""] * 4 + [f"{rows[-1]['auc']:.3f}"]
     assert [row[list(table.head).index("stride")] for row in table.rows] == [4, 8, 16, 32, ""]
     run._epoch()
-    assert begun == [4 * steps]  # before the first step of all layers, and never again
+    # Before the first step of all layers, and never again.
+    assert begun == [4 * steps]
+    assert {int(state["step"]) for state in run.optimizer.state.values()} == {2 * steps}
 
 
 def test_a_head_is_not_begun_by_a_map_that_had_no_stage(catalog, tmp_path, tiny_checkpoint):
