@@ -79,11 +79,13 @@ class Recipe:
         return asdict(self)
 
     def sizes(self, input_size: int) -> tuple[int, ...]:
-        """Return the pixels a side by epoch."""
+        """Return the pixels a side by epoch; at least the last is the input size's unless the shares add up to 1."""
         early = [
             min(pixels, input_size) for share, pixels in self.progressive for _ in range(round(share * self.epochs))
         ]
-        return (*early[: self.epochs - 1], *(input_size,) * max(self.epochs - len(early), 1))
+        if sum(share for share, _ in self.progressive) < 0.999:
+            early = early[: self.epochs - 1]
+        return (*early[: self.epochs], *(input_size,) * (self.epochs - len(early)))
 
 
 def parse_progressive(text: str) -> tuple[tuple[float, int], ...]:

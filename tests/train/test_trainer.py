@@ -431,6 +431,8 @@ def test_growing_crops_are_read_and_spread_over_the_epochs():
     recipe = Recipe(epochs=10, progressive=parse_progressive("0.5:64,0.3:128"))
     assert recipe.sizes(224) == (64,) * 5 + (128,) * 3 + (224,) * 2
     assert Recipe(epochs=3).sizes(224) == (224,) * 3
+    assert Recipe(epochs=2, progressive=((0.5, 64), (0.4, 128))).sizes(224) == (64, 224)
+    assert Recipe(epochs=3, progressive=((1 / 3, 64), (2 / 3, 128))).sizes(224) == (64, 128, 128)
     for text in ("64", "0.5:x", "0.9:64,0.9:128", "0.5:8", "0.5:112"):
         with pytest.raises(UsageError, match="--progressive"):
             parse_progressive(text)
