@@ -86,7 +86,7 @@ class Teacher:
             by stride; set by `measure`.
     """
 
-    def __init__(self, network: nn.Module, student: nn.Module, size: int, temperature: float = 2.0) -> None:
+    def __init__(self, network: nn.Module, student: nn.Module, size: int, temperature: float) -> None:
         self.network = network.eval().requires_grad_(False)
         self._taught, self._learnt = FeatureMaps(network), FeatureMaps(student)
         self._size, self._temperature = size, temperature

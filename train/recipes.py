@@ -1,5 +1,6 @@
 """Recipes of training, by the name that `--preset` takes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -83,7 +84,7 @@ class Recipe:
         early = [
             min(pixels, input_size) for share, pixels in self.progressive for _ in range(round(share * self.epochs))
         ]
-        if sum(share for share, _ in self.progressive) < 0.999:
+        if not math.isclose(sum(share for share, _ in self.progressive), 1, abs_tol=0.001):
             early = early[: self.epochs - 1]
         return (*early[: self.epochs], *(input_size,) * (self.epochs - len(early)))
 

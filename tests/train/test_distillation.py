@@ -29,7 +29,7 @@ def test_a_student_comes_to_see_what_its_teacher_sees():
     torch.manual_seed(0)
     images = torch.randn(8, 3, 64, 64)
     network, student = build_backbone("resnet18"), build_backbone("resnet18")
-    teacher = Teacher(network, student, 64)
+    teacher = Teacher(network, student, 64, 2.0)
     teacher.measure([images])
     weights = [*student.parameters(), *teacher.hints.parameters()]
     optimizer = torch.optim.Adam(weights, 1e-3)
@@ -50,7 +50,7 @@ def test_a_student_comes_to_see_what_its_teacher_sees():
 def test_a_stage_learns_between_two_maps_and_shares_the_students_weights():
     torch.manual_seed(0)
     network, student = build_backbone("efficientnet_lite0"), build_backbone("resnet50")
-    teacher = Teacher(network, student, 64)
+    teacher = Teacher(network, student, 64, 2.0)
     assert teacher.strides == (4, 8, 16, 32)
     images = torch.randn(2, 3, 64, 64)
     teacher.measure([images])
@@ -87,7 +87,7 @@ def test_the_stage_of_the_last_map_learns_what_the_teacher_says_of_it_too():
     torch.manual_seed(0)
     network, student = build_backbone("resnet18").eval(), build_backbone("resnet50")
     images = torch.randn(4, 3, 64, 64)
-    teacher = Teacher(network, student, 64)
+    teacher = Teacher(network, student, 64, 2.0)
     teacher.measure([images])
     stages = {stride: teacher.stage(student, stride, None, Accelerator(cpu=True)) for stride in (16, 32)}
     assert stages[16].head is None
@@ -111,7 +111,7 @@ def test_the_stage_of_the_last_map_learns_what_the_teacher_says_of_it_too():
 def test_the_scale_of_a_map_is_that_of_all_measured_images():
     torch.manual_seed(0)
     network, student = build_backbone("resnet18"), build_backbone("resnet18")
-    teacher = Teacher(network, student, 64)
+    teacher = Teacher(network, student, 64, 2.0)
     images = torch.randn(4, 3, 64, 64) * torch.tensor([1.0, 1.0, 3.0, 3.0])[:, None, None, None]
     teacher.measure([images[:3], images[3:]])
     with torch.no_grad():
@@ -131,7 +131,7 @@ def test_the_scale_of_a_map_is_that_of_all_measured_images():
 def test_the_first_head_judges_as_the_teacher_would_by_the_guess_at_its_map():
     torch.manual_seed(0)
     network, student = build_backbone("efficientnet_lite0"), build_backbone("resnet18").eval()
-    teacher = Teacher(network, student, 64)
+    teacher = Teacher(network, student, 64, 2.0)
     images = torch.randn(4, 3, 64, 64)
     teacher.measure([images])
     for weight in teacher.hints["32"].parameters():
@@ -167,7 +167,7 @@ def plain() -> torch.nn.Module:
 )
 def test_a_head_that_is_not_linear_in_the_mean_of_a_map_begins_as_it_is(taught, learning):
     student = learning()
-    teacher = Teacher(taught(), student, 64)
+    teacher = Teacher(taught(), student, 64, 2.0)
     teacher.measure([torch.randn(2, 3, 64, 64)])
     before = {key: value.clone() for key, value in student.state_dict().items()}
     assert not teacher.begin_head(student)
