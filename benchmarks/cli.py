@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from benchmarks.cases import MAX_AUC_LOSS
+from benchmarks.measure.cases import MAX_AUC_LOSS
 from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
 
@@ -68,7 +68,7 @@ def benchmark(
     - `edge-benchmark compare A.json B.json` tells what got faster or slower beyond the noise; exit 1 if slower
     """
     with _extra_wanted():
-        from benchmarks.session import Request, session
+        from benchmarks.measure.plan import Request, session
 
     request = Request(
         data=data,
@@ -100,8 +100,8 @@ def compare(
     machine, with 3 rounds or more.
     """
     with _extra_wanted():
-        from benchmarks import compare as comparing
-        from benchmarks.results import Report
+        from benchmarks.results import compare as comparing
+        from benchmarks.results.schema import Report
 
     found = comparing.compare(Report.read(before), Report.read(after))
     for line in comparing.lines(found):

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.answer import SPEED, number
-from benchmarks.cases import MAX_AUC_LOSS, Case, Engine, Mode
-from benchmarks.results import Accuracy, LeftOut, Report, Row
-from benchmarks.run import Plan, Run
-from edge_runtime.contract import Framing, Precision
+from benchmarks.measure.cases import MAX_AUC_LOSS, Case, Engine, Mode
+from benchmarks.measure.run import Plan, Run
+from benchmarks.results.answer import SPEED, number
+from benchmarks.results.schema import Accuracy, LeftOut, Report, Row
 from edge_runtime.errors import UsageError
-from edge_runtime.profile import Profile, new_profile
+from edge_runtime.model.contract import Framing, Precision
+from edge_runtime.model.profile import Profile, new_profile
 
 FACES = 400
 """Faces that accuracy is measured on while tuning, where no other number is asked for."""

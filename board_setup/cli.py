@@ -6,10 +6,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, Callable, List, NoReturn, Optional
 
-from board_setup import deploy, doctor, install, kit, lock, twin, undo, versions, virtual_board
+from board_setup.board import doctor, install, lock, undo, versions
+from board_setup.board.layout import Layout
+from board_setup.board.system import System
 from board_setup.errors import BoardError
-from board_setup.layout import Layout
-from board_setup.system import System
+from board_setup.workstation import deploy, kit, twin, virtual_board
 
 DESCRIPTION = "From a bare board to a running detector, and back again."
 

@@ -140,7 +140,7 @@ def edge_detect(
     if not inputs and not camera:
         raise UsageError("nothing to look at; give pictures, folders, videos or addresses, or --camera 0")
     from edge_runtime.detector import Detector
-    from edge_runtime.quality import QualityLimits
+    from edge_runtime.pixels.quality import QualityLimits
     from edge_runtime.sources import SourceOptions, open_sources
 
     limits = QualityLimits(min_face=min_face)

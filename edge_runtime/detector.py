@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_runtime.bundle import Bundle, find_bundle
-from edge_runtime.contract import DEMO_NOTICE, Framing
-from edge_runtime.engine import Choice, Engine, cache_properties, choose
 from edge_runtime.errors import BundleError, PictureError, UsageError
-from edge_runtime.judge import FaceFinder, FrameScorer, Verdicts
-from edge_runtime.pictures import read_picture
+from edge_runtime.inference.engine import Choice, Engine, cache_properties, choose
+from edge_runtime.judging.results import FrameResult
+from edge_runtime.judging.scorer import FaceFinder, FrameScorer, Verdicts
+from edge_runtime.model.bundle import Bundle, find_bundle
+from edge_runtime.model.contract import DEMO_NOTICE, Framing
 from edge_runtime.pipeline import Pipeline
-from edge_runtime.quality import DEFAULT_LIMITS, QualityLimits
-from edge_runtime.results import FrameResult
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.quality import DEFAULT_LIMITS, QualityLimits
 from edge_runtime.sources import DEFAULT_OPTIONS, Frame, Source, SourceOptions, open_sources
 
 FACES = ("auto", "off", "tiled")
@@ -85,7 +85,7 @@ class Detector:
     def _face_stage(self) -> FaceFinder | None:
         if self._faces == "off":
             return None
-        from edge_runtime.faces import FACE_MODEL, FaceStage
+        from edge_runtime.inference.faces import FACE_MODEL, FaceStage
 
         if FACE_MODEL not in self.bundle.manifest.files:
             # Without one, an empty room would be judged as if it were a face.

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from PIL import Image
 
 from edge_runtime.errors import EdgeError
-from edge_runtime.judge import ScoredFrame, Verdicts
-from edge_runtime.results import ENDED, FrameResult
+from edge_runtime.judging.results import ENDED, FrameResult
+from edge_runtime.judging.scorer import ScoredFrame, Verdicts
 from edge_runtime.sources import Frame, Gap, Source
 
 WAITING = 4

@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edge_runtime.judging.results import OK
 from edge_runtime.pipeline import Judged, Pipeline
-from edge_runtime.results import OK
-from edge_runtime.service import Notifier, stopping_on_signals
 from edge_runtime.sinks import Sink
+from edge_runtime.systemd import Notifier, stopping_on_signals
 
 STUCK_S = 60.0
 """Work on one frame that takes longer counts as hanging: systemd's watchdog is told nothing more."""

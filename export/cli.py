@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_runtime.bundle import Bundle
 from edge_runtime.command import run_command
-from edge_runtime.contract import DEMO_NOTICE, Precision
 from edge_runtime.errors import GateError, UsageError
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import DEMO_NOTICE, Precision
 
 if TYPE_CHECKING:
-    from export.quantize import Candidate
+    from export.int8.quantize import Candidate
 
 
 def main() -> None:
@@ -95,11 +95,11 @@ def export_openvino(
     `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
     """
     _be_quiet()
-    from export.ovms import check_folder
-    from export.pipeline import Options, export_bundle
-    from export.steps import Printed
-    from export.to_onnx import read_source
-    from export.verify import Limits
+    from export.bundle.ovms import check_folder
+    from export.convert.onnx import read_source
+    from export.export import Options, export_bundle
+    from export.int8.gate import Limits
+    from export.progress import Printed
 
     first, fallbacks = _candidates(candidates)
     options = Options(
@@ -148,7 +148,7 @@ def _split(text: str | None) -> list[str] | None:
 
 
 def _parts(only: str) -> tuple[str, ...]:
-    from export.pipeline import PARTS
+    from export.export import PARTS
 
     parts = tuple(_split(only) or ())
     unknown = [part for part in parts if part not in PARTS]
@@ -165,7 +165,7 @@ def _name(name: str) -> str:
 
 def _candidates(text: str) -> "tuple[tuple[Candidate, ...], tuple[Candidate, ...]]":
     """Return what is tried, and what is tried where none of these holds."""
-    from export.pipeline import ALL_CANDIDATES, CANDIDATES, FALLBACKS
+    from export.export import ALL_CANDIDATES, CANDIDATES, FALLBACKS
 
     known = {f"{c.preset}-{c.overflow_fix}".lower(): c for c in ALL_CANDIDATES}
     if text == "quick":
@@ -180,7 +180,7 @@ def _candidates(text: str) -> "tuple[tuple[Candidate, ...], tuple[Candidate, ...
 
 
 def _write_ovms(bundle: Bundle, folder: Path) -> None:
-    from export.ovms import write_repository
+    from export.bundle.ovms import write_repository
 
     best = Precision.INT8 if Precision.INT8 in bundle.precisions else bundle.precisions[0]
     print(f"Model Server: {write_repository(bundle, folder, precision=best)} ({best.value})")

@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from train.catalog import CATALOG, SPLITS, FaceRecord, Quarantined, load_data
+from train.data.build import CATALOG, SPLITS, FaceRecord, Quarantined, load_data
+from train.data.scan import take_readable
+from train.data.splits import group_faces
+from train.evaluation.seen import face_mark
 from train.sample_faces import sample_face
-from train.scanning import take_readable
-from train.splitting import group_faces
-from train.trained_faces import face_mark
 
 ENOUGH = 300
 """Measured faces under which the certificate says so: a share of 2 % is 6 of 300."""
@@ -56,7 +56,7 @@ def choose_faces(
         calibration: at most so many to calibrate with.
         measured: at most so many to measure on.
         seed: of the order, and of the halves.
-        trained: marks of the faces that the model was trained on (train.trained_faces).
+        trained: marks of the faces that the model was trained on (train.evaluation.seen).
 
     Raises:
         DataError: there are no usable pictures, or a class is missing on a side.

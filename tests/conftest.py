@@ -32,13 +32,13 @@ def is_mapped(address: int) -> bool:
 def _signals_have_a_stack() -> Iterator[None]:
     """Several cores of OpenVINO leave a signal stack that is gone: a later signal, in another test, ends all tests."""
     yield
-    core = sys.modules.get("edge_runtime.core")
+    core = sys.modules.get("edge_runtime.inference.core")
     if core is None:
         return
     stack = core.SignalStack.now()
     if stack.start and not is_mapped(stack.start):
         core.SignalStack(flags=SS_DISABLE).use()
-        pytest.fail("the stack for signals is gone: take edge_runtime.core.openvino_core()")
+        pytest.fail("the stack for signals is gone: take edge_runtime.inference.core.openvino_core()")
 
 
 def expected_reasons() -> list[str]:

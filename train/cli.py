@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from edge_runtime.command import run_command
-from train.report import plain
-from train.tell import tell_evaluation, tell_prepared, tell_trained
+from train.commands.console import tell_evaluation, tell_prepared, tell_trained
+from train.report.html import plain
 
 
 def prepare_faces(
@@ -37,8 +37,8 @@ def prepare_faces(
 
     `prepare-faces --real photos/ --fake generated/ --harmonize 256 --out prepared`
     """
-    from train.preparing import PrepareOptions
-    from train.preparing import prepare_faces as prepare
+    from train.commands.prepare import PrepareOptions
+    from train.commands.prepare import prepare_faces as prepare
 
     options = PrepareOptions(real or (), fake or (), layout, split, seed, min_quality, crop, face_model, harmonize)
     prepared = prepare(sources or (), out, options)
@@ -92,9 +92,9 @@ def train_detector(
 
     `train-detector faces/ --preset taught --teacher runs/lite0/best.pth --out runs/resnet50` needs no network.
     """
-    from train.recipes import parse_progressive
-    from train.training import TrainingOptions
-    from train.training import train_detector as train
+    from train.commands.train import TrainingOptions
+    from train.commands.train import train_detector as train
+    from train.learning.recipes import parse_progressive
 
     options = TrainingOptions(
         arch=arch,
@@ -153,8 +153,8 @@ def evaluate_detector(
 
     `evaluate-detector detector/ other_faces/ --precision int8 --no-pictures` for a bundle and a report to share.
     """
-    from train.judging import EvaluationOptions
-    from train.judging import evaluate_detector as evaluate
+    from train.commands.evaluate import EvaluationOptions
+    from train.commands.evaluate import evaluate_detector as evaluate
 
     options = EvaluationOptions(
         split, precision, device, robustness, robustness_faces, not no_pictures, bootstrap, attacks

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from edge_runtime.errors import UsageError
+from edge_runtime.judging.results import FaceResult, FrameResult, iso_time
 from edge_runtime.pipeline import Judged
-from edge_runtime.results import FaceResult, FrameResult, iso_time
 from edge_runtime.sinks.disk import Losses, rotate
 
 

@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from edge_runtime.contract import Verdict
+from edge_runtime.judging.rate import RollingRate
+from edge_runtime.judging.results import OK, FaceResult, FrameResult
+from edge_runtime.model.contract import Verdict
 from edge_runtime.pipeline import Judged
-from edge_runtime.rate import RollingRate
-from edge_runtime.results import OK, FaceResult, FrameResult
 from edge_runtime.sinks.terminal import frame_lines, printable
 
 STYLES = {Verdict.FAKE: "bold red", Verdict.REAL: "bold green", Verdict.UNCERTAIN: "yellow"}

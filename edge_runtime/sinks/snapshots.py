@@ -11,11 +11,11 @@ from types import TracebackType
 
 from PIL import Image, ImageFilter
 
-from edge_runtime.contract import Verdict
-from edge_runtime.drawing import draw_result
 from edge_runtime.errors import UsageError
+from edge_runtime.judging.results import FrameResult, iso_time
+from edge_runtime.model.contract import Verdict
 from edge_runtime.pipeline import Judged
-from edge_runtime.results import FrameResult, iso_time
+from edge_runtime.pixels.drawing import draw_result
 from edge_runtime.sinks.disk import Losses, has_room
 
 MEGABYTE = 1 << 20

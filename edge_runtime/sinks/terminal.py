@@ -5,10 +5,10 @@ import sys
 from types import TracebackType
 from typing import TextIO
 
-from edge_runtime.contract import DEMO_NOTICE
+from edge_runtime.judging.rate import RollingRate
+from edge_runtime.judging.results import OK, FaceResult, FrameResult
+from edge_runtime.model.contract import DEMO_NOTICE
 from edge_runtime.pipeline import Judged
-from edge_runtime.rate import RollingRate
-from edge_runtime.results import OK, FaceResult, FrameResult
 from edge_runtime.sinks.disk import Losses
 
 

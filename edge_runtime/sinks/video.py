@@ -8,10 +8,10 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
-from edge_runtime.drawing import draw_result
 from edge_runtime.errors import UsageError
+from edge_runtime.judging.rate import RollingRate
 from edge_runtime.pipeline import Judged
-from edge_runtime.rate import RollingRate
+from edge_runtime.pixels.drawing import draw_result
 from edge_runtime.sinks.disk import Losses, has_room, rotate
 from edge_runtime.sources.opencv import cv2
 

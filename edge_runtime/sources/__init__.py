@@ -16,8 +16,8 @@ from typing import Protocol
 from PIL import Image
 
 from edge_runtime.errors import SourceError
-from edge_runtime.pictures import SUFFIXES
-from edge_runtime.results import ENDED
+from edge_runtime.judging.results import ENDED
+from edge_runtime.pixels.pictures import SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from time import monotonic
 
 from edge_runtime.errors import SourceError
-from edge_runtime.pictures import SUFFIXES, read_picture
-from edge_runtime.results import ENDED
+from edge_runtime.judging.results import ENDED
+from edge_runtime.pixels.pictures import SUFFIXES, read_picture
 from edge_runtime.sources import Frame, Gap
 
 VIDEO_SUFFIXES = frozenset(

@@ -11,7 +11,7 @@ from typing import Protocol
 from PIL import Image
 
 from edge_runtime.errors import SourceError
-from edge_runtime.results import ENDED, LOST
+from edge_runtime.judging.results import ENDED, LOST
 from edge_runtime.sources import Frame, Gap, SourceOptions
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 4.0

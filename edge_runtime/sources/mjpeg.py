@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from PIL import Image
 
 from edge_runtime.errors import SourceError
-from edge_runtime.pictures import read_picture
-from edge_runtime.results import ENDED
+from edge_runtime.judging.results import ENDED
+from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.sources import Frame, Gap, SourceOptions
 from edge_runtime.sources.live import CONNECT_S, Load
 

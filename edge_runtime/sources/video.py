@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime.errors import SourceError
-from edge_runtime.pictures import SUFFIXES
-from edge_runtime.results import ENDED
+from edge_runtime.judging.results import ENDED
+from edge_runtime.pixels.pictures import SUFFIXES
 from edge_runtime.sources import Frame, Gap
 from edge_runtime.sources.opencv import cv2, picture_of
 

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
-from edge_runtime.web.intake import Upload, read_form
-from edge_runtime.web.judging import Judge
-from edge_runtime.web.metrics import Metrics
-from edge_runtime.web.problems import KINDS, MEDIA_TYPE, ProblemError
+from edge_runtime.web.http.intake import Upload, read_form
+from edge_runtime.web.http.problems import KINDS, MEDIA_TYPE, ProblemError
 from edge_runtime.web.schemas import Batch, BatchItem, Health, ModelCard, Prediction, ProblemDetails
+from edge_runtime.web.service.metrics import Metrics
+from edge_runtime.web.service.uploads import Judge
 from edge_runtime.web.settings import Settings
 
 AT_ONCE = 4

@@ -13,17 +13,17 @@ from starlette.responses import Response
 
 from edge_runtime.command import DISTRIBUTION
 from edge_runtime.detector import Detector
-from edge_runtime.service import Notifier
+from edge_runtime.systemd import Notifier
 from edge_runtime.web.api import api_router
-from edge_runtime.web.intake import Intake
-from edge_runtime.web.judging import Judge
-from edge_runtime.web.live import LiveView, open_live
-from edge_runtime.web.metrics import Metrics
+from edge_runtime.web.http.intake import Intake
+from edge_runtime.web.http.problems import ProblemError
+from edge_runtime.web.http.security import Gate
+from edge_runtime.web.http.sessions import session_router
 from edge_runtime.web.pages import Pages, live_router, page_router, static_files
-from edge_runtime.web.problems import ProblemError
 from edge_runtime.web.schemas import ProblemDetails
-from edge_runtime.web.security import Gate
-from edge_runtime.web.sessions import session_router
+from edge_runtime.web.service.live import LiveView, open_live
+from edge_runtime.web.service.metrics import Metrics
+from edge_runtime.web.service.uploads import Judge
 from edge_runtime.web.settings import Settings
 
 BEAT_S = 1.0

@@ -10,8 +10,8 @@ import typer
 
 from edge_runtime.cli import Device, Faces, PrecisionChoice
 from edge_runtime.command import run_command
-from edge_runtime.contract import DEMO_NOTICE
 from edge_runtime.errors import UsageError
+from edge_runtime.model.contract import DEMO_NOTICE
 
 if TYPE_CHECKING:
     from edge_runtime.detector import Detector

@@ -15,12 +15,12 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from edge_runtime.web.api import the_pictures
-from edge_runtime.web.heat import HeatMap
-from edge_runtime.web.intake import Upload, read_form
-from edge_runtime.web.judging import Judge, Judgement
-from edge_runtime.web.live import BOUNDARY, LiveView, Stream, events, mjpeg
-from edge_runtime.web.problems import KINDS, ProblemError
+from edge_runtime.web.http.intake import Upload, read_form
+from edge_runtime.web.http.problems import KINDS, ProblemError
 from edge_runtime.web.schemas import Face, Prediction
+from edge_runtime.web.service.heat import HeatMap
+from edge_runtime.web.service.live import BOUNDARY, LiveView, Stream, events, mjpeg
+from edge_runtime.web.service.uploads import Judge, Judgement
 from edge_runtime.web.settings import Settings
 from edge_runtime.web.texts import TEXTS, choose_language, percent, problem_text, reason_text, threshold_percent
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edge_runtime.contract import Verdict
+from edge_runtime.model.contract import Verdict
 
 EXAMPLE_FACE = {
     "box": [412, 120, 655, 421],

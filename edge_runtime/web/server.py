@@ -12,8 +12,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_runtime.errors import UsageError
-from edge_runtime.web.problems import ProblemError
-from edge_runtime.web.security import HEADERS
+from edge_runtime.web.http.problems import ProblemError
+from edge_runtime.web.http.security import HEADERS
 
 BACKLOG = 100
 """Connections that may wait to be accepted."""

@@ -7,13 +7,13 @@ import pytest
 from openvino import opset13 as ops
 from PIL import Image
 
-from benchmarks.cases import Case, Engine, Mode
-from benchmarks.circumstances import Circumstances
-from benchmarks.results import Accuracy, BundleFacts, Report, Row
-from edge_runtime.bundle import Bundle, Manifest, sha256
-from edge_runtime.contract import Calibration, ModelContract, PixelRecipe
-from edge_runtime.core import openvino_core
-from edge_runtime.golden import GOLDEN, Golden
+from benchmarks.measure.cases import Case, Engine, Mode
+from benchmarks.measure.circumstances import Circumstances
+from benchmarks.results.schema import Accuracy, BundleFacts, Report, Row
+from edge_runtime.inference.core import openvino_core
+from edge_runtime.model.bundle import Bundle, Manifest, sha256
+from edge_runtime.model.contract import Calibration, ModelContract, PixelRecipe
+from edge_runtime.model.golden import GOLDEN, Golden
 
 SIZE = 32
 """Pixels a side of the tiny network."""

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import cli, session
-from benchmarks import run as running
-from benchmarks.children import Done
-from benchmarks.results import Report
-from benchmarks.session import check_isas, match_checkpoints
+from benchmarks import cli
+from benchmarks.measure import plan as session
+from benchmarks.measure import run as running
+from benchmarks.measure.children import Done
+from benchmarks.measure.plan import check_isas, match_checkpoints
+from benchmarks.results.schema import Report
 from edge_runtime.errors import DeviceError, UsageError
-from train.catalog import load_data
+from train.data.build import load_data
 
 COMMAND = [sys.executable, "-c", "from benchmarks.cli import main; main()"]
 
@@ -187,7 +188,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(words):
 
 
 def test_without_checkpoints_no_pytorch_is_needed(bundle, monkeypatch):
-    monkeypatch.setitem(sys.modules, "train.checkpoint", None)
+    monkeypatch.setitem(sys.modules, "train.models.checkpoint", None)
     assert match_checkpoints({"tiny": bundle}, []) == {}
 
 
@@ -199,8 +200,8 @@ def test_an_unknown_instruction_set_is_told_with_those_that_are_known():
 
 def test_a_checkpoint_belongs_to_the_bundle_of_its_architecture(bundle, tmp_path):
     torch = pytest.importorskip("torch")
-    from edge_runtime.contract import ModelContract
-    from train.checkpoint import save_checkpoint
+    from edge_runtime.model.contract import ModelContract
+    from train.models.checkpoint import save_checkpoint
 
     def save(name: str, architecture: str) -> Path:
         save_checkpoint(tmp_path / name, torch.nn.Linear(1, 1), ModelContract(architecture))

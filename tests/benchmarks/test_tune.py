@@ -3,13 +3,13 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import tune as module
-from benchmarks.cases import Engine, Mode
-from benchmarks.results import Accuracy, Row
-from benchmarks.run import Plan
+from benchmarks.measure.cases import Engine, Mode
+from benchmarks.measure.run import Plan
+from benchmarks.results.schema import Accuracy, Row
 from benchmarks.tune import Wish, candidates, check, choose, profile_of, refusal, still_racing, tune, words
-from edge_runtime.contract import Framing, Precision
 from edge_runtime.errors import UsageError
-from edge_runtime.profile import find_profile, write_profile
+from edge_runtime.model.contract import Framing, Precision
+from edge_runtime.model.profile import find_profile, write_profile
 
 FPS = {("fp32", "latency", 0): 30.0, ("fp32", "throughput", 0): 40.0, ("fp16", "throughput", 1): 80.0}
 

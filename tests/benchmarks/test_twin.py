@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.cases import Case, Engine, Job, Limits, Mode
-from benchmarks.children import run_job
+from benchmarks.measure.cases import Case, Engine, Job, Limits, Mode
+from benchmarks.measure.children import run_job
 
 TWIN = ("qemu-x86_64", "-cpu", "Snowridge", "-E", "OPENBLAS_CORETYPE=Nehalem")
 
 SCRIPT = """
 import json, pathlib, sys
-from benchmarks.cases import Job
-from benchmarks.children import emulator, run_job
+from benchmarks.measure.cases import Job
+from benchmarks.measure.children import emulator, run_job
 folder = pathlib.Path(sys.argv[1])
 done = run_job(Job.from_dict(json.loads((folder / "job.json").read_text())), folder)
 (folder / "out.json").write_text(json.dumps({**done.result, "emulator": emulator(), "around": done.figures}))

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from benchmarks.small import write_small_bundle
-from board_setup import kit as kits
-from board_setup import virtual_board
-from board_setup.virtual_board import VirtualBoard
+from benchmarks.studies.small import write_small_bundle
+from board_setup.workstation import kit as kits
+from board_setup.workstation import virtual_board
+from board_setup.workstation.virtual_board import VirtualBoard
 
 VARIABLE = "DEEPFAKE_EDGE_VIRTUAL_BOARD"
 BOARDS_PYTHON = "3.11"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from board_setup.virtual_board import VirtualBoard
+from board_setup.workstation.virtual_board import VirtualBoard
 
 TOOL = "python3 /mnt/host/setup-board.pyz"
 STEPS = ("kit", "driver", "runtime", "detector", "check", "groups", "camera", "journal", "unit", "command", "switch")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from board_setup.virtual_board import VirtualBoard
+from board_setup.workstation.virtual_board import VirtualBoard
 
 TOOL = "python3 /mnt/host/setup-board.pyz"
 INSTALL = f"{TOOL} install --kit /mnt/host/kit.tar --user edge"

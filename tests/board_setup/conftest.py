@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from board_setup import kit as kits
-from board_setup.system import System
+from board_setup.board.system import System
+from board_setup.workstation import kit as kits
 
 JASPER_LAKE_FLAGS = "fpu sse sse2 ssse3 sse4_1 sse4_2 aes sha_ni"
 OLD_DRIVER = "Package: intel-opencl-icd-legacy1\nStatus: install ok installed\nVersion: 24.35.30872.32\n"
@@ -60,7 +60,7 @@ def stand_in_wheel(detect: str) -> tuple[str, bytes]:
     info = "deepfake_edge-0.1.0.dist-info/"
     files = {
         "edge_runtime/__init__.py": "",
-        "edge_runtime/check.py": CHECK,
+        "edge_runtime/model/check.py": CHECK,
         "edge_runtime/cli.py": detect,
         info + "METADATA": "Metadata-Version: 2.1\nName: deepfake-edge\nVersion: 0.1.0\n",
         info + "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.small import small_contract, write_small_bundle
-from edge_runtime.bundle import Bundle
+from benchmarks.studies.small import small_contract, write_small_bundle
+from edge_runtime.model.bundle import Bundle
 
 
 @pytest.fixture(scope="session")

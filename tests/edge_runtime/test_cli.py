@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from edge_runtime.cli import parse_size
-from edge_runtime.contract import DEMO_NOTICE
 from edge_runtime.errors import UsageError
+from edge_runtime.model.contract import DEMO_NOTICE
 from edge_runtime.sources.opencv import cv2
 
 
@@ -258,7 +258,7 @@ def test_a_picture_is_judged_without_importing_what_is_not_needed(bundle_path, t
     libraries = {"torch", "cv2", "fastapi", "matplotlib", "sklearn", "rich.live", "openvino_telemetry", "http.client"}
     ours = {"faces", "drawing", "sources.video", "sources.live", "sinks.video", "sinks.live", "sinks.lines", "web"}
     assert not loaded & (libraries | {f"edge_runtime.{name}" for name in ours})
-    assert "edge_runtime.classifier" in loaded
+    assert "edge_runtime.inference.classifier" in loaded
 
 
 @pytest.mark.parametrize(("text", "size"), [("500", 500), ("20M", 20 << 20), ("2GB", 2 << 30), (" 3k ", 3072)])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import edge_runtime
-from benchmarks.small import write_small_bundle
+from benchmarks.studies.small import write_small_bundle
 from edge_runtime import Detector
-from edge_runtime.contract import DEMO_NOTICE, Framing, Verdict
 from edge_runtime.errors import BundleError, PictureError, SourceError, UsageError
+from edge_runtime.model.contract import DEMO_NOTICE, Framing, Verdict
 from edge_runtime.sources.opencv import cv2
 
 
@@ -93,7 +93,8 @@ def test_a_demonstration_model_says_so(demo_path, red):
 
 
 def test_the_contract_alone_needs_neither_openvino_nor_pillow():
-    code = "import sys, edge_runtime.contract; print({'openvino', 'PIL', 'cv2', 'numpy', 'typer'} & set(sys.modules))"
+    watched = "{'openvino', 'PIL', 'cv2', 'numpy', 'typer'}"
+    code = f"import sys, edge_runtime.model.contract\nprint({watched} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.small import small_contract
-from edge_runtime.bundle import Manifest
+from benchmarks.studies.small import small_contract
 from edge_runtime.errors import BundleError, PictureError
-from edge_runtime.pictures import read_picture
+from edge_runtime.model.bundle import Manifest
+from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.sources.mjpeg import JpegSplitter, StandardInput, decode
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "1500"))

@@ -6,12 +6,12 @@ from itertools import count
 import pytest
 from PIL import Image
 
-from edge_runtime.contract import Calibration, ModelContract, Precision
-from edge_runtime.engine import Choice
 from edge_runtime.errors import DeviceError, SourceError
-from edge_runtime.judge import ScoredFrame, Verdicts
+from edge_runtime.inference.engine import Choice
+from edge_runtime.judging.results import LOST, FrameResult
+from edge_runtime.judging.scorer import ScoredFrame, Verdicts
+from edge_runtime.model.contract import Calibration, ModelContract, Precision
 from edge_runtime.pipeline import WAITING, Judged, Pipeline
-from edge_runtime.results import LOST, FrameResult
 from edge_runtime.run import Summary
 from edge_runtime.sources import Frame, Gap
 

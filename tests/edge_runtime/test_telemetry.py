@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("module", ["edge_runtime.check", "edge_runtime.detector", "edge_runtime.web.app"])
+@pytest.mark.parametrize("module", ["edge_runtime.model.check", "edge_runtime.detector", "edge_runtime.web.app"])
 def test_importing_the_runtime_writes_nothing_into_the_users_home(tmp_path: Path, module: str) -> None:
     environment = {**os.environ, "HOME": str(tmp_path)}
     environment.pop("XDG_CACHE_HOME", None)

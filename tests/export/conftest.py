@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from edge_runtime.bundle import Bundle
-from edge_runtime.contract import ModelContract, PixelRecipe
-from export.pipeline import Options, export_bundle
-from export.quantize import Candidate
-from train.backbones import BACKBONES, Backbone
-from train.checkpoint import save_checkpoint
-from train.torch_network import normalize
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import ModelContract, PixelRecipe
+from export.export import Options, export_bundle
+from export.int8.quantize import Candidate
+from train.models.backbones import BACKBONES, Backbone
+from train.models.checkpoint import save_checkpoint
+from train.models.network import normalize
 
 SIDE = 32
 CONTRACT = ModelContract("tiny", version="0.1.0", input_size=SIDE, pixels=PixelRecipe(resize_to=None))

@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-from board_setup import twin
 from board_setup.isa import BOARD, cpu_flags
-from edge_runtime.contract import ModelContract, PixelRecipe
-from edge_runtime.pictures import read_picture
-from edge_runtime.preprocess import face_pixels
+from board_setup.workstation import twin
+from edge_runtime.model.contract import ModelContract, PixelRecipe
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.preprocess import face_pixels
+from export.children.jobs import Workers
+from export.convert.onnx import to_onnx
+from export.convert.openvino import save_network, to_openvino
+from export.convert.saliency import explain
 from export.faces import ExportFaces, choose_faces
-from export.jobs import Workers
-from export.measure import measure_networks
-from export.quantize import Candidate, quantize
-from export.saliency import explain
-from export.to_onnx import to_onnx
-from export.to_openvino import save_network, to_openvino
-from train.backbones import Backbone
+from export.int8.measure import measure_networks
+from export.int8.quantize import Candidate, quantize
+from train.models.backbones import Backbone
 
 SIDE = 32
 CONTRACT = ModelContract("tiny", input_size=SIDE, pixels=PixelRecipe(resize_to=None), mean=(0.0,) * 3, scale=(1.0,) * 3)
@@ -32,8 +32,8 @@ CONTRACT = ModelContract("tiny", input_size=SIDE, pixels=PixelRecipe(resize_to=N
 ON_THE_TWIN = """
 import json, sys
 import numpy as np
-from edge_runtime.classifier import Classifier
-from edge_runtime.contract import ModelContract
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.model.contract import ModelContract
 network, contract, pixels, out = sys.argv[1:]
 classifier = Classifier(network, ModelContract.from_dict(json.loads(contract)), hint="LATENCY")
 np.save(out, classifier.logits(np.load(pixels)))

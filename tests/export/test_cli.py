@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from edge_runtime.bundle import Bundle
-from edge_runtime.contract import Fit, ModelContract, Precision
-from export import cli, pipeline
-from train.backbones import Backbone
-from train.checkpoint import save_checkpoint
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import Fit, ModelContract, Precision
+from export import cli
+from export import export as pipeline
+from train.models.backbones import Backbone
+from train.models.checkpoint import save_checkpoint
 
 Run = Callable[..., tuple[int, str, str]]
 BARE = ("--arch", "tiny", "--labels", "real,fake", "--input", "article")
@@ -75,7 +76,7 @@ def test_the_articles_file_is_exported_uncalibrated_and_turned_round_by_its_labe
 
 
 def golden_answers(folder: Path) -> np.ndarray:
-    from edge_runtime.golden import Golden
+    from edge_runtime.model.golden import Golden
 
     return np.array(Golden.of(Bundle.open(folder)).logits["fp32"]["native"])
 

@@ -8,8 +8,8 @@ import pytest
 
 from edge_runtime.errors import DataError
 from export.faces import choose_faces, draw_faces
-from train.catalog import load_data
-from train.trained_faces import among, face_mark
+from train.data.build import load_data
+from train.evaluation.seen import among, face_mark
 
 
 def names(faces) -> set[str]:

@@ -8,22 +8,22 @@ import pytest
 import torch
 
 from edge_runtime import Detector
-from edge_runtime.bundle import Bundle
-from edge_runtime.classifier import Classifier
-from edge_runtime.contract import Precision
-from edge_runtime.core import openvino_core
-from edge_runtime.golden import check_golden
-from edge_runtime.pictures import read_picture
-from edge_runtime.preprocess import face_pixels
-from edge_runtime.quality import QualityLimits
-from edge_runtime.web.heat import HeatNetwork
-from export.pipeline import export_bundle
-from export.verify import Limits
-from train.catalog import load_data
-from train.checkpoint import load_checkpoint, load_model
-from train.recipes import Recipe
-from train.torch_network import normalize
-from train.trainer import Training
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.inference.core import openvino_core
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import Precision
+from edge_runtime.model.golden import check_golden
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.preprocess import face_pixels
+from edge_runtime.pixels.quality import QualityLimits
+from edge_runtime.web.service.heat import HeatNetwork
+from export.export import export_bundle
+from export.int8.gate import Limits
+from train.data.build import load_data
+from train.learning.recipes import Recipe
+from train.learning.trainer import Training
+from train.models.checkpoint import load_checkpoint, load_model
+from train.models.network import normalize
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 

@@ -8,13 +8,13 @@ import numpy as np
 import openvino as ov
 import pytest
 
-from edge_runtime.bundle import Bundle
-from edge_runtime.classifier import Classifier
-from edge_runtime.core import openvino_core
 from edge_runtime.errors import UsageError
-from edge_runtime.pictures import read_picture
-from edge_runtime.preprocess import face_pixels
-from export.ovms import write_repository
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.inference.core import openvino_core
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.preprocess import face_pixels
+from export.bundle.ovms import write_repository
 
 OVMS_KEYS = {
     "name": str,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_runtime.contract import ModelContract
-from train.checkpoint import INPUTS, save_checkpoint
+from edge_runtime.model.contract import ModelContract
+from train.models.checkpoint import INPUTS, save_checkpoint
 
 
 def _draw(seed: int, size: tuple[int, int] = (64, 64), *, fake: bool = False) -> Image.Image:
@@ -66,7 +66,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained resnet18 of 32 pixels a side, as a checkpoint of ours."""
     import torch
 
-    from train.backbones import build_backbone
+    from train.models.backbones import build_backbone
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.pth"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.small import write_small_bundle
+from benchmarks.studies.small import write_small_bundle
 from train import cli
-from train.checkpoint import load_checkpoint, load_model, save_checkpoint
-from train.evaluation import open_subject
+from train.evaluation.evaluation import open_subject
+from train.models.checkpoint import load_checkpoint, load_model, save_checkpoint
 
 BIN = Path(sys.executable).parent
 

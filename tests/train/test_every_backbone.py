@@ -8,16 +8,16 @@ import pytest
 import torch
 from torchvision.models.vision_transformer import VisionTransformer
 
-from edge_runtime.contract import CHECKPOINT, Verdict
-from export.saliency import explain
-from export.to_onnx import to_onnx
-from export.to_openvino import save_network, to_openvino
-from train.backbones import BACKBONES, find_backbone
-from train.catalog import Catalog, load_data
-from train.checkpoint import load_checkpoint, load_model
-from train.evaluate import checkpoint_logits, network_logits
-from train.recipes import Recipe
-from train.trainer import Training, finish
+from edge_runtime.model.contract import CHECKPOINT, Verdict
+from export.convert.onnx import to_onnx
+from export.convert.openvino import save_network, to_openvino
+from export.convert.saliency import explain
+from train.data.build import Catalog, load_data
+from train.evaluation.logits import checkpoint_logits, network_logits
+from train.learning.recipes import Recipe
+from train.learning.trainer import Training, finish
+from train.models.backbones import BACKBONES, find_backbone
+from train.models.checkpoint import load_checkpoint, load_model
 
 SIDE = 64
 SMALL = {"image_size": SIDE, "patch_size": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48}

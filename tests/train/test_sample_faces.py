@@ -12,13 +12,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from edge_runtime.errors import DataError, UsageError
-from train.catalog import Catalog, load_data
-from train.evaluate import fake_scores
-from train.metrics import auc
-from train.recipes import PRESETS
+from train.data.build import Catalog, load_data
+from train.evaluation.logits import fake_scores
+from train.evaluation.metrics import auc
+from train.learning.recipes import PRESETS
+from train.learning.trainer import Training
 from train.sample_faces import camera, draw_scene, generator, make_clip, make_samples, sample_face
 from train.sample_faces.files import DETAIL_STEPS
-from train.trainer import Training
 
 PAIRS, SIZE = 80, 128
 

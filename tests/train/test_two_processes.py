@@ -5,17 +5,17 @@ import sys
 import pytest
 import torch
 
-from train.backbones import build_backbone
-from train.checkpoint import load_checkpoint
+from train.models.backbones import build_backbone
+from train.models.checkpoint import load_checkpoint
 
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from train.catalog import load_data
-from train.recipes import Recipe
-from train.trainer import Training
+from train.data.build import load_data
+from train.learning.recipes import Recipe
+from train.learning.trainer import Training
 recipe = Recipe(weights=sys.argv[3], input_size=32, epochs=2, batch=16, chances={}, ema=0.5, learning_rate=1e-3, seed=3)
 Training(load_data(sys.argv[1]), "vit_hf", recipe, Path(sys.argv[2]), workers=0, precision="no", device="cpu").run()
 """
@@ -57,9 +57,9 @@ RESUMED = """
 import sys
 from contextlib import suppress
 from pathlib import Path
-from train.catalog import load_data
-from train.recipes import Recipe
-from train.trainer import Training
+from train.data.build import load_data
+from train.learning.recipes import Recipe
+from train.learning.trainer import Training
 options = dict(epochs=3, staged=0.67) if sys.argv[4] == "staged" else dict(epochs=2)
 recipe = Recipe(weights="none", input_size=32, batch=16, chances={}, ema=0.0, **options)
 catalog, teacher, out = load_data(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from edge_runtime.command import run_command
+from train.parallel import progress_bar
 from train.sample_faces.files import make_clip, make_samples
-from train.workers import progress_bar
 
 
 def sample_faces(

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from edge_runtime.errors import DataError, UsageError
+from train.parallel import Advance, ordered_map
 from train.sample_faces.capture import Picture, camera, encode, generator
 from train.sample_faces.drawing import draw_face, draw_moving
-from train.workers import Advance, ordered_map
 
 Kind = Literal["real", "fake"]
 

@@ -15,10 +15,10 @@ from openvino import opset13 as ops
 from PIL import Image
 from starlette.testclient import TestClient
 
-from edge_runtime.bundle import Bundle, Manifest
-from edge_runtime.contract import Calibration, Framing, ModelContract, PixelRecipe
 from edge_runtime.detector import Detector
 from edge_runtime.errors import SourceError
+from edge_runtime.model.bundle import Bundle, Manifest
+from edge_runtime.model.contract import Calibration, Framing, ModelContract, PixelRecipe
 from edge_runtime.sources import Frame, Gap
 from edge_runtime.web.app import create_app
 from edge_runtime.web.server import bind, http_server

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_runtime.bundle import Bundle
 from edge_runtime.detector import Detector
-from edge_runtime.pictures import read_picture
-from edge_runtime.preprocess import face_pixels
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.preprocess import face_pixels
 from train.sample_faces import sample_jpeg
 
 PICTURES = 8

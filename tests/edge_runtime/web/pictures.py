@@ -17,9 +17,9 @@ from openvino import opset13 as ops
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from edge_runtime.bundle import Bundle
-from edge_runtime.contract import PixelRecipe
 from edge_runtime.detector import Detector
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import PixelRecipe
 from edge_runtime.web.settings import Settings
 from train.sample_faces import draw_face, draw_scene
 

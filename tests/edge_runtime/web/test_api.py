@@ -11,9 +11,9 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_runtime.errors import DeviceError
-from edge_runtime.results import FaceResult
-from edge_runtime.web.judging import decisive_face
-from edge_runtime.web.problems import KINDS
+from edge_runtime.judging.results import FaceResult
+from edge_runtime.web.http.problems import KINDS
+from edge_runtime.web.service.uploads import decisive_face
 from edge_runtime.web.settings import Limits, Settings
 
 REAL, UNCERTAIN = (-110, 70), (-20, 18)
@@ -87,7 +87,7 @@ def test_a_face_that_cannot_be_judged_does_not_decide(client, face):
 
 
 def result(score: float | None, verdict: str) -> FaceResult:
-    from edge_runtime.contract import Verdict
+    from edge_runtime.model.contract import Verdict
 
     return FaceResult((0, 0, 9, 9), 0.9, None, score, Verdict(verdict))
 
@@ -187,7 +187,7 @@ def test_every_problem_is_explained_where_its_type_points(plain, name):
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(opened, whole_detector, side, monkeypatch):
     file = io.BytesIO()
     Image.new("1", (side, side)).save(file, "PNG")
-    monkeypatch.setattr("edge_runtime.web.judging.read_picture", None)
+    monkeypatch.setattr("edge_runtime.web.service.uploads.read_picture", None)
     with opened(whole_detector) as client:
         answer = client.post("/predict", files={"image": file.getvalue()})
     assert len(file.getvalue()) < 100_000
@@ -207,7 +207,7 @@ def test_a_device_that_fails_is_told_and_readiness_says_so(opened, whole_detecto
     with opened(whole_detector) as client:
         assert client.get("/readyz").json() == {"status": "ok"}
         monkeypatch.setattr(whole_detector.engine, "answer", fail)
-        monkeypatch.setattr("edge_runtime.web.judging.PROOF_S", 0.0)
+        monkeypatch.setattr("edge_runtime.web.service.uploads.PROOF_S", 0.0)
         answer = client.post("/predict", files={"image": face()})
         assert problem(answer) == (503, "detector-failed")
         assert answer.headers["retry-after"]
@@ -270,7 +270,7 @@ def test_a_failure_and_one_bad_picture_of_many_are_counted_too(opened, whole_det
     with opened(whole_detector) as client:
         for path in ("/predict/batch", "/"):
             client.post(path, files=[("images", b"no picture"), ("images", face())])
-        monkeypatch.setattr("edge_runtime.web.judging.prepare_face", None)
+        monkeypatch.setattr("edge_runtime.web.service.uploads.prepare_face", None)
         assert client.post("/predict", files={"image": face()}).status_code == 500
         counted = figures(client)
     assert counted['deepfake_edge_problems_total{"type": "not-a-picture"}'] == 2

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
-from edge_runtime.web.problems import KINDS
+from edge_runtime.web.http.problems import KINDS
 
 OPERATIONS = [
     ("POST", "/predict"),

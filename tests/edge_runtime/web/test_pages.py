@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_runtime.contract import Calibration, ModelContract
-from edge_runtime.web.judging import FORMATS
+from edge_runtime.model.contract import Calibration, ModelContract
+from edge_runtime.web.service.uploads import FORMATS
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>.jpg'
 

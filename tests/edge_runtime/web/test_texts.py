@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from edge_runtime.quality import QualityLimits, too_small
-from edge_runtime.web.problems import KINDS
+from edge_runtime.pixels.quality import QualityLimits, too_small
+from edge_runtime.web.http.problems import KINDS
 from edge_runtime.web.texts import TEXTS, choose_language, percent, problem_text, reason_text, threshold_percent
 
 PLACES = re.compile(r"\{\w+\}")

@@ -1,0 +1,5 @@
+"""Run the demo."""
+
+from benchmarks.demo.demo import main
+
+main()

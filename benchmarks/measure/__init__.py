@@ -1,0 +1,1 @@
+"""What edge-benchmark measures and how: plan, worker processes, timing, accuracy."""

@@ -1,0 +1,180 @@
+"""This project's runtime under the stopwatch: pixels to logits, and file to verdict."""
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from benchmarks.measure.cases import Case, Job, Limits, Mode
+from benchmarks.measure.timing import Brake, Clock, Timing, one_by_one
+from edge_runtime.errors import DeviceError
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.inference.engine import Choice, Engine
+from edge_runtime.judging.scorer import FrameScorer, Verdicts
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import ModelContract, Precision
+from edge_runtime.pipeline import Pipeline
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.preprocess import face_pixels
+from edge_runtime.pixels.quality import QualityLimits
+from edge_runtime.sources import Frame
+
+Pixels = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+READERS = 2
+"""Frames that are decoded while the device computes others, as the runtime's detector has it for files."""
+
+
+def picture_pixels(path: str | Path, contract: ModelContract) -> Pixels:
+    """Read a picture and return the model's pixels, uint8 [K, H, W, 3]."""
+    return face_pixels(read_picture(path), None, contract)
+
+
+def start_engine(bundle: Bundle, case: Case) -> tuple[Engine, ov.CompiledModel]:
+    """Start the runtime's engine for a case, its golden pictures checked; return it and its compiled network.
+
+    Raises:
+        DeviceError: the device is missing or gives wrong answers; the CPU is not measured in its place.
+    """
+    built: list[Classifier] = []
+
+    def build(path: Path, contract: ModelContract, **options: Any) -> Classifier:
+        built.append(Classifier(path, contract, **options))
+        return built[-1]
+
+    streams = {"NUM_STREAMS": case.streams} if case.streams else {}
+    choice = Choice(case.device, Precision(case.precision), case.mode.value.upper(), streams)
+    engine = Engine(bundle, choice, build=build)
+    if engine.choice != choice:
+        raise DeviceError(f"{case.device} gave wrong answers or failed, and the runtime went on without it")
+    return engine, built[-1].compiled
+
+
+class Circle:
+    """A source for the runtime's pipeline: picture files over and over, until the clock says stop."""
+
+    live = False
+    still = True
+    name = "pictures"
+
+    def __init__(self, paths: Sequence[str], clock: Clock) -> None:
+        self._paths, self._clock = paths, clock
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        """Yield the pictures as frames that are decoded where they are judged."""
+        for index, path in enumerate(itertools.cycle(self._paths)):
+            if stop.is_set() or not self._clock.goes_on(index):
+                return
+            yield picture_frame(path, index)
+
+
+def picture_frame(path: str, index: int = 0) -> Frame:
+    """Return a picture file as the frame of a source."""
+    return Frame(path, index, partial(read_picture, path), still=True)
+
+
+class RuntimeEngine:
+    """The runtime's own scorer and pipeline, as `edge-detect` runs them on a folder of pictures.
+
+    Pictures that are too dark or blurred are judged all the same: the rows to compare with do so too.
+    """
+
+    def __init__(self, job: Job) -> None:
+        bundle = Bundle.open(job.bundle)
+        self.contract = bundle.contract
+        self._mode = job.case.mode
+        self._engine, self._compiled = start_engine(bundle, job.case)
+        self._request = self._compiled.create_infer_request()
+        self._scorer = FrameScorer(self._engine, limits=QualityLimits(0, 0.0, 0.0))
+
+    def logits(self, pixels: Pixels) -> Logits:
+        """Return the logits [N, 2] of crops [N, H, W, 3], one after the other."""
+        return np.concatenate([self._infer(crop[None]) for crop in pixels])
+
+    def verdict(self, path: str) -> object:
+        """Judge one picture file."""
+        return Verdicts(self.contract).of_frame(self._scorer(picture_frame(path)))
+
+    def time_model(self, crops: Sequence[Pixels], limits: Limits) -> Timing:
+        """Time crops [1, H, W, 3] that lie in memory."""
+        if self._mode is Mode.LATENCY:
+            return one_by_one(Brake(limits.delay).sleep(self._infer), crops, limits)
+        return self._queue(crops, limits)
+
+    def time_end_to_end(self, paths: Sequence[str], limits: Limits) -> Timing:
+        """Time files to verdicts: read, decode, cut, infer, judge."""
+        if self._mode is Mode.LATENCY:
+            return one_by_one(Brake(limits.delay).sleep(self.verdict), paths, limits)
+        clock = Clock(limits)
+        workers = self._engine.parallel + READERS
+        scorer = Brake(limits.delay).work(self._scorer)
+        pipeline = Pipeline([Circle(paths, clock)], scorer, Verdicts(self.contract), workers=workers)
+        return clock.stop([judged.result.latency_ms / 1000.0 for judged in pipeline.results()])
+
+    def facts(self) -> dict[str, Any]:
+        """Say what runs: the device, streams, threads, requests and kernels of the compiled network."""
+        return compiled_facts(self._compiled)
+
+    def _infer(self, crop: Pixels) -> Logits:
+        self._request.infer([crop], share_inputs=True)
+        return self._request.get_output_tensor(0).data.copy()
+
+    def _queue(self, crops: Sequence[Pixels], limits: Limits) -> Timing:
+        latencies: list[float] = []
+        queue = ov.AsyncInferQueue(self._compiled)
+        queue.set_callback(lambda request, started: latencies.append(time.perf_counter() - started))
+        clock, brake = Clock(limits), Brake(limits.delay)
+        for started, crop in enumerate(itertools.cycle(crops)):
+            if not clock.goes_on(started):
+                break
+            queue.get_idle_request_id()
+            queue.start_async([crop], time.perf_counter(), share_inputs=True)
+            brake.burn()
+        queue.wait_all()
+        return clock.stop(latencies)
+
+
+def compiled_facts(compiled: ov.CompiledModel) -> dict[str, Any]:
+    """Say what a compiled network runs on and with which kernels, as OpenVINO itself tells."""
+    wanted = {
+        "execution_devices": "EXECUTION_DEVICES",
+        "streams": "NUM_STREAMS",
+        "threads": "INFERENCE_NUM_THREADS",
+        "requests": "OPTIMAL_NUMBER_OF_INFER_REQUESTS",
+        "inference_precision": "INFERENCE_PRECISION_HINT",
+        "pinned": "ENABLE_CPU_PINNING",
+        "from_cache": "LOADED_FROM_CACHE",
+    }
+    supported = set(compiled.get_property("SUPPORTED_PROPERTIES"))
+    facts = {name: _plain(compiled.get_property(key)) for name, key in wanted.items() if key in supported}
+    return {**facts, "openvino": ov.__version__, "kernels": kernels(compiled)}
+
+
+def kernels(compiled: ov.CompiledModel) -> dict[str, int]:
+    """Count the compiled graph's kernels by `layer type, kernel`, such as `Convolution, jit_sse42_I8`."""
+    found: Counter[str] = Counter()
+    for op in compiled.get_runtime_model().get_ops():
+        info = op.get_rt_info()
+        layer, kernel = (str(info[key].value) if key in info else "" for key in ("layerType", "primitiveType"))
+        precision = str(info["runtimePrecision"].value) if "runtimePrecision" in info else ""
+        if kernel and layer not in ("Input", "Output", "Const"):
+            # OpenVINO's names say it themselves (jit_sse42_I8), but for kernels that it has no name for.
+            found[f"{layer}, {kernel}_{precision}" if kernel == "unknown" else f"{layer}, {kernel}"] += 1
+    return dict(found.most_common())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, ov.Type):
+        return value.to_string()
+    return value if isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,0 +1,73 @@
+"""`python -m benchmarks.pictures.live_view BUNDLE`: a picture of the live view, of drawn faces, as SVG."""
+
+import io
+import itertools
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from edge_runtime.command import run_command
+from edge_runtime.detector import Detector
+from edge_runtime.sinks.live import LiveView
+from edge_runtime.sources import open_sources
+from edge_runtime.sources.opencv import cv2
+
+FRAMES = 60
+
+
+def write_scene(path: Path, seed: int, people: int) -> None:
+    """Write a video of `people` drawn faces; of two the left comes from a camera, the right from a generator."""
+    from train.sample_faces import camera, draw_scene, half_and_half
+
+    random = np.random.default_rng(seed)
+    picture, _ = draw_scene(seed, 640, 480, people)
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (640, 480))
+    for _ in range(FRAMES):
+        seen = half_and_half(picture, random) if people > 1 else camera(picture, random)
+        writer.write(np.ascontiguousarray(seen[:, :, ::-1]))
+    writer.release()
+
+
+def live_picture(
+    bundle: Annotated[Path, typer.Argument(help="The bundle that judges.")],
+    out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("docs/pictures/live.svg"),
+) -> int:
+    """Draw the live view of two videos of drawn faces."""
+    console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True)
+    detector = Detector(bundle)
+    choice, contract = detector.choice, detector.bundle.contract
+    title = f"{contract.architecture} {contract.version}, {choice.precision.value} on {choice.device}"
+    view = LiveView(console, title)
+    with tempfile.TemporaryDirectory() as name:
+        clips = [Path(name) / "entrance.mp4", Path(name) / "corridor.mp4"]
+        for seed, (clip, people) in enumerate(zip(clips, (2, 1), strict=True)):
+            write_scene(clip, seed, people)
+        results = detector.pipeline(open_sources([str(clip) for clip in clips])).results()
+        for judged in itertools.islice(results, 2 * FRAMES):
+            view.write(replace(judged, result=replace(judged.result, source=Path(judged.result.source).name)))
+        console.print(view.render())
+    text = without_fonts(console.export_svg(title="edge-detect"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    print(out)
+    return 0
+
+
+def without_fonts(svg: str) -> str:
+    """Take out the fonts that would be fetched from the network; the reader's own monospace font serves."""
+    return re.sub(r"\s*@font-face \{.*?\}\n", "\n", svg, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Start the command."""
+    run_command(live_picture, "python -m benchmarks.pictures.live_view")
+
+
+if __name__ == "__main__":
+    main()

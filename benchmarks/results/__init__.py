@@ -1,0 +1,1 @@
+"""Benchmark results: schema, report, plots, answer, comparison."""

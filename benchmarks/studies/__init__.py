@@ -1,0 +1,1 @@
+"""One-off studies whose figures are in docs/results."""

@@ -1,0 +1,161 @@
+"""How a face becomes pixels: what each way is worth on clean and on damaged faces, and what it costs.
+
+    python -m benchmarks.studies.crops runs/native/best.pth faces/
+
+A network is at its best with the pixels that it was trained on, so a fair choice compares a checkpoint for each way:
+give several, each is judged in all ways and its own is marked. The networks run as on the board, by OpenVINO in
+float32 on the CPU.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge_runtime.command import run_command
+from edge_runtime.errors import DataError
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import ModelContract
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.preprocess import face_pixels
+from train.commands.evaluate import read_data
+from train.data.build import FaceRecord
+from train.data.degrade import Condition
+from train.data.splits import group_faces
+from train.evaluation.evaluation import choose_split, sample_faces
+from train.evaluation.logits import fake_scores, judge
+from train.evaluation.metrics import Figure, measure
+from train.report.html import figure_text
+
+CONDITIONS = (Condition(), Condition(quality=50), Condition(scale=0.5))
+TIMED = 32
+"""Faces that are timed in each round."""
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way from a face to pixels: AUC by condition, and milliseconds a face from picture to logits."""
+
+    name: str
+    own: bool
+    auc: Mapping[str, Figure]
+    ms: float
+    core_ms: float
+
+
+def ways(contract: ModelContract) -> dict[str, ModelContract]:
+    """Return `contract` with each way to pixels, by the name that `--input` takes."""
+    from train.models.checkpoint import INPUTS
+
+    size = contract.input_size
+    recipes = {name: replace(given, resize_to=size if given.resize_to else None) for name, given in INPUTS.items()}
+    return {name: contract.replace(pixels=recipe) for name, recipe in recipes.items()}
+
+
+def open_network(model: Path, folder: Path) -> tuple[Path, ModelContract]:
+    """Return the float32 network of a bundle, or of a checkpoint, which is exported into `folder`."""
+    if model.is_dir():
+        bundle = Bundle.open(model)
+        return bundle.model("fp32"), bundle.contract
+    from export.convert.onnx import read_source, to_onnx
+    from export.convert.openvino import save_network, to_openvino
+    from train.models.checkpoint import load_model
+
+    checkpoint = read_source(model)
+    to_onnx(load_model(checkpoint), checkpoint.contract, folder / "model.onnx", ["logits"])
+    save_network(to_openvino(folder / "model.onnx", checkpoint.contract), folder / "model.xml")
+    return folder / "model.xml", checkpoint.contract
+
+
+def compare_ways(xml: Path, contract: ModelContract, faces: Sequence[FaceRecord]) -> list[Way]:
+    """Judge `faces` in every way and time the ways in turn on some of them."""
+    contracts = ways(contract)
+    network = Classifier(xml, contract)
+    times = time_ways(network, contracts, faces[:: max(1, len(faces) // TIMED)][:TIMED])
+    rows = []
+    for name, way in contracts.items():
+        figures = {condition.name: judge_way(network, way, faces, condition) for condition in CONDITIONS}
+        wall, core = times[name]
+        rows.append(Way(name, way.pixels == contract.pixels, figures, wall, core))
+    return rows
+
+
+def judge_way(
+    network: Classifier, contract: ModelContract, faces: Sequence[FaceRecord], condition: Condition
+) -> Figure:
+    """Return the AUC on `faces` after `condition`."""
+    logits = judge(network.logits, contract, faces, corrupt=lambda picture, face: condition(picture, 0))
+    read = np.asarray(np.isfinite(logits).all(axis=1))
+    if not read.all():
+        lost = next(face.path for face, fine in zip(faces, read, strict=True) if not fine)
+        raise DataError(f"{lost}: can't be read; run prepare-faces again")
+    labels, groups = [face.label for face in faces], group_faces(faces)
+    return measure(labels, fake_scores(logits), groups=groups, bootstrap=200)["auc"]
+
+
+def time_ways(
+    network: Classifier, contracts: Mapping[str, ModelContract], faces: Sequence[FaceRecord]
+) -> dict[str, tuple[float, float]]:
+    """Return milliseconds and milliseconds of core time a face, from decoded picture to logits, by way.
+
+    The ways take turns, face by face, after a round that does not count; the medians of all others are returned.
+    """
+    pictures = [(read_picture(face.path), face.box) for face in faces]
+    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in contracts}
+    for turn in range(ROUNDS + 1):
+        for picture, box in pictures:
+            for name, contract in contracts.items():
+                wall, core = time.perf_counter(), time.process_time()
+                network.logits(face_pixels(picture, box, contract))
+                taken = (time.perf_counter() - wall, time.process_time() - core)
+                seen[name] += [taken] if turn else []
+    return {name: _medians(rows) for name, rows in seen.items()}
+
+
+def _medians(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    walls, cores = zip(*rows, strict=True)
+    return 1000 * statistics.median(walls), 1000 * statistics.median(cores)
+
+
+def print_ways(title: str, rows: Sequence[Way]) -> None:
+    """Print a line for each way; that of the checkpoint itself has a star."""
+    table = Table(title=title, title_justify="left")
+    for head in ("input", *(f"AUC {condition.name}" for condition in CONDITIONS), "ms a face", "core ms a face"):
+        table.add_column(head, justify="left" if head == "input" else "right")
+    for row in rows:
+        figures = [figure_text(row.auc[condition.name]) for condition in CONDITIONS]
+        table.add_row(f"{row.name}{' *' if row.own else ''}", *figures, f"{row.ms:.1f}", f"{row.core_ms:.1f}")
+    Console(highlight=False, width=120).print(table)
+
+
+def crops(
+    models: Annotated[list[Path], typer.Argument(help="Checkpoints or bundles.")],
+    data: Annotated[Path, typer.Argument(help="A catalog.csv, or a folder with real/ and fake/.")],
+    split: Annotated[str, typer.Option(help="Choices are made on validation.")] = "valid",
+    faces: Annotated[int, typer.Option(min=20, help="How many faces are judged.")] = 400,
+) -> int:
+    """Compare article, resize, native and native5: AUC clean, at JPEG 50 and at half size, and what each costs."""
+    catalog = read_data(data)
+    chosen = sample_faces(catalog.split(choose_split(data, catalog, split)), faces)
+    if not chosen:
+        raise DataError(f"{data}: the {split} split holds no faces; choose another --split")
+    for model in models:
+        with tempfile.TemporaryDirectory() as folder:
+            xml, contract = open_network(model.expanduser(), Path(folder))
+            print_ways(f"{model}, {len(chosen)} faces ({split})", compare_ways(xml, contract, chosen))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(crops, "crops")

@@ -1,0 +1,119 @@
+"""What saliency maps mean: masking the hottest quarter of a face must change its score more than a random quarter.
+
+python -m benchmarks.studies.saliency_meaning BUNDLE --data FACES
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_runtime.command import run_command
+from edge_runtime.inference.classifier import compile_network
+from edge_runtime.inference.core import openvino_core
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import Precision
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.preprocess import face_pixels
+from export.convert.saliency import LOGITS, SALIENCY
+from export.faces import choose_faces
+
+Network = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""From a crop uint8 [H, W, 3] to logits [2] and saliency maps [2, h, w]."""
+
+QUARTER = 0.25
+CHANCES = 4
+"""Random quarters a face."""
+
+RESAMPLED = 2000
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """How much the score of the verdict falls, in the mean over faces, and the difference's interval of 95 %."""
+
+    hottest: float
+    random: float
+    low: float
+    high: float
+
+
+def main() -> None:
+    """Start the command."""
+    run_command(saliency_meaning, "saliency_meaning")
+
+
+def saliency_meaning(
+    bundle: Annotated[Path, typer.Argument(help="A bundle whose networks give saliency maps.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Catalog, or folder with real/ and fake/.", show_default=False)],
+    precision: Annotated[Precision, typer.Option(help="Which network.")] = Precision.INT8,
+    faces: Annotated[int, typer.Option(min=2, help="How many faces, of the validation split.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the choice of faces and of the random quarters.")] = 42,
+) -> int:
+    """Mask the hottest quarter of faces, and random quarters; exit 1 where the first does not change more."""
+    opened = Bundle.open(bundle)
+    network, contract = _network(opened, precision), opened.contract
+    chosen = choose_faces(data, calibration=2, measured=faces, seed=seed).measured
+    generator, found = np.random.default_rng(seed), []
+    for face in chosen:
+        crop = face_pixels(read_picture(face.path), face.box, contract)[0]
+        found.append(score_drops(network, crop, generator))
+    meaning = judge_drops(np.array(found), seed)
+    print(
+        f"{contract.architecture} {precision.value}, {len(chosen)} faces: masking the hottest quarter takes "
+        f"{meaning.hottest:.3f} off the verdict's score, a random quarter {meaning.random:.3f}; difference "
+        f"{meaning.hottest - meaning.random:.3f} ({meaning.low:.3f} to {meaning.high:.3f})"
+    )
+    return int(meaning.low <= 0)
+
+
+def _network(bundle: Bundle, precision: Precision) -> Network:
+    request = compile_network(openvino_core(), bundle.model(precision), bundle.contract).create_infer_request()
+
+    def answer(crop: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        found = request.infer([crop[None]])
+        return found[LOGITS][0].copy(), found[SALIENCY][0].copy()
+
+    return answer
+
+
+def score_drops(network: Network, crop: NDArray[np.uint8], generator: np.random.Generator) -> tuple[float, float]:
+    """Return by how much the score of the network's verdict falls: hottest quarter masked, random quarters masked."""
+    logits, maps = network(crop)
+    verdict = int(logits.argmax())
+
+    def drop(heat: NDArray[np.floating]) -> float:
+        return _score(logits, verdict) - _score(network(masked(crop, heat))[0], verdict)
+
+    shape = maps[verdict].shape
+    return drop(maps[verdict]), float(np.mean([drop(generator.random(shape)) for _ in range(CHANCES)]))
+
+
+def masked(crop: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return the crop, uint8 [H, W, 3], with the quarter of its places that have the most heat in its mean colour."""
+    places = heat >= np.quantile(heat, 1.0 - QUARTER)
+    size = (crop.shape[1], crop.shape[0])
+    mask = np.asarray(Image.fromarray(places).resize(size, Image.Resampling.NEAREST))
+    return np.where(mask[..., None], crop.mean((0, 1)), crop).astype(np.uint8)
+
+
+def _score(logits: NDArray[np.float32], label: int) -> float:
+    return float(1.0 / (1.0 + np.exp(logits[1 - label] - logits[label])))
+
+
+def judge_drops(drops: NDArray[np.float64], seed: int) -> Meaning:
+    """Return the means of drops [N, 2], and the interval of their difference from faces drawn again."""
+    difference = drops[:, 0] - drops[:, 1]
+    draws = np.random.default_rng(seed).integers(0, len(drops), (RESAMPLED, len(drops)))
+    low, high = np.quantile(difference[draws].mean(1), (0.025, 0.975))
+    hottest, random = drops.mean(0)
+    return Meaning(float(hottest), float(random), float(low), float(high))
+
+
+if __name__ == "__main__":
+    main()

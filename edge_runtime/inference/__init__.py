@@ -1,0 +1,1 @@
+"""OpenVINO: the networks, compiled and run."""

@@ -1,0 +1,1 @@
+"""What a detector is on disk: contract, bundle, golden pictures, tuning profile."""

@@ -1,0 +1,183 @@
+"""The bundle: a folder with a model's contract, its networks by precision and the SHA-256 of every file."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edge_runtime.errors import BundleError
+from edge_runtime.model.contract import ModelContract, Precision
+
+MANIFEST = "model.json"
+MODEL_VARIABLE = "DEEPFAKE_EDGE_MODEL"
+INSTALLED = Path("/var/lib/deepfake-edge/current")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `model.json` says.
+
+    Attributes:
+        contract: what the model is.
+        files: SHA-256 (hexadecimal) of every other file by its path inside the bundle, with forward slashes.
+        tools: version by name of each tool that made the bundle.
+        parity: what export measured from one stage to the next.
+        created: when, ISO 8601, UTC.
+        name: what the bundle is called.
+    """
+
+    contract: ModelContract
+    files: Mapping[str, str]
+    tools: Mapping[str, str] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""
+    name: str = "detector"
+
+    def to_json(self) -> str:
+        """Return the text of `model.json`."""
+        values = {
+            "contract": self.contract.to_dict(),
+            "files": dict(sorted(self.files.items())),
+            "tools": dict(self.tools),
+            "parity": dict(self.parity),
+            "created": self.created,
+            "name": self.name,
+        }
+        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Read what `to_json` wrote.
+
+        Raises:
+            BundleError: it is no JSON, a part is missing, or a file name leads out of the bundle.
+            ContractError: the contract can't be read.
+        """
+        try:
+            values = json.loads(text)
+            contract, files = values["contract"], values["files"]
+            parts = {key: values[key] for key in ("tools", "parity", "created", "name") if key in values}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise BundleError(f"{MANIFEST} can't be read ({error!r}); export or copy the bundle again") from None
+        manifest = cls(ModelContract.from_dict(contract), files, **parts)
+        _check_names(manifest)
+        return manifest
+
+
+def _check_names(manifest: Manifest) -> None:
+    mappings = (manifest.files, manifest.tools, manifest.parity)
+    if not all(isinstance(part, dict) for part in mappings) or not isinstance(manifest.name, str):
+        raise BundleError(f"{MANIFEST} can't be read (a part has the wrong type); export or copy the bundle again")
+    for name, digest in manifest.files.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not name:
+            raise BundleError(f"{MANIFEST} names {name!r}, which is outside the bundle; do not use this bundle")
+        if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise BundleError(f"{MANIFEST} has no SHA-256 for {name!r}; export or copy the bundle again")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle. Files are checked when they are asked for, so that a start reads only what it loads."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Bundle":
+        """Open the bundle in folder `path` and read its manifest.
+
+        Raises:
+            BundleError: there is none, or it can't be read.
+        """
+        folder = Path(path).expanduser()
+        try:
+            text = (folder / MANIFEST).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            raise BundleError(f"{folder}: no bundle (no {MANIFEST} in it); make one with export-openvino") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{folder}/{MANIFEST}: can't be read ({error})") from None
+        try:
+            return cls(folder, Manifest.from_json(text))
+        except BundleError as error:
+            raise type(error)(f"{folder}: {error}") from None
+
+    @property
+    def contract(self) -> ModelContract:
+        """What the model is."""
+        return self.manifest.contract
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions that the bundle holds."""
+        return tuple(p for p in Precision if f"{p.value}/model.xml" in self.manifest.files)
+
+    def model(self, precision: Precision | str) -> Path:
+        """Return the path of the network of `precision`, after its files were checked.
+
+        Raises:
+            BundleError: the bundle has no such precision, or a file is missing or changed.
+        """
+        name = Precision(precision).value
+        if f"{name}/model.xml" not in self.manifest.files:
+            has = ", ".join(p.value for p in self.precisions) or "none"
+            raise BundleError(f"{self.path}: holds no {name} (it holds {has}); choose one of these or export it again")
+        return self.file(f"{name}/model.xml", f"{name}/model.bin")
+
+    def file(self, name: str, *beside: str) -> Path:
+        """Return the path of file `name` after it and those `beside` it were checked against their SHA-256."""
+        self.check((name, *beside))
+        return self.path / name
+
+    def check(self, names: Iterable[str] | None = None) -> None:
+        """Check files against their SHA-256: `names`, or every file of the bundle.
+
+        Raises:
+            BundleError: one is missing or changed.
+        """
+        for name in self.manifest.files if names is None else names:
+            expected = self.manifest.files.get(name)
+            if expected is None:
+                raise BundleError(f"{self.path}: {name} is not in its {MANIFEST}; export or copy the bundle again")
+            if sha256(self.path / name) != expected:
+                raise BundleError(f"{self.path}: {name} was changed; export or copy the bundle again")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal.
+
+    Raises:
+        BundleError: it can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: can't be read ({error.strerror or error}); export or copy the bundle again"
+        ) from None
+
+
+def find_bundle(model: Path | str | None = None) -> Bundle:
+    """Open the bundle to use: `model`, `$DEEPFAKE_EDGE_MODEL`, `./detector`, then the installed one.
+
+    Raises:
+        BundleError: none of them is there, or the first that is asked for can't be used.
+    """
+    named = model or os.environ.get(MODEL_VARIABLE)
+    if named:
+        return Bundle.open(named)
+    for folder in (Path("detector"), INSTALLED):
+        if (folder / MANIFEST).exists():
+            return Bundle.open(folder)
+    raise BundleError(
+        f"no bundle found: looked at --model, ${MODEL_VARIABLE}, ./detector and {INSTALLED}; "
+        "make one with export-openvino or give --model"
+    )

@@ -1,0 +1,1 @@
+"""What judges behind the web server: queue, uploads, heat maps, live camera, metrics."""

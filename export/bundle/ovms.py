@@ -1,0 +1,65 @@
+"""A repository for OpenVINO Model Server, to serve one detector to many machines.
+
+The preprocessing is built into the served network: clients send the model's pixels as they are, uint8
+[1, H, W, 3] RGB under the name `image`, and get `logits`. So the server needs no settings of its own for mean, scale
+or layout, which differ between its versions.
+"""
+
+import json
+from pathlib import Path
+
+import openvino as ov
+
+from edge_runtime.errors import UsageError
+from edge_runtime.inference.classifier import build_network
+from edge_runtime.inference.core import openvino_core
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import Precision
+from export.bundle.atomic import folder_in_one_step
+
+CONFIG = "config.json"
+
+
+def write_repository(bundle: Bundle, folder: Path, *, precision: Precision | str) -> Path:
+    """Write `NAME/1/model.xml` and `config.json` into `folder`, in one step, and return the configuration's path.
+
+    Args:
+        bundle: what is served; its name becomes the model's.
+        folder: new or empty.
+        precision: the network to serve.
+
+    Raises:
+        UsageError: the folder holds something already.
+    """
+    folder = check_folder(folder)
+    name = bundle.manifest.name
+    network = build_network(openvino_core(), bundle.model(precision), bundle.contract)
+    with folder_in_one_step(folder) as partial:
+        target = partial / name / "1" / "model.xml"
+        target.parent.mkdir(parents=True)
+        ov.save_model(network, target, compress_to_fp16=False)
+        (partial / CONFIG).write_text(json.dumps(configuration(name), indent=2) + "\n", encoding="utf-8")
+    return folder / CONFIG
+
+
+def check_folder(folder: Path) -> Path:
+    """Return `folder` with `~` expanded, if a repository may be written there.
+
+    Raises:
+        UsageError: it holds something already.
+    """
+    folder = folder.expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--ovms {folder}: is there already; choose a new folder")
+    return folder
+
+
+def configuration(name: str) -> dict[str, object]:
+    """Return the server's configuration, its paths relative to the file; f32 as everywhere, so answers are the same."""
+    config = {
+        "name": name,
+        "base_path": name,
+        "target_device": "CPU",
+        "plugin_config": {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"},
+    }
+    return {"model_config_list": [{"config": config}]}

@@ -1,0 +1,1 @@
+"""Worker processes: one instruction set per process."""

@@ -1,0 +1,116 @@
+"""From a checkpoint to a checked ONNX file."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edge_runtime.errors import CheckpointError, UsageError
+from edge_runtime.model.contract import ModelContract
+from train.models.checkpoint import Checkpoint, import_state_dict, load_checkpoint
+
+INPUT = "image"
+
+
+def read_source(
+    path: Path, *, arch: str | None = None, labels: Sequence[str] | None = None, preset: str | None = None
+) -> Checkpoint:
+    """Read a checkpoint of ours, or with `arch`, `labels` and `preset` a bare `state_dict`.
+
+    Raises:
+        CheckpointError: it can't be read, does not fit, or holds values that are no numbers.
+        UsageError: only some of the three are given.
+    """
+    given = (arch, labels, preset)
+    if any(given) and not all(given):
+        raise UsageError("a bare state_dict needs --arch, --labels and --input together")
+    if arch and labels and preset:
+        checkpoint = import_state_dict(path, arch=arch, labels=labels, input_preset=preset)
+    else:
+        checkpoint = load_checkpoint(path)
+    check_finite(checkpoint)
+    return checkpoint
+
+
+def check_finite(checkpoint: Checkpoint) -> None:
+    """Check that every weight is a number.
+
+    Raises:
+        CheckpointError: one is not; the first such tensor is named.
+    """
+    broken = [key for key, value in checkpoint.state_dict.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise CheckpointError(
+            f"{checkpoint.path}: {len(broken)} tensors hold values that are no number ({broken[0]} is the first); "
+            "the training diverged, take an earlier checkpoint"
+        )
+
+
+def to_onnx(model: nn.Module, contract: ModelContract, path: Path, outputs: Sequence[str]) -> None:
+    """Write `model` as ONNX with a dynamic batch, all weights inside the one file, and check it.
+
+    Args:
+        model: in evaluation mode; float images [N, 3, H, W], normalized, go in.
+        contract: says the input's size.
+        path: the file to write.
+        outputs: names of what comes out.
+    """
+    side = contract.input_size
+    batch = torch.export.Dim("batch")
+    with quiet_torch():
+        program = torch.onnx.export(
+            model,
+            (torch.zeros(2, 3, side, side),),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(outputs),
+            dynamic_shapes=({0: batch},),
+            verbose=False,
+        )
+    assert program is not None
+    for node in program.model.graph:
+        # The exporter notes the source line of every operation, with paths of this machine.
+        node.metadata_props.clear()
+    program.model.metadata_props["deepfake_edge_contract"] = json.dumps(contract.to_dict(), sort_keys=True)
+    program.save(path, external_data=False)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+@contextmanager
+def quiet_torch() -> Iterator[None]:
+    """Keep what torch's exporter says of itself off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class OnnxNetwork:
+    """An ONNX file run by ONNX Runtime: pixels uint8 [N, H, W, 3] to logits [N, 2], as the other engines."""
+
+    def __init__(self, path: Path, contract: ModelContract) -> None:
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.mean = np.array(contract.mean, np.float32)
+        self.scale = np.array(contract.scale, np.float32)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the logits of `pixels`."""
+        images = (pixels.astype(np.float32) / 255.0 - self.mean) / self.scale
+        logits: NDArray[np.float32] = self.session.run(["logits"], {INPUT: images.transpose(0, 3, 1, 2)})[0]
+        return logits

@@ -1,0 +1,1 @@
+"""INT8 quantization, and the gate that accepts or refuses it."""

@@ -1,0 +1,73 @@
+"""How an export tells how far it is."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from train.data.catalog import Quarantined, left_out_lines
+from train.parallel import Advance, progress_bar
+
+
+class Steps(Protocol):
+    """Told of each step; `note` is for what a reader must know."""
+
+    def step(self, title: str, total: int = 0) -> AbstractContextManager[Advance]:
+        """Run a block as a step of `total` parts; the block calls what it gets with how many more are done."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Tell something that is no step."""
+        ...
+
+    def left_out(self, files: Sequence[Quarantined]) -> None:
+        """Tell which pictures could not be used."""
+        ...
+
+
+class Silent:
+    """Tells nothing."""
+
+    @contextmanager
+    def step(self, title: str, total: int = 0) -> Iterator[Advance]:
+        """Run the block."""
+        yield lambda count: None
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
+
+    def left_out(self, files: Sequence[Quarantined]) -> None:
+        """Do nothing."""
+
+
+class Printed:
+    """Prints a line for each step that is done, with its time; a bar meanwhile where there is a terminal."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.broken = False
+        """Whether some of the pictures could not be read."""
+
+    @contextmanager
+    def step(self, title: str, total: int = 0) -> Iterator[Advance]:
+        """Run the block under a bar, then print its line."""
+        began = time.monotonic()
+        with progress_bar(title, total or 1) as advance:
+            yield advance
+        print(f"{title} … {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def left_out(self, files: Sequence[Quarantined]) -> None:
+        """Print a line for each of the first ones."""
+        self.broken = any(file.broken for file in files)
+        for line in left_out_lines([(file.path, file.reason) for file in files]):
+            self.note(line)
+
+    @property
+    def total_s(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self.started

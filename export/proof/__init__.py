@@ -1,0 +1,1 @@
+"""What a bundle proves about itself: certificate, golden pictures, report."""

@@ -1,0 +1,47 @@
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.demo.pictures import choose_held_out, demo_pictures, write_slides
+from edge_runtime.errors import DataError
+from train.data.build import load_data
+from train.sample_faces import make_samples
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faces")
+    make_samples(folder, 8, size=64)
+    return folder
+
+
+def test_held_out_faces_of_both_classes_are_copied_as_they_are(faces, tmp_path):
+    assert demo_pictures(faces, tmp_path / "pictures", 1) == 0
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == ["fake_02.jpg", "real_01.jpg"]
+    first = next(face for face in load_data(faces).split("test") if face.label == 0)
+    assert (tmp_path / "pictures" / "real_01.jpg").read_bytes() == first.path.read_bytes()
+
+
+def test_pictures_of_an_earlier_run_are_gone(faces, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "old.jpg").write_text("old")
+    demo_pictures(faces, tmp_path / "pictures", 1)
+    assert not (tmp_path / "pictures" / "old.jpg").exists()
+
+
+def test_an_empty_test_split_is_said():
+    with pytest.raises(DataError, match="test split is empty"):
+        choose_held_out([], 3)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (3000, 1000)])
+def test_slides_show_small_pictures_pixel_by_pixel_and_reduce_large_ones(tmp_path, size):
+    Image.new("RGB", size, (200, 100, 50)).save(tmp_path / "face.png")
+    write_slides([tmp_path / "face.png"], tmp_path / "clip.avi")
+    video = cv2.VideoCapture(str(tmp_path / "clip.avi"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    frame = video.read()[1][..., ::-1].astype(int)
+    shown = np.abs(frame - (200, 100, 50)).max(-1) < 12
+    assert shown.sum() == pytest.approx(64 * 64 if size[0] == 64 else 640 * 213, rel=0.02)

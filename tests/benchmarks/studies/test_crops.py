@@ -1,0 +1,68 @@
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.studies import crops
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.model.contract import ModelContract, PixelRecipe
+from train.data.build import load_data
+from train.evaluation.evaluation import sample_faces
+
+INPUTS = ["article", "resize", "native", "native5"]
+
+
+def test_every_way_is_judged_and_timed_and_the_networks_own_is_marked(bundle, faces, capsys):
+    xml, contract = crops.open_network(bundle.path, faces)
+    chosen = sample_faces(load_data(faces).records, 20)
+    rows = crops.compare_ways(xml, contract, chosen)
+    assert [row.name for row in rows] == INPUTS
+    assert [row.name for row in rows if row.own] == ["resize"]
+    for row in rows:
+        assert list(row.auc) == ["clean", "JPEG 50", "scale 0.5"]
+        assert all(0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1 for figure in row.auc.values())
+        assert row.ms > 0
+    crops.print_ways("tiny", rows)
+    said = capsys.readouterr().out
+    assert all(name in said for name in (*INPUTS, "resize *", "AUC JPEG 50", "core ms a face"))
+
+
+def test_faces_of_one_identity_are_drawn_together_in_the_interval(bundle, faces, monkeypatch):
+    xml, contract = crops.open_network(bundle.path, faces)
+    people = [replace(face, identity="she") for face in load_data(faces).records]
+    seen, measure = [], crops.measure
+    monkeypatch.setattr(crops, "measure", lambda *a, **k: seen.append(k["groups"]) or measure(*a, **k))
+    crops.judge_way(Classifier(xml, contract), contract, people, crops.CONDITIONS[0])
+    assert len(set(seen[0])) == 1
+
+
+def test_five_crops_show_the_network_five_pictures(bundle, faces):
+    contracts = crops.ways(bundle.contract)
+    shown = {}
+
+    class Watched:
+        def logits(self, pixels):
+            shown.setdefault(len(pixels), 0)
+            shown[len(pixels)] += 1
+
+    crops.time_ways(Watched(), contracts, load_data(faces).records[:3])
+    turns = 3 * (crops.ROUNDS + 1)
+    assert shown == {1: 3 * turns, 5: turns}
+
+
+def test_faces_are_resized_to_the_networks_own_input():
+    contract = ModelContract("tiny", input_size=96, pixels=PixelRecipe(resize_to=None))
+    assert [way.pixels.resize_to for way in crops.ways(contract).values()] == [96, 96, None, None]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_exported_for_it(tmp_path, faces):
+    import torch
+
+    from train.models.backbones import build_backbone
+    from train.models.checkpoint import INPUTS as RECIPES
+    from train.models.checkpoint import save_checkpoint
+
+    torch.manual_seed(0)
+    contract = ModelContract("shufflenet_v2_x1_0", input_size=32, pixels=RECIPES["native"])
+    save_checkpoint(tmp_path / "best.pth", build_backbone("shufflenet_v2_x1_0"), contract)
+    assert crops.crops([tmp_path / "best.pth"], faces, split="all", faces=20) == 0

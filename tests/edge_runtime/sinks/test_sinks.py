@@ -1,0 +1,374 @@
+import csv
+import dataclasses
+import errno
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from edge_runtime.errors import UsageError
+from edge_runtime.judging.results import FaceResult, FrameResult
+from edge_runtime.model.contract import DEMO_NOTICE, Verdict
+from edge_runtime.pipeline import Judged
+from edge_runtime.sinks.lines import COLUMNS, CsvSink, JsonlSink, LineFile
+from edge_runtime.sinks.live import LiveView
+from edge_runtime.sinks.snapshots import SnapshotSink, blurred, snapshot_name
+from edge_runtime.sinks.terminal import PlainLines, frame_lines, printable
+from edge_runtime.sinks.video import VideoSink
+from edge_runtime.sources.opencv import cv2
+
+NOW = datetime(2026, 11, 22, 10, 0, tzinfo=timezone.utc)
+FACE = FaceResult((8, 8, 40, 40), 0.9, 1, 0.97, Verdict.FAKE, None, 0.95)
+
+
+def frame(number=0, faces=(FACE,), size=(64, 48), **changes):
+    values = {"source": "door", "device": "CPU", "precision": "int8", "model": "1", **changes}
+    result = FrameResult(frame=number, time=NOW, faces=faces, width=size[0], height=size[1], **values)
+    picture = Image.fromarray(np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8))
+    return Judged(result, picture, fps=10.0)
+
+
+def test_every_line_of_json_is_in_the_file_as_soon_as_it_is_written(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with JsonlSink(path) as sink:
+        for number in range(3):
+            sink.write(frame(number))
+            assert json.loads(path.read_text().splitlines()[-1])["frame"] == number
+
+
+def test_a_second_run_goes_on_after_the_first(tmp_path):
+    for number in range(2):
+        with JsonlSink(tmp_path / "out.jsonl") as sink:
+            sink.write(frame(number))
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path):
+    (tmp_path / "out.jsonl").write_text('{"whole": 1}\n{"cut')
+    with JsonlSink(tmp_path / "out.jsonl") as sink:
+        sink.write(frame())
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert lines[0] == '{"whole": 1}'
+    assert json.loads(lines[-1])["source"] == "door"
+
+
+def test_csv_has_a_header_once_and_a_line_for_each_face(tmp_path):
+    path = tmp_path / "out.csv"
+    for _ in range(2):
+        with CsvSink(path) as sink:
+            sink.write(frame(0, (FACE, dataclasses.replace(FACE, track=2))))
+            sink.write(frame(1, (), error="line\none"))
+    rows = list(csv.DictReader(path.open()))
+    assert list(rows[0]) == list(COLUMNS)
+    assert [row["track"] for row in rows] == ["1", "2", ""] * 2
+    assert rows[0]["verdict"] == "fake"
+    assert rows[2]["error"] == "line one"
+    assert len(path.read_text().splitlines()) == 7
+
+
+def test_a_place_that_can_not_be_written_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="can't be written"):
+        JsonlSink(tmp_path / "no" / "out.jsonl")
+
+
+def test_long_files_are_set_aside_and_only_a_few_are_kept(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with JsonlSink(path, rotate=2000) as sink:
+        for number in range(100):
+            sink.write(frame(number))
+    files = sorted(found.name for found in tmp_path.iterdir())
+    assert files == ["out.1.jsonl", "out.2.jsonl", "out.3.jsonl", "out.4.jsonl", "out.5.jsonl", "out.jsonl"]
+    kept = [json.loads(line)["frame"] for name in files[-2::-1] + files[-1:] for line in (tmp_path / name).open()]
+    assert kept == list(range(kept[0], 100))
+    assert all((tmp_path / name).stat().st_size < 2600 for name in files)
+
+
+def test_a_rotated_csv_has_its_header_in_every_file(tmp_path):
+    with CsvSink(tmp_path / "out.csv", rotate=600) as sink:
+        for number in range(20):
+            sink.write(frame(number))
+    assert all(path.read_text().startswith("source,frame") for path in tmp_path.iterdir())
+
+
+def test_on_a_full_device_lines_are_counted_as_lost():
+    with JsonlSink("/dev/full") as sink:
+        sink.write(frame())
+        assert sink.lost == 1
+
+
+FULL = """
+import resource, signal, sys
+from edge_runtime.sinks.lines import LineFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+file = LineFile(sys.argv[1])
+for number in range(20):
+    file.append("x" * 150)
+print(file.lost)
+"""
+
+
+def test_where_the_disk_is_full_no_half_line_is_left(tmp_path):
+    path = tmp_path / "out.txt"
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "14\n"
+    assert path.read_text() == ("x" * 150 + "\n") * 6
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs root to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_runs_full_and_is_cleared_again_is_written_to_again(small_disk):
+    path = small_disk / "out.jsonl"
+    with JsonlSink(path) as sink:
+        (small_disk / "ballast").write_bytes(bytes(900_000))
+        number = 0
+        while sink.lost < 3 and number < 5000:
+            sink.write(frame(number))
+            number += 1
+        assert sink.lost == 3
+        assert all(json.loads(line) for line in path.open())
+        (small_disk / "ballast").unlink()
+        sink.write(frame(number))
+    assert json.loads(path.read_text().splitlines()[-1])["frame"] == number
+
+
+def test_pictures_and_videos_leave_room_on_the_disk(small_disk):
+    with SnapshotSink(small_disk / "s") as snapshots, VideoSink(small_disk / "v.avi") as video:
+        snapshots.write(frame())
+        video.write(frame())
+    assert (snapshots.lost, video.lost) == (1, 1)
+    assert list((small_disk / "s").iterdir()) == []
+
+
+def test_the_first_loss_is_told_at_once_and_the_first_success_after_it(small_disk, caplog):
+    (small_disk / "ballast").write_bytes(bytes(1 << 20))
+    with JsonlSink(small_disk / "out.jsonl") as sink:
+        for number in range(3):
+            sink.write(frame(number))
+        (small_disk / "ballast").unlink()
+        for number in range(2):
+            sink.write(frame(number))
+    lost, again = caplog.messages
+    assert lost.startswith(f"{small_disk}/out.jsonl: can't be written (No space left on device)")
+    assert again == f"{small_disk}/out.jsonl: written again, 3 results were lost"
+
+
+def test_a_file_system_that_becomes_read_only_costs_snapshots_and_nothing_more(small_disk, monkeypatch):
+    monkeypatch.setattr("edge_runtime.sinks.disk.SPARE", 0)
+    with SnapshotSink(small_disk / "s", max_age_s=0.0) as sink:
+        sink.write(frame(0))
+        assert len(list((small_disk / "s").iterdir())) == 1
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+        sink.write(frame(1, (dataclasses.replace(FACE, verdict=Verdict.REAL),)))
+        assert sink.lost == 1
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_a_video_has_every_frame_at_the_sources_rate_with_boxes_drawn(tmp_path, suffix):
+    path = tmp_path / f"seen{suffix}"
+    with VideoSink(path) as sink:
+        for number in range(12):
+            sink.write(frame(number, size=(320, 240), faces=(dataclasses.replace(FACE, box=(80, 80, 200, 200)),)))
+    capture = cv2.VideoCapture(str(path))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10.0)
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    assert len(frames) == 12
+    assert frames[0].shape == (240, 320, 3)
+    orange = frames[0][80, 100:180].mean(axis=0)
+    assert orange[2] > orange[0] + 60
+
+
+def test_a_camera_that_comes_back_with_another_size_stays_in_one_video(tmp_path):
+    with VideoSink(tmp_path / "seen.avi") as sink:
+        sink.write(frame(0, size=(320, 240)))
+        sink.write(frame(1, size=(641, 479)))
+    capture = cv2.VideoCapture(str(tmp_path / "seen.avi"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+
+
+def test_a_video_is_set_aside_when_it_grows_long(tmp_path):
+    with VideoSink(tmp_path / "seen.avi", rotate_at=100_000) as sink:
+        for number in range(60):
+            sink.write(frame(number, size=(320, 240)))
+    videos = sorted(tmp_path.iterdir())
+    assert len(videos) > 1
+    assert all(cv2.VideoCapture(str(video)).read()[0] for video in videos)
+
+
+def test_a_video_that_can_not_be_set_aside_goes_on_as_it_is(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, "denied")
+
+    monkeypatch.setattr("edge_runtime.sinks.video.rotate", refused)
+    with VideoSink(tmp_path / "seen.avi", rotate_at=20_000) as sink:
+        for number in range(30):
+            sink.write(frame(number, size=(320, 240)))
+    assert cv2.VideoCapture(str(tmp_path / "seen.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 30
+
+
+@pytest.mark.parametrize("name", ["seen.gif", "no/seen.mp4"])
+def test_a_video_that_can_not_be_written_is_refused(tmp_path, name):
+    with pytest.raises(UsageError, match=r"must end in|no folder"):
+        VideoSink(tmp_path / name)
+
+
+def test_no_snapshot_is_made_while_a_verdict_stays_the_same(tmp_path):
+    with SnapshotSink(tmp_path / "s") as sink:
+        for number in range(5):
+            sink.write(frame(number))
+        sink.write(frame(6, (dataclasses.replace(FACE, verdict=Verdict.UNCERTAIN),)))
+        sink.write(frame(7, (dataclasses.replace(FACE, verdict=Verdict.REAL),)))
+    names = sorted(path.name for path in (tmp_path / "s").iterdir())
+    assert names == ["edge-20261122T100000000Z-door-0-fake.jpg", "edge-20261122T100000000Z-door-7-real.jpg"]
+
+
+def test_only_the_owner_may_look_at_snapshots(tmp_path):
+    SnapshotSink(tmp_path / "s")
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_snapshots_name_leads_nowhere():
+    result = dataclasses.replace(frame().result, source="http://cam/../../etc/passwd?a=\0")
+    assert "/" not in snapshot_name(result)
+    assert "\0" not in snapshot_name(result)
+
+
+def test_snapshots_have_an_age_limit_and_strangers_files_are_left_alone(tmp_path):
+    folder = tmp_path / "s"
+    with SnapshotSink(folder, max_age_s=100.0) as sink:
+        sink.write(frame(0))
+        (old,) = folder.iterdir()
+        (folder / "holiday.jpg").write_bytes(b"mine")
+        for path in folder.iterdir():
+            os.utime(path, (time.time() - 1000, time.time() - 1000))
+        sink.write(frame(1, (dataclasses.replace(FACE, verdict=Verdict.REAL),)))
+    assert not old.exists()
+    assert (folder / "holiday.jpg").exists()
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_snapshots_have_a_size_limit_and_the_oldest_go_first(tmp_path):
+    folder = tmp_path / "s"
+    with SnapshotSink(folder, max_bytes=20_000) as sink:
+        for number in range(12):
+            sink.write(frame(number, (dataclasses.replace(FACE, track=number),)))
+            for path in folder.glob("*-fake.jpg"):
+                at = time.time() - 100 + int(path.name.split("-")[3])
+                os.utime(path, (at, at))
+    kept = sorted(int(path.name.split("-")[3]) for path in folder.iterdir())
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 20_000
+    assert kept == list(range(12 - len(kept), 12))
+
+
+def test_a_blurred_face_keeps_no_features():
+    pixels = np.random.default_rng(1).integers(0, 256, (120, 120, 3), np.uint8)
+    after = np.asarray(blurred(Image.fromarray(pixels), [(40, 40, 80, 80)])).astype(int)
+    assert after[40:80, 40:80].std() < pixels[40:80, 40:80].std() / 3
+    assert (after[100:, 100:] == pixels[100:, 100:]).all()
+
+
+def test_plain_lines_say_source_verdict_probability_and_time():
+    out = io.StringIO()
+    with PlainLines(out) as sink:
+        sink.write(frame(3, latency_ms=9.8))
+        sink.write(frame(4, ()))
+    assert out.getvalue().splitlines() == ["door #3  face 1  fake  0.950  10 ms", "door #4  no face  0 ms"]
+
+
+def test_a_journal_gets_what_fails_and_the_first_frame_after_it():
+    out = io.StringIO()
+    with PlainLines(out, failures_only=True) as sink:
+        sink.write(frame(1))
+        sink.write(Judged(FrameResult("door", 1, NOW, "lost", error="unplugged")))
+        sink.write(frame(2))
+        sink.write(frame(3))
+    assert [line.split("  ")[0] for line in out.getvalue().splitlines()] == ["door #1", "door #2"]
+    assert "lost: unplugged" in out.getvalue()
+
+
+def test_a_demonstration_model_says_so_on_every_line():
+    assert all(DEMO_NOTICE in line for line in frame_lines(frame(notice=DEMO_NOTICE).result, 25.0))
+    assert DEMO_NOTICE in frame_lines(frame(faces=(), notice=DEMO_NOTICE).result, 25.0)[0]
+
+
+def test_a_name_can_not_command_the_terminal():
+    assert "\x1b" not in printable("a\x1b[2Jb.jpg")
+    assert printable("Zoë.jpg") == "Zoë.jpg"
+
+
+def shown(view):
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(view.render())
+    return console.export_text()
+
+
+def test_the_live_view_shows_rate_age_device_precision_faces_and_losses():
+    view = LiveView(Console(file=io.StringIO()))
+    uncertain = FaceResult((0, 0, 9, 9), 0.8, 2, None, Verdict.UNCERTAIN, "too dark")
+    view.write(frame(5, (FACE, uncertain), age_ms=41.0, dropped=7, notice=DEMO_NOTICE))
+    text = shown(view)
+    for part in ("door", "FPS", "age 41 ms", "dropped 7", "CPU int8", "fake", "0.950", "too dark", DEMO_NOTICE):
+        assert part in text
+    view.write(Judged(FrameResult("door", 0, NOW, "lost", error="unplugged")))
+    assert "lost" in shown(view)
+    assert "unplugged" in shown(view)
+
+
+def picture(number, **changes):
+    return dataclasses.replace(frame(source=f"{number}.jpg", **changes), still=True, fps=None)
+
+
+def test_of_pictures_the_live_view_shows_the_last_and_keeps_no_other():
+    view = LiveView(Console(file=io.StringIO()))
+    view.write(frame())
+    for number in range(50):
+        view.write(picture(number))
+    assert "49.jpg" in shown(view)
+    assert "48.jpg" not in shown(view)
+    assert "door" in shown(view)
+
+
+def test_broken_pictures_are_told_and_not_remembered():
+    out = io.StringIO()
+    with PlainLines(out, failures_only=True) as sink:
+        for number in range(50):
+            sink.write(picture(number, error="broken"))
+        assert not sink._failing
+    assert len(out.getvalue().splitlines()) == 50
+
+
+def test_names_in_brackets_are_shown_as_they_are():
+    view = LiveView(Console(file=io.StringIO()))
+    view.write(Judged(dataclasses.replace(frame().result, source="[red]x[/red].mp4")))
+    assert "[red]x[/red].mp4" in shown(view)
+
+
+def test_a_line_file_is_closed_for_children():
+    file = LineFile("/dev/null")
+    assert not os.get_inheritable(file._file)
+    file.close()
+
+
+def test_the_limit_of_this_process_is_as_it_was():
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

@@ -1,0 +1,109 @@
+import itertools
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+from edge_runtime.errors import SourceError
+from edge_runtime.judging.results import ENDED, LOST
+from edge_runtime.sources import SourceOptions
+from edge_runtime.sources.live import MOST_STUCK, LiveSource
+
+
+class Hanging:
+    """A capture whose read never returns until it is released."""
+
+    opened = 0
+
+    def __init__(self, release):
+        Hanging.opened += 1
+        self._release = release
+
+    def read(self):
+        self._release.wait(30)
+        raise SourceError("released")
+
+    def close(self):
+        """Nothing is held."""
+
+
+class Few:
+    """A capture that gives so many frames and then fails."""
+
+    def __init__(self, frames):
+        self._left, self.closed = frames, False
+
+    def read(self):
+        if self._left == 0:
+            raise SourceError("cam: gives no frame")
+        self._left -= 1
+        return lambda: Image.new("RGB", (4, 4))
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr("edge_runtime.sources.live.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("edge_runtime.sources.live.LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr("edge_runtime.sources.live.SLICE_S", 0.02)
+
+
+def test_a_driver_that_hangs_for_ever_does_not_cost_a_thread_each_time():
+    release = threading.Event()
+    Hanging.opened = 0
+    source = LiveSource("cam", lambda: Hanging(release), SourceOptions(stall_timeout_s=0.04, give_up_after_s=1.0))
+    gaps = list(source.frames(threading.Event()))
+    release.set()
+    assert Hanging.opened == MOST_STUCK
+    assert [gap.state for gap in gaps] == [LOST, ENDED]
+
+
+def test_a_loss_is_told_once_and_frames_are_numbered_on():
+    captures = [Few(2), Few(0), Few(1)]
+    opened, stop, seen = iter(captures), threading.Event(), []
+    for item in LiveSource("cam", lambda: next(opened), SourceOptions()).frames(stop):
+        seen.append(item)
+        if getattr(item, "index", None) == 2:
+            stop.set()
+    assert [getattr(item, "index", "lost") for item in seen] == [0, 1, "lost", 2]
+    assert captures[0].closed
+    assert captures[1].closed
+
+
+def test_what_an_attempt_takes_is_part_of_the_wait_for_the_next(monkeypatch):
+    monkeypatch.setattr("edge_runtime.sources.live.FIRST_WAIT_S", 0.3)
+    monkeypatch.setattr("edge_runtime.sources.live.LONGEST_WAIT_S", 0.3)
+    tried = []
+
+    def slow():
+        tried.append(time.monotonic())
+        time.sleep(0.25)
+        raise SourceError("cam: does not answer")
+
+    list(LiveSource("cam", slow, SourceOptions(give_up_after_s=1.4)).frames(threading.Event()))
+    assert max(after - before for before, after in itertools.pairwise(tried)) < 0.5
+
+
+def test_what_proved_the_source_is_read_on_and_not_opened_twice():
+    opened, stop = [], threading.Event()
+
+    def open_capture():
+        opened.append(Few(3))
+        return opened[-1]
+
+    source = LiveSource("cam", open_capture, SourceOptions())
+    source.prove()
+    for item in source.frames(stop):
+        if item.index == 1:
+            break
+    assert len(opened) == 1
+
+
+def test_a_source_that_gives_no_frame_proves_nothing_and_is_closed():
+    capture = Few(0)
+    with pytest.raises(SourceError, match="gives no frame"):
+        LiveSource("cam", lambda: capture, SourceOptions()).prove()
+    assert capture.closed

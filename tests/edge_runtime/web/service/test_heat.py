@@ -1,0 +1,94 @@
+"""Where the model looked."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from edge_runtime.detector import Detector
+from edge_runtime.model.contract import Framing, ModelContract, PixelRecipe
+from edge_runtime.pixels.preprocess import face_region
+from edge_runtime.web.service.heat import CELLS, HeatMap, HeatNetwork, heat_map
+
+CONTRACT = ModelContract("net", input_size=32, framing=Framing.WHOLE, pixels=PixelRecipe(resize_to=32))
+
+
+def rows_of(*maps: np.ndarray) -> np.ndarray:
+    """What the network gives for crops whose evidence for fake is `maps`."""
+    return np.stack([np.concatenate([np.zeros(values.size), values.ravel()]) for values in maps]).astype(np.float32)
+
+
+def test_a_map_is_what_speaks_for_fake_less_what_speaks_for_real():
+    real, fake = np.zeros((4, 4), np.float32), np.zeros((4, 4), np.float32)
+    fake[0, 0], real[3, 3] = 2.0, 4.0
+    rows = np.concatenate([real.ravel(), fake.ravel()])[None]
+    found = heat_map(rows, (100, 60), None, CONTRACT)
+    assert found.values[0, 0] == 0.5
+    assert found.values[3, 3] == -1.0
+    assert found.region == face_region((100, 60), None, CONTRACT) == (20, 0, 80, 60)
+
+
+def test_a_centre_crop_covers_the_middle_of_its_region():
+    contract = CONTRACT.replace(pixels=PixelRecipe(resize_to=64))
+    found = heat_map(rows_of(np.eye(4)), (128, 128), None, contract)
+    assert found.region == (32, 32, 96, 96)
+    assert found.values.shape == (4, 4)
+
+
+def test_five_crops_are_laid_over_one_another():
+    contract = CONTRACT.replace(pixels=PixelRecipe(resize_to=64, crops=5))
+    maps = [np.zeros((4, 4)) for _ in range(5)]
+    maps[2] += 1.0
+    found = heat_map(rows_of(*maps), (128, 128), None, contract)
+    assert found.region == (0, 0, 128, 128)
+    assert found.values.shape == (CELLS, CELLS)
+    assert found.values[1, CELLS - 2] == 1.0
+    assert found.values[CELLS - 2, 1] == 0.0
+    assert 0.0 < found.values[CELLS // 2 - 2, CELLS // 2 + 2] < 1.0
+
+
+def test_crops_at_native_resolution_lie_where_they_were_cut():
+    contract = CONTRACT.replace(pixels=PixelRecipe(resize_to=None))
+    found = heat_map(rows_of(np.eye(4)), (96, 96), None, contract)
+    assert found.region == (32, 32, 64, 64)
+
+
+def test_a_map_of_nothing_is_clear():
+    found = heat_map(rows_of(np.zeros((4, 4))), (64, 64), None, CONTRACT)
+    assert not found.values.any()
+    assert Image.open(io.BytesIO(found.to_png())).getextrema()[3] == (0, 0)
+
+
+def test_a_map_without_labels_tells_only_where():
+    maps = np.concatenate([np.eye(4).ravel(), np.eye(4).ravel()])[None].astype(np.float32)
+    found = heat_map(maps, (64, 64), None, CONTRACT, labelled=False)
+    assert found.values.min() == 0.0
+    assert found.values.max() == 1.0
+    assert not found.labelled
+
+
+def test_the_drawn_map_is_orange_for_fake_and_blue_for_real():
+    values = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, -1, -1], [0, 0, -1, -1]], np.float32)
+    drawn = np.asarray(Image.open(io.BytesIO(HeatMap((0, 0, 1, 1), values).to_png())))
+    red, _, blue, alpha = drawn[20, 20]
+    assert red > blue
+    assert alpha > 130
+    red, _, blue, alpha = drawn[-20, -20]
+    assert blue > red
+    assert drawn[20, -20, 3] < 20
+
+
+def test_the_network_with_its_map_gives_the_detectors_own_logits(whole_detector):
+    engine = whole_detector.engine
+    network = HeatNetwork(engine)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    rows = network.answer(pixels).logits
+    assert network.there
+    assert rows.shape == (3, 2 + 2 * 8 * 8)
+    np.testing.assert_allclose(rows[:, :2], engine.logits(pixels), atol=1e-6)
+    maps = rows[:, 2:].reshape(3, 2, -1).mean(axis=2)
+    np.testing.assert_allclose(maps, rows[:, :2], atol=1e-5)
+
+
+def test_a_network_without_a_map_says_so(bundle):
+    assert not HeatNetwork(Detector(bundle).engine).there

@@ -1,0 +1,89 @@
+"""The golden pictures of a real bundle."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from board_setup.isa import CAPS
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.golden import Golden, check_golden
+from export.proof.golden import rounded_to_half
+
+TWIN = """
+import sys
+import numpy as np
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.model.golden import Golden, check_golden
+bundle = Bundle.open(sys.argv[1])
+for precision in bundle.precisions:
+    network = Classifier(bundle.model(precision), bundle.contract, hint="LATENCY")
+    found = check_golden(network, bundle, precision)
+    assert found.right, found
+    print(precision.value, found.difference, found.nearest)
+"""
+
+
+def test_every_precision_on_this_cpu_gives_its_golden_answers(tiny_bundle: Bundle) -> None:
+    for precision in tiny_bundle.precisions:
+        network = Classifier(tiny_bundle.model(precision), tiny_bundle.contract)
+        result = check_golden(network, tiny_bundle, precision)
+        assert result.right, result
+        assert result.difference < 1e-4
+
+
+def test_the_answers_differ_so_much_that_they_tell_something(tiny_bundle: Bundle) -> None:
+    golden = Golden.of(tiny_bundle)
+    assert len(golden.pictures) == 8
+    for name, answers in golden.logits.items():
+        assert set(answers) == set(CAPS)
+        margins = np.diff(np.array(answers["sse42"]), axis=1)
+        assert np.ptp(margins) > 4 * golden.tolerance[name]["CPU"]
+
+
+@pytest.mark.parametrize("fault", ["channels swapped", "not normalized", "another precision's limits"])
+def test_a_device_that_prepares_pixels_wrongly_is_found(tiny_bundle: Bundle, fault: str) -> None:
+    network = Classifier(tiny_bundle.model("fp32"), tiny_bundle.contract)
+
+    class Faulty:
+        def logits(self, pixels: np.ndarray) -> np.ndarray:
+            if fault == "channels swapped":
+                return network.logits(np.ascontiguousarray(pixels[..., ::-1]))
+            if fault == "not normalized":
+                return network.logits(pixels // 2)
+            return Classifier(tiny_bundle.model("int8"), tiny_bundle.contract).logits(pixels)
+
+    assert not check_golden(Faulty(), tiny_bundle, "fp32").right
+
+
+def test_rounding_to_half_precision_changes_a_little_and_leaves_the_model_alone(tiny_model: nn.Module) -> None:
+    image = torch.randn(4, 3, 32, 32)
+    before = tiny_model(image)
+    change = (rounded_to_half(tiny_model)(image) - before).abs().max()
+    assert 0 < change < 0.05
+    torch.testing.assert_close(tiny_model(image), before, rtol=0, atol=0)
+
+
+def test_the_bundle_on_the_board_twin_gives_the_capped_logits(tiny_bundle: Bundle) -> None:
+    qemu = shutil.which("qemu-x86_64")
+    if qemu is None:
+        pytest.skip("needs qemu-user")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ONEDNN", "OV_CPU"))}
+    environment |= {"OPENBLAS_CORETYPE": "Nehalem", "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [qemu, "-cpu", "Snowridge", str(Path(sys.executable).resolve()), "-c", TWIN, str(tiny_bundle.path)]
+    environment["PYTHONPATH"] += os.pathsep + os.pathsep.join(path for path in sys.path if "site-packages" in path)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for line in done.stdout.splitlines():
+        name, difference, nearest = line.split(maxsplit=2)
+        assert float(difference) < 1e-4, line
+        assert name != "int8" or nearest in ("SSE4.2", "AVX2", "AVX-512 VNNI"), line
+    assert len(done.stdout.splitlines()) == 3

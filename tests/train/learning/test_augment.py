@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from edge_runtime.errors import UsageError
+from edge_runtime.model.contract import PixelRecipe
+from train.learning.augment import CHANGES, FULL, SWITCHES, change_picture, choose_part, without
+
+
+@pytest.mark.parametrize("name", list(CHANGES))
+def test_every_change_keeps_size_and_mode_repeats_and_changes_something(draw, name):
+    picture = draw(4, (72, 64))
+    results = [change_picture(picture, {name: 1.0}, np.random.default_rng(9)) for _ in range(2)]
+    assert results[0].size == picture.size
+    assert results[0].mode == "RGB"
+    assert results[0].tobytes() == results[1].tobytes() != picture.tobytes()
+
+
+def test_every_change_has_a_switch(draw):
+    picture = draw(4)
+    for name in SWITCHES:
+        assert name not in without(FULL, name)
+    assert without(FULL, "all") == {}
+    assert change_picture(picture, without(FULL, "all"), np.random.default_rng(0)) is picture
+
+
+def test_an_unknown_switch_is_named():
+    with pytest.raises(UsageError, match="--without blurr"):
+        without(FULL, "blurr,noise")
+
+
+def test_at_native_resolution_the_part_is_not_scaled_unless_asked_for():
+    recipe, random = PixelRecipe(resize_to=None), np.random.default_rng(0)
+    parts = [choose_part((256, 256), 224, recipe, {"crop": 1.0}, random) for _ in range(50)]
+    assert {right - left for left, _, right, _ in parts} == {224.0}
+    assert len({left for left, *_ in parts}) > 10
+    scaled = [choose_part((256, 256), 160, recipe, {"scale": 1.0}, random) for _ in range(50)]
+    assert len({right - left for left, _, right, _ in scaled}) > 10
+
+
+def test_without_crop_the_part_is_the_centre_as_on_the_board():
+    random = np.random.default_rng(0)
+    assert choose_part((256, 256), 224, PixelRecipe(resize_to=None), {}, random) == (16, 16, 240, 240)
+    assert choose_part((100, 100), 224, PixelRecipe(resize_to=224), {}, random) == (0, 0, 100, 100)
+
+
+def test_a_part_never_reaches_beyond_the_face():
+    random = np.random.default_rng(0)
+    for recipe in (PixelRecipe(resize_to=None), PixelRecipe(resize_to=224), PixelRecipe(resize_to=256)):
+        for _ in range(100):
+            size = int(random.integers(1, 300))
+            left, top, right, bottom = choose_part((size, size), 224, recipe, {"crop": 1.0, "scale": 1.0}, random)
+            assert 0 <= left < right <= size
+            assert 0 <= top < bottom <= size

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from edge_runtime.errors import DataError
+from edge_runtime.model.contract import ModelContract
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.preprocess import face_pixels
+from train.data.build import load_data
+from train.learning.augment import FULL
+from train.learning.dataset import EpochBatches, FaceDataset
+from train.models.checkpoint import INPUTS
+
+CONTRACT = ModelContract("resnet18", input_size=48, pixels=INPUTS["native"])
+
+
+@pytest.fixture(scope="module")
+def records(faces):
+    return load_data(faces).records
+
+
+def test_without_augmentation_training_sees_what_the_board_sees(records):
+    for pixels in ("native", "resize", "article"):
+        contract = CONTRACT.replace(pixels=INPUTS[pixels], input_size=48)
+        sample, label = FaceDataset(records, contract, {})[3]
+        if pixels == "native":
+            expected = face_pixels(read_picture(records[3].path), None, contract)[0]
+            assert np.array_equal(sample.numpy(), expected)
+        assert sample.shape == (48, 48, 3)
+        assert label == records[3].label
+
+
+def test_a_sample_repeats_in_every_run_and_differs_in_every_epoch(records):
+    first, second = (FaceDataset(records, CONTRACT, FULL, seed=1) for _ in range(2))
+    count = len(records)
+    assert np.array_equal(first[5][0], second[5][0])
+    assert any(not np.array_equal(first[index][0], first[count + index][0]) for index in range(5))
+    assert any(
+        not np.array_equal(first[index][0], FaceDataset(records, CONTRACT, FULL, seed=2)[index][0])
+        for index in range(5)
+    )
+
+
+def test_crops_grow_by_epoch(records):
+    data = FaceDataset(records, CONTRACT, FULL, sizes=(32, 40, 48))
+    sides = [data[epoch * len(records)][0].shape[0] for epoch in range(5)]
+    assert sides == [32, 40, 48, 48, 48]
+
+
+def test_faces_that_are_spared_keep_their_traces_others_in_each_epoch(records):
+    plain = FaceDataset(records, CONTRACT, {})
+    spared = FaceDataset(records, CONTRACT, {"grey": 1.0}, spared=0.5)
+
+    def untouched(epoch):
+        keys = (epoch * len(records) + index for index in range(len(records)))
+        return [torch.equal(spared[key][0], plain[index][0]) for index, key in enumerate(keys)]
+
+    assert 0.2 < np.mean(untouched(0)) < 0.8
+    assert untouched(0) != untouched(1)
+
+
+def test_pixels_are_bytes_and_not_divided_twice(records):
+    sample = FaceDataset(records, CONTRACT, {})[0][0]
+    assert str(sample.dtype) == "torch.uint8"
+    assert sample.max() > 1
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA"])
+def test_pictures_of_every_mode_are_seen_in_three_channels_of_their_own_colours(make_faces, draw, mode):
+    folder = make_faces(count=3)
+    picture = Image.blend(draw(31), Image.new("RGB", (64, 64), (220, 60, 30)), 0.6)
+    picture.convert(mode).save(folder / "real" / "odd.tif")
+    (record,) = (face for face in load_data(folder).records if face.path.name == "odd.tif")
+    sample = FaceDataset([record], CONTRACT, {})[0][0]
+    assert sample.shape == (48, 48, 3)
+    expected = np.asarray(picture.convert("L").convert("RGB") if mode == "L" else picture)[8:56, 8:56]
+    assert np.abs(sample.numpy().mean((0, 1)) - expected.mean((0, 1))).max() < 12
+
+
+def test_a_turned_picture_is_seen_upright(make_faces, draw):
+    folder = make_faces(count=3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw(32, (64, 96)).transpose(Image.Transpose.ROTATE_90).save(folder / "real" / "turned.png", exif=exif)
+    (record,) = (face for face in load_data(folder).records if face.path.name == "turned.png")
+    sample = FaceDataset([record], CONTRACT, {})[0][0]
+    assert np.array_equal(sample.numpy(), face_pixels(draw(32, (64, 96)), None, CONTRACT)[0])
+
+
+def test_labels_are_whole_numbers_that_a_loss_takes(records):
+    pixels, labels = next(iter(DataLoader(FaceDataset(records, CONTRACT, {}), batch_size=len(records))))
+    assert (pixels.dtype, labels.dtype) == (torch.uint8, torch.int64)
+    assert labels.tolist() == [("real", "fake").index(face.path.parent.name) for face in records]
+
+
+def test_a_picture_that_went_away_is_named(make_faces):
+    folder = make_faces(count=3)
+    data = FaceDataset(load_data(folder).records, CONTRACT, {})
+    data.records[0].path.unlink()
+    with pytest.raises(DataError, match=r"not found.*run prepare-faces again"):
+        data[0]
+
+
+def test_an_epoch_shows_every_face_once_in_another_order():
+    first = [key for batch in EpochBatches(32, 8, seed=1, epoch=0) for key in batch]
+    second = [key for batch in EpochBatches(32, 8, seed=1, epoch=1) for key in batch]
+    assert sorted(first) == list(range(32))
+    assert sorted(second) == list(range(32, 64))
+    assert [key - 32 for key in second] != first
+
+
+def test_a_resumed_epoch_is_the_rest_of_it():
+    whole = list(EpochBatches(40, 8, seed=1, epoch=2))
+    assert list(EpochBatches(40, 8, seed=1, epoch=2, first=3)) == whole[3:]
+
+
+def test_two_processes_see_together_what_one_sees():
+    whole = list(EpochBatches(40, 8, seed=1, epoch=0))
+    halves = [list(EpochBatches(40, 8, seed=1, epoch=0, rank=rank, world=2)) for rank in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in whole]
+    assert {len(batch) for half in halves for batch in half} == {4}
+
+
+def test_fewer_faces_than_a_batch_are_one_batch():
+    assert len(EpochBatches(5, 32, seed=1, epoch=0)) == 1

