@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.networks import TinyNet
 from PIL import Image
 from torch import nn
 
@@ -33,22 +34,6 @@ QUICK = Options(
 def quick() -> Options:
     """Options of an export that takes seconds."""
     return QUICK
-
-
-class TinyNet(nn.Module):
-    """Three convolutions, pooling and `fc`: what a ResNet is, in small."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(*_block(3, 8), *_block(8, 16), *_block(16, 16))
-        self.fc = nn.Linear(16, classes)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.body(image).mean((2, 3)))
-
-
-def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    return (nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 def picture(seed: int, label: int, side: int = SIDE + 8) -> np.ndarray:
