@@ -1,6 +1,5 @@
 """Which faces calibrate and which are measured: never the same ones."""
 
-import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from edge_runtime.errors import DataError
 from train.data.build import CATALOG, SPLITS, FaceRecord, Quarantined, load_data
-from train.data.scan import take_readable
+from train.data.sample import alternate_classes, take_readable
 from train.data.splits import group_faces
 from train.evaluation.seen import face_mark
 from train.sample_faces import sample_face
@@ -67,8 +66,8 @@ def choose_faces(
     unseen = [face for face in catalog.split("valid") if face_mark(face) not in trained]
     known = len(catalog.split("valid")) - len(unseen)
     sides = {
-        "train": take_readable(_alternating(catalog.split("train"), seed), calibration),
-        "valid": take_readable(_alternating(unseen, seed), measured),
+        "train": take_readable(alternate_classes(catalog.split("train"), seed), calibration),
+        "valid": take_readable(alternate_classes(unseen, seed), measured),
     }
     for split, (faces, _) in sides.items():
         if len({face.label for face in faces}) < 2:
@@ -96,16 +95,6 @@ def _notes(faces: Sequence[FaceRecord], wanted: int, known: int, left_out: int) 
         yield f"{known} faces that the model was trained on are not measured."
     if len(faces) < min(ENOUGH, wanted):
         yield f"Only {len(faces)} faces to measure on, {ENOUGH} are wanted: the figures are less certain."
-
-
-def _alternating(faces: Sequence[FaceRecord], seed: int) -> list[FaceRecord]:
-    """Return the faces in seeded order, real and fake in turn as long as there are both."""
-    classes = [[face for face in faces if face.label == label] for label in (0, 1)]
-    for members in classes:
-        random.Random(seed).shuffle(members)
-    pairs = min(len(members) for members in classes)
-    even = [face for pair in zip(*classes, strict=False) for face in pair]
-    return even + [face for members in classes for face in members[pairs:]]
 
 
 def draw_faces(folder: Path) -> ExportFaces:

@@ -15,6 +15,7 @@ from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.pictures import read_picture
 from train.data.build import FaceRecord, load_data
+from train.data.sample import pick_faces
 
 FRAME = (640, 480)
 FPS, FRAMES_A_FACE = 15.0, 5
@@ -23,7 +24,7 @@ FPS, FRAMES_A_FACE = 15.0, 5
 def demo_pictures(
     data: Annotated[Path, typer.Argument(help="A catalog.csv.")],
     out: Annotated[Path, typer.Argument(help="The folder to copy them into.")],
-    count: Annotated[int, typer.Option(min=1, help="At most so many of each class.")] = 6,
+    count: Annotated[int, typer.Option(min=1, help="How many of each class.")] = 6,
     clip: Annotated[Path | None, typer.Option(help="Write them as a video too (.avi).")] = None,
 ) -> int:
     """Copy some faces of the test split, named by what they are, and show them in a video."""
@@ -37,12 +38,12 @@ def demo_pictures(
 
 
 def choose_held_out(faces: Sequence[FaceRecord], count: int) -> list[FaceRecord]:
-    """Return the first `count` faces of each class, in the order of the classes.
+    """Return `count` faces of each class, the real ones first.
 
     Raises:
         DataError: there are none.
     """
-    chosen = [face for label in range(len(LABELS)) for face in [f for f in faces if f.label == label][:count]]
+    chosen = sorted(pick_faces(faces, 2 * count), key=lambda face: face.label)
     if not chosen:
         raise DataError("the test split is empty; give more faces")
     return chosen

@@ -21,6 +21,7 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration
 from edge_runtime.model.golden import GOLDEN, check_golden
 from train.data.build import Catalog, FaceRecord
+from train.data.sample import pick_faces
 from train.data.splits import group_faces
 from train.evaluation.logits import bundle_logits
 from train.evaluation.metrics import measure, paired_bootstrap
@@ -35,12 +36,7 @@ SHOWN = ("auc", "accuracy", "f1", "tpr_at_1_fpr", "tpr_at_5_fpr", "eer", "ece")
 def choose_pictures(catalog: Catalog, count: int | None, seed: int = 42) -> tuple[FaceRecord, ...]:
     """Return `count` faces, half of them fake, or all, of the test split (valid or all where there is none)."""
     records = next((found for name in ("test", "valid") if (found := catalog.split(name))), catalog.records)
-    if count is None or count >= len(records):
-        return tuple(records)
-    shuffled = [records[index] for index in np.random.default_rng(seed).permutation(len(records))]
-    real, fake = ([record for record in shuffled if record.label == label] for label in (0, 1))
-    taken = [*real[: count - count // 2], *fake[: count // 2]]
-    return tuple(sorted(taken, key=lambda record: str(record.path)))
+    return pick_faces(records, count, seed)
 
 
 def network_answers(

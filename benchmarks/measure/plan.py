@@ -25,7 +25,7 @@ from edge_runtime.model.bundle import Bundle, find_bundle
 from edge_runtime.model.profile import write_profile
 from train.data.build import load_data
 from train.data.catalog import left_out_lines
-from train.data.scan import take_readable
+from train.data.sample import take_readable
 
 TUNING_MINUTES = 5.0
 

@@ -30,8 +30,9 @@ from edge_runtime.pixels.preprocess import face_pixels
 from train.commands.evaluate import read_data
 from train.data.build import FaceRecord
 from train.data.degrade import Condition
+from train.data.sample import pick_faces
 from train.data.splits import group_faces
-from train.evaluation.evaluation import choose_split, sample_faces
+from train.evaluation.evaluation import choose_split
 from train.evaluation.logits import fake_scores, judge
 from train.evaluation.metrics import Figure, measure
 from train.report.html import figure_text
@@ -147,7 +148,7 @@ def crops(
 ) -> int:
     """Compare article, resize, native and native5: AUC clean, at JPEG 50 and at half size, and what each costs."""
     catalog = read_data(data)
-    chosen = sample_faces(catalog.split(choose_split(data, catalog, split)), faces)
+    chosen = pick_faces(catalog.split(choose_split(data, catalog, split)), faces)
     if not chosen:
         raise DataError(f"{data}: the {split} split holds no faces; choose another --split")
     for model in models:

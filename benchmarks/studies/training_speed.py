@@ -20,7 +20,8 @@ import typer
 from benchmarks.engines.baselines import article_training, torch_facts
 from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
-from train.data.build import Catalog
+from train.data.build import Catalog, FaceRecord
+from train.data.sample import pick_faces
 
 BATCH = 32
 VALID = 8
@@ -60,17 +61,17 @@ LOOPS = {"article": measure_article, "ours": measure_ours}
 
 
 def pick(catalog: Catalog, count: int) -> Catalog:
-    """Return a catalog of `count` of the training faces, a multiple of BATCH, and a few to judge, evenly drawn.
+    """Return a catalog of `count` of the training faces, a multiple of BATCH, and a few to judge.
 
     Raises:
         UsageError: there are too few faces.
     """
-    chosen = []
+    chosen: list[FaceRecord] = []
     for split, wanted in (("train", count), ("valid", VALID)):
         records = catalog.split(split)
         if len(records) < wanted:
             raise UsageError(f"--faces {count}: the {split} split has {len(records)} of {wanted}; give fewer")
-        chosen += [records[index * len(records) // wanted] for index in range(wanted)]
+        chosen += pick_faces(records, wanted)
     return Catalog(tuple(chosen))
 
 

@@ -9,6 +9,7 @@ from edge_runtime.errors import DataError, UsageError
 from edge_runtime.model.contract import CHECKPOINT
 from train.data.build import CATALOG, Catalog, FaceRecord, labelled_files, load_data
 from train.data.degrade import CROSSED, ONE_BY_ONE, Condition
+from train.data.sample import pick_faces
 from train.evaluation.evaluation import (
     Evaluation,
     Judged,
@@ -19,7 +20,6 @@ from train.evaluation.evaluation import (
     judge_faces,
     open_subject,
     robustness_row,
-    sample_faces,
     summarize,
 )
 from train.evaluation.seen import among
@@ -74,7 +74,7 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
     }
     rows = judge_grid(subject, judged.faces, GRIDS[options.robustness], options.robustness_faces)
     if options.attacks:
-        rows += attack_rows(subject, catalog, sample_faces(judged.faces, options.robustness_faces))
+        rows += attack_rows(subject, catalog, pick_faces(judged.faces, options.robustness_faces))
     alarms = _alarms(subject, judged.faces)
     if split == "valid":
         alarms.append("the checkpoint and its thresholds were chosen on validation faces: expect less on others")
@@ -95,7 +95,7 @@ def judge_grid(
     subject: Subject, faces: Sequence[FaceRecord], grid: Sequence[Condition], count: int
 ) -> list[dict[str, Any]]:
     """Return the rows of the robustness grid, on `count` of `faces`."""
-    chosen = sample_faces(faces, count)
+    chosen = pick_faces(faces, count)
     rows = []
     with progress_bar("robustness", len(grid)) as advance:
         for condition in grid:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ from scipy.fft import dctn
 from edge_runtime.errors import PictureError
 from edge_runtime.pixels.pictures import SUFFIXES, read_picture
 from edge_runtime.pixels.preprocess import Box
-from train.data.catalog import FaceRecord, Quarantined
-from train.parallel import ordered_map
 
 MIN_SIDE = 32
 """Pixels: a picture with a shorter side holds no face that can be judged."""
@@ -75,28 +73,3 @@ def perceptual_hash(picture: Image.Image) -> str:
     low = dctn(np.asarray(thumbnail, dtype=np.float64))[:8, :8].ravel()
     bits = low > np.median(low[1:])
     return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
-
-
-def take_readable(
-    faces: Iterable[FaceRecord], count: int | None = None
-) -> tuple[tuple[FaceRecord, ...], tuple[Quarantined, ...]]:
-    """Return the first `count` faces (None: all) whose pictures can be read, and what was passed over for that."""
-    found: list[FaceRecord] = []
-    passed: list[Quarantined] = []
-    for face, reason in ordered_map(_with_reason, faces):
-        if reason:
-            passed.append(Quarantined(face.path, reason, broken=True))
-        else:
-            found.append(face)
-        if len(found) == count:
-            break
-    return tuple(found), tuple(passed)
-
-
-def _with_reason(face: FaceRecord) -> tuple[FaceRecord, str]:
-    """Return the face with why its picture can't be read, empty where it can."""
-    try:
-        read_picture(face.path)
-    except PictureError as error:
-        return face, str(error).removeprefix(f"{face.path}: ")
-    return face, ""

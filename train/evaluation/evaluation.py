@@ -294,17 +294,6 @@ def condition_row(name: str, judged: Judged, bootstrap: int) -> dict[str, Any]:
     return {"name": name, **wanted, **{key: decided[key] for key in ("coverage", "fpr", "fnr")}}
 
 
-def sample_faces(faces: Sequence[FaceRecord], count: int, seed: int = 42) -> tuple[FaceRecord, ...]:
-    """Return up to `count` of `faces`, both classes alike, the same ones each time."""
-    generator = np.random.default_rng(seed)
-    chosen: list[FaceRecord] = []
-    for label in (0, 1):
-        own = [face for face in faces if face.label == label]
-        order = generator.permutation(len(own))[: count // 2]
-        chosen += [own[index] for index in sorted(order)]
-    return tuple(chosen)
-
-
 def count_look(faces: Sequence[FaceRecord], subject: Subject, state: Path | None = None) -> int:
     """Note that `faces` were judged, and return how often they have been: a test split wears out by being looked at.
 

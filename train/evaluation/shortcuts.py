@@ -19,6 +19,7 @@ from edge_runtime.errors import DataError, PictureError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.pictures import read_picture
 from train.data.catalog import FaceRecord
+from train.data.sample import pick_faces
 from train.data.splits import group_faces
 from train.evaluation.metrics import Figure, measure
 from train.parallel import Advance, ordered_map
@@ -96,7 +97,7 @@ def audit_faces(faces: Sequence[FaceRecord], *, seed: int = 42, advance: Advance
         TooFewFacesError: there are too few of a class to cross-validate.
         DataError: a picture can't be read any more.
     """
-    chosen = _sample(faces, seed)
+    chosen = pick_faces(faces, SAMPLE, seed)
     labels = np.array([face.label for face in chosen])
     if min(np.bincount(labels, minlength=2)) < 2 * FOLDS:
         raise TooFewFacesError(
@@ -120,11 +121,6 @@ def audit_faces(faces: Sequence[FaceRecord], *, seed: int = 42, advance: Advance
     single = [told(name, values) for name, values in features.items()]
     together = told("all of it", np.hstack([np.asarray(values) for values in features.values()]))
     return Audit((together, *single, told("8×8 thumbnail", thumbnails)), len(chosen))
-
-
-def _sample(faces: Sequence[FaceRecord], seed: int) -> list[FaceRecord]:
-    order = np.random.default_rng(seed).permutation(len(faces))[:SAMPLE]
-    return [faces[index] for index in sorted(order)]
 
 
 def _drawn_together(faces: Sequence[FaceRecord], labels: NDArray[np.int64]) -> NDArray[np.int64]:

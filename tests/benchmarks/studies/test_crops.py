@@ -6,14 +6,14 @@ from benchmarks.studies import crops
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.model.contract import ModelContract, PixelRecipe
 from train.data.build import load_data
-from train.evaluation.evaluation import sample_faces
+from train.data.sample import pick_faces
 
 INPUTS = ["article", "resize", "native", "native5"]
 
 
 def test_every_way_is_judged_and_timed_and_the_networks_own_is_marked(bundle, faces, capsys):
     xml, contract = crops.open_network(bundle.path, faces)
-    chosen = sample_faces(load_data(faces).records, 20)
+    chosen = pick_faces(load_data(faces).records, 20)
     rows = crops.compare_ways(xml, contract, chosen)
     assert [row.name for row in rows] == INPUTS
     assert [row.name for row in rows if row.own] == ["resize"]

@@ -8,8 +8,9 @@ import torch
 from edge_runtime.errors import UsageError
 from train.commands.evaluate import EvaluationOptions, attack_rows, evaluate_detector
 from train.data.build import load_data
+from train.data.sample import pick_faces
 from train.evaluation.attacks import ATTACKS, attacked_logits, fgsm, train_washer, wash_fakes
-from train.evaluation.evaluation import open_subject, sample_faces
+from train.evaluation.evaluation import open_subject
 from train.evaluation.logits import checkpoint_logits
 
 
@@ -83,7 +84,7 @@ def test_without_a_photograph_that_can_be_read_there_is_no_washer(catalog, tmp_p
 
 def test_every_attack_and_the_washed_fakes_are_rows_of_the_grid(tiny_checkpoint, catalog, monkeypatch):
     monkeypatch.setattr("train.evaluation.attacks.train_washer", partial(train_washer, steps=5, side=32))
-    chosen = sample_faces(catalog.records, 8)
+    chosen = pick_faces(catalog.records, 8)
     rows = attack_rows(open_subject(tiny_checkpoint), catalog, chosen)
     names = ["FGSM 1/255", "FGSM 4/255", "PGD 1/255", "PGD 4/255", "fakes through an autoencoder"]
     assert [row["name"] for row in rows] == names

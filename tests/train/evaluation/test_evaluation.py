@@ -22,7 +22,6 @@ from train.evaluation.evaluation import (
     open_subject,
     risk_by_coverage,
     robustness_row,
-    sample_faces,
     score_alarms,
     slice_figures,
     summarize,
@@ -230,12 +229,6 @@ def test_a_row_of_the_grid_judges_changed_pictures(records, subject):
     assert seen[0] != read_picture(records[0].path).tobytes()
     assert row["name"] == "JPEG 30"
     assert {"auc", "coverage", "fpr", "fnr"} <= set(row)
-
-
-def test_a_sample_of_faces_is_the_same_each_time_and_even(records):
-    chosen = sample_faces(records, 10)
-    assert chosen == sample_faces(records, 10)
-    assert sum(face.label for face in chosen) == 5
 
 
 def test_a_report_without_pictures_holds_no_face_and_its_json_holds_every_figure(records, subject, tmp_path):
