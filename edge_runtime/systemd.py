@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -51,7 +52,13 @@ def _watchdog_s() -> float:
 
 @contextlib.contextmanager
 def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first SIGINT or SIGTERM; a second one interrupts at once."""
+    """Call `stop` at the first SIGINT or SIGTERM; a second one raises KeyboardInterrupt.
+
+    Outside the main thread, where Python allows no signal handler, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     told = False
 
     def handle(number: int, frame: FrameType | None) -> None:

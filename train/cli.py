@@ -8,6 +8,7 @@ import typer
 
 from edge_runtime.command import run_command
 from train.commands.console import tell_evaluation, tell_prepared, tell_trained
+from train.data.catalog import SEED, SHARES
 from train.report.html import plain
 
 
@@ -17,8 +18,8 @@ def prepare_faces(
     real: Annotated[list[Path] | None, typer.Option(help="A folder of real faces; may be repeated.")] = None,
     fake: Annotated[list[Path] | None, typer.Option(help="A folder of fakes; may be repeated.")] = None,
     layout: Annotated[str, typer.Option(help="The layout's name, where it isn't recognized.")] = "",
-    split: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = "70/15/15",
-    seed: Annotated[int, typer.Option()] = 42,
+    split: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = SHARES,
+    seed: Annotated[int, typer.Option()] = SEED,
     min_quality: Annotated[float, typer.Option(min=0.0, help="Leave out blurred (10 is usual) and dark faces.")] = 0.0,
     crop: Annotated[bool, typer.Option("--crop", help="Find the face in each picture, as the board does.")] = False,
     face_model: Annotated[Path | None, typer.Option(help="The face stage's model.")] = None,
@@ -73,8 +74,8 @@ def train_detector(
         int | None, typer.Option(min=0, help="Epochs without a better AUC before it stops; 0 goes to the end.")
     ] = None,
     keep: Annotated[str | None, typer.Option(help="The best epoch on validation, or the last.")] = None,
-    split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = "70/15/15",
-    seed: Annotated[int, typer.Option()] = 42,
+    split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = SHARES,
+    seed: Annotated[int, typer.Option()] = SEED,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load pictures.")] = None,
     precision: Annotated[str, typer.Option(help="auto, bf16, fp16 or no.")] = "auto",
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",

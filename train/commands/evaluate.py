@@ -8,6 +8,7 @@ from typing import Any
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.model.contract import CHECKPOINT
 from train.data.build import CATALOG, Catalog, FaceRecord, labelled_files, load_data
+from train.data.catalog import SEED, SHARES
 from train.data.degrade import CROSSED, ONE_BY_ONE, Condition
 from train.data.sample import pick_faces
 from train.evaluation.evaluation import (
@@ -83,7 +84,7 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
     return evaluation
 
 
-def read_data(data: Path, *, split: str = "70/15/15", seed: int = 42) -> Catalog:
+def read_data(data: Path, *, split: str = SHARES, seed: int = SEED) -> Catalog:
     """Return the catalog of `data`, with a bar while a folder is scanned."""
     folder = data.expanduser()
     total = 0 if folder.is_file() or (folder / CATALOG).is_file() else len(labelled_files(folder))

@@ -16,6 +16,7 @@ from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import Box, square_within
 from train.data.build import CATALOG, QUARANTINE, Candidate, Catalog, FaceRecord, build_catalog
+from train.data.catalog import SEED, SHARES
 from train.data.layouts import find_layout, layout_files, mapped_files
 from train.data.scan import FindBox
 from train.data.splits import Share, split_gaps, wanted_splits
@@ -49,8 +50,8 @@ class PrepareOptions:
     real: Sequence[Path] = ()
     fake: Sequence[Path] = ()
     layout: str = ""
-    split: str = "70/15/15"
-    seed: int = 42
+    split: str = SHARES
+    seed: int = SEED
     min_quality: float = 0.0
     crop: bool = False
     face_model: Path | None = None

@@ -12,6 +12,7 @@ from edge_runtime.model.contract import CHECKPOINT
 from train.commands.console import tell_epoch
 from train.commands.evaluate import read_data
 from train.data.build import CATALOG, Catalog
+from train.data.catalog import SHARES
 from train.evaluation.evaluation import Evaluation, Judged, open_subject, summarize
 from train.evaluation.logits import checkpoint_logits, require_logits
 from train.learning.augment import SWITCHES, without
@@ -32,7 +33,7 @@ class TrainingOptions:
     arch: str = "resnet50"
     preset: str = "default"
     teacher: Path | None = None
-    split: str = "70/15/15"
+    split: str = SHARES
     workers: int | None = None
     precision: str = "auto"
     device: str = "auto"

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
-from train.data.catalog import CATALOG, QUARANTINE, SPLITS, Candidate, Catalog, FaceRecord, Quarantined
+from train.data.catalog import CATALOG, QUARANTINE, SEED, SHARES, SPLITS, Candidate, Catalog, FaceRecord, Quarantined
 from train.data.scan import FindBox, picture_files, scan, stamp
 from train.data.splits import Share, draw_splits, group_faces
 from train.parallel import Advance, ordered_map
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def load_data(path: Path | str, *, split: str = "70/15/15", seed: int = 42, advance: Advance | None = None) -> Catalog:
+def load_data(path: Path | str, *, split: str = SHARES, seed: int = SEED, advance: Advance | None = None) -> Catalog:
     """Return the catalog of `path`: a catalog.csv, a folder that holds one, or a folder with real/ and fake/.
 
     Folders train/, valid/ and test/ with real/ and fake/ inside are respected; of the splits that are missing, valid is
@@ -73,8 +73,8 @@ def _folder(file: Path, base: Path) -> str:
 def build_catalog(
     candidates: Sequence[Candidate],
     *,
-    split: str = "70/15/15",
-    seed: int = 42,
+    split: str = SHARES,
+    seed: int = SEED,
     min_sharpness: float = 0.0,
     min_brightness: float = 0.0,
     find_box: FindBox | None = None,

@@ -14,6 +14,12 @@ from edge_runtime.pixels.preprocess import Box
 CATALOG = "catalog.csv"
 QUARANTINE = "quarantine.csv"
 SPLITS = ("train", "valid", "test")
+SHARES = "70/15/15"
+"""Percent of the faces in train, valid and test where a command is not told otherwise."""
+
+SEED = 42
+"""Of every random choice where a command is not told otherwise."""
+
 SHOWN = 5
 """Files that are named one by one on a terminal."""
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 
 from edge_runtime.errors import PictureError
 from edge_runtime.pixels.pictures import read_picture
-from train.data.catalog import FaceRecord, Quarantined
+from train.data.catalog import SEED, FaceRecord, Quarantined
 from train.parallel import ordered_map
 
 
-def alternate_classes(faces: Sequence[FaceRecord], seed: int = 42) -> list[FaceRecord]:
+def alternate_classes(faces: Sequence[FaceRecord], seed: int = SEED) -> list[FaceRecord]:
     """Return all faces in random order, real and fake in turn; what is left of the larger class comes last."""
     classes = [[face for face in faces if face.label == label] for label in (0, 1)]
     for members in classes:
@@ -19,7 +19,7 @@ def alternate_classes(faces: Sequence[FaceRecord], seed: int = 42) -> list[FaceR
     return in_turn + [face for members in classes for face in members[pairs:]]
 
 
-def pick_faces(faces: Sequence[FaceRecord], count: int | None, seed: int = 42) -> tuple[FaceRecord, ...]:
+def pick_faces(faces: Sequence[FaceRecord], count: int | None, seed: int = SEED) -> tuple[FaceRecord, ...]:
     """Return `count` faces (None: all) in the order of `faces`, half of them fake where there are enough."""
     if count is None or count >= len(faces):
         return tuple(faces)

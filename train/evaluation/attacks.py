@@ -16,6 +16,7 @@ from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.data.build import FaceRecord
+from train.data.catalog import SEED
 from train.evaluation.logits import Corrupt, Logits
 from train.models.checkpoint import load_checkpoint, load_model
 from train.models.network import normalize
@@ -111,7 +112,7 @@ class Washer(nn.Module):
         return washed
 
 
-def train_washer(reals: Sequence[FaceRecord], *, steps: int = 400, side: int = 96, seed: int = 42) -> Washer | None:
+def train_washer(reals: Sequence[FaceRecord], *, steps: int = 400, side: int = 96, seed: int = SEED) -> Washer | None:
     """Train an autoencoder on photographs alone, so that what passes through it looks like one.
 
     After GANprintR (Neves et al. 2020), which removes a generator's fingerprint in this way. Pictures that can't be

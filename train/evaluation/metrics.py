@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from edge_runtime.errors import DataError
+from train.data.catalog import SEED
 
 Figure = dict[str, float]
 """`value`, and `low` and `high`, the bounds of its interval."""
@@ -44,7 +45,7 @@ def measure(
     threshold: float = 0.5,
     groups: Sequence[str] | None = None,
     bootstrap: int = 1000,
-    seed: int = 42,
+    seed: int = SEED,
 ) -> dict[str, Figure]:
     """Return every figure with a bootstrap interval of 95 %.
 
@@ -84,7 +85,7 @@ def paired_bootstrap(
     threshold: float | tuple[float, float] = 0.5,
     groups: Sequence[str] | None = None,
     bootstrap: int = 1000,
-    seed: int = 42,
+    seed: int = SEED,
 ) -> Figure:
     """Return how much `figure` changes from the scores `first` to `second` of the same pictures, with its interval.
 
@@ -115,7 +116,7 @@ def measure_decided(
     high: float,
     groups: Sequence[str] | None = None,
     bootstrap: int = 1000,
-    seed: int = 42,
+    seed: int = SEED,
 ) -> dict[str, Figure]:
     """Return what the two thresholds do, each figure with a bootstrap interval of 95 %.
 

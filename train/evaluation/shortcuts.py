@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.pictures import read_picture
-from train.data.catalog import FaceRecord
+from train.data.catalog import SEED, FaceRecord
 from train.data.sample import pick_faces
 from train.data.splits import group_faces
 from train.evaluation.metrics import Figure, measure
@@ -90,7 +90,7 @@ class Audit:
         return tuple(finding for finding in self.findings if finding.state == "warning")
 
 
-def audit_faces(faces: Sequence[FaceRecord], *, seed: int = 42, advance: Advance | None = None) -> Audit:
+def audit_faces(faces: Sequence[FaceRecord], *, seed: int = SEED, advance: Advance | None = None) -> Audit:
     """Return how well the label of `faces` can be told without looking at a face.
 
     Raises:

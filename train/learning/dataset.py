@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Sampler
 from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.preprocess import face_region, square_pixels
 from train.data.build import FaceRecord
+from train.data.catalog import SEED
 from train.evaluation.logits import read_again
 from train.learning.augment import Chances, change_picture, choose_part, ramped
 
@@ -40,7 +41,7 @@ class FaceDataset(Dataset[Sample]):
         sizes: Sequence[int] = (),
         ramp: int = 0,
         spared: float = 0.0,
-        seed: int = 42,
+        seed: int = SEED,
     ) -> None:
         self.records = tuple(records)
         self.contract = contract

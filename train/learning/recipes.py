@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from edge_runtime.errors import UsageError
+from train.data.catalog import SEED
 from train.learning.augment import FULL, GENTLE, Chances
 
 
@@ -64,7 +65,7 @@ class Recipe:
     chances: Chances = field(default_factory=lambda: dict(FULL))
     ramp: float = 0.3
     spared: float = 0.0
-    seed: int = 42
+    seed: int = SEED
 
     def replace(self, **changes: Any) -> "Recipe":
         """Return the recipe with those of `changes` that are not None."""

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from edge_runtime.errors import DataError, UsageError
+from train.data.catalog import SEED
 from train.parallel import Advance, ordered_map
 from train.sample_faces.capture import Picture, camera, encode, generator
 from train.sample_faces.drawing import draw_face, draw_moving
@@ -55,7 +56,7 @@ def make_samples(
     out: Path,
     count: int,
     *,
-    seed: int = 42,
+    seed: int = SEED,
     size: int = 256,
     workers: int = 1,
     progress: Advance | None = None,
@@ -121,7 +122,7 @@ def half_and_half(drawn: Picture, rng: np.random.Generator) -> Picture:
 
 
 def make_clip(
-    path: Path, *, seconds: float = 4.0, fps: float = 15.0, size: tuple[int, int] = (640, 480), seed: int = 42
+    path: Path, *, seconds: float = 4.0, fps: float = 15.0, size: tuple[int, int] = (640, 480), seed: int = SEED
 ) -> Path:
     """Write a short video in which two drawn people move their heads: `.avi` or `.mp4`.
 
