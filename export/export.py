@@ -1,12 +1,10 @@
 """The export as a whole: from a checkpoint to a bundle that proves what it holds."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +16,18 @@ from edge_runtime.model.contract import CHECKPOINT, Calibration, ModelContract, 
 from edge_runtime.model.golden import GOLDEN, Golden
 from export.bundle.atomic import check_target, folder_in_one_step
 from export.bundle.files import HOW_TO_GET, add_face_model, tool_versions, write_manifest
-from export.children.jobs import Workers
+from export.children.process import Workers, start_workers
 from export.convert.onnx import OnnxNetwork, read_source, to_onnx
 from export.convert.openvino import save_network, to_openvino, write_contract
 from export.convert.saliency import OUTPUTS, explain
 from export.faces import ExportFaces, choose_faces, draw_faces
-from export.int8.gate import Limits, Tried, best, judge_candidate, plain, scores
+from export.int8.gate import LimitMetric, Limits, Tried, best, judge_candidate, plain, scores
 from export.int8.measure import measure_networks
-from export.int8.quantize import CALIBRATION_FACES, Candidate, layers_in_int8
+from export.int8.quantize import CALIBRATION_FACES, Candidate, Control, layers_in_int8, layers_that_hurt, quantize
 from export.progress import Silent, Steps
 from export.proof.certificate import Certificate, certify
 from export.proof.golden import draw_golden, measure_golden
 from export.proof.report import write_export_report
-from train.data.build import Catalog
 from train.evaluation.calibrate import fit_calibration
 from train.evaluation.logits import judge
 from train.evaluation.metrics import measure
@@ -124,7 +121,7 @@ def export_bundle(
     source = checkpoint if isinstance(checkpoint, Checkpoint) else read_source(Path(checkpoint).expanduser())
     data = calibration or source.catalog or None
     try:
-        with folder_in_one_step(target) as folder, Workers() as workers:
+        with folder_in_one_step(target) as folder, start_workers() as workers:
             failed = _Export(source, options, steps, workers, folder).run(Path(data) if data else None)
     except OSError as error:
         reason = error.strerror or error
@@ -231,7 +228,7 @@ class _Export:
         where = "as the board computes" if isa == BOARD else "on this CPU"
         with self.steps.step(f"{' and '.join(_title(n) for n in names)} measured {where}", len(faces.measured)) as told:
             networks = {name: self.networks[name] for name in names}
-            found = measure_networks(self.workers, networks, self.contract, faces.measured, isa=isa, advance=told)
+            found = self.workers.run(measure_networks, networks, self.contract, faces.measured, isa=isa, advance=told)
         for name, logits in found.items():
             self.found[name, isa] = logits
 
@@ -260,15 +257,13 @@ class _Export:
     def try_candidate(self, candidate: Candidate, faces: ExportFaces, reading: Calibration) -> None:
         """Quantize one candidate, measure it under both instruction sets and hold it against the limits."""
         path = self.networks[candidate.name] = self.work / candidate.name.replace(" ", "_") / "model.xml"
-        values = {
-            "xml": str(self.networks["fp32"]),
-            "out": str(path),
-            "candidate": dataclasses.asdict(candidate),
-            "control": self.control(faces, reading) if candidate.control else None,
-        }
-        isa = BOARD if candidate.control else "native"
+        control, isa = None, "native"
+        if candidate.control:
+            fp32, isa = self.found["fp32", BOARD], BOARD
+            control = Control(faces.measured, fp32, LimitMetric(faces.labels, fp32, reading, self.options.limits))
+        given = (self.networks["fp32"], path, candidate, self.contract, faces.calibration, control)
         with self.steps.step(f"INT8 {candidate.name} quantized", len(faces.calibration)) as advance:
-            self.job("quantize", values, faces, isa=isa, advance=advance)
+            self.workers.run(quantize, *given, isa=isa, advance=advance)
         for isa in ("native", BOARD):
             self.measure((candidate.name,), faces, isa)
         tried = judge_candidate(
@@ -286,30 +281,13 @@ class _Export:
             tried = dataclasses.replace(tried, failed=(*tried.failed, "no layer is left in INT8"))
         self.tried.append(tried)
 
-    def control(self, faces: ExportFaces, reading: Calibration) -> dict[str, Any]:
-        """Return what accuracy control is judged by: the measured faces, NNCF's validation set."""
-        catalog = self.work / "measured.csv"
-        Catalog(faces.measured).write(catalog)
-        return {
-            "catalog": str(catalog),
-            "fp32": self.found["fp32", BOARD].tolist(),
-            "reading": dataclasses.asdict(reading),
-            "limits": dataclasses.asdict(self.options.limits),
-        }
-
-    def job(self, kind: str, values: dict[str, Any], faces: ExportFaces, **options: Any) -> None:
-        """Run a job on the calibration faces in a child process."""
-        catalog = self.work / "calibration.csv"
-        Catalog(faces.calibration).write(catalog)
-        self.workers.run(kind, {"contract": self.contract.to_dict(), "catalog": str(catalog), **values}, **options)
-
     def why_none(self, faces: ExportFaces) -> str:
         """Say what each candidate misses, and which layers of the closest one hurt most."""
-        closest, out = min(self.tried, key=_misses), self.work / "noise.json"
-        values = {"fp32": str(self.networks["fp32"]), "int8": str(self.networks[closest.name]), "out": str(out)}
+        closest = min(self.tried, key=_misses)
+        networks = (self.networks["fp32"], self.networks[closest.name])
         with self.steps.step("Layers compared"):
-            self.job("noise", values, faces, isa=BOARD)
-        worst = ", ".join(f"{layer} (+{added:.1%})" for layer, added in json.loads(out.read_text(encoding="utf-8")))
+            found = self.workers.run(layers_that_hurt, *networks, self.contract, faces.calibration, isa=BOARD)
+        worst = ", ".join(f"{layer.layer} (+{layer.added:.1%})" for layer in found)
         missed = "; ".join(f"{tried.name}: {', '.join(tried.failed)}" for tried in self.tried)
         text = f"no INT8 network holds on the board ({missed}); the layers that hurt most in {closest.name}: {worst}"
         self.notes.append(text)

@@ -18,6 +18,7 @@ from benchmarks.measure.cases import Job
 from benchmarks.measure.sensors import foreign_load, pace, read_cpu_time
 from board_setup.isa import capped_environment
 from edge_runtime.errors import DeviceError
+from export.children.process import emulator
 
 WORKER = ("-m", "benchmarks.measure.worker")
 
@@ -81,21 +82,3 @@ def _death(code: int, errors: str) -> str:
 def _children_cpu_s() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def emulator(proc: Path = Path("/proc")) -> list[str]:
-    """Return the command line of the qemu-user that runs this very process, empty where none does.
-
-    A child of an emulated process would run natively. qemu-user answers for `/proc/self` as the program expects it; the
-    same files under `task` are the real ones, and tell of qemu and its options.
-    """
-    thread = proc / "self" / "task" / str(os.getpid())
-    try:
-        real = (thread / "exe").readlink()
-        words = (thread / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    except OSError:
-        return []
-    if not real.name.startswith("qemu-"):
-        return []
-    options = [word.decode(errors="surrogateescape") for word in words[: len(words) - len(sys.orig_argv)]]
-    return [str(real), *options[1:]]

@@ -1,1 +1,1 @@
-"""Worker processes: one instruction set per process."""
+"""Worker processes: the one way in which export and benchmarks run work outside this process."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,20 +151,24 @@ def judge_candidate(
     return Tried(name, auc, change, against, to_board, failed)
 
 
-def limit_metric(
-    labels: Sequence[int], fp32: Logits, reading: Calibration, limits: Limits
-) -> Callable[[Logits], float]:
-    """Return the metric of accuracy control: 1 less 0.01 for each time that the tighter limit is used up.
+@dataclass(frozen=True)
+class LimitMetric:
+    """The metric of accuracy control: 1, less 0.01 for each time that the tighter limit is used up.
 
-    A drop of 0.01 is thus exactly the limits, whichever of AUC and changed decisions is nearer to its own.
+    A drop of 0.01 thus means that one of AUC and changed decisions has reached its limit.
     """
 
-    def metric(logits: Logits) -> float:
-        loss = (auc_of(labels, fp32) - auc_of(labels, logits)) / max(limits.auc_loss, 1e-9)
-        changed = difference(fp32, logits, reading).changed_share / max(limits.changed, 1e-9)
-        return 1.0 - 0.01 * max(loss, changed, 0.0)
+    labels: Sequence[int]
+    fp32: Logits
+    reading: Calibration
+    limits: Limits
 
-    return metric
+    def __call__(self, logits: Logits) -> float:
+        """Return the metric of `logits`."""
+        auc_loss = auc_of(self.labels, self.fp32) - auc_of(self.labels, logits)
+        changed = difference(self.fp32, logits, self.reading).changed_share
+        used = (auc_loss / max(self.limits.auc_loss, 1e-9), changed / max(self.limits.changed, 1e-9))
+        return 1.0 - 0.01 * max(*used, 0.0)
 
 
 def auc_of(labels: Sequence[int], logits: Logits) -> float:

@@ -15,9 +15,9 @@ from edge_runtime.inference.core import openvino_core, signal_stack_kept
 from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
+from export.children.protocol import Advance
 from export.convert.saliency import LOGITS
 from train.data.build import FaceRecord
-from train.parallel import Advance
 
 CALIBRATION_FACES = 300
 RANKING_FACES = 32
@@ -29,7 +29,7 @@ WRAPPERS = re.compile(r"^(network|model)\.")
 
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 METRIC_DROP = 0.01
-"""What accuracy control may drop: `export.int8.gate.limit_metric` scales its metric so that this means the limits."""
+"""What accuracy control may drop: `export.int8.gate.LimitMetric` scales its metric so that this means the limits."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,9 @@ def quantize(
     candidate: Candidate,
     contract: ModelContract,
     faces: Sequence[FaceRecord],
-    advance: Advance,
     control: Control | None = None,
+    *,
+    advance: Advance = lambda count: None,
 ) -> None:
     """Write the INT8 network of the FP32 network `xml`, calibrated on `faces`.
 

@@ -14,7 +14,7 @@ from edge_runtime.model.contract import ModelContract
 from edge_runtime.model.golden import Golden
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
-from export.children.jobs import Workers
+from export.children.process import Workers
 from export.int8.measure import measure_networks
 from train.data.build import FaceRecord
 from train.models.network import torch_logits
@@ -62,7 +62,7 @@ def measure_golden(
         contract: of the model.
     """
     records = [_record(path) for path in pictures]
-    by_isa = {isa: measure_networks(workers, networks, contract, records, isa=isa) for isa in CAPS}
+    by_isa = {isa: workers.run(measure_networks, networks, contract, records, isa=isa) for isa in CAPS}
     logits = {name: {isa: by_isa[isa][name] for isa in CAPS} for name in networks}
     pixels = [face_pixels(read_picture(path), None, contract) for path in pictures]
     exact = _mean_logits(model, contract, pixels)

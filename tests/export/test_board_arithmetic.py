@@ -16,7 +16,7 @@ from board_setup.workstation import twin
 from edge_runtime.model.contract import ModelContract, PixelRecipe
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
-from export.children.jobs import Workers
+from export.children.process import start_workers
 from export.convert.onnx import to_onnx
 from export.convert.openvino import save_network, to_openvino
 from export.convert.saliency import explain
@@ -69,10 +69,10 @@ def test_sums_that_overflow_on_the_board_are_seen_under_its_instruction_set_and_
     networks = {}
     for fix in ("ENABLE", "DISABLE"):
         networks[fix] = tmp_path / fix / "model.xml"
-        quantize(summing, networks[fix], Candidate(overflow_fix=fix), CONTRACT, faces.calibration, lambda count: None)
-    with Workers() as workers:
+        quantize(summing, networks[fix], Candidate(overflow_fix=fix), CONTRACT, faces.calibration)
+    with start_workers() as workers:
         found = {
-            isa: measure_networks(workers, {"fp32": summing, **networks}, CONTRACT, faces.measured, isa=isa)
+            isa: workers.run(measure_networks, {"fp32": summing, **networks}, CONTRACT, faces.measured, isa=isa)
             for isa in ("native", BOARD)
         }
     apart = {name: float(np.abs(found["native"][name] - found[BOARD][name]).max()) for name in found[BOARD]}
@@ -96,10 +96,10 @@ def on_the_twin(network: Path, faces: ExportFaces, folder: Path) -> np.ndarray:
 @pytest.mark.skipif(shutil.which(twin.QEMU) is None, reason="needs qemu-user")
 def test_int8_sums_saturate_on_the_twin_exactly_as_capped(summing: Path, faces: ExportFaces, tmp_path: Path) -> None:
     network = tmp_path / "int8" / "model.xml"
-    quantize(summing, network, Candidate(overflow_fix="DISABLE"), CONTRACT, faces.calibration, lambda count: None)
-    with Workers() as workers:
+    quantize(summing, network, Candidate(overflow_fix="DISABLE"), CONTRACT, faces.calibration)
+    with start_workers() as workers:
         native, capped = (
-            measure_networks(workers, {"fp32": summing, "int8": network}, CONTRACT, faces.measured, isa=isa)
+            workers.run(measure_networks, {"fp32": summing, "int8": network}, CONTRACT, faces.measured, isa=isa)
             for isa in ("native", BOARD)
         )
     exact = on_the_twin(network, faces, tmp_path)

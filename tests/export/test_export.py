@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,11 +26,11 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from export import export as pipeline
 from export.bundle.files import installed_face_model
-from export.children.jobs import Workers
+from export.children.process import Workers
 from export.export import Options, allowed_errors, export_bundle
 from export.int8.gate import Limits, Tried, judge_candidate
-from export.int8.quantize import Candidate, layers_in_int8
-from train.data.build import Catalog, load_data
+from export.int8.quantize import Candidate, layers_in_int8, quantize
+from train.data.build import FaceRecord, load_data
 from train.evaluation.calibrate import fit_calibration
 from train.evaluation.seen import bundle_faces, face_mark
 from train.models.checkpoint import load_checkpoint
@@ -66,19 +67,19 @@ def test_in_int8_what_is_no_byte_is_single_precision(tiny_bundle: Bundle) -> Non
 def test_what_calibrates_is_never_measured(
     tiny_checkpoint: Path, tiny_data: Path, quick: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, set[Path]] = {"quantize": set(), "measure": set()}
+    seen: dict[str, set[Path]] = {"quantize": set(), "measure_networks": set()}
     run = Workers.run
 
-    def watched(self: Workers, kind: str, values: dict, **options: object) -> None:
-        faces = {face.path for face in Catalog.read(values["catalog"]).records}
-        seen[kind] |= {path for path in faces if path.is_relative_to(tiny_data)}
-        run(self, kind, values, **options)
+    def watched(self: Workers, job: Callable, *given: object, **options: object) -> object:
+        faces = next(value for value in given if isinstance(value, list | tuple) and isinstance(value[0], FaceRecord))
+        seen[job.__name__] |= {face.path for face in faces if face.path.is_relative_to(tiny_data)}
+        return run(self, job, *given, **options)
 
     monkeypatch.setattr(Workers, "run", watched)
     options = replace(quick, calibration_faces=16, measured_faces=20, parity_faces=4, limits=Limits(1.0, 1.0, 1.0, 1.0))
     bundle = export_bundle(tiny_checkpoint, tiny_data, tmp_path / "bundle", options=options)
-    assert (len(seen["quantize"]), len(seen["measure"])) == (16, 20)
-    assert not seen["quantize"] & seen["measure"]
+    assert (len(seen["quantize"]), len(seen["measure_networks"])) == (16, 20)
+    assert not seen["quantize"] & seen["measure_networks"]
     assert bundle.contract.calibration("int8").fitted
 
 
@@ -210,11 +211,15 @@ def test_every_precision_is_calibrated_and_measured_by_itself(tiny_bundle: Bundl
 def test_a_network_that_was_given_back_to_floating_point_altogether_does_not_ship_as_int8(
     tiny_checkpoint: Path, tiny_data: Path, quick: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing_but_float(self: pipeline._Export, kind: str, values: dict, *others: object, **options: object) -> None:
-        source, target = Path(values["xml"]), Path(values["out"])
-        shutil.copytree(source.parent, target.parent)
+    def nothing_but_float(self: Workers, job: Callable, *given: object, **options: object) -> object:
+        if job is not quantize:
+            return run(self, job, *given, **options)
+        xml, out, *_ = given
+        shutil.copytree(xml.parent, out.parent)
+        return None
 
-    monkeypatch.setattr(pipeline._Export, "job", nothing_but_float)
+    run = Workers.run
+    monkeypatch.setattr(Workers, "run", nothing_but_float)
     monkeypatch.setattr(pipeline._Export, "why_none", lambda self, faces: "; ".join(self.tried[0].failed))
     options = replace(quick, measured_faces=20, parity_faces=4)
     with pytest.raises(GateError, match="no layer is left in INT8"):

@@ -1,9 +1,8 @@
 import os
-import sys
 
 import pytest
 
-from benchmarks.measure.children import child_environment, emulator, run_child
+from benchmarks.measure.children import child_environment, run_child
 from edge_runtime.errors import DeviceError
 
 
@@ -41,17 +40,3 @@ def test_a_cap_reaches_openvino_onednn_and_pytorch():
     assert capped["OV_CPU_MAX_ISA"] == "SSE41"
     assert capped["ATEN_CPU_CAPABILITY"] == "default"
     assert not {"ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"} & set(child_environment("native"))
-
-
-def test_no_emulator_is_seen_where_none_is():
-    assert emulator() == []
-
-
-def test_the_emulators_own_command_line_is_found_so_that_children_run_under_it_too(tmp_path, monkeypatch):
-    thread = tmp_path / "self" / "task" / str(os.getpid())
-    thread.mkdir(parents=True)
-    (thread / "exe").symlink_to("/usr/bin/qemu-x86_64")
-    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "benchmarks.cli", "--out", "x"])
-    words = ["qemu-x86_64", "-cpu", "Snowridge", "-E", "A=B", *sys.orig_argv]
-    (thread / "cmdline").write_bytes("\0".join(words).encode() + b"\0")
-    assert emulator(tmp_path) == ["/usr/bin/qemu-x86_64", "-cpu", "Snowridge", "-E", "A=B"]

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from edge_runtime.model.contract import Calibration
-from export.int8.gate import Limits, Tried, best, difference, judge_candidate, limit_metric, plain, scores
+from export.int8.gate import LimitMetric, Limits, Tried, best, difference, judge_candidate, plain, scores
 from train.evaluation.metrics import pairwise_auc
 
 READING = Calibration(temperature=1.0, balanced=0.5)
@@ -106,7 +106,7 @@ def test_of_those_that_hold_the_one_that_changes_least_on_the_board_ships() -> N
 
 
 def test_the_control_metric_drops_by_a_hundredth_exactly_at_the_limits() -> None:
-    metric = limit_metric(LABELS, logits(), READING, Limits(auc_loss=1.0, changed=0.02))
+    metric = LimitMetric(LABELS, logits(), READING, Limits(auc_loss=1.0, changed=0.02))
     assert metric(logits()) == 1.0
     flipped = logits()
     flipped[:2] = flipped[:2, ::-1]

@@ -94,7 +94,7 @@ def test_every_backbone_goes_through_onnx_fp32_and_int8(name: str, faces: Export
     exact = judge(torch_logits(model, what), what, faces.measured)
     for other in (OnnxNetwork(tmp_path / "model.onnx", what), Classifier(xml, what).logits):
         np.testing.assert_allclose(judge(other, what, faces.measured), exact, atol=1e-3, rtol=1e-3)
-    quantize(xml, tmp_path / "int8" / "model.xml", Candidate(), what, faces.calibration[:4], lambda count: None)
+    quantize(xml, tmp_path / "int8" / "model.xml", Candidate(), what, faces.calibration[:4])
     assert layers_in_int8(tmp_path / "int8" / "model.xml") > 5
     assert np.isfinite(judge(Classifier(tmp_path / "int8" / "model.xml", what).logits, what, faces.measured)).all()
 
@@ -105,9 +105,7 @@ def test_the_last_layer_and_what_lies_beside_the_logits_stay_in_floating_point(
     model = openvino_core().read_model(tiny_fp32)
     assert beside_the_logits(model)
     assert last_layer(model) not in beside_the_logits(model)
-    quantize(
-        tiny_fp32, tmp_path / "model.xml", Candidate(), contract("tiny", 32), faces.calibration, lambda count: None
-    )
+    quantize(tiny_fp32, tmp_path / "model.xml", Candidate(), contract("tiny", 32), faces.calibration)
     quantized = openvino_core().read_model(tmp_path / "model.xml")
     kinds = {op.get_friendly_name(): op for op in quantized.get_ordered_ops()}
     head = kinds[last_layer(quantized)]
@@ -126,7 +124,7 @@ def test_accuracy_control_gives_back_the_layers_that_hurt_most_and_no_more(
         return float(np.abs(judge(Classifier(xml, what).logits, what, faces.measured) - exact).max())
 
     plain, told = tmp_path / "plain.xml", list[int]()
-    quantize(tiny_fp32, plain, Candidate(), what, faces.calibration, told.append)
+    quantize(tiny_fp32, plain, Candidate(), what, faces.calibration, advance=told.append)
     assert sum(told) == len(faces.calibration)
     allowed = 0.5 * farthest(plain)
 
@@ -135,7 +133,7 @@ def test_accuracy_control_gives_back_the_layers_that_hurt_most_and_no_more(
 
     out, told = tmp_path / "model.xml", []
     control = Control(faces.measured, exact, half_as_far)
-    quantize(tiny_fp32, out, Candidate(control=True), what, faces.calibration, told.append, control)
+    quantize(tiny_fp32, out, Candidate(control=True), what, faces.calibration, control, advance=told.append)
     assert sum(told) == len(faces.calibration)
     assert 0 < quantizers(out) < quantizers(plain)
     assert farthest(out) <= allowed
@@ -145,7 +143,7 @@ def test_layers_that_hurt_are_named_as_in_pytorch_the_worst_first(
     tiny_fp32: Path, faces: ExportFaces, tmp_path: Path
 ) -> None:
     what, out = contract("tiny", 32), tmp_path / "model.xml"
-    quantize(tiny_fp32, out, Candidate(), what, faces.calibration, lambda count: None)
+    quantize(tiny_fp32, out, Candidate(), what, faces.calibration)
     worst = layers_that_hurt(tiny_fp32, out, what, faces.calibration)
     assert {found.layer for found in worst} == {"body.0", "body.3", "body.6"}
     assert [found.added for found in worst] == sorted((found.added for found in worst), reverse=True)

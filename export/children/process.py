@@ -1,0 +1,148 @@
+"""Start worker processes and run jobs in them.
+
+A worker has an environment of its own (an instruction set holds for a whole process), its own memory, and keeps what
+libraries print off the terminal.
+"""
+
+import contextlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from board_setup.isa import capped_environment
+from export.children.protocol import Advance, Call, Done, Failed, Progress, WorkerError
+
+Result = TypeVar("Result")
+
+ROOT = Path(__file__).resolve().parents[2]
+START = """
+import sys
+sys.path[:] = [sys.argv[1], *filter(None, sys.path)]
+from export.children.worker import main
+main(int(sys.argv[2]))
+"""
+"""Without the working folder on the path: a module of the same name there would be imported instead of ours."""
+
+
+@contextlib.contextmanager
+def start_worker(environment: Mapping[str, str]) -> Iterator["Worker"]:
+    """Run a worker process with this environment while the block runs; it is killed at the end."""
+    ours, theirs = Pipe()
+    # The log has no name, so nothing is left of it when this process is killed.
+    with tempfile.TemporaryFile() as log, ours:
+        with theirs:
+            process = subprocess.Popen(
+                [*emulator(), sys.executable, "-c", START, str(ROOT), str(theirs.fileno())],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[theirs.fileno()],
+            )
+        try:
+            yield Worker(process, ours, log)
+        finally:
+            process.kill()
+            process.wait()
+
+
+class Worker:
+    """A worker process that is running; `start_worker` makes it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], connection: Connection, log: IO[bytes]) -> None:
+        self._process, self._connection, self._log = process, connection, log
+
+    def run(self, job: Callable[..., Result], *arguments: Any, advance: Advance | None = None) -> Result:
+        """Return `job(*arguments)`, computed in the worker.
+
+        Args:
+            job: a module-level function. It is called with `advance=` where `advance` is given.
+            arguments: anything that can be pickled.
+            advance: called with the number of steps that the job has just finished.
+
+        Raises:
+            EdgeError: what the job raised, with its class and message.
+            WorkerError: the job raised something else, or the process died.
+        """
+        try:
+            self._connection.send(Call(_importable(job), arguments, advance is not None))
+            while True:
+                answer = self._connection.recv()
+                if isinstance(answer, Progress) and advance:
+                    advance(answer.count)
+                elif isinstance(answer, Failed):
+                    raise answer.error
+                elif isinstance(answer, Done):
+                    value: Result = answer.value
+                    return value
+        except (EOFError, ConnectionError):
+            raise WorkerError(f"{job.__name__} failed: {self._death()}") from None
+
+    def _death(self) -> str:
+        code = self._process.wait()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        return f"its process {how}: {last[:200]}"
+
+
+class Workers:
+    """A worker for each instruction set, started when first needed; `start_workers` makes it.
+
+    One worker does many jobs: importing NNCF takes longer than most of them.
+    """
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._started: dict[str, Worker] = {}
+
+    def run(
+        self, job: Callable[..., Result], *arguments: Any, isa: str = "native", advance: Advance | None = None
+    ) -> Result:
+        """Return `job(*arguments)`, computed under `isa`, a key of `board_setup.isa.CAPS`; see `Worker.run`."""
+        if isa not in self._started:
+            self._started[isa] = self._stack.enter_context(start_worker(capped_environment(isa)))
+        return self._started[isa].run(job, *arguments, advance=advance)
+
+
+@contextlib.contextmanager
+def start_workers() -> Iterator[Workers]:
+    """Yield workers that end with the block."""
+    with contextlib.ExitStack() as stack:
+        yield Workers(stack)
+
+
+def _importable(job: Callable[..., Result]) -> Callable[..., Result]:
+    """Return `job` from its module's real name, where that module runs as `__main__` (`python -m MODULE`)."""
+    main = sys.modules["__main__"]
+    if job.__module__ != "__main__" or main.__spec__ is None:
+        return job
+    found: Callable[..., Result] = getattr(importlib.import_module(main.__spec__.name), job.__qualname__)
+    return found
+
+
+def emulator(proc: Path = Path("/proc")) -> list[str]:
+    """Return the command line of the qemu-user that runs this process, without the program; empty where none does.
+
+    A child of an emulated process would run natively, so it must be started under the emulator again. qemu-user fakes
+    `/proc/self`, but not the same files under `task`: these name qemu and its options.
+    """
+    thread = proc / "self" / "task" / str(os.getpid())
+    try:
+        real = (thread / "exe").readlink()
+        words = (thread / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return []
+    if not real.name.startswith("qemu-"):
+        return []
+    options = [word.decode(errors="surrogateescape") for word in words[: len(words) - len(sys.orig_argv)]]
+    return [str(real), *options[1:]]
