@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_runtime.command import INTERRUPTED, run_command
+from edge_runtime.defaults import MIN_FACE_PX, SNAPSHOT_DAYS, SNAPSHOT_SPACE, STALL_TIMEOUT_S, WINDOW
 from edge_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,8 +85,12 @@ def edge_detect(
     faces: Annotated[
         Faces, typer.Option(help="off takes the whole picture for the face, tiled looks for far faces too.")
     ] = Faces.AUTO,
-    min_face: Annotated[int, typer.Option(min=1, help="Pixels of a face's side below which it is uncertain.")] = 48,
-    window: Annotated[int, typer.Option(min=1, max=1000, help="Frames of a face that a verdict is made from.")] = 15,
+    min_face: Annotated[
+        int, typer.Option(min=1, help="Pixels of a face's side below which it is uncertain.")
+    ] = MIN_FACE_PX,
+    window: Annotated[
+        int, typer.Option(min=1, max=1000, help="Frames of a face that a verdict is computed from.")
+    ] = WINDOW,
     watch: Annotated[bool, typer.Option("--watch", help="Go on with pictures that come into a folder later.")] = False,
     width: Annotated[int | None, typer.Option(min=1, help="Ask for this width.", rich_help_panel=CAMERA)] = None,
     height: Annotated[int | None, typer.Option(min=1, help="Ask for this height.", rich_help_panel=CAMERA)] = None,
@@ -95,7 +100,7 @@ def edge_detect(
     ] = True,
     stall_timeout: Annotated[
         float, typer.Option(min=0.5, help="Seconds without a frame: lost.", rich_help_panel=CAMERA)
-    ] = 5.0,
+    ] = STALL_TIMEOUT_S,
     give_up_after: Annotated[
         float | None, typer.Option(min=0.0, help="Seconds of being lost: failed. Never.", rich_help_panel=CAMERA)
     ] = None,
@@ -121,10 +126,10 @@ def edge_detect(
     ] = False,
     snapshot_days: Annotated[
         float, typer.Option(min=0.0, help="Days after which they are deleted.", rich_help_panel=SNAPSHOTS)
-    ] = 7.0,
+    ] = SNAPSHOT_DAYS,
     snapshot_space: Annotated[
         str, typer.Option(metavar="SIZE", help="Room that they may take.", rich_help_panel=SNAPSHOTS)
-    ] = "500M",
+    ] = SNAPSHOT_SPACE,
 ) -> int:
     """Tell of every face whether it is real, fake or uncertain.
 
@@ -230,7 +235,7 @@ def _run(detector: "Detector", pipeline: "Pipeline", sources: "list[Source]", si
     print(summary.text(), file=sys.stderr)
     if detector.notice:
         print(detector.notice, file=sys.stderr)
-    return exit_code(summary, endless=any(source.live or getattr(source, "watch", False) for source in sources))
+    return exit_code(summary, endless=any(source.endless for source in sources))
 
 
 def exit_code(summary: "Summary", *, endless: bool) -> int:

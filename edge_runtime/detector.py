@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edge_runtime.defaults import WINDOW
 from edge_runtime.errors import BundleError, PictureError, UsageError
 from edge_runtime.inference.engine import Choice, Engine, cache_properties, choose
 from edge_runtime.judging.results import FrameResult
@@ -50,7 +51,7 @@ class Detector:
         precision: str = "auto",
         faces: str = "auto",
         limits: QualityLimits = DEFAULT_LIMITS,
-        window: int = 15,
+        window: int = WINDOW,
         hint: str = "THROUGHPUT",
     ) -> None:
         if faces not in FACES:

@@ -109,7 +109,6 @@ class Pipeline:
         verdicts: turns scored frames into results, in order.
         workers: how many frames are worked on at once. With a live source it should be no more than the device can
             truly compute at once, since a frame that waits grows old.
-        tick: called about four times a second while results are waited for.
     """
 
     def __init__(
@@ -119,11 +118,9 @@ class Pipeline:
         verdicts: Verdicts,
         *,
         workers: int,
-        tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._sources, self._score, self._verdicts = sources, score, verdicts
         self._workers = workers
-        self.tick = tick
         self._stop, self._leave = threading.Event(), threading.Event()
         self._changed = threading.Condition()
         self._inbox = Inbox(sources, self._changed)
@@ -144,8 +141,12 @@ class Pipeline:
         """For how many seconds the oldest frame has been worked on; 0 where none is."""
         return time.monotonic() - self._pending[0].began if self._pending else 0.0
 
-    def results(self) -> Iterator[Judged]:
-        """Yield a result for every frame that is judged and for every gap, those of one source in order."""
+    def results(self, tick: Callable[[], None] = lambda: None) -> Iterator[Judged]:
+        """Yield a result for every frame that is judged and for every gap, those of one source in order.
+
+        Args:
+            tick: called about four times a second while no result is ready.
+        """
         threads = [
             threading.Thread(target=self._read, args=(number, source), name=f"source {source.name}", daemon=True)
             for number, source in enumerate(self._sources)
@@ -154,7 +155,7 @@ class Pipeline:
             thread.start()
         with ThreadPoolExecutor(self._workers, thread_name_prefix="judge") as pool:
             try:
-                while self._wait():
+                while self._wait(tick):
                     self._submit(pool)
                     yield from self._finished()
             finally:
@@ -173,13 +174,13 @@ class Pipeline:
         finally:
             self._inbox.close_one()
 
-    def _wait(self) -> bool:
+    def _wait(self, tick: Callable[[], None]) -> bool:
         """Wait until there is something to do; return False when all is done."""
         while True:
             with self._changed:
                 if self._changed.wait_for(self._something_to_do, TICK_S):
                     return bool(self._pending) or not (self._inbox.over or self._stop.is_set())
-            self.tick()
+            tick()
 
     def _something_to_do(self) -> bool:
         if self._pending and self._head_done():

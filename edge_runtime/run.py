@@ -68,10 +68,9 @@ def run(pipeline: Pipeline, sinks: Sequence[Sink], notifier: Notifier | None = N
     notifier = notifier or Notifier()
     summary = Summary()
     began = time.monotonic()
-    pipeline.tick = lambda: _sign_of_life(pipeline, notifier)
     with stopping_on_signals(pipeline.stop):
         notifier.ready(status)
-        for judged in pipeline.results():
+        for judged in pipeline.results(lambda: _sign_of_life(pipeline, notifier)):
             summary.add(judged)
             for sink in sinks:
                 sink.write(judged)

@@ -25,7 +25,7 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from edge_runtime.pixels.quality import QualityLimits
-from edge_runtime.sources import Frame
+from edge_runtime.sources import Frame, Source
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -59,7 +59,7 @@ def start_engine(bundle: Bundle, case: Case) -> tuple[Engine, ov.CompiledModel]:
     return engine, built[-1].compiled
 
 
-class Circle:
+class Circle(Source):
     """A source for the runtime's pipeline: picture files over and over, until the clock says stop."""
 
     live = False

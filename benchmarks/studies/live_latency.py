@@ -18,10 +18,10 @@ import typer
 from benchmarks.studies.pipeline import textures
 from edge_runtime.command import run_command
 from edge_runtime.detector import Detector
-from edge_runtime.sources import Frame
+from edge_runtime.sources import Frame, Source
 
 
-class Paced:
+class Paced(Source):
     """A live source of so many frames a second, for some seconds."""
 
     name, live, still = "paced", True, False

@@ -28,12 +28,12 @@ from edge_runtime.command import run_command
 from edge_runtime.errors import BundleError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Precision
+from edge_runtime.sources import Frame, Source
 
 if TYPE_CHECKING:
     import threading
 
     from edge_runtime.detector import Detector
-    from edge_runtime.sources import Frame
 
 GOALS = {"memory": 0.96, "folder": 0.86, "video": 0.9}
 """What each ratio should reach."""
@@ -47,7 +47,7 @@ FILES = 600
 VIDEO_FRAMES = 300
 
 
-class Memory:
+class Memory(Source):
     """A source of decoded pictures, in turn, for some seconds."""
 
     name, live, still = "memory", False, True
@@ -57,8 +57,6 @@ class Memory:
 
     def frames(self, stop: "threading.Event") -> "Iterator[Frame]":
         """Yield pictures until time is over."""
-        from edge_runtime.sources import Frame
-
         end, number = time.monotonic() + self._seconds, 0
         while time.monotonic() < end:
             picture = self._pictures[number % len(self._pictures)]

@@ -26,7 +26,7 @@ from edge_runtime.detector import Detector
 from edge_runtime.sinks import Sink
 from edge_runtime.sinks.lines import CsvSink, JsonlSink
 from edge_runtime.sinks.snapshots import SnapshotSink
-from edge_runtime.sources import Frame, Gap
+from edge_runtime.sources import Frame, Gap, Source
 from edge_runtime.sources.opencv import cv2
 from edge_runtime.sources.video import Video
 
@@ -36,7 +36,7 @@ SETTLED = 1000
 ALLOWED_MB = 5.0
 
 
-class Again:
+class Again(Source):
     """A video that is opened and read again and again."""
 
     live, still = False, False

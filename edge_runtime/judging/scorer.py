@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edge_runtime.defaults import WINDOW
 from edge_runtime.errors import PictureError
 from edge_runtime.inference.engine import Choice, Engine
 from edge_runtime.judging.results import FaceResult, FrameResult
@@ -143,7 +144,7 @@ def prepare_face(
 class Verdicts:
     """Gives scored frames their verdicts; frames of one source must come in order."""
 
-    def __init__(self, contract: ModelContract, *, window: int = 15) -> None:
+    def __init__(self, contract: ModelContract, *, window: int = WINDOW) -> None:
         self._version, self._window = contract.version, window
         self._notice = DEMO_NOTICE if contract.demo else None
         self._trackers: dict[str, Tracker] = {}

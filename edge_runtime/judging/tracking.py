@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edge_runtime.defaults import WINDOW
+
 Box = tuple[float, float, float, float]
 
 
@@ -44,7 +46,7 @@ class Tracker:
         window: judged frames that a verdict is made from.
     """
 
-    def __init__(self, *, min_overlap: float = 0.3, max_gap_s: float = 2.0, window: int = 15) -> None:
+    def __init__(self, *, min_overlap: float = 0.3, max_gap_s: float = 2.0, window: int = WINDOW) -> None:
         self.min_overlap, self.max_gap_s, self.window = min_overlap, max_gap_s, window
         self._tracks: list[Track] = []
         self._next = 1

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.defaults import MIN_FACE_PX
+
 
 @dataclass(frozen=True)
 class QualityLimits:
@@ -17,7 +19,7 @@ class QualityLimits:
         min_detail: mean size of the second difference along rows and columns of the green channel, in grey levels.
     """
 
-    min_face: int = 48
+    min_face: int = MIN_FACE_PX
     min_light: float = 24.0
     min_detail: float = 1.0
 

@@ -61,16 +61,26 @@ class Source(Protocol):
 
     Attributes:
         name: what results call it.
-        live: frames come when they come, and only the newest counts; else every frame is judged, in order.
-        still: its frames are pictures that stand for themselves.
+        live: frames arrive in real time and only the newest one counts; otherwise every frame is judged, in order.
+        still: its frames are independent pictures, so nothing is tracked from one to the next.
+        endless: it ends only when it is told to stop.
     """
 
     name: str
-    live: bool
-    still: bool
+    live: bool = False
+    still: bool = False
+    endless: bool = False
+
+    def prove(self) -> None:
+        """Check that the source can be read now, as far as that is quick; by default nothing is checked.
+
+        Raises:
+            SourceError: it can't.
+        """
+        return
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield frames until the source ends or `stop` is set; gaps tell of what went wrong."""
+        """Yield frames until the source ends or `stop` is set. A `Gap` says that it was lost or has failed."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,7 @@ def open_camera(name: str | int, options: SourceOptions = DEFAULT_OPTIONS) -> So
     """
     from edge_runtime.sources.camera import camera_source
 
-    source = camera_source(name, options)
+    source: Source = camera_source(name, options)
     source.prove()
     return source
 
@@ -180,16 +190,15 @@ def _tried(name: str, options: SourceOptions) -> tuple[Source, SourceError | Non
     except SourceError as error:
         return Failed(name, str(error)), error
     try:
-        getattr(source, "prove", lambda: None)()
+        source.prove()
     except SourceError as error:
         return source, error
     return source, None
 
 
-class Failed:
-    """A source that could not be opened: all that it gives is the reason."""
+class Failed(Source):
+    """A source that could not be opened. It yields only the reason."""
 
-    live = False
     still = True
 
     def __init__(self, name: str, error: str) -> None:

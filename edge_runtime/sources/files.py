@@ -11,7 +11,7 @@ from time import monotonic
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import ENDED
 from edge_runtime.pixels.pictures import SUFFIXES, read_picture
-from edge_runtime.sources import Frame, Gap
+from edge_runtime.sources import Frame, Gap, Source
 
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".mjpeg", ".mjpg"}
@@ -28,10 +28,9 @@ SETTLED_S = 1.0
 """A file in a watched folder that has not changed for so long is complete."""
 
 
-class Pictures:
+class Pictures(Source):
     """Pictures by their paths, each a frame of its own."""
 
-    live = False
     still = True
 
     def __init__(self, paths: Iterable[Path]) -> None:
@@ -48,10 +47,8 @@ class Pictures:
             raise SourceError(f"{self.paths[0]}: not found; give a picture, folder, video, address or camera")
 
 
-class Glob:
+class Glob(Source):
     """The pictures and videos that a pattern names, `**` reaching into folders, one by one in order of their names."""
-
-    live = False
 
     def __init__(self, pattern: str) -> None:
         # Not Path.glob, which takes no pattern that begins at the root.
@@ -80,20 +77,19 @@ def _video_frames(path: Path, stop: threading.Event) -> Iterator[Frame | Gap]:
         yield Gap(str(path), ENDED, str(error), failed=True)
 
 
-class Folder:
+class Folder(Source):
     """All pictures below a folder, in the order of their names; `watch` goes on with those that come later."""
 
-    live = False
     still = True
 
     def __init__(self, path: Path, *, watch: bool = False) -> None:
-        self.path, self.watch, self.name = path, watch, str(path)
+        self.path, self.endless, self.name = path, watch, str(path)
         if not watch and next(pictures_below(path), None) is None:
             raise SourceError(f"{path}: no pictures in it (looked for {', '.join(sorted(SUFFIXES))})")
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield every picture once; those that are being written while watching, once they are complete."""
-        if not self.watch:
+        if not self.endless:
             yield from (picture_frame(path) for path in pictures_below(self.path))
             return
         yield from self._watched(stop)

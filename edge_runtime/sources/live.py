@@ -12,7 +12,7 @@ from PIL import Image
 
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import ENDED, LOST
-from edge_runtime.sources import Frame, Gap, SourceOptions
+from edge_runtime.sources import Frame, Gap, Source, SourceOptions
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 4.0
 """From one attempt to open a lost source to the next: doubled each time, up to the longest."""
@@ -98,7 +98,7 @@ class Reader:
                 return
 
 
-class LiveSource:
+class LiveSource(Source):
     """A camera or stream that may come and go.
 
     Args:
@@ -107,8 +107,7 @@ class LiveSource:
         options: how long to wait for it.
     """
 
-    live = True
-    still = False
+    live = endless = True
 
     def __init__(self, name: str, open_capture: Callable[[], Capture], options: SourceOptions) -> None:
         self.name, self._open_anew, self._options = name, open_capture, options

@@ -18,7 +18,7 @@ from PIL import Image
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import ENDED
 from edge_runtime.pixels.pictures import read_picture
-from edge_runtime.sources import Frame, Gap, SourceOptions
+from edge_runtime.sources import Frame, Gap, Source, SourceOptions
 from edge_runtime.sources.live import CONNECT_S, Load
 
 LONGEST = 32 << 20
@@ -122,11 +122,9 @@ def decode(jpeg: bytes) -> Image.Image:
     return read_picture(jpeg, formats=("JPEG",))
 
 
-class StandardInput:
+class StandardInput(Source):
     """JPEGs on standard input; every one is judged, so whoever sends them waits."""
 
-    live = False
-    still = False
     name = "-"
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:

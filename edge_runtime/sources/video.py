@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import ENDED
 from edge_runtime.pixels.pictures import SUFFIXES
-from edge_runtime.sources import Frame, Gap
+from edge_runtime.sources import Frame, Gap, Source
 from edge_runtime.sources.opencv import cv2, picture_of
 
 PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
@@ -25,11 +25,8 @@ def looks_like_video(path: Path) -> bool:
         return not file.read(4).startswith(PICTURE_STARTS)
 
 
-class Video:
+class Video(Source):
     """A video file."""
-
-    live = False
-    still = False
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)

@@ -156,8 +156,8 @@ def test_a_failing_device_ends_the_run_with_its_own_error():
 def test_the_tick_goes_on_while_nothing_comes():
     ticks = []
     slow = Numbers("a", 2, live=True, pause=0.6)
-    pipe = Pipeline([slow], scored, Verdicts(ModelContract("any")), workers=1, tick=lambda: ticks.append(1))
-    list(pipe.results())
+    pipe = Pipeline([slow], scored, Verdicts(ModelContract("any")), workers=1)
+    list(pipe.results(lambda: ticks.append(1)))
     assert len(ticks) >= 2
 
 
@@ -175,8 +175,7 @@ def test_work_that_hangs_is_seen():
         if len(busy) == 2:
             release.set()
 
-    pipe.tick = tick
-    list(pipe.results())
+    list(pipe.results(tick))
     assert busy[-1] >= 0.2
 
 

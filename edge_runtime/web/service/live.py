@@ -175,9 +175,9 @@ class LiveView:
         )
         verdicts = Verdicts(detector.engine.contract, window=detector.window)
         self._dropped = 0
-        pipeline = Pipeline([source], mine, verdicts, workers=WORKERS, tick=self._stop_unwatched)
+        pipeline = Pipeline([source], mine, verdicts, workers=WORKERS)
         self._pipeline = pipeline
-        for judged in pipeline.results():
+        for judged in pipeline.results(self._stop_unwatched):
             self._take(judged)
             self._stop_unwatched()
 

@@ -217,7 +217,7 @@ def test_a_folder_that_takes_long_to_look_at_is_looked_at_less_often(tmp_path, m
 
 
 def test_a_watched_folder_may_be_empty_or_come_later(tmp_path):
-    assert open_source(str(tmp_path), SourceOptions(watch=True)).watch
+    assert open_source(str(tmp_path), SourceOptions(watch=True)).endless
 
 
 def until(condition, seconds=10.0):

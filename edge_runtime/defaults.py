@@ -1,0 +1,16 @@
+"""Default settings that the commands, the Python API and the web service share."""
+
+WINDOW = 15
+"""Judged frames of a face that its verdict is computed from."""
+
+MIN_FACE_PX = 48
+"""Side of a face's box below which the verdict is uncertain."""
+
+STALL_TIMEOUT_S = 5.0
+"""Seconds without a frame after which a camera counts as lost."""
+
+SNAPSHOT_DAYS = 7.0
+"""Age at which snapshots are deleted."""
+
+SNAPSHOT_SPACE = "500M"
+"""Disk space that snapshots may take; beyond it the oldest are deleted."""
