@@ -109,7 +109,7 @@ class Detector:
             PictureError: it can't be read.
         """
         frame = Frame(_name(image), 0, lambda: as_picture(image), still=True)
-        result = Verdicts(self.bundle.contract).of_frame(self.scorer(frame))
+        result = Verdicts(self.bundle.contract, limits=self.limits).of_frame(self.scorer(frame))
         if result.error is not None:
             raise PictureError(result.error)
         return result
@@ -135,7 +135,8 @@ class Detector:
             self.moving_faces()
         live = any(source.live for source in sources)
         workers = self.engine.parallel + (0 if live else 2)
-        return Pipeline(sources, self.scorer, Verdicts(self.bundle.contract, window=self.window), workers=workers)
+        verdicts = Verdicts(self.bundle.contract, window=self.window, limits=self.limits)
+        return Pipeline(sources, self.scorer, verdicts, workers=workers)
 
 
 def as_picture(image: Picture) -> Image.Image:

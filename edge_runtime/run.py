@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edge_runtime.judging.results import OK
+from edge_runtime.judging.results import SourceState
 from edge_runtime.pipeline import Judged, Pipeline
 from edge_runtime.sinks import Sink
 from edge_runtime.systemd import Notifier, stopping_on_signals
@@ -41,9 +41,9 @@ class Summary:
         result = judged.result
         if judged.failed:
             self.failed += 1
-        elif result.error is not None and result.state == OK:
+        elif result.error is not None and result.state == SourceState.OK:
             self.broken += 1
-        elif result.state == OK:
+        elif result.state == SourceState.OK:
             self.frames += 1
             self.faces += len(result.faces)
             if result.dropped:

@@ -50,10 +50,13 @@ VIDEO_FRAMES = 300
 class Memory(Source):
     """A source of decoded pictures, in turn, for some seconds."""
 
-    name, live, still = "memory", False, True
+    name, live, still, endless = "memory", False, True, False
 
     def __init__(self, pictures: list[Image.Image], seconds: float) -> None:
         self._pictures, self._seconds = pictures, seconds
+
+    def prove(self) -> None:
+        """Memory can always be read."""
 
     def frames(self, stop: "threading.Event") -> "Iterator[Frame]":
         """Yield pictures until time is over."""
@@ -149,7 +152,7 @@ def measure_stages(bundle: Path, folder: Path, seconds: float) -> dict[str, floa
 
     def cut() -> None:
         picture, faces = next(pairs)
-        crops.append(prepare_face(picture, faces[0].box, detector.bundle.contract, detector.limits)[0])
+        crops.append(prepare_face(picture, faces[0], detector.bundle.contract, detector.limits).crops)
 
     clock["crop"] = _core_ms(cut, 100)
     batch = np.concatenate([pixels for pixels in crops if pixels is not None])

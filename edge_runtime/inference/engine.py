@@ -117,6 +117,11 @@ class Engine:
         """How the logits of the network in use are read."""
         return self.contract.calibration(self.choice.precision.value)
 
+    @property
+    def no_answer(self) -> Answer:
+        """The answer to no pixels at all."""
+        return Answer(np.empty((0, 2), np.float32), self.choice, self.calibration)
+
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3]; safe to call from several threads."""
         return self.answer(pixels).logits

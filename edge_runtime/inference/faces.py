@@ -19,7 +19,7 @@ from PIL import Image
 
 from edge_runtime.errors import BundleError, DeviceError
 from edge_runtime.inference.core import openvino_core
-from edge_runtime.pixels.preprocess import Box
+from edge_runtime.pixels.boxes import Box, areas, intersections, overlaps
 
 FACE_MODEL = "face/face_detection.tflite"
 """Where the model lies in a bundle."""
@@ -171,10 +171,7 @@ def suppress(candidates: _Candidates) -> _Candidates:
 
 def _same_face(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Say of each box whether it is the first one's face."""
-    corner, opposite = np.maximum(boxes[0, :2], boxes[:, :2]), np.minimum(boxes[0, 2:], boxes[:, 2:])
-    shared = np.prod(np.clip(opposite - corner, 0.0, None), axis=1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    same = (shared >= OVERLAP * (areas[0] + areas - shared)) | (shared >= INSIDE * areas)
+    same = (overlaps(boxes[0], boxes) >= OVERLAP) | (intersections(boxes[0], boxes) >= INSIDE * areas(boxes))
     same[0] = True
     return same
 

@@ -1,10 +1,75 @@
-"""From logits to scores."""
+"""From logits to scores, verdicts and reasons."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edge_runtime.judging.results import FaceResult, Reason
+from edge_runtime.judging.tracking import Track
+from edge_runtime.model.contract import Calibration, Verdict
+from edge_runtime.pixels.boxes import Box
+from edge_runtime.pixels.quality import DEFAULT_LIMITS, QualityLimits
+
+
+@dataclass(frozen=True)
+class ScoredFace:
+    """A face with its logit (fake − real), or with the reason why it has none.
+
+    Attributes:
+        box: in pixels of the picture.
+        detection: the face detector's confidence in [0, 1]; None if no face detector ran.
+        logit: mean over the face's crops.
+        reason: why the face can't be judged.
+    """
+
+    box: Box
+    detection: float | None
+    logit: float | None
+    reason: Reason | None
+
 
 def fake_scores(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Return the probability of fake, in [0, 1], for each row of `logits` [N, 2]: `Calibration.score` for many."""
+    """Return the probability of fake, in [0, 1], for each row of `logits` [N, 2]; `Calibration.score` does one."""
     values = np.asarray(logits, dtype=np.float64)
     return 1.0 / (1.0 + np.exp(-np.clip((values[:, 1] - values[:, 0]) / temperature, -700.0, 700.0)))
+
+
+def decide(
+    face: ScoredFace, calibration: Calibration, limits: QualityLimits = DEFAULT_LIMITS, *, track: Track | None = None
+) -> FaceResult:
+    """Return the verdict on a face, made from its track's logits if it has a track, else from its own logit.
+
+    Args:
+        face: the face in this frame.
+        calibration: temperature and thresholds of the network that computed the logit.
+        limits: named in the reason why a face can't be judged.
+        track: the same face over time, already updated with this frame.
+    """
+    logit = face.logit if track is None else track.logit
+    score = None if logit is None else calibration.score(logit)
+    verdict = Verdict.UNCERTAIN if score is None else calibration.verdict(score)
+    reason = None
+    if verdict is Verdict.UNCERTAIN:
+        reason = face.reason if score is None else Reason.BETWEEN_THRESHOLDS
+    left, top, right, bottom = map(round, face.box)
+    return FaceResult(
+        box=(left, top, right, bottom),
+        detection=face.detection,
+        track=None if track is None else track.number,
+        score=None if face.logit is None else calibration.score(face.logit),
+        verdict=verdict,
+        reason=reason_text(reason, limits) if reason else None,
+        reason_code=reason,
+        track_score=score,
+    )
+
+
+def reason_text(reason: Reason, limits: QualityLimits = DEFAULT_LIMITS) -> str:
+    """Return `reason` in English."""
+    return {
+        Reason.BETWEEN_THRESHOLDS: "between the thresholds",
+        Reason.TOO_SMALL: f"face smaller than {limits.min_face} pixels",
+        Reason.TOO_DARK: "too dark",
+        Reason.TOO_BLURRED: "too blurred",
+    }[reason]

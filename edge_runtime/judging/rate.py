@@ -4,8 +4,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-LEAST_S = 0.5
-"""Over a shorter time a rate says nothing."""
+MIN_SPAN_S = 0.5
+"""A rate over a shorter time is meaningless."""
 
 
 class RollingRate:
@@ -18,18 +18,18 @@ class RollingRate:
     def add(self) -> None:
         """Count one event, now."""
         self._times.append(self._clock())
-        self._forget()
+        self._drop_old()
 
     @property
     def per_second(self) -> float:
-        """Events a second over the window; 0 while less than half a second was seen."""
-        self._forget()
+        """Events per second over the window; 0 during the first half second."""
+        self._drop_old()
         if len(self._times) < 2:
             return 0.0
-        span = self._clock() - self._times[0]
-        return (len(self._times) - 1) / span if span >= LEAST_S else 0.0
+        span_s = self._clock() - self._times[0]
+        return (len(self._times) - 1) / span_s if span_s >= MIN_SPAN_S else 0.0
 
-    def _forget(self) -> None:
+    def _drop_old(self) -> None:
         oldest = self._clock() - self._window_s
         while self._times and self._times[0] < oldest:
             self._times.popleft()

@@ -1,14 +1,29 @@
-"""What is said of a frame and of each face in it, and how a line of JSON says it."""
+"""The result for a frame and for each face in it, and its JSON line."""
 
 import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from enum import Enum
 from typing import Any
 
 from edge_runtime.model.contract import Verdict
 
-OK, LOST, ENDED = "ok", "lost", "ended"
-"""States of a source: a frame was judged, its frames stay away, it is over."""
+
+class SourceState(str, Enum):
+    """Whether a frame was judged, no frames come for now, or the source is over."""
+
+    OK = "ok"
+    LOST = "lost"
+    ENDED = "ended"
+
+
+class Reason(str, Enum):
+    """Why a verdict is uncertain; `edge_runtime.judging.decide.reason_text` says it in English."""
+
+    BETWEEN_THRESHOLDS = "between_thresholds"
+    TOO_SMALL = "too_small"
+    TOO_DARK = "too_dark"
+    TOO_BLURRED = "too_blurred"
 
 
 @dataclass(frozen=True)
@@ -17,12 +32,13 @@ class FaceResult:
 
     Attributes:
         box: left, top, right, bottom in whole pixels; right and bottom are exclusive.
-        detection: how sure the face stage is that this is a face, in [0, 1]; None where no face stage looked.
-        track: the same face over time has the same number, by source; None where pictures stand for themselves.
-        score: this frame's calibrated probability of fake, in [0, 1]; None where the face can't be judged.
-        verdict: of the track, or of the one picture.
-        reason: why the verdict is uncertain, else None.
-        track_score: the score of the track's window, which the verdict was made from; None as for `score`.
+        detection: the face detector's confidence in [0, 1]; None if no face detector ran.
+        track: number of the face, constant over time within a source; None for still pictures.
+        score: this frame's calibrated probability of fake, in [0, 1]; None if the face can't be judged.
+        verdict: of the track, or of the still picture.
+        reason: why the verdict is uncertain, in English; else None.
+        track_score: the score of the track's window, which the verdict is made from; None as for `score`.
+        reason_code: `reason` as an enum.
     """
 
     box: tuple[int, int, int, int]
@@ -32,14 +48,15 @@ class FaceResult:
     verdict: Verdict
     reason: str | None = None
     track_score: float | None = None
+    reason_code: Reason | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a line of JSON says of the face."""
+        """Return the face as it appears in a JSON line."""
         return {
             "box": list(self.box),
-            "detection": _rounded(self.detection, 4),
+            "detection": None if self.detection is None else round(self.detection, 4),
             "track": self.track,
-            "score": _rounded(self.score, 6),
+            "score": None if self.score is None else round(self.score, 6),
             "verdict": self.verdict.value,
             "reason": self.reason,
         }
@@ -47,27 +64,27 @@ class FaceResult:
 
 @dataclass(frozen=True)
 class FrameResult:
-    """One frame of a source and what was found in it, or that the source was lost or has ended.
+    """One frame of a source and the faces in it, or the news that the source was lost or has ended.
 
     Attributes:
-        source: the source's name; of a folder, the picture's path.
-        frame: counts from 0 by source, dropped frames too.
+        source: the source's name; for a folder, the picture's path.
+        frame: counts from 0 per source, dropped frames included.
         time: when the frame was taken or read, UTC.
-        state: `ok`, `lost` or `ended`.
-        width, height: of the frame, in pixels; 0 where there is no frame.
-        latency_ms: from when work on the frame began to its verdict.
+        state: of the source.
+        width, height: of the frame, in pixels; 0 if there is no frame.
+        latency_ms: from the start of work on the frame to its verdict.
         age_ms: from when the frame was taken to its verdict.
-        dropped: frames of this source that were skipped so far, because a newer one was there.
-        device, precision, model: what judged, and the model's version.
+        dropped: frames of this source skipped so far because a newer one arrived.
+        device, precision, model: what judged the frame; `model` is the model's version.
         faces: the faces found.
         error: what went wrong with this frame or source, else None.
-        notice: what must be said with every verdict (a demonstration model), else None.
+        notice: what must be shown with every verdict (a demonstration model), else None.
     """
 
     source: str
     frame: int
     time: datetime
-    state: str = OK
+    state: SourceState = SourceState.OK
     width: int = 0
     height: int = 0
     latency_ms: float = 0.0
@@ -81,12 +98,12 @@ class FrameResult:
     notice: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a line of JSON says of the frame; `notice` is there only where it must be said."""
+        """Return the frame as it appears in a JSON line; `notice` is left out if it is None."""
         values = {
             "source": self.source,
             "frame": self.frame,
             "time": iso_time(self.time),
-            "state": self.state,
+            "state": self.state.value,
             "width": self.width,
             "height": self.height,
             "latency_ms": round(self.latency_ms, 2),
@@ -101,15 +118,11 @@ class FrameResult:
         return values if self.notice is None else {**values, "notice": self.notice}
 
     def to_json(self) -> str:
-        """Return the frame's line of JSON, without its line end; a path that is no Unicode is escaped."""
+        """Return the JSON line without its line end; bytes of a path that are not UTF-8 are escaped."""
         text = json.dumps(self.to_dict(), ensure_ascii=False)
         return text.encode("utf-8", "backslashreplace").decode()
 
 
 def iso_time(time: datetime) -> str:
-    """Return an aware `time` in UTC, ISO 8601 with milliseconds and a Z."""
+    """Return an aware `time` in UTC, as ISO 8601 with milliseconds and a Z."""
     return time.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)

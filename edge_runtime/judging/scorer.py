@@ -1,4 +1,4 @@
-"""One frame judged: its faces found, cut out and scored by a few threads, then tracked and given verdicts in order."""
+"""Judges frames: worker threads find, crop and score the faces; verdicts are then given in frame order."""
 
 import time
 from collections.abc import Sequence
@@ -12,57 +12,64 @@ from PIL import Image
 from edge_runtime.defaults import WINDOW
 from edge_runtime.errors import PictureError
 from edge_runtime.inference.engine import Choice, Engine
-from edge_runtime.judging.results import FaceResult, FrameResult
-from edge_runtime.judging.tracking import Track, Tracker
-from edge_runtime.model.contract import DEMO_NOTICE, Calibration, ModelContract, Verdict
-from edge_runtime.pixels.preprocess import Box, face_pixels
+from edge_runtime.judging.decide import ScoredFace, decide
+from edge_runtime.judging.results import FaceResult, FrameResult, Reason
+from edge_runtime.judging.tracking import Tracker
+from edge_runtime.model.contract import DEMO_NOTICE, Calibration, ModelContract
+from edge_runtime.pixels.boxes import Box
+from edge_runtime.pixels.preprocess import face_pixels
 from edge_runtime.pixels.quality import DEFAULT_LIMITS, QualityLimits, too_poor, too_small
 from edge_runtime.sources import Frame, Gap
 
-BETWEEN = "between the thresholds"
-
 
 class Found(Protocol):
-    """A face as a face stage gives it: left, top, right, bottom in pixels, and how sure it is, in [0, 1]."""
+    """A face as a face detector reports it."""
 
     @property
     def box(self) -> Box:
-        """Where it is."""
+        """Left, top, right, bottom in pixels."""
 
     @property
     def detection(self) -> float:
-        """How sure the stage is."""
+        """Confidence in [0, 1]."""
 
 
 class FaceFinder(Protocol):
-    """A face stage."""
+    """A face detector."""
 
     def detect(self, picture: Image.Image) -> Sequence[Found]:
-        """Return the faces of an RGB picture, the surest first."""
+        """Return the faces of an RGB picture, most confident first."""
 
 
 @dataclass(frozen=True)
-class ScoredFace:
-    """A face with its logit (fake − real), or with the reason why it has none."""
+class PreparedFace:
+    """A face cut out of its picture, ready for the network.
 
-    box: Box
+    Attributes:
+        box: in pixels; None if the whole picture is taken as the face.
+        detection: the face detector's confidence in [0, 1]; None if no face detector ran.
+        crops: the model's pixels, uint8 [K, H, W, 3]; None if the face can't be judged.
+        reason: why it can't be judged.
+    """
+
+    box: Box | None
     detection: float | None
-    logit: float | None
-    reason: str | None
+    crops: NDArray[np.uint8] | None
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True)
 class ScoredFrame:
-    """A frame after its picture was looked at.
+    """A frame whose faces have logits but no verdicts yet.
 
     Attributes:
         frame: where it came from.
-        picture: RGB; None where it could not be read.
+        picture: RGB; None if it could not be read.
         faces: the faces found.
-        began: when work on it began, monotonic seconds.
-        choice: what computed its logits.
-        calibration: how these are read.
-        error: why it could not be read, else None.
+        began: when work on it began, in monotonic seconds.
+        choice: the device and precision that computed the logits.
+        calibration: temperature and thresholds for these logits.
+        error: why the picture could not be read, else None.
     """
 
     frame: Frame
@@ -74,13 +81,61 @@ class ScoredFrame:
     error: str | None = None
 
 
+def find_faces(picture: Image.Image, finder: FaceFinder | None) -> Sequence[Found | None]:
+    """Return the faces of `picture`, most confident first; `[None]`, the whole picture, without a `finder`."""
+    return [None] if finder is None else finder.detect(picture)
+
+
+def prepare_face(
+    picture: Image.Image, face: Found | None, contract: ModelContract, limits: QualityLimits
+) -> PreparedFace:
+    """Cut `face` (None: the whole picture) out of `picture`, unless it is too small, too dark or too blurred."""
+    box, detection = (None, None) if face is None else (face.box, face.detection)
+    if box is not None and (reason := too_small(box, limits)):
+        return PreparedFace(box, detection, None, reason)
+    crops = face_pixels(picture, box, contract)
+    reason = too_poor(crops[0], limits)
+    return PreparedFace(box, detection, None if reason else crops, reason)
+
+
+def all_crops(faces: Sequence[PreparedFace]) -> NDArray[np.uint8] | None:
+    """Return the crops of all `faces` as one batch, uint8 [N, H, W, 3]; None if no face can be judged."""
+    crops = [face.crops for face in faces if face.crops is not None]
+    return np.concatenate(crops) if crops else None
+
+
+def split_rows(faces: Sequence[PreparedFace], rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Return for each face its part of the network's answer to `all_crops`; no rows if it was not judged."""
+    counts = [0 if face.crops is None else len(face.crops) for face in faces]
+    return [rows[end - count : end] for count, end in zip(counts, np.cumsum(counts), strict=True)]
+
+
+def score_faces(
+    faces: Sequence[PreparedFace], logits: NDArray[np.float32], size: tuple[int, int]
+) -> tuple[ScoredFace, ...]:
+    """Return `faces` with their logits.
+
+    Args:
+        faces: cut out of one picture.
+        logits: [N, 2 or more], the network's answer to `all_crops(faces)`.
+        size: width and height of the picture in pixels.
+    """
+    whole = (0.0, 0.0, float(size[0]), float(size[1]))
+    scored = []
+    for face, rows in zip(faces, split_rows(faces, logits), strict=True):
+        logit = float((rows[:, 1] - rows[:, 0]).mean()) if len(rows) else None
+        scored.append(ScoredFace(face.box or whole, face.detection, logit, face.reason))
+    return tuple(scored)
+
+
 class FrameScorer:
-    """Turns frames into scored frames; called by several threads at once.
+    """Turns frames into scored frames; several threads may call it at once.
 
     Args:
         engine: computes logits.
-        still_faces, moving_faces: the face stage for pictures and for what moves; None takes the whole picture.
-        limits: what a face must show.
+        still_faces, moving_faces: the face detector for still pictures and for video; None takes the whole picture as
+            the face.
+        limits: faces below these are not judged.
     """
 
     def __init__(
@@ -95,70 +150,63 @@ class FrameScorer:
         self.still_faces, self.moving_faces = still_faces, moving_faces
 
     def __call__(self, frame: Frame) -> ScoredFrame:
-        """Return `frame` scored; a picture that can't be read becomes its error."""
-        began = time.monotonic()
+        """Return `frame` scored; if the picture can't be read, the result holds the error."""
+        began, engine = time.monotonic(), self.engine
         try:
             picture = frame.load()
         except PictureError as error:
-            engine = self.engine
-            return ScoredFrame(frame, None, (), began, engine.choice, engine.calibration, str(error))
+            return ScoredFrame(
+                frame=frame,
+                picture=None,
+                faces=(),
+                began=began,
+                choice=engine.choice,
+                calibration=engine.calibration,
+                error=str(error),
+            )
         found = find_faces(picture, self.still_faces if frame.still else self.moving_faces)
-        prepared = [prepare_face(picture, box, self.engine.contract, self.limits) for box, _ in found]
-        crops = [pixels for pixels, _ in prepared if pixels is not None]
-        logits, choice, calibration = self._logits(crops)
-        values = iter(logits)
-        whole = (0.0, 0.0, float(picture.width), float(picture.height))
-        faces = tuple(
-            ScoredFace(box or whole, detection, None if pixels is None else next(values), reason)
-            for (box, detection), (pixels, reason) in zip(found, prepared, strict=True)
+        faces = [prepare_face(picture, face, engine.contract, self.limits) for face in found]
+        crops = all_crops(faces)
+        answer = engine.no_answer if crops is None else engine.answer(crops)
+        return ScoredFrame(
+            frame=frame,
+            picture=picture,
+            faces=score_faces(faces, answer.logits, picture.size),
+            began=began,
+            choice=answer.choice,
+            calibration=answer.calibration,
         )
-        return ScoredFrame(frame, picture, faces, began, choice, calibration)
-
-    def _logits(self, faces: list[NDArray[np.uint8]]) -> tuple[list[float], Choice, Calibration]:
-        """Return fake − real of each face, uint8 [K, H, W, 3], averaged over its K crops; all computed together."""
-        if not faces:
-            return [], self.engine.choice, self.engine.calibration
-        answer = self.engine.answer(np.concatenate(faces) if len(faces) > 1 else faces[0])
-        differences = (answer.logits[:, 1] - answer.logits[:, 0]).reshape(len(faces), -1).mean(axis=1)
-        return differences.tolist(), answer.choice, answer.calibration
-
-
-def find_faces(picture: Image.Image, finder: FaceFinder | None) -> list[tuple[Box | None, float | None]]:
-    """Return box and detection of each face; without a face stage the one face is the picture: None, None."""
-    if finder is None:
-        return [(None, None)]
-    return [(face.box, face.detection) for face in finder.detect(picture)]
-
-
-def prepare_face(
-    picture: Image.Image, box: Box | None, contract: ModelContract, limits: QualityLimits
-) -> tuple[NDArray[np.uint8] | None, str | None]:
-    """Return the model's pixels of a face, or None and the reason why it can't be judged."""
-    if box is not None and (reason := too_small(box, limits)):
-        return None, reason
-    pixels = face_pixels(picture, box, contract)
-    reason = too_poor(pixels[0], limits)
-    return (None, reason) if reason else (pixels, None)
 
 
 class Verdicts:
-    """Gives scored frames their verdicts; frames of one source must come in order."""
+    """Gives scored frames their verdicts; the frames of one source must come in order.
 
-    def __init__(self, contract: ModelContract, *, window: int = WINDOW) -> None:
-        self._version, self._window = contract.version, window
+    Args:
+        contract: of the model that scored the frames.
+        window: judged frames of a face that make its verdict.
+        limits: named in the reason why a face can't be judged.
+    """
+
+    def __init__(
+        self, contract: ModelContract, *, window: int = WINDOW, limits: QualityLimits = DEFAULT_LIMITS
+    ) -> None:
+        self._version, self._window, self._limits = contract.version, window, limits
         self._notice = DEMO_NOTICE if contract.demo else None
         self._trackers: dict[str, Tracker] = {}
         self._choice: Choice | None = None
 
     def of_frame(self, scored: ScoredFrame) -> FrameResult:
-        """Return what is said of a frame and its faces."""
+        """Return the result for a frame and its faces."""
         frame = scored.frame
         if scored.choice != self._choice:
-            # Logits of another network are not to be averaged with this one's.
+            # Never average the logits of two networks.
             for tracker in self._trackers.values():
                 tracker.forget()
             self._choice = scored.choice
-        faces = self._still(scored) if frame.still else self._tracked(scored)
+        if frame.still:
+            faces = tuple(decide(face, scored.calibration, self._limits) for face in scored.faces)
+        else:
+            faces = self._tracked(scored)
         now = time.monotonic()
         width, height = scored.picture.size if scored.picture else (0, 0)
         return FrameResult(
@@ -179,44 +227,29 @@ class Verdicts:
         )
 
     def of_gap(self, gap: Gap) -> FrameResult:
-        """Return what is said of a source that is lost or has ended."""
+        """Return the result for a source that is lost or has ended."""
         if gap.source in self._trackers:
             self._trackers[gap.source].forget()
         return FrameResult(
-            gap.source, 0, gap.time, gap.state, model=self._version, error=gap.error, notice=self._notice
+            source=gap.source,
+            frame=0,
+            time=gap.time,
+            state=gap.state,
+            model=self._version,
+            error=gap.error,
+            notice=self._notice,
         )
 
-    def _still(self, scored: ScoredFrame) -> tuple[FaceResult, ...]:
-        return tuple(face_result(face, scored.calibration, None, face.logit) for face in scored.faces)
-
     def _tracked(self, scored: ScoredFrame) -> tuple[FaceResult, ...]:
-        tracker = self._trackers.setdefault(scored.frame.source, Tracker(window=self._window))
-        tracks = tracker.update([face.box for face in scored.faces], moment(scored.frame))
+        frame = scored.frame
+        tracker = self._trackers.setdefault(frame.source, Tracker(window=self._window))
+        # A video is read as fast as the machine can. Its own time keeps verdicts independent of the machine.
+        seconds = frame.taken if frame.fps is None else frame.index / frame.fps
+        tracks = tracker.update([face.box for face in scored.faces], seconds)
         for face, track in zip(scored.faces, tracks, strict=True):
             if face.logit is not None:
                 tracker.judge(track, face.logit)
         return tuple(
-            face_result(face, scored.calibration, track, track.logit)
+            decide(face, scored.calibration, self._limits, track=track)
             for face, track in zip(scored.faces, tracks, strict=True)
         )
-
-
-def moment(frame: Frame) -> float:
-    """Return a frame's seconds among those of its source: by its number where the rate is known, else as taken.
-
-    A video is read as fast as the machine can; by the clock, its verdicts would depend on the machine.
-    """
-    return frame.taken if frame.fps is None else frame.index / frame.fps
-
-
-def face_result(face: ScoredFace, calibration: Calibration, track: Track | None, logit: float | None) -> FaceResult:
-    """Return what is said of a face whose verdict is made from `logit`; uncertain where there is none."""
-    box = (round(face.box[0]), round(face.box[1]), round(face.box[2]), round(face.box[3]))
-    score = None if face.logit is None else calibration.score(face.logit)
-    number = None if track is None else track.number
-    if logit is None:
-        return FaceResult(box, face.detection, number, score, Verdict.UNCERTAIN, face.reason)
-    judged = calibration.score(logit)
-    verdict = calibration.verdict(judged)
-    reason = BETWEEN if verdict is Verdict.UNCERTAIN else None
-    return FaceResult(box, face.detection, number, score, verdict, reason, judged)

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_runtime.model.contract import Fit, Framing, ModelContract, PixelRecipe
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels; right and bottom are exclusive."""
+from edge_runtime.pixels.boxes import Box
 
 
 def face_pixels(picture: Image.Image, box: Sequence[float] | None, contract: ModelContract) -> NDArray[np.uint8]:

@@ -175,7 +175,8 @@ def row(result: FrameResult, face: FaceResult | None) -> list[Any]:
         of_face = [face.track, *face.box, face.detection, face.score, face.verdict.value]
     track, left, top, right, bottom, detection, score, verdict = of_face
     return [
-        *(result.source, result.frame, iso_time(result.time), result.state, track, left, top, right, bottom, detection),
+        *(result.source, result.frame, iso_time(result.time), result.state.value),
+        *(track, left, top, right, bottom, detection),
         *(score, verdict, face.reason if face else None, round(result.latency_ms, 2), round(result.age_ms, 2)),
         *(result.dropped, result.device, result.precision, result.model, result.error, result.notice),
     ]

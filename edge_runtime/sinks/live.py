@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge_runtime.judging.rate import RollingRate
-from edge_runtime.judging.results import OK, FaceResult, FrameResult
+from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
 from edge_runtime.model.contract import Verdict
 from edge_runtime.pipeline import Judged
 from edge_runtime.sinks.terminal import frame_lines, printable
@@ -53,7 +53,7 @@ class LiveView:
         # Pictures share one place: of a watched folder there would be more and more.
         seen = self._seen.setdefault(PICTURES if judged.still else result.source, Seen(result))
         seen.result = result
-        if result.state == OK and result.error is None:
+        if result.state == SourceState.OK and result.error is None:
             seen.rate.add()
         else:
             for line in frame_lines(result, 0.0):
@@ -85,8 +85,12 @@ def source_line(result: FrameResult, rate: float) -> Text:
         f"  dropped {result.dropped}  {result.device} {result.precision}"
     )
     line = Text(printable(result.source), "bold")
-    line.append(f"  {result.state}", STATES[result.state])
-    return line.append(figures) if result.state == OK else line.append(f"  {printable(result.error or '')}", "dim")
+    line.append(f"  {result.state.value}", STATES[result.state])
+    return (
+        line.append(figures)
+        if result.state == SourceState.OK
+        else line.append(f"  {printable(result.error or '')}", "dim")
+    )
 
 
 def faces_table(result: FrameResult) -> RenderableType:

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TextIO
 
 from edge_runtime.judging.rate import RollingRate
-from edge_runtime.judging.results import OK, FaceResult, FrameResult
+from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
 from edge_runtime.model.contract import DEMO_NOTICE
 from edge_runtime.pipeline import Judged
 from edge_runtime.sinks.disk import Losses
@@ -33,7 +33,7 @@ class PlainLines:
     def write(self, judged: Judged) -> None:
         """Print one frame."""
         result = judged.result
-        if result.state == OK:
+        if result.state == SourceState.OK:
             self._rate.add()
         if self._failures_only and not self._is_news(judged):
             return
@@ -51,7 +51,7 @@ class PlainLines:
 
     def _is_news(self, judged: Judged) -> bool:
         result = judged.result
-        failing = result.state != OK or result.error is not None
+        failing = result.state != SourceState.OK or result.error is not None
         if judged.still:
             return failing
         before = result.source in self._failing
@@ -77,8 +77,9 @@ class PlainLines:
 def frame_lines(result: FrameResult, rate: float) -> list[str]:
     """Return the lines of one frame: source, verdict, probability, milliseconds, FPS."""
     where = printable(result.source) + (f" #{result.frame}" if result.frame or _in_motion(result) else "")
-    if result.state != OK or result.error is not None:
-        return [f"{where}  {result.state if result.state != OK else 'failed'}: {printable(result.error or '')}"]
+    if result.state != SourceState.OK or result.error is not None:
+        state = "failed" if result.state is SourceState.OK else result.state.value
+        return [f"{where}  {state}: {printable(result.error or '')}"]
     tail = f"{result.latency_ms:.0f} ms" + (f"  {rate:.1f} FPS" if rate else "")
     demo = f"  [{DEMO_NOTICE}]" if result.notice else ""
     if not result.faces:

@@ -16,7 +16,7 @@ from typing import Protocol
 from PIL import Image
 
 from edge_runtime.errors import SourceError
-from edge_runtime.judging.results import ENDED
+from edge_runtime.judging.results import SourceState
 from edge_runtime.pixels.pictures import SUFFIXES
 
 
@@ -50,14 +50,14 @@ class Gap:
     """A source gives no frames for now (`lost`) or no more (`ended`), and why; `failed` where that is a failure."""
 
     source: str
-    state: str
+    state: SourceState
     error: str | None = None
     failed: bool = False
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
 class Source(Protocol):
-    """What the pipeline reads.
+    """What the pipeline reads; inherit from it for the defaults.
 
     Attributes:
         name: what results call it.
@@ -204,9 +204,13 @@ class Failed(Source):
     def __init__(self, name: str, error: str) -> None:
         self.name, self._error = name, error
 
+    def prove(self) -> None:
+        """Raise the reason."""
+        raise SourceError(self._error)
+
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield the reason."""
-        yield Gap(self.name, ENDED, self._error, failed=True)
+        yield Gap(self.name, SourceState.ENDED, error=self._error, failed=True)
 
 
 def _joined(sources: Iterable[Source]) -> list[Source]:

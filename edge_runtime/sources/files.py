@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 
 from edge_runtime.errors import SourceError
-from edge_runtime.judging.results import ENDED
+from edge_runtime.judging.results import SourceState
 from edge_runtime.pixels.pictures import SUFFIXES, read_picture
 from edge_runtime.sources import Frame, Gap, Source
 
@@ -74,7 +74,7 @@ def _video_frames(path: Path, stop: threading.Event) -> Iterator[Frame | Gap]:
     try:
         yield from Video(path).frames(stop)
     except SourceError as error:
-        yield Gap(str(path), ENDED, str(error), failed=True)
+        yield Gap(str(path), SourceState.ENDED, str(error), failed=True)
 
 
 class Folder(Source):

@@ -11,7 +11,7 @@ from typing import Protocol
 from PIL import Image
 
 from edge_runtime.errors import SourceError
-from edge_runtime.judging.results import ENDED, LOST
+from edge_runtime.judging.results import SourceState
 from edge_runtime.sources import Frame, Gap, Source, SourceOptions
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 4.0
@@ -141,13 +141,18 @@ class LiveSource(Source):
                     index, wait_s, lost = index + 1, FIRST_WAIT_S, False
             except SourceError as error:
                 if not lost:
-                    yield Gap(self.name, LOST, str(error))
+                    yield Gap(self.name, SourceState.LOST, str(error))
                 lost = True
             finally:
                 for reader in readers:
                     reader.abandon()
             if self._given_up(seen):
-                yield Gap(self.name, ENDED, f"{self.name}: still lost after {self._options.give_up_after_s:g} s", True)
+                yield Gap(
+                    self.name,
+                    SourceState.ENDED,
+                    f"{self.name}: still lost after {self._options.give_up_after_s:g} s",
+                    True,
+                )
                 return
             # An attempt that took long is part of the wait: a camera that is back is not to wait for both.
             stop.wait(max(0.0, wait_s - (time.monotonic() - tried)))

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from edge_runtime.errors import SourceError
-from edge_runtime.judging.results import ENDED
+from edge_runtime.judging.results import SourceState
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.sources import Frame, Gap, Source, SourceOptions
 from edge_runtime.sources.live import CONNECT_S, Load
@@ -136,7 +136,12 @@ class StandardInput(Source):
                 yield Frame(self.name, index, functools.partial(decode, jpeg))
                 index += 1
         if index == 0 and not stop.is_set():
-            yield Gap(self.name, ENDED, "standard input: no JPEG came; send JPEGs one after the other", failed=True)
+            yield Gap(
+                self.name,
+                SourceState.ENDED,
+                "standard input: no JPEG came; send JPEGs one after the other",
+                failed=True,
+            )
 
 
 class PatientHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime.errors import SourceError
-from edge_runtime.judging.results import ENDED
+from edge_runtime.judging.results import SourceState
 from edge_runtime.pixels.pictures import SUFFIXES
 from edge_runtime.sources import Frame, Gap, Source
 from edge_runtime.sources.opencv import cv2, picture_of
@@ -51,6 +51,8 @@ class Video(Source):
         finally:
             capture.release()
         if not stop.is_set() and index < WHOLE * promised:
-            yield Gap(self.name, ENDED, f"{self.name}: breaks off after {index} of {promised} frames", failed=True)
+            yield Gap(
+                self.name, SourceState.ENDED, f"{self.name}: breaks off after {index} of {promised} frames", failed=True
+            )
         elif index == 0:
-            yield Gap(self.name, ENDED, f"{self.name}: no frame in it can be read", failed=True)
+            yield Gap(self.name, SourceState.ENDED, f"{self.name}: no frame in it can be read", failed=True)

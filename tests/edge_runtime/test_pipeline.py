@@ -8,7 +8,7 @@ from PIL import Image
 
 from edge_runtime.errors import DeviceError, SourceError
 from edge_runtime.inference.engine import Choice
-from edge_runtime.judging.results import LOST, FrameResult
+from edge_runtime.judging.results import FrameResult, SourceState
 from edge_runtime.judging.scorer import ScoredFrame, Verdicts
 from edge_runtime.model.contract import Calibration, ModelContract, Precision
 from edge_runtime.pipeline import WAITING, Judged, Pipeline
@@ -115,7 +115,7 @@ def test_gaps_stay_between_the_frames_where_they_happened():
     class Lossy(Numbers):
         def frames(self, stop):
             yield Frame("a", 0, lambda: PICTURE)
-            yield Gap("a", LOST, "unplugged")
+            yield Gap("a", SourceState.LOST, "unplugged")
             yield Frame("a", 1, lambda: PICTURE)
 
     states = [j.result.state for j in pipeline(Lossy("a", 1)).results()]
@@ -127,7 +127,7 @@ def test_a_live_sources_loss_is_told_even_where_newer_frames_come():
         def frames(self, stop):
             for number in range(20):
                 yield Frame("a", number, lambda: PICTURE)
-            yield Gap("a", LOST, "unplugged")
+            yield Gap("a", SourceState.LOST, "unplugged")
             yield from (Frame("a", number, lambda: PICTURE) for number in range(20, 40))
 
     pipe = pipeline(Lossy("a", 1, live=True), workers=1)

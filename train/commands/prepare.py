@@ -13,8 +13,9 @@ from PIL import Image
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.inference.faces import FaceStage
 from edge_runtime.model.contract import LABELS
+from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.pictures import read_picture
-from edge_runtime.pixels.preprocess import Box, square_within
+from edge_runtime.pixels.preprocess import square_within
 from train.data.build import CATALOG, QUARANTINE, Candidate, Catalog, FaceRecord, build_catalog
 from train.data.catalog import SEED, SHARES
 from train.data.layouts import find_layout, layout_files, mapped_files

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
-from edge_runtime.pixels.preprocess import Box
+from edge_runtime.pixels.boxes import Box
 
 CATALOG = "catalog.csv"
 QUARANTINE = "quarantine.csv"

@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.fft import dctn
 
 from edge_runtime.errors import PictureError
+from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.pictures import SUFFIXES, read_picture
-from edge_runtime.pixels.preprocess import Box
 
 MIN_SIDE = 32
 """Pixels: a picture with a shorter side holds no face that can be judged."""

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional
 
 from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import PixelRecipe
-from edge_runtime.pixels.preprocess import Box
+from edge_runtime.pixels.boxes import Box
 from train.data.degrade import KERNELS, blur, jpeg, noise, recapture, rescale
 
 Random = np.random.Generator

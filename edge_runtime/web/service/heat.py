@@ -16,7 +16,8 @@ from edge_runtime.inference.classifier import compile_network
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.engine import Answer, Choice, Engine, cache_properties
 from edge_runtime.model.contract import ModelContract, Precision
-from edge_runtime.pixels.preprocess import Box, crop_offsets, face_region
+from edge_runtime.pixels.boxes import Box
+from edge_runtime.pixels.preprocess import crop_offsets, face_region
 
 SALIENCY = "saliency_map"
 """The network's output, [1, 2, h, w]: per label, how much each place speaks for it."""

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from edge_runtime.errors import EdgeError
 from edge_runtime.inference.engine import Answer, Engine
 from edge_runtime.judging.rate import RollingRate
-from edge_runtime.judging.results import LOST, OK, FrameResult
+from edge_runtime.judging.results import FrameResult, SourceState
 from edge_runtime.judging.scorer import FrameScorer, Verdicts
 from edge_runtime.pipeline import Judged, Pipeline
 from edge_runtime.pixels.drawing import draw_result
@@ -162,7 +162,7 @@ class LiveView:
             try:
                 self._watch(self._open())
             except EdgeError as error:
-                self._publish(b"", self._status(LOST, error=str(error)))
+                self._publish(b"", self._status(SourceState.LOST.value, error=str(error)))
             except (QueueFullError, CancelledError):
                 log.debug("the service has ended")
             self._closed.wait(RETRY_S)
@@ -173,7 +173,7 @@ class LiveView:
         mine = FrameScorer(
             engine, still_faces=detector.faces, moving_faces=detector.moving_faces(), limits=detector.limits
         )
-        verdicts = Verdicts(detector.engine.contract, window=detector.window)
+        verdicts = Verdicts(detector.engine.contract, window=detector.window, limits=detector.limits)
         self._dropped = 0
         pipeline = Pipeline([source], mine, verdicts, workers=WORKERS)
         self._pipeline = pipeline
@@ -188,14 +188,14 @@ class LiveView:
     def _take(self, judged: Judged) -> None:
         result = judged.result
         if judged.picture is None:
-            self._publish(self._shown.jpeg, self._status(result.state, error=result.error))
+            self._publish(self._shown.jpeg, self._status(result.state.value, error=result.error))
             return
         self._rate.add()
         self._metrics.live_frames.inc()
         self._metrics.live_dropped.inc(max(0, result.dropped - self._dropped))
         self._metrics.live_age.observe(result.age_ms / 1e3)
         self._dropped = result.dropped
-        self._publish(encoded(judged.picture, result), self._status(OK, result))
+        self._publish(encoded(judged.picture, result), self._status(SourceState.OK.value, result))
 
     def _status(self, state: str, result: FrameResult | None = None, error: str | None = None) -> dict[str, Any]:
         engine = self._judge.detector.engine

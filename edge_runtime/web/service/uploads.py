@@ -21,11 +21,12 @@ from PIL import Image
 from edge_runtime.detector import Detector
 from edge_runtime.errors import EdgeError, PictureError
 from edge_runtime.inference.engine import Answer, Choice
+from edge_runtime.judging.decide import decide
 from edge_runtime.judging.results import FaceResult
-from edge_runtime.judging.scorer import ScoredFace, face_result, prepare_face
+from edge_runtime.judging.scorer import PreparedFace, all_crops, find_faces, prepare_face, score_faces, split_rows
 from edge_runtime.model.contract import Verdict
+from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.pictures import read_picture
-from edge_runtime.pixels.preprocess import Box
 from edge_runtime.web.http.problems import ProblemError
 from edge_runtime.web.schemas import Face, Heat, Prediction
 from edge_runtime.web.service.batching import BatchingQueue, QueueFullError
@@ -55,16 +56,11 @@ PREDICTIONS: Mapping[Verdict, Literal[0, 1]] = {Verdict.REAL: 0, Verdict.FAKE: 1
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A picture after decoding: its faces, each with its crops or the reason why it has none."""
+    """A decoded picture: its width and height, its faces cut out, and how many more there are."""
 
     size: tuple[int, int]
-    boxes: tuple[tuple[Box | None, float | None], ...]
-    crops: tuple[NDArray[np.uint8] | None, ...]
-    reasons: tuple[str | None, ...]
+    faces: tuple[PreparedFace, ...]
     left_out: int
-
-    def pixels(self) -> list[NDArray[np.uint8]]:
-        return [crops for crops in self.crops if crops is not None]
 
 
 @dataclass(frozen=True)
@@ -139,13 +135,9 @@ class Judge:
 
     async def _judge(self, data: bytes, heat: bool, began: float) -> Judgement:
         prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, data)
-        pixels = prepared.pixels()
-        answer = await self._answer(np.concatenate(pixels), heat) if pixels else self._nothing()
+        crops = all_crops(prepared.faces)
+        answer = self.detector.engine.no_answer if crops is None else await self._answer(crops, heat)
         return self._judgement(prepared, answer, began)
-
-    def _nothing(self) -> Answer:
-        engine = self.detector.engine
-        return Answer(np.empty((0, 2), np.float32), engine.choice, engine.calibration)
 
     async def _answer(self, pixels: NDArray[np.uint8], heat: bool) -> Answer:
         """Return logits, and with `heat` the map, of each crop, and what computed them."""
@@ -161,14 +153,11 @@ class Judge:
 
     def _prepare(self, data: bytes) -> _Prepared:
         picture = self._read(data)
-        finder, contract = self.detector.faces, self.detector.engine.contract
-        found: list[tuple[Box | None, float | None]] = [(None, None)]
-        if finder is not None:
-            found = [(face.box, face.detection) for face in finder.detect(picture)]
-        boxes = tuple(sorted(found[: self._limits.faces], key=lambda face: face[0][:2] if face[0] else ()))
-        prepared = [prepare_face(picture, box, contract, self.detector.limits) for box, _ in boxes]
-        crops, reasons = tuple(crops for crops, _ in prepared), tuple(reason for _, reason in prepared)
-        return _Prepared(picture.size, boxes, crops, reasons, len(found) - len(boxes))
+        found = find_faces(picture, self.detector.faces)
+        chosen = sorted(found[: self._limits.faces], key=lambda face: face.box[:2] if face else ())
+        contract, limits = self.detector.engine.contract, self.detector.limits
+        faces = tuple(prepare_face(picture, face, contract, limits) for face in chosen)
+        return _Prepared(picture.size, faces, len(found) - len(faces))
 
     def _read(self, data: bytes) -> Image.Image:
         pixels = pixels_of(data)
@@ -184,16 +173,10 @@ class Judge:
                 raise ProblemError("not-a-picture", str(error)) from None
 
     def _judgement(self, prepared: _Prepared, answer: Answer, began: float) -> Judgement:
-        whole: Box = (0.0, 0.0, float(prepared.size[0]), float(prepared.size[1]))
-        results, maps, start = [], [], 0
-        for (box, detection), crops, reason in zip(prepared.boxes, prepared.crops, prepared.reasons, strict=True):
-            mine = answer.logits[start : start + (0 if crops is None else len(crops))]
-            start += len(mine)
-            logit = float((mine[:, 1] - mine[:, 0]).mean()) if len(mine) else None
-            results.append(
-                face_result(ScoredFace(box or whole, detection, logit, reason), answer.calibration, None, logit)
-            )
-            maps.append(self._looked(mine, prepared.size, box))
+        scored = score_faces(prepared.faces, answer.logits, prepared.size)
+        results = [decide(face, answer.calibration, self.detector.limits) for face in scored]
+        rows = split_rows(prepared.faces, answer.logits)
+        maps = [self._looked(mine, prepared.size, face.box) for face, mine in zip(prepared.faces, rows, strict=True)]
         prediction = self._prediction(results, maps, prepared, answer.choice, 1e3 * (time.monotonic() - began))
         return Judgement(prediction, tuple(maps))
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from edge_runtime.errors import PictureError
 from edge_runtime.inference.engine import Choice, Engine, choose
-from edge_runtime.judging.results import LOST
+from edge_runtime.judging.results import SourceState
 from edge_runtime.judging.scorer import FrameScorer, Verdicts
 from edge_runtime.model.contract import DEMO_NOTICE, Framing, Precision, Verdict
 from edge_runtime.pixels.quality import QualityLimits
@@ -136,7 +136,7 @@ def test_after_a_change_of_network_old_logits_are_forgotten_and_faces_get_new_nu
 def test_after_a_loss_a_face_is_a_new_one(engine, red):
     scorer, verdicts = FrameScorer(engine, moving_faces=FixedFaces((0, 0, 64, 64))), Verdicts(engine.contract)
     verdicts.of_frame(scorer(moving(red, 0, 0.0)))
-    assert verdicts.of_gap(Gap("clip", LOST, "unplugged")).state == LOST
+    assert verdicts.of_gap(Gap("clip", SourceState.LOST, "unplugged")).state == SourceState.LOST
     assert verdicts.of_frame(scorer(moving(red, 1, 0.1))).faces[0].track == 2
 
 
@@ -150,7 +150,7 @@ def test_a_picture_that_can_not_be_read_becomes_its_error(engine):
 
 def test_a_demonstration_model_says_so_with_every_frame_and_gap(engine):
     verdicts = Verdicts(engine.contract.replace(demo=True))
-    assert verdicts.of_gap(Gap("clip", LOST)).notice == DEMO_NOTICE
+    assert verdicts.of_gap(Gap("clip", SourceState.LOST)).notice == DEMO_NOTICE
 
 
 def test_a_framed_face_is_shown_with_its_margin(bundle, make_bundle, tmp_path):

@@ -3,7 +3,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.judging.tracking import Tracker, overlap, trimmed_mean
+from edge_runtime.judging.tracking import Tracker, trimmed_mean
+from edge_runtime.pixels.boxes import overlaps
 
 LEFT, RIGHT = (0.0, 0.0, 100.0, 100.0), (300.0, 0.0, 400.0, 100.0)
 
@@ -80,10 +81,9 @@ def test_what_was_judged_longer_ago_than_the_gap_counts_no_more():
 
 
 def test_overlap_is_that_of_two_squares_on_paper():
-    assert overlap((0, 0, 2, 2), (1, 1, 3, 3)) == 1 / 7
-    assert overlap(LEFT, LEFT) == 1.0
-    assert overlap(LEFT, RIGHT) == 0.0
-    assert overlap((0, 0, 0, 0), (0, 0, 0, 0)) == 0.0
+    assert overlaps((0, 0, 2, 2), [(1, 1, 3, 3), (0, 0, 2, 2), (5, 0, 7, 2)]).tolist() == [1 / 7, 1.0, 0.0]
+    assert overlaps((0, 0, 0, 0), [(0, 0, 0, 0)]).tolist() == [0.0]
+    assert overlaps(LEFT, []).tolist() == []
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40))

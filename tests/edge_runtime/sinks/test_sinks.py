@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from edge_runtime.errors import UsageError
-from edge_runtime.judging.results import FaceResult, FrameResult
+from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
 from edge_runtime.model.contract import DEMO_NOTICE, Verdict
 from edge_runtime.pipeline import Judged
 from edge_runtime.sinks.lines import COLUMNS, CsvSink, JsonlSink, LineFile
@@ -300,7 +300,7 @@ def test_a_journal_gets_what_fails_and_the_first_frame_after_it():
     out = io.StringIO()
     with PlainLines(out, failures_only=True) as sink:
         sink.write(frame(1))
-        sink.write(Judged(FrameResult("door", 1, NOW, "lost", error="unplugged")))
+        sink.write(Judged(FrameResult("door", 1, NOW, SourceState.LOST, error="unplugged")))
         sink.write(frame(2))
         sink.write(frame(3))
     assert [line.split("  ")[0] for line in out.getvalue().splitlines()] == ["door #1", "door #2"]
@@ -330,7 +330,7 @@ def test_the_live_view_shows_rate_age_device_precision_faces_and_losses():
     text = shown(view)
     for part in ("door", "FPS", "age 41 ms", "dropped 7", "CPU int8", "fake", "0.950", "too dark", DEMO_NOTICE):
         assert part in text
-    view.write(Judged(FrameResult("door", 0, NOW, "lost", error="unplugged")))
+    view.write(Judged(FrameResult("door", 0, NOW, SourceState.LOST, error="unplugged")))
     assert "lost" in shown(view)
     assert "unplugged" in shown(view)
 

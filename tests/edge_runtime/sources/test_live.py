@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from edge_runtime.errors import SourceError
-from edge_runtime.judging.results import ENDED, LOST
+from edge_runtime.judging.results import SourceState
 from edge_runtime.sources import SourceOptions
 from edge_runtime.sources.live import MOST_STUCK, LiveSource
 
@@ -58,7 +58,7 @@ def test_a_driver_that_hangs_for_ever_does_not_cost_a_thread_each_time():
     gaps = list(source.frames(threading.Event()))
     release.set()
     assert Hanging.opened == MOST_STUCK
-    assert [gap.state for gap in gaps] == [LOST, ENDED]
+    assert [gap.state for gap in gaps] == [SourceState.LOST, SourceState.ENDED]
 
 
 def test_a_loss_is_told_once_and_frames_are_numbered_on():

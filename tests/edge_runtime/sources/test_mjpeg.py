@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_runtime.errors import SourceError
-from edge_runtime.judging.results import ENDED, LOST
+from edge_runtime.judging.results import SourceState
 from edge_runtime.sources import Frame, Gap, SourceOptions, open_source
 from edge_runtime.sources.mjpeg import HttpCamera, JpegSplitter, StandardInput, decode, public_name
 
@@ -183,7 +183,7 @@ def test_a_camera_that_goes_away_is_opened_again_and_may_come_back_with_another_
     seen = watch(camera.address, stall_timeout_s=1.0)
     seen.until(lambda: len(seen.frames()) >= 3)
     camera.kill()
-    seen.until(lambda: [gap.state for gap in seen.gaps()] == [LOST])
+    seen.until(lambda: [gap.state for gap in seen.gaps()] == [SourceState.LOST])
     count = len(seen.frames())
     time.sleep(0.5)
     assert len(seen.frames()) == count
@@ -193,7 +193,7 @@ def test_a_camera_that_goes_away_is_opened_again_and_may_come_back_with_another_
     seen.until(lambda: len(seen.frames()) > count)
     assert seen.frames()[count].taken - back < 5.0
     seen.until(lambda: seen.sizes()[-1] == (100, 80))
-    assert [gap.state for gap in seen.gaps()] == [LOST]
+    assert [gap.state for gap in seen.gaps()] == [SourceState.LOST]
     assert [frame.index for frame in seen.frames()] == list(range(len(seen.frames())))
     again.kill()
 
@@ -224,7 +224,7 @@ def test_a_source_that_stays_lost_is_given_up_where_that_is_wanted(camera, watch
     seen = watch(camera.address, stall_timeout_s=0.5, give_up_after_s=1.0)
     seen.until(lambda: len(seen.frames()) >= 1)
     camera.kill()
-    seen.until(lambda: seen.gaps()[-1:] and seen.gaps()[-1].state == ENDED)
+    seen.until(lambda: seen.gaps()[-1:] and seen.gaps()[-1].state == SourceState.ENDED)
     assert seen.gaps()[-1].failed
 
 

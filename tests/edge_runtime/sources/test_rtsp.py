@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.judging.results import LOST
+from edge_runtime.judging.results import SourceState
 from edge_runtime.sources import Frame, Gap, SourceOptions, open_source
 
 DEBIANS_PYTHON = "/usr/bin/python3"
@@ -78,7 +78,7 @@ def test_an_rtsp_camera_that_goes_away_is_lost_and_comes_back_with_another_size(
     before = next_of(Frame, items)
     camera.switch_off()
     gap = next_of(Gap, items)
-    assert gap.state == LOST
+    assert gap.state == SourceState.LOST
     camera.switch_on(640, 360)
     after = next_of(Frame, items)
     stop.set()
@@ -92,6 +92,6 @@ def test_an_address_without_a_camera_is_told_as_lost_in_one_line(camera) -> None
     gap = next(open_source(camera.url, SourceOptions(stall_timeout_s=2.0)).frames(stop))
     stop.set()
     assert isinstance(gap, Gap)
-    assert gap.state == LOST
+    assert gap.state == SourceState.LOST
     assert camera.url in (gap.error or "")
     assert "\n" not in (gap.error or "")

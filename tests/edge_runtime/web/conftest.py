@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from edge_runtime.detector import Detector
 from edge_runtime.errors import SourceError
+from edge_runtime.judging.results import SourceState
 from edge_runtime.model.bundle import Bundle, Manifest
 from edge_runtime.model.contract import Calibration, Framing, ModelContract, PixelRecipe
 from edge_runtime.sources import Frame, Gap
@@ -231,7 +232,7 @@ class Camera:
         try:
             while not stop.wait(self.every_s):
                 if self.lost:
-                    yield Gap("camera", "lost", "camera: no frame for 5 s")
+                    yield Gap("camera", SourceState.LOST, "camera: no frame for 5 s")
                 else:
                     yield Frame("camera", self.frames_given, lambda: self.picture)
                     self.frames_given += 1

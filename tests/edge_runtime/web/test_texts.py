@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from edge_runtime.pixels.quality import QualityLimits, too_small
+from edge_runtime.judging import decide
+from edge_runtime.judging.results import Reason
 from edge_runtime.web.http.problems import KINDS
 from edge_runtime.web.texts import TEXTS, choose_language, percent, problem_text, reason_text, threshold_percent
 
@@ -58,10 +59,9 @@ def test_no_score_is_shown_as_certainty():
 
 def test_the_runtimes_reasons_have_words_of_their_own():
     chinese = TEXTS["zh-Hans"]
-    small = too_small((0, 0, 5, 5), QualityLimits())
-    assert reason_text(chinese, small) == chinese["reason_small"]
-    for reason in ("too dark", "too blurred", "between the thresholds"):
-        assert reason not in reason_text(chinese, reason)
+    for reason in Reason:
+        english = decide.reason_text(reason)
+        assert reason_text(chinese, english) != chinese["reason_other"].format(reason=english)
     assert "sideways" in reason_text(chinese, "sideways")
 
 
