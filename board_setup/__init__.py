@@ -1,1 +1,1 @@
-"""From a bare board to a running detector: standard library only, Python 3.8 and newer."""
+"""Packs, installs and maintains the detector on a board."""

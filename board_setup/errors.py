@@ -1,5 +1,5 @@
-"""The one family of errors of `setup-board`, each told in one line."""
+"""The errors of `setup-board`, each printed as one line."""
 
 
 class BoardError(Exception):
-    """What can't be done, and what to do about it."""
+    """What failed, and what to do about it."""

@@ -1,8 +1,8 @@
-"""Instruction sets: what this CPU has, and how a process is capped to what another has.
+"""Instruction sets: what this CPU has, and how a process is capped to those of another CPU.
 
-OpenVINO's CPU plugin picks its kernels by instruction set when it is imported, so a cap holds for a whole process and
-is set in the environment before it starts. Both variables are needed: with oneDNN's alone a network may fail to compile
-or run many times slower, because OpenVINO's own kernels would still be of the wider kind.
+OpenVINO's CPU plugin picks its kernels by instruction set when it is imported, so a cap applies to a whole process and
+is set in its environment before it starts. Both variables are needed: with only oneDNN's, OpenVINO's own kernels would
+still use the wider set, and a network may fail to compile or run many times slower.
 """
 
 import os
@@ -17,7 +17,7 @@ CAPS: Mapping[str, Mapping[str, str]] = {
     "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2"},
     "sse42": {"ONEDNN_MAX_CPU_ISA": "SSE41", "OV_CPU_MAX_ISA": "SSE41"},
 }
-"""Names of instruction sets and the environment that caps a process to each."""
+"""The environment that caps a process to each instruction set."""
 
 CAP_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "OV_CPU_MAX_ISA")
 
@@ -38,7 +38,7 @@ def capped_environment(isa: str, base: Optional[Mapping[str, str]] = None) -> Di
 
 
 def current_cap(environment: Optional[Mapping[str, str]] = None) -> str:
-    """Name the cap that this process runs under: a key of CAPS, `native` where none is set."""
+    """Return the cap of this process: a key of CAPS, `native` if none is set."""
     source = os.environ if environment is None else environment
     seen = {variable: source[variable] for variable in CAP_VARIABLES if variable in source}
     for isa, cap in CAPS.items():
@@ -48,7 +48,7 @@ def current_cap(environment: Optional[Mapping[str, str]] = None) -> str:
 
 
 def parse_cpu_flags(cpuinfo: str) -> FrozenSet[str]:
-    """Return the CPU flags that the text of `/proc/cpuinfo` lists for its first processor."""
+    """Return the CPU flags of the first processor in the text of `/proc/cpuinfo`."""
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "flags":
@@ -57,7 +57,7 @@ def parse_cpu_flags(cpuinfo: str) -> FrozenSet[str]:
 
 
 def cpu_flags(path: str = "/proc/cpuinfo") -> FrozenSet[str]:
-    """Return this CPU's flags as Linux names them; empty where they can't be read."""
+    """Return this CPU's flags as Linux names them; empty if they can't be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return parse_cpu_flags(file.read())
@@ -66,7 +66,7 @@ def cpu_flags(path: str = "/proc/cpuinfo") -> FrozenSet[str]:
 
 
 def widest_isa(flags: FrozenSet[str]) -> str:
-    """Name the widest instruction set among `flags` that changes how INT8 is computed."""
+    """Return the name of the widest instruction set in `flags` that changes how INT8 is computed."""
     ladder = (
         ("amx_int8", "AMX INT8"),
         ("avx512_vnni", "AVX-512 VNNI"),
@@ -83,6 +83,6 @@ def widest_isa(flags: FrozenSet[str]) -> str:
 
 
 def lacks_avx(flags: Optional[FrozenSet[str]] = None, environment: Optional[Mapping[str, str]] = None) -> bool:
-    """Tell whether OpenVINO computes without AVX here: on such a CPU, or in a process that is capped to one."""
+    """Return whether OpenVINO computes without AVX here: the CPU has none, or the process is capped."""
     known = cpu_flags() if flags is None else flags
     return current_cap(environment) == BOARD or bool(known and "avx" not in known)

@@ -1,20 +1,21 @@
-"""Running the commands of the system."""
+"""Running the system's commands."""
 
-import json
 import os
-import re
+import signal
 import subprocess
 from typing import Sequence
 
 from board_setup.errors import BoardError
 
+Finished = subprocess.CompletedProcess
+
 
 class CommandError(BoardError):
-    """A command of the system failed."""
+    """A system command failed."""
 
 
-def call(command: Sequence[str]) -> "subprocess.CompletedProcess[bytes]":
-    """Run a command from the root folder, its standard error with its output."""
+def call(command: Sequence[str]) -> "Finished[bytes]":
+    """Run a command in the root folder, with its standard error joined to its output."""
     return subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -29,29 +30,29 @@ def run(command: Sequence[str]) -> None:
     """Run a command.
 
     Raises:
-        CommandError: it failed.
+        CommandError: it failed; the message holds the last line it printed.
     """
     done = call(command)
     if done.returncode:
-        raise CommandError(f"{os.path.basename(command[0])} ended with {done.returncode}: {reason(done)}")
+        lines = done.stdout.decode(errors="replace").strip().splitlines()
+        name = os.path.basename(command[0])
+        raise CommandError(f"{name} ended with {exit_code(done.returncode)}: {lines[-1] if lines else 'no output'}")
 
 
 def succeeds(command: Sequence[str]) -> bool:
-    """Say whether a command ends with 0."""
+    """Return whether a command ends with 0."""
     return call(command).returncode == 0
 
 
 def output(command: Sequence[str]) -> str:
-    """Return what a command says, however it ends."""
+    """Return what a command prints, whatever its exit code."""
     return call(command).stdout.decode(errors="replace").strip()
 
 
-def reason(done: "subprocess.CompletedProcess[bytes]") -> str:
-    """Return in one line why a command failed; the runtime's own check is read for its error."""
-    text = done.stdout.decode(errors="replace").strip()
-    found = re.search(r'"error": "(.*)"', text)
-    if found:
-        return json.loads(f'"{found.group(1)}"')
-    if done.returncode in (-4, 132):
-        return "it used an instruction that this CPU does not have (SIGILL)"
-    return text.splitlines()[-1] if text else f"exit code {done.returncode}"
+def exit_code(code: int) -> int:
+    """Return the exit code as a shell reports it: 128 + N after signal N."""
+    return code if code >= 0 else 128 - code
+
+
+ILLEGAL_INSTRUCTION = exit_code(-signal.SIGILL)
+"""The exit code of a program that used an instruction its CPU lacks."""

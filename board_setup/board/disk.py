@@ -1,49 +1,68 @@
-"""Files that are there whole or not at all, also when the power goes."""
+"""Files that are complete or absent, also after a power cut."""
 
 import contextlib
 import hashlib
 import json
 import os
 import shutil
-from typing import Any
+from typing import Any, Callable, Iterator
 
-SCRATCH = ".partial"
-"""Ends the name of what is not whole yet."""
+from board_setup.errors import BoardError
+
+PARTIAL = ".partial"
+"""Suffix of a file or folder that is still being written."""
 
 COMPLETE = ".complete"
-"""The file in a folder that says that all of it is there."""
+"""A file in a folder that marks the folder as complete."""
+
+
+class DamagedError(BoardError):
+    """A file that this tool wrote can't be read back."""
+
+
+@contextlib.contextmanager
+def atomic(path: str) -> Iterator[str]:
+    """Yield the path of a partial file, which takes the name `path` when the block ends without an error.
+
+    An error removes the partial file. A power cut leaves it, and the next write replaces it.
+    """
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    partial = path + PARTIAL
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (Exception, KeyboardInterrupt):
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
 
 
 def write(path: str, text: str) -> None:
-    """Write a file whole or not at all, also when the power goes."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path + SCRATCH, "w", encoding="utf-8") as file:
+    """Write a text file atomically."""
+    with atomic(path) as partial, open(partial, "w", encoding="utf-8") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + SCRATCH, path)
 
 
 def copy(source: str, target: str, *, mode: int = 0o644) -> None:
-    """Copy a file whole or not at all, also when the power goes; what has the old one open keeps it."""
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    shutil.copyfile(source, target + SCRATCH)
-    os.chmod(target + SCRATCH, mode)
-    os.sync()
-    os.replace(target + SCRATCH, target)
+    """Copy a file atomically; a program that has the old one open keeps it."""
+    with atomic(target) as partial:
+        shutil.copyfile(source, partial)
+        os.chmod(partial, mode)
 
 
 def link(target: str, path: str) -> None:
-    """Make `path` a link to `target` by one rename, also where it was another link."""
+    """Make `path` a symbolic link to `target`, replacing an older link in one rename."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path + SCRATCH)
-    os.symlink(target, path + SCRATCH)
-    os.replace(path + SCRATCH, path)
+        os.unlink(path + PARTIAL)
+    os.symlink(target, path + PARTIAL)
+    os.replace(path + PARTIAL, path)
 
 
 def sha256(path: str) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -52,36 +71,45 @@ def sha256(path: str) -> str:
 
 
 def has_sha256(path: str, digest: str) -> bool:
-    """Say whether a file is there, can be read and has this SHA-256."""
+    """Return whether a file exists, is readable and has this SHA-256."""
     try:
         return sha256(path) == digest
     except OSError:
         return False
 
 
-def complete(folder: str) -> None:
-    """Mark a folder as whole, after all of it has reached the disk."""
-    os.sync()
-    write(os.path.join(folder, COMPLETE), "")
-
-
-def emptied(folder: str) -> str:
-    """Make a folder anew and return it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
-    return folder
+def empty_folder(path: str) -> str:
+    """Delete a folder, create it again and return its path."""
+    shutil.rmtree(path, ignore_errors=True)
+    os.makedirs(path)
+    return path
 
 
 def read_text(path: str) -> str:
-    """Return the text of a file, empty where there is none."""
+    """Return the text of a file, empty if it is missing or unreadable."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""
 
 
-def read_json(path: str, default: Any) -> Any:
-    """Return what a JSON file holds, `default` where there is none."""
+def read_json(path: str, default: Any, is_valid: Callable[[Any], bool]) -> Any:
+    """Return the value of a JSON file, `default` if the file is missing or empty.
+
+    Raises:
+        DamagedError: it is not JSON, or `is_valid` rejects the value.
+    """
     text = read_text(path)
-    return json.loads(text) if text else default
+    if not text:
+        return default
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(text)
+        if is_valid(value):
+            return value
+    raise DamagedError(f"{path}: damaged; delete it and run the same command again")
+
+
+def is_list_of_text(value: Any) -> bool:
+    """Return whether a JSON value is a list of strings."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -1,15 +1,15 @@
-"""Where everything lies on a board, and what versions of the world it is made for."""
+"""Where everything lies on a board, and which versions of Python and OpenVINO are supported."""
 
 import os
 from typing import NamedTuple
 
 SERVICE = "deepfake-edge.service"
 CAMERA = "/dev/deepfake-edge-camera"
-"""A name for the first camera that stays, given by a udev rule."""
+"""A fixed name for the first camera, given by a udev rule."""
 
 OPENVINO_FROM = (2025, 4)
 OPENVINO_BELOW = (2026, 5)
-"""The same range as in pyproject.toml: newer wheels may have lost the kernels for CPUs without AVX."""
+"""The same range as in pyproject.toml: newer wheels may lack the kernels for CPUs without AVX."""
 
 PYTHON_FROM = (3, 10)
 PYTHON_BELOW = (3, 14)
@@ -20,49 +20,60 @@ class Layout(NamedTuple):
 
     root: str = "/"
 
+    @property
+    def is_live(self) -> bool:
+        """Whether this is the running system rather than a folder."""
+        return os.path.realpath(self.root) == "/"
+
     def at(self, path: str) -> str:
         """Return the absolute `path` below the root."""
         return os.path.join(self.root, path.lstrip("/"))
 
     @property
     def programs(self) -> str:
-        """Python, the virtual environments and this tool."""
+        """Folder of Python, the virtual environments and this tool."""
         return self.at("/opt/deepfake-edge")
 
     @property
     def state(self) -> str:
-        """Versions, the link to the current one, and what was installed."""
+        """Folder of the versions, the link to the current one, and the records of what was installed."""
         return self.at("/var/lib/deepfake-edge")
 
     @property
     def versions(self) -> str:
-        """A folder for each version: a bundle, in which `runtime` is a link to its virtual environment."""
+        """One folder per version: a bundle, plus `runtime`, a link to its virtual environment."""
         return self.state + "/versions"
 
     @property
     def current(self) -> str:
-        """A link to the version in use."""
+        """Link to the version in use."""
         return self.state + "/current"
 
     @property
     def python(self) -> str:
-        """The current version's Python."""
+        """Python of the current version."""
         return self.current + "/runtime/bin/python"
 
     @property
     def runtimes(self) -> str:
-        """A virtual environment for each set of wheels."""
+        """One virtual environment per set of wheels."""
         return self.programs + "/runtimes"
 
     @property
     def tool(self) -> str:
-        """This tool, as a single file."""
+        """This tool as a single file."""
         return self.programs + "/setup-board.pyz"
 
     @property
     def command(self) -> str:
-        """A link to this tool, so that it is a command."""
+        """Link to this tool, on the PATH."""
         return self.at("/usr/local/bin/setup-board")
+
+    @property
+    def started(self) -> str:
+        """File that names the version whose service last started well."""
+        return self.state + "/started"
 
 
 BOARD = Layout()
+"""The layout of a real board."""

@@ -1,4 +1,4 @@
-"""One at a time: two that change the same board would take each other's files away."""
+"""The lock that keeps two installations from changing the same board at once."""
 
 import contextlib
 import fcntl
@@ -14,13 +14,13 @@ class BusyError(BoardError):
 
 
 @contextlib.contextmanager
-def alone(layout: Layout) -> Iterator[None]:
-    """Keep other installations, undoings and rollbacks away until the block or this process ends, however it ends.
+def exclusive(layout: Layout) -> Iterator[None]:
+    """Hold the lock until the block or the process ends.
 
-    The root folder itself is locked (flock(2)), so that no file is left of it.
+    The root folder itself is locked (flock(2)), so no lock file is left behind.
 
     Raises:
-        BusyError: another one is at work.
+        BusyError: another process holds the lock.
     """
     os.makedirs(layout.root, exist_ok=True)
     folder = os.open(layout.root, os.O_RDONLY | os.O_DIRECTORY)
@@ -29,8 +29,8 @@ def alone(layout: Layout) -> Iterator[None]:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(
-                f"{layout.root}: another setup-board is at work here; wait until it is done "
-                "(what it is: pgrep -af setup-board), then say the same again"
+                f"{layout.root}: another setup-board is changing this board; wait until it ends "
+                "(pgrep -af setup-board shows it), then run the command again"
             ) from None
         yield
     finally:

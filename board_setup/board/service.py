@@ -1,37 +1,42 @@
-"""What systemd, udev and journald are told: a locked-up service, a camera name that stays, a journal with limits.
-
-And how the service is started, watched and asked how it is.
-"""
+"""The service on the board: its systemd unit, the udev rule, the journal's limits; starting it and asking how it is."""
 
 import grp
 import os
 import re
 import time
-from typing import Dict, List, Sequence
+from typing import List, NamedTuple, Optional, Sequence, Set
 
 from board_setup.board import commands
 from board_setup.board.layout import CAMERA, SERVICE, Layout
+from board_setup.errors import BoardError
 
 UNIT_PATH = "/etc/systemd/system/" + SERVICE
 RULE_PATH = "/etc/udev/rules.d/70-deepfake-edge.rules"
 JOURNALD_PATH = "/etc/systemd/journald.conf.d/deepfake-edge.conf"
 WRITTEN_AT_RUN_TIME = ("/var/cache/deepfake-edge", "/var/log/deepfake-edge")
-GROUPS = ("video", "render")
-STARTING_S = 330.0
-"""Longer than the unit's TimeoutStartSec: what starts slowly is for systemd to judge, once and not twice."""
-STEADY_S = 6.0
 RESULTS = "/var/log/deepfake-edge/results.jsonl"
 OPTIONS_FILE = "/etc/default/deepfake-edge"
+GROUPS = ("video", "render")
+START_TIMEOUT_S = 330.0
+"""Longer than the unit's TimeoutStartSec, so that systemd decides about a slow start."""
+STEADY_S = 6.0
+"""A service that was active this long without a restart counts as running."""
 BACKOFF_FROM = 254
-"""The first systemd that can wait longer from one restart to the next."""
+"""The first systemd with a growing delay between restarts."""
 
-UDEV_RULE = f"""# The node of a camera that gives pictures gets a name that does not depend on the order of plugging in.
-# What a node can do is asked by 60-persistent-v4l.rules, which come before. Of several cameras any may get the name.
-SUBSYSTEM=="video4linux", KERNEL=="video[0-9]*", ATTR{{index}}=="0", ENV{{ID_V4L_CAPABILITIES}}=="*:capture:*", \\
+RELOAD_RULES = (
+    ("udevadm", "control", "--reload"),
+    ("udevadm", "trigger", "--subsystem-match=video4linux"),
+)
+RESTART_JOURNAL = (("systemctl", "restart", "systemd-journald"),)
+
+UDEV_RULE = f"""# Gives the capture node of a camera a name that does not depend on the order of plugging in.
+# 60-persistent-v4l.rules, which runs before, finds out what a node can do. With several cameras any may get the name.
+SUBSYSTEM=="video4linux", KERNEL=="video[0-9]*", ATTR{{index}}=="0", ENV{{ID_V4L_CAPABILITIES}}=="*:capture:*", \
   SYMLINK+="{CAMERA[len("/dev/") :]}"
 """
 
-JOURNALD = """# Written seldom and bounded, for the sake of the eMMC.
+JOURNALD = """# Few and bounded writes, to spare the eMMC.
 [Journal]
 SystemMaxUse=64M
 RuntimeMaxUse=32M
@@ -47,11 +52,11 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-# Other options, such as another camera, go into the file as DETECT_OPTIONS="…".
+# To use other options, such as another camera, set DETECT_OPTIONS in the file below.
 Environment="DETECT_OPTIONS=--camera {camera} --jsonl {results} --rotate 16M"
 Environment=XDG_CACHE_HOME=/var/cache/deepfake-edge PYTHONDONTWRITEBYTECODE=1 HOME=/var/cache/deepfake-edge
 EnvironmentFile=-{options}
-# A line a frame would fill the journal, and hide that a camera is lost; the results hold all.
+# One line per frame would fill the journal and hide a lost camera; the results file holds them all.
 ExecStart={current}/runtime/bin/edge-detect --quiet $DETECT_OPTIONS
 WorkingDirectory=/
 TimeoutStartSec=5min
@@ -60,7 +65,7 @@ WatchdogSec=2min
 Restart=always
 {restart}
 
-# A user of its own, made for the time it runs; the groups give camera and GPU.
+# A user that exists only while the service runs; the groups give access to camera and GPU.
 DynamicUser=yes
 SupplementaryGroups={groups}
 CacheDirectory=deepfake-edge
@@ -114,7 +119,7 @@ def unit(layout: Layout, *, groups: Sequence[str], systemd: int) -> str:
 
     Args:
         layout: where the programs lie.
-        groups: those of `video` and `render` that this board has; systemd refuses to start with one that is missing.
+        groups: `video` and `render`, as far as they exist here; systemd refuses to start a service with an unknown one.
         systemd: its version.
     """
     backoff = "RestartSec=1\nRestartSteps=5\nRestartMaxDelaySec=30" if systemd >= BACKOFF_FROM else "RestartSec=5"
@@ -128,60 +133,82 @@ def unit(layout: Layout, *, groups: Sequence[str], systemd: int) -> str:
     )
 
 
-def restart() -> str:
-    """Restart the service; returns what is wrong with it, empty where it runs (or waits for a camera)."""
+class ServiceError(BoardError):
+    """The service does not start or does not stay up."""
+
+
+class Status(NamedTuple):
+    """What systemd says of the service: its state, its restarts, and the id of its current or last run."""
+
+    active: str
+    restarts: int
+    invocation: str
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it runs, or waits for a camera because there is none."""
+        return self.active == "active" or not has_camera()
+
+
+def status() -> Status:
+    """Ask systemd for the service's status."""
+    asked = ["ActiveState", "NRestarts", "InvocationID"]
+    lines = commands.output(["systemctl", "show", SERVICE, *(f"--property={name}" for name in asked)]).splitlines()
+    found = dict(line.split("=", 1) for line in lines if "=" in line)
+    restarts = found.get("NRestarts", "")
+    return Status(
+        active=found.get("ActiveState", ""),
+        restarts=int(restarts) if restarts.isdigit() else 0,
+        invocation=found.get("InvocationID", ""),
+    )
+
+
+def last_line(invocations: Optional[Set[str]] = None) -> str:
+    """Return the last line that the service's process printed, in these runs only if given."""
+    chosen = [f"_SYSTEMD_INVOCATION_ID={name}" for name in invocations or () if name]
+    match = chosen or [f"_SYSTEMD_UNIT={SERVICE}"]
+    lines = commands.output(["journalctl", "--quiet", "--lines=1", "--output=cat", "--no-pager", *match]).splitlines()
+    return lines[-1].strip() if lines else "it printed nothing"
+
+
+def restart() -> None:
+    """Restart the service and wait until it runs; without a camera it waits for one, which is not waited for here.
+
+    Raises:
+        ServiceError: it does not start or does not stay up; the message holds its last line.
+    """
+    before = status().invocation
     commands.call(["systemctl", "reset-failed", SERVICE])
     commands.call(["systemctl", "restart", "--no-block", SERVICE])
     if not has_camera():
-        return ""
-    deadline = time.monotonic() + STARTING_S
+        return
+    runs: Set[str] = set()
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         time.sleep(1.0)
-        now = state()
-        if now["ActiveState"] == "active" and _stays_active():
-            return ""
-        if now["ActiveState"] == "failed" or int(now["NRestarts"] or 0) > 1:
-            return f"{SERVICE} does not stay up: {last_words()}"
-    return f"{SERVICE} was not ready after {STARTING_S:.0f} s: {last_words()}"
-
-
-def is_healthy() -> bool:
-    """Say whether the service runs, or rightly waits for a camera."""
-    return state()["ActiveState"] == "active" or not has_camera()
+        now = status()
+        runs |= {now.invocation} - {before}
+        if now.active == "active":
+            time.sleep(STEADY_S)
+            if status() == now:
+                return
+        elif now.active == "failed" or now.restarts > 1:
+            raise ServiceError(f"{SERVICE} does not stay up: {last_line(runs)}")
+    raise ServiceError(f"{SERVICE} was not ready after {START_TIMEOUT_S:.0f} s: {last_line(runs)}")
 
 
 def has_camera() -> bool:
-    """Say whether this board has a camera now."""
-    return bool([name for name in os.listdir("/dev") if re.match(r"video\d+$", name)])
-
-
-def _stays_active() -> bool:
-    before = state()["NRestarts"]
-    time.sleep(STEADY_S)
-    now = state()
-    return now["ActiveState"] == "active" and now["NRestarts"] == before
-
-
-def state() -> Dict[str, str]:
-    """Return the service's ActiveState and NRestarts."""
-    lines = commands.output(["systemctl", "show", SERVICE, "-p", "ActiveState", "-p", "NRestarts"]).splitlines()
-    return {"ActiveState": "", "NRestarts": "0", **dict(line.split("=", 1) for line in lines if "=" in line)}
-
-
-def last_words() -> str:
-    """Return the last error that the service told, or its last line."""
-    lines = commands.output(["journalctl", "-u", SERVICE, "-n", "20", "-o", "cat", "--no-pager"]).splitlines()
-    told = [line for line in lines if "error" in line.lower()] or lines
-    return told[-1].strip() if told else "it said nothing"
+    """Return whether this board has a camera now."""
+    return any(re.match(r"video\d+$", name) for name in os.listdir("/dev"))
 
 
 def is_enabled() -> bool:
-    """Say whether systemd starts the service at boot."""
+    """Return whether systemd starts the service at boot."""
     return commands.succeeds(["systemctl", "is-enabled", "--quiet", SERVICE])
 
 
 def systemd_version() -> int:
-    """Return systemd's version, 0 where it does not run here."""
+    """Return systemd's version, 0 if it does not run here."""
     if not os.path.isdir("/run/systemd/system"):
         return 0
     found = re.match(r"systemd (\d+)", commands.output(["systemctl", "--version"]))

@@ -1,117 +1,150 @@
-"""Taking away all that any installation brought."""
+"""Removing everything that any installation brought."""
 
 import contextlib
+import json
 import os
 import shutil
-from typing import Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from board_setup.board import commands, disk, service
 from board_setup.board.layout import SERVICE, Layout
 
+FILES = (
+    (service.UNIT_PATH, (("systemctl", "daemon-reload"), ("systemctl", "reset-failed", SERVICE))),
+    (service.RULE_PATH, service.RELOAD_RULES),
+    (service.JOURNALD_PATH, service.RESTART_JOURNAL),
+)
+"""The files that systemd, udev and journald read, and the commands that make them notice the removal."""
+
 
 def undo(layout: Layout, *, say: Callable[[str], None], dry_run: bool = False) -> None:
-    """Show the plan, then remove all that any installation brought, from wherever it was; repeatable."""
-    for number, line in enumerate(_plan(layout) or ["nothing, none of it is here"], 1):
+    """Print the plan, then remove everything that any installation brought; may be repeated after a power cut.
+
+    Raises:
+        DamagedError: a record of what was brought can't be read.
+        CommandError: a package can't be removed.
+    """
+    brought = Brought.read(layout)
+    for number, line in enumerate(plan(layout, brought) or ["nothing is installed"], 1):
         say(f"{number}. {line}")
     if dry_run:
         return
-    live = os.path.realpath(layout.root) == "/" and bool(service.systemd_version())
+    live = layout.is_live and bool(service.systemd_version())
     if live and os.path.exists(service.UNIT_PATH):
         commands.call(["systemctl", "disable", "--now", SERVICE])
-    _remove_files(layout, live)
-    _remove_command(layout)
-    for user, groups in _groups(layout).items():
+    for path, reload in FILES:
+        existed = os.path.lexists(layout.at(path))
+        _remove_file(layout.at(path))
+        for command in reload if existed and live else ():
+            commands.call(command)
+    for path in (layout.command, layout.command + disk.PARTIAL):
+        if _is_ours(path, layout):
+            os.unlink(path)
+    for user, groups in brought.groups.items():
         for group in groups:
             commands.call(["gpasswd", "--delete", user, group])
-    packages = _packages(layout)
-    if packages:
-        commands.run(["dpkg", "--purge", *packages])
-    # Without that note nothing was begun, and no folder is this tool's.
-    _remove_run_time(layout, disk.read_json(os.path.join(layout.state, "before.json"), parents(layout)))
-    # What was noted for this goes last, so that it may be cut off anywhere too.
-    for folder in (layout.programs, layout.state):
-        if os.path.isdir(folder):
-            shutil.rmtree(folder)
+    if brought.packages:
+        commands.run(["dpkg", "--purge", *brought.packages])
+    _remove_folders(layout, brought)
     os.sync()
-    say("nothing of it is left")
+    say("everything is removed")
 
 
-def _plan(layout: Layout) -> List[str]:
-    files = map(layout.at, (service.UNIT_PATH, service.RULE_PATH, service.JOURNALD_PATH))
-    written = map(layout.at, service.WRITTEN_AT_RUN_TIME)
-    ours = [layout.command] if _is_ours(layout.command, layout) else []
-    paths = filter(os.path.lexists, [*files, *ours, *written, layout.programs, layout.state])
+def plan(layout: Layout, brought: "Brought") -> List[str]:
+    """Return what undoing removes, a line each."""
+    paths = [layout.at(path) for path, _ in FILES]
+    paths += [layout.command] if _is_ours(layout.command, layout) else []
+    paths += [*map(layout.at, service.WRITTEN_AT_RUN_TIME), layout.programs, layout.state]
     return [
-        *(f"remove {path}" for path in paths),
-        *(f"take {user} out of {', '.join(groups)}" for user, groups in _groups(layout).items() if groups),
-        *(f"remove the package {name}" for name in _packages(layout)),
+        *(f"remove {path}" for path in paths if os.path.lexists(path)),
+        *(f"remove {user} from {', '.join(groups)}" for user, groups in brought.groups.items() if groups),
+        *(f"remove the package {name}" for name in brought.packages),
     ]
 
 
-def _remove_files(layout: Layout, live: bool) -> None:
-    for path, after in (
-        (service.UNIT_PATH, [["systemctl", "daemon-reload"], ["systemctl", "reset-failed", SERVICE]]),
-        (
-            service.RULE_PATH,
-            [["udevadm", "control", "--reload"], ["udevadm", "trigger", "--subsystem-match=video4linux"]],
-        ),
-        (service.JOURNALD_PATH, [["systemctl", "restart", "systemd-journald"]]),
-    ):
-        if _remove(layout.at(path)) and live:
-            for command in after:
-                commands.call(command)
-
-
-def _remove(path: str) -> bool:
-    """Remove a file, and what a power cut left of writing it; says whether it was there."""
-    there = os.path.lexists(path)
-    for name in (path, path + disk.SCRATCH):
+def _remove_file(path: str) -> None:
+    """Remove a file, and what a power cut left of writing it."""
+    for name in (path, path + disk.PARTIAL):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
-    return there
 
 
-def _remove_command(layout: Layout) -> None:
-    """Remove the tool's command, not one of that name that was there before."""
-    for path in (layout.command, layout.command + disk.SCRATCH):
-        if _is_ours(path, layout):
-            os.unlink(path)
-
-
-def _is_ours(path: str, layout: Layout) -> bool:
-    return os.path.islink(path) and os.readlink(path) == layout.tool
-
-
-def _groups(layout: Layout) -> Dict[str, List[str]]:
-    added: Dict[str, List[str]] = disk.read_json(groups_note(layout), {})
-    return added
-
-
-def groups_note(layout: Layout) -> str:
-    """Return the file that notes which groups each user was added to."""
-    return os.path.join(layout.state, "groups.json")
-
-
-def _packages(layout: Layout) -> List[str]:
-    brought: List[str] = disk.read_json(os.path.join(layout.state, "debs.json"), {"brought": []})["brought"]
-    return brought
-
-
-def _remove_run_time(layout: Layout, before: Sequence[str]) -> None:
+def _remove_folders(layout: Layout, brought: "Brought") -> None:
     for path in map(layout.at, service.WRITTEN_AT_RUN_TIME):
-        folder, name = os.path.split(path)
-        shutil.rmtree(os.path.join(folder, "private", name), ignore_errors=True)
+        # systemd keeps the folders of a dynamic user below `private` and links to them.
+        shutil.rmtree(os.path.join(os.path.dirname(path), "private", os.path.basename(path)), ignore_errors=True)
         if os.path.islink(path):
             os.unlink(path)
         shutil.rmtree(path, ignore_errors=True)
-    for folder in parents(layout):
-        if folder not in before:
+    for folder in shared_folders(layout):
+        if folder not in brought.folders_before:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
+    # The records go last, so that undoing can be interrupted anywhere and repeated.
+    for folder in (layout.programs, layout.state):
+        if os.path.isdir(folder):
+            shutil.rmtree(folder)
 
 
-def parents(layout: Layout) -> List[str]:
-    """Return the folders that an installation may make beside its own."""
+def _is_ours(path: str, layout: Layout) -> bool:
+    """Return whether the command is this tool's link, not another program of that name."""
+    return os.path.islink(path) and os.readlink(path) == layout.tool
+
+
+class Brought(NamedTuple):
+    """What the records say that installations changed outside their own folders.
+
+    Attributes:
+        groups: the groups that each user was added to.
+        packages: the Debian packages that were installed.
+        packages_of: the kit whose packages were installed last, empty if that did not finish.
+        folders_before: those of `shared_folders` that existed before the first installation.
+    """
+
+    groups: Dict[str, List[str]]
+    packages: List[str]
+    packages_of: str
+    folders_before: List[str]
+
+    @classmethod
+    def read(cls, layout: Layout) -> "Brought":
+        """Read the records.
+
+        Raises:
+            DamagedError: one of them can't be read.
+        """
+        packages = disk.read_json(_packages_path(layout), {"brought": []}, _is_packages)
+        return cls(
+            groups=disk.read_json(_groups_path(layout), {}, _is_groups),
+            packages=packages["brought"],
+            packages_of=packages.get("kit", ""),
+            # Without this record nothing was begun, and no folder is this tool's.
+            folders_before=disk.read_json(_folders_path(layout), shared_folders(layout), disk.is_list_of_text),
+        )
+
+
+def remember_folders(layout: Layout) -> None:
+    """Record which shared folders exist before the first installation, so that undoing leaves them."""
+    if not os.path.exists(_folders_path(layout)):
+        found = [folder for folder in shared_folders(layout) if os.path.isdir(folder)]
+        disk.write(_folders_path(layout), json.dumps(found))
+
+
+def remember_groups(layout: Layout, user: str, groups: List[str]) -> None:
+    """Record that a user was added to groups; installations for other users keep theirs."""
+    added = Brought.read(layout).groups
+    added[user] = sorted({*added.get(user, []), *groups})
+    disk.write(_groups_path(layout), json.dumps(added))
+
+
+def remember_packages(layout: Layout, packages: List[str], *, kit: str = "") -> None:
+    """Record the Debian packages that were brought, and by which kit once they are installed."""
+    brought = sorted({*Brought.read(layout).packages, *packages})
+    disk.write(_packages_path(layout), json.dumps({"brought": brought, **({"kit": kit} if kit else {})}))
+
+
+def shared_folders(layout: Layout) -> List[str]:
+    """Return the folders outside its own that an installation may create."""
     return [
         os.path.dirname(layout.at(service.JOURNALD_PATH)),
         layout.at("/var/cache/private"),
@@ -119,3 +152,25 @@ def parents(layout: Layout) -> List[str]:
         os.path.dirname(layout.at(service.RULE_PATH)),
         os.path.dirname(layout.command),
     ]
+
+
+def _groups_path(layout: Layout) -> str:
+    return os.path.join(layout.state, "groups.json")
+
+
+def _packages_path(layout: Layout) -> str:
+    return os.path.join(layout.state, "debs.json")
+
+
+def _folders_path(layout: Layout) -> str:
+    return os.path.join(layout.state, "before.json")
+
+
+def _is_groups(value: Any) -> bool:
+    return isinstance(value, dict) and all(disk.is_list_of_text(groups) for groups in value.values())
+
+
+def _is_packages(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and disk.is_list_of_text(value.get("brought")) and isinstance(value.get("kit", ""), str)
+    )

@@ -1,1 +1,1 @@
-"""What runs on the workstation: kits, deployment, the board's twin and the virtual board."""
+"""What runs on the workstation: packing, deploying, the twin and the virtual board."""

@@ -1,4 +1,4 @@
-"""Runs on the virtual board: takes commands from the machine outside, one JSON line each, and answers likewise."""
+"""Runs on the virtual board: reads commands from the workstation, one JSON line each, and writes one line each back."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any, Dict
 PORT = "/dev/virtio-ports/virtual-board"
 TIMED_OUT = 124
 PRIORITY = -15
-"""What is asked from outside comes before the board's own work, which takes all there is of these slow cores."""
+"""Commands get a higher priority than the board's own work, which takes all of these slow cores."""
 
 
 def answer(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -29,7 +29,7 @@ def answer(request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def main() -> None:
-    """Answer for ever."""
+    """Answer until killed."""
     os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     while True:
         try:

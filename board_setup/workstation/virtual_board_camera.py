@@ -1,4 +1,4 @@
-"""Shows a folder of JPEG pictures on a v4l2loopback device, over and over: the pictures are the camera's frames."""
+"""Runs on the virtual board: shows a folder of JPEG pictures in a loop on a v4l2loopback device, as a camera."""
 
 import argparse
 import fcntl
@@ -23,7 +23,7 @@ def jpeg_size(data: bytes) -> Tuple[int, int]:
     """Return width and height of a JPEG picture (ITU T.81, B.2.2).
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a JPEG picture.
     """
     place = 2
     while data[:2] == b"\xff\xd8" and place + 9 < len(data):
@@ -36,24 +36,24 @@ def jpeg_size(data: bytes) -> Tuple[int, int]:
 
 
 def set_format(device: int, width: int, height: int) -> None:
-    """Tell the device that frames of this size come as JPEG (struct v4l2_format, 208 bytes)."""
+    """Set the device's format to JPEG frames of this size (struct v4l2_format, 208 bytes)."""
     pixel = struct.pack("=12I", width, height, MJPG, V4L2_FIELD_NONE, 0, FRAME_BYTES, SRGB, 0, 0, 0, 0, 0)
     fcntl.ioctl(device, VIDIOC_S_FMT, struct.pack("=II", V4L2_BUF_TYPE_VIDEO_OUTPUT, 0) + pixel.ljust(200, b"\0"))
 
 
 def start_streaming(device: int) -> None:
-    """Begin; a writer that never did leaves a device behind that takes no other writer."""
+    """Start streaming; without this call the device accepts no other writer afterwards."""
     fcntl.ioctl(device, VIDIOC_STREAMON, struct.pack("=i", V4L2_BUF_TYPE_VIDEO_OUTPUT))
 
 
 def announce(device: str) -> None:
-    """Let udev look at the device again: one that shows nothing yet is no camera to it."""
+    """Make udev look at the device again: before the first frame it does not count as a camera."""
     node = "/sys/class/video4linux/" + os.path.basename(device)
     subprocess.call(["udevadm", "trigger", "--action=change", node])
 
 
 def main() -> None:
-    """Show the pictures until the process is ended."""
+    """Show the pictures until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("device")
     parser.add_argument("folder")

@@ -1,4 +1,4 @@
-"""The power goes at every step of an installation, and every time the same command makes it good. For the long run."""
+"""A power cut in each step of an installation, after which the same command completes it. Takes hours."""
 
 import os
 import tempfile
@@ -15,12 +15,12 @@ STEPS = ("kit", "driver", "runtime", "detector", "check", "groups", "camera", "j
 STEPS += ("service",)
 PATIENCE_S = 600.0
 REACHED_S = 1800.0
-"""What the last step may take to begin, on a machine that does other things beside."""
+"""Time until the last step begins, on a busy workstation."""
 
 
 @pytest.fixture(scope="module")
 def other_board(share: Path) -> Iterator[VirtualBoard]:
-    """A board of its own, with somebody who is to use the camera."""
+    """Another board, with a user."""
     if not os.environ.get("DEEPFAKE_EDGE_SOAK"):
         pytest.skip("needs a virtual board for hours: make soak")
     with tempfile.TemporaryDirectory(prefix="virtual-board-") as folder, VirtualBoard(folder, str(share)) as machine:
@@ -30,9 +30,9 @@ def other_board(share: Path) -> Iterator[VirtualBoard]:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_power_cut_in_a_step_is_made_good(other_board: VirtualBoard, step: str) -> None:
+def test_install_continues_after_a_cut_in_each_step(other_board: VirtualBoard, step: str) -> None:
     install = f"{TOOL} install --kit /mnt/host/kit.tar --user edge"
-    # What an earlier test left running would work against the undoing.
+    # An installation that an earlier test left running would hold the lock.
     other_board.run("pkill -f [s]etup-board.pyz", check=False)
     other_board.run(f"{TOOL} install --undo", timeout_s=PATIENCE_S)
     other_board.run(f"{install} > /var/tmp/install.log 2>&1 &")

@@ -1,26 +1,16 @@
-"""Machines written down as trees of files, for the doctor to examine; kits that are quick to install.
+"""Machines recorded as trees of files, for the doctor to examine, and a Python 3.8.
 
-The virtual board's was recorded on it; the others are put together from what such machines show.
+The virtual board was recorded on itself; the others are put together from what such machines show.
 """
 
-import base64
-import ensurepip
-import functools
-import hashlib
-import io
 import json
 import shutil
 import subprocess
-import sys
-import tarfile
-import tempfile
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from board_setup.board.system import System
-from board_setup.workstation import kit as kits
+from board_setup.board.doctor import System
 
 JASPER_LAKE_FLAGS = "fpu sse sse2 ssse3 sse4_1 sse4_2 aes sha_ni"
 OLD_DRIVER = "Package: intel-opencl-icd-legacy1\nStatus: install ok installed\nVersion: 24.35.30872.32\n"
@@ -41,79 +31,6 @@ def driver(version: str) -> str:
 def graphics(device: str) -> dict[str, str]:
     folder = "sys/bus/pci/devices/0000:00:02.0/"
     return {folder + "class": "0x030000", folder + "vendor": "0x8086", folder + "device": device}
-
-
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-CHECK = """
-import json, pathlib, sys
-if __name__ != "__main__":
-    raise ImportError
-text = (pathlib.Path(sys.argv[sys.argv.index("--model") + 1]) / "golden" / "golden.json").read_text()
-print(json.dumps({"error": "CPU int8: WRONG, logits within 3 of AVX2" if text == "wrong" else None}, indent=2))
-sys.exit(2 if text == "wrong" else 0)
-"""
-DETECT = "def main():\n    print('detecting')\n"
-
-
-def stand_in_wheel(detect: str) -> tuple[str, bytes]:
-    """A wheel that is called like the runtime and checks a bundle by one word in it."""
-    info = "deepfake_edge-0.1.0.dist-info/"
-    files = {
-        "edge_runtime/__init__.py": "",
-        "edge_runtime/model/check.py": CHECK,
-        "edge_runtime/cli.py": detect,
-        info + "METADATA": "Metadata-Version: 2.1\nName: deepfake-edge\nVersion: 0.1.0\n",
-        info + "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        info + "entry_points.txt": "[console_scripts]\nedge-detect = edge_runtime.cli:main\n",
-    }
-    rows = [f"{name},sha256={_digest64(text)},{len(text)}" for name, text in files.items()]
-    files[info + "RECORD"] = "\n".join([*rows, info + "RECORD,,"]) + "\n"
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return "wheels/deepfake_edge-0.1.0-py3-none-any.whl", data.getvalue()
-
-
-@functools.cache
-def tool() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        kits.make_tool(f"{folder}/tool")
-        return Path(folder, "tool").read_bytes()
-
-
-def _digest64(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
-
-
-def pip_wheel() -> tuple[str, bytes]:
-    bundled = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
-    return "wheels/" + bundled.name, bundled.read_bytes()
-
-
-def stand_in_kit(path: Path, version: str, golden: str = "right", detect: str = DETECT, **changes: object) -> Path:
-    """Write a kit of `version` whose check passes unless `golden` is "wrong" and whose edge-detect runs `detect`."""
-    digest = hashlib.sha256(golden.encode()).hexdigest()
-    model = {"contract": {"version": version}, "files": {"golden/golden.json": digest}, "name": "x"}
-    contents = dict([stand_in_wheel(detect), pip_wheel()])
-    contents["bundle/golden/golden.json"] = golden.encode()
-    contents["bundle/model.json"] = json.dumps(model).encode()
-    contents[kits.TOOL] = tool()
-    files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    manifest = {"format": kits.FORMAT, "id": version + "-aa", "python": PYTHON, "archive": "", "files": files}
-    manifest = {**manifest, "requirement": "deepfake-edge==0.1.0", **changes}
-    with tarfile.open(path, "w") as tar:
-        for name, data in {kits.MANIFEST: json.dumps(manifest).encode(), **contents}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
-
-
-@pytest.fixture(scope="session")
-def make_kit():
-    """Return the function that writes a kit with a small stand-in for the runtime."""
-    return stand_in_kit
 
 
 AIXBOARD: dict[str, str] = {
@@ -205,7 +122,7 @@ MACHINES: dict[str, tuple[dict[str, str], dict[str, list]]] = {
 
 @pytest.fixture
 def machine(tmp_path: Path):
-    """Return a function that sets up a machine by name, with more files and commands if given."""
+    """Return a function that builds a machine by name, with more files and commands if given."""
 
     def build(name: str, files: dict[str, str] | None = None, commands: dict[str, list] | None = None) -> System:
         root = tmp_path / name.replace(" ", "-")

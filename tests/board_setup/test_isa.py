@@ -1,4 +1,4 @@
-"""Instruction sets: caps are set whole, taken off whole and named."""
+"""Instruction sets: caps are set completely, removed completely, and named."""
 
 import json
 import subprocess
@@ -14,27 +14,27 @@ flags\t\t: fpu sse2 ssse3 sse4_1 sse4_2 sha_ni
 """
 
 
-def test_a_cap_sets_both_variables_and_takes_off_another() -> None:
+def test_cap_sets_both_variables_and_replaces_another() -> None:
     base = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2", "HOME": "/x"}
     assert capped_environment(BOARD, base) == {"ONEDNN_MAX_CPU_ISA": "SSE41", "OV_CPU_MAX_ISA": "SSE41", "HOME": "/x"}
     assert capped_environment("native", base) == {"HOME": "/x"}
 
 
 @pytest.mark.parametrize("isa", list(CAPS))
-def test_a_cap_is_named_again(isa: str) -> None:
+def test_cap_is_recognized(isa: str) -> None:
     assert current_cap(capped_environment(isa, {})) == isa
 
 
-def test_a_cap_that_is_only_half_set_is_told() -> None:
+def test_half_a_cap_is_reported() -> None:
     assert current_cap({"ONEDNN_MAX_CPU_ISA": "SSE41"}) == "partly capped (ONEDNN_MAX_CPU_ISA=SSE41)"
 
 
-def test_an_unknown_instruction_set_is_refused_with_those_that_are_known() -> None:
+def test_unknown_instruction_set_lists_the_known() -> None:
     with pytest.raises(ValueError, match="native, avx2, sse42"):
         capped_environment("mmx")
 
 
-def test_flags_are_read_as_linux_writes_them() -> None:
+def test_flags_are_parsed() -> None:
     flags = parse_cpu_flags(N5105)
     assert "sse4_2" in flags
     assert widest_isa(flags) == "SSE4.2"
@@ -42,7 +42,7 @@ def test_flags_are_read_as_linux_writes_them() -> None:
     assert parse_cpu_flags("") == frozenset()
 
 
-def test_a_cpu_without_avx_and_a_capped_process_are_alike() -> None:
+def test_lacks_avx_by_cpu_or_cap() -> None:
     wide = frozenset({"sse4_2", "avx", "avx2"})
     assert lacks_avx(parse_cpu_flags(N5105), {})
     assert lacks_avx(wide, capped_environment(BOARD, {}))
@@ -51,7 +51,7 @@ def test_a_cpu_without_avx_and_a_capped_process_are_alike() -> None:
     assert not lacks_avx(frozenset(), {})
 
 
-def test_under_the_boards_cap_openvino_uses_no_wider_kernel() -> None:
+def test_capped_openvino_uses_no_avx_kernel() -> None:
     program = """
 import json, numpy as np, openvino as ov
 from openvino import opset13 as op

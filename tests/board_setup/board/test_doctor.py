@@ -1,128 +1,144 @@
-"""The doctor: every row says what was seen and what mends it, and nothing is changed."""
+"""The doctor: each row says what was seen and which command fixes it, and nothing is changed."""
 
 import contextlib
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from board_setup import cli
 from board_setup.board import doctor, layout
-from board_setup.board.doctor import FAULT, OK, STATES, WARNING, Row
-from board_setup.board.system import System
+from board_setup.board.doctor import Row, State, System, camera, cpu, driver, linux, runtime
+from board_setup.board.environment import NOT_INSTALLED_CODE, check_command
 from board_setup.workstation import twin
 
 ROOT = Path(__file__).resolve().parents[3]
 NOVEMBER_2026 = 1_795_000_000
-CHECK = f"{layout.BOARD.python} -I -B -m edge_runtime.model.check"
+OK, WARNING, FAULT = State
+CHECK = " ".join(check_command(layout.BOARD.python))
 FOUND = {"openvino": "2026.4.1", "error": None, "bundle": "resnet50 1.0, int8", "answer": "int8 on CPU"}
+PYTHON = {layout.BOARD.python[1:]: ""}
+INSTALLED = {**PYTHON, layout.BOARD.command[1:]: ""}
+"""What a kit installs."""
 
 
 def examined(system: System) -> dict[str, Row]:
     return {row.name: row for row in doctor.examine(system, now=NOVEMBER_2026)}
 
 
-def states(system: System) -> dict[str, str]:
-    return {name: row.state for name, row in examined(system).items()}
+def lacking(system: System) -> set[str]:
+    return {name for name, row in examined(system).items() if row.state is not OK}
 
 
-def test_a_board_as_delivered_lacks_python_driver_groups_and_runtime(machine) -> None:
-    rows = examined(machine("aixboard as delivered"))
-    assert {name for name, row in rows.items() if row.state != OK} == {"python", "gpu driver", "groups", "runtime"}
+def test_board_as_delivered_lacks_python_driver_groups_runtime(machine) -> None:
+    system = machine("aixboard as delivered")
+    rows = examined(system)
+    assert lacking(system) == {"python", "gpu driver", "groups", "runtime"}
     assert rows["cpu"].seen.startswith("Intel(R) Celeron(R) N5105 @ 2.00GHz, 4 cores, SSE4.2, no AVX: OpenVINO 2025.4")
-    assert "pack --python" in rows["python"].mend
-    assert "Ubuntu 22.04 or newer" in rows["gpu driver"].mend
-    assert rows["groups"].mend.startswith("sudo usermod -aG video,render $USER")
-    assert rows["camera"].seen == "/dev/video0 HD Pro Webcam C920 (YUYV, MJPG); who holds it is told with sudo"
+    assert "pack --python" in rows["python"].fix
+    assert "Ubuntu 22.04 or newer" in rows["gpu driver"].fix
+    assert rows["groups"].fix.startswith("sudo usermod -aG video,render $USER")
+    assert rows["camera"].seen.startswith("/dev/video0 HD Pro Webcam C920 (YUYV, MJPG); run with sudo")
 
 
-def test_a_ready_board_has_no_fault(machine) -> None:
-    files = {layout.BOARD.python[1:]: ""}
-    assert set(states(machine("aixboard ready", files, {CHECK: [0, json.dumps(FOUND)]})).values()) == {OK}
+def test_ready_board_lacks_nothing(machine) -> None:
+    assert lacking(machine("aixboard ready", PYTHON, {CHECK: [0, json.dumps(FOUND)]})) == set()
 
 
-def test_a_newer_chip_takes_the_ordinary_driver(machine) -> None:
+def test_virtual_board_lacks_camera_and_runtime(machine) -> None:
+    assert lacking(machine("virtual board")) == {"camera", "runtime"}
+
+
+def test_container_has_no_devices(machine) -> None:
+    rows = examined(machine("container"))
+    assert "no /dev here" in rows["camera"].seen
+    assert rows["memory"].state is rows["system"].state is WARNING
+    assert rows["python"].state is FAULT
+
+
+def test_laptop_is_hot_slow_and_full(machine) -> None:
+    rows = examined(machine("laptop"))
+    assert rows["governor"].state is rows["temperature"].state is rows["disk"].state is WARNING
+
+
+def test_newer_chip_uses_ordinary_driver(machine) -> None:
     rows = examined(machine("n100"))
     assert rows["gpu driver"] == Row("gpu driver", OK, "intel-opencl-icd 25.05.32567.17")
     assert "no AVX" not in rows["cpu"].seen
 
 
-def test_a_driver_that_no_longer_knows_an_older_chip_is_told(machine) -> None:
-    row = examined(machine("laptop"))["gpu driver"]
-    assert (row.state, row.seen) == (WARNING, "intel-opencl-icd 25.18.33578.6-1 no longer knows Gen9: CPU only")
-    assert "intel-opencl-icd-legacy1" in row.mend
+@pytest.mark.parametrize(
+    ("name", "version", "status", "state"),
+    [
+        ("aixboard ready", "22.43.24595.41-1", "install ok installed", OK),
+        ("aixboard ready", "24.35.30872.21", "install ok installed", OK),
+        ("aixboard ready", "24.35.30872.22", "install ok installed", WARNING),
+        ("aixboard ready", "22.43", "deinstall ok config-files", WARNING),
+        ("laptop", "25.18.33578.6-1", "install ok installed", WARNING),
+    ],
+)
+def test_driver_version_decides_for_old_chips(machine, name, version, status, state) -> None:
+    text = f"Package: intel-opencl-icd\nStatus: {status}\nVersion: {version}\n"
+    row = driver.check_gpu(machine(name, {"var/lib/dpkg/status": text}))[1]
+    assert row.state is state
+    assert ("intel-opencl-icd" in row.fix) is (state is WARNING)
+
+
+def test_graphics_without_device_node(machine) -> None:
+    system = machine("aixboard ready")
+    (Path(system.root) / "dev/dri/renderD128").unlink()
+    assert "no /dev/dri/renderD*" in driver.check_gpu(system)[0].seen
+
+
+SERVICE_PROCESS = "/var/lib/deepfake-edge/current/runtime/bin/python edge-detect"
 
 
 @pytest.mark.parametrize(
-    ("version", "state"), [("22.43.24595.41-1", OK), ("24.35.30872.21", OK), ("24.35.30872.22", WARNING)]
+    ("files", "state"),
+    [
+        ({}, WARNING),
+        ({"proc/412/cmdline": SERVICE_PROCESS}, OK),
+        ({"proc/412/cmdline": SERVICE_PROCESS, "proc/7/comm": "ffmpeg", "proc/7/fd/3": "-> /dev/video0"}, OK),
+        ({"proc/412/cmdline": SERVICE_PROCESS, "proc/4711/comm": "ffmpeg", "proc/4711/fd/3": "-> /dev/video0"}, OK),
+    ],
 )
-def test_the_version_decides_whether_the_ordinary_driver_knows_the_board(machine, version, state) -> None:
-    status = f"Package: intel-opencl-icd\nStatus: install ok installed\nVersion: {version}\n"
-    assert states(machine("aixboard ready", {"var/lib/dpkg/status": status}))["gpu driver"] == state
+def test_only_the_service_may_use_the_camera(machine, files, state) -> None:
+    row = camera.check_cameras(machine("laptop", files))[0]
+    assert row.state is state
+    assert (row.fix == "kill 412") is (state is WARNING)
+    assert ("used by cheese (process 412)" in row.seen) is (state is WARNING)
 
 
-def test_a_removed_driver_does_not_count(machine) -> None:
-    status = "Package: intel-opencl-icd\nStatus: deinstall ok config-files\nVersion: 22.43\n"
-    row = examined(machine("aixboard ready", {"var/lib/dpkg/status": status}))["gpu driver"]
-    assert row.seen == "no OpenCL driver: CPU only"
+@pytest.mark.parametrize(
+    ("commands", "seen"),
+    [
+        ({"id -u": [0, "0"]}, "/dev/video0 HD Pro Webcam C920 (YUYV, MJPG)"),
+        ({"camera-formats /dev/video0": [126, ""]}, "/dev/video0: no permission to open it"),
+        (
+            {"id -u": [0, "0"], "camera-formats /dev/video0": [0, "GREY RGB3 BGR3 YUYV HSV4 MJPG"]},
+            "/dev/video0 HD Pro Webcam C920 (YUYV, MJPG, GREY, RGB3 and 2 more)",
+        ),
+    ],
+)
+def test_camera_row(machine, commands, seen) -> None:
+    assert camera.check_cameras(machine("aixboard ready", commands=commands))[0].seen == seen
 
 
-def test_graphics_without_a_device_node_are_told(machine) -> None:
-    system = machine("aixboard ready")
-    (Path(system.root) / "dev/dri/renderD128").unlink()
-    assert "no /dev/dri/renderD*" in examined(system)["gpu"].seen
-
-
-def test_a_laptop_is_hot_slow_and_another_program_holds_its_camera(machine) -> None:
-    rows = examined(machine("laptop"))
-    assert rows["camera"].seen.endswith("held by cheese (process 412)")
-    assert rows["camera"].mend == "kill 412"
-    assert rows["governor"].state == rows["temperature"].state == rows["disk"].state == WARNING
-
-
-def test_the_service_may_hold_the_camera(machine) -> None:
-    files = {"proc/412/cmdline": "/var/lib/deepfake-edge/current/runtime/bin/python edge-detect"}
-    assert states(machine("laptop", files))["camera"] == OK
-
-
-@pytest.mark.parametrize("feeder", [7, 4711])
-def test_a_virtual_camera_may_be_open_to_its_feeder_beside_the_service(machine, feeder) -> None:
-    files = {
-        "proc/412/cmdline": "/var/lib/deepfake-edge/current/runtime/bin/python edge-detect",
-        f"proc/{feeder}/comm": "ffmpeg",
-        f"proc/{feeder}/cmdline": "ffmpeg -i faces.mp4 -f v4l2 /dev/video0",
-        f"proc/{feeder}/fd/3": "-> /dev/video0",
-    }
-    assert states(machine("laptop", files))["camera"] == OK
-
-
-def test_a_camera_that_may_not_be_opened_is_not_missing(machine) -> None:
-    commands = {"camera-formats /dev/video0": [126, ""]}
-    row = examined(machine("aixboard ready", commands=commands))["camera"]
-    assert (row.state, row.seen) == (WARNING, "/dev/video0: you may not open it")
-    assert row.mend == "sudo usermod -aG video $USER   (then log in again)"
-
-
-def test_root_sees_that_nobody_holds_a_camera(machine) -> None:
-    row = examined(machine("aixboard ready", commands={"id -u": [0, "0"]}))["camera"]
-    assert row.seen == "/dev/video0 HD Pro Webcam C920 (YUYV, MJPG)"
-
-
-def test_a_device_that_may_not_be_opened_is_told_from_one_that_is_no_camera(tmp_path) -> None:
+def test_forbidden_device_differs_from_no_camera(tmp_path) -> None:
     device = tmp_path / "video0"
     device.write_text("")
     assert System().camera_formats(str(device)) is None
     device.chmod(0)
-    with as_an_ordinary_user(), pytest.raises(PermissionError):
+    with as_ordinary_user(), pytest.raises(PermissionError):
         System().camera_formats(str(device))
 
 
 @contextlib.contextmanager
-def as_an_ordinary_user():
-    """Give up root's rights, where the tests have them, for a while."""
+def as_ordinary_user():
+    """Give up root's rights for a while, if the tests have them."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -133,42 +149,14 @@ def as_an_ordinary_user():
             os.seteuid(0)
 
 
-def test_a_virtual_board_lacks_a_camera_and_the_runtime_only(machine) -> None:
-    rows = examined(machine("virtual board"))
-    assert {name for name, row in rows.items() if row.state != OK} == {"camera", "runtime"}
-
-
-def test_a_container_without_devices_is_told_so(machine) -> None:
-    rows = examined(machine("container"))
-    assert "no /dev here" in rows["camera"].seen
-    assert rows["memory"].state == rows["system"].state == WARNING
-    assert rows["python"].state == FAULT
-
-
-def test_of_many_formats_those_that_matter_come_first(machine) -> None:
-    commands = {"camera-formats /dev/video0": [0, "GREY RGB3 BGR3 YUYV HSV4 MJPG"]}
-    row = examined(machine("aixboard ready", commands=commands))["camera"]
-    assert "(YUYV, MJPG, GREY, RGB3 and 2 more)" in row.seen
-
-
-@pytest.mark.parametrize(
-    "said", ["python: No module named edge_runtime", "ModuleNotFoundError: No module named 'edge_runtime'"]
-)
-def test_a_python_without_the_runtime_is_told_how_to_get_it(machine, said) -> None:
-    system = machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [1, said]})
-    assert doctor.check_runtime(system) == [
-        Row("runtime", WARNING, "not installed", "sudo python3 setup-board.pyz install --kit kit.tar")
-    ]
-
-
-def test_a_cpu_without_sse42_is_a_fault(machine) -> None:
+def test_cpu_without_sse42_is_a_fault(machine) -> None:
     old = {"proc/cpuinfo": "processor : 0\nmodel name : Old\nflags : fpu sse2\n"}
-    assert states(machine("virtual board", old))["cpu"] == FAULT
+    assert cpu.check_cpu(machine("virtual board", old)).state is FAULT
 
 
-def test_a_clock_in_the_past_is_told(machine) -> None:
-    row = doctor.check_clock(machine("aixboard ready"), now=0.0)
-    assert row.state == WARNING
+def test_clock_in_the_past(machine) -> None:
+    row = linux.check_clock(machine("aixboard ready"), now=0.0)
+    assert row.state is WARNING
     assert row.seen.startswith("1970-01-01 00:00 UTC is in the past")
 
 
@@ -179,35 +167,29 @@ def test_a_clock_in_the_past_is_told(machine) -> None:
         (124, "", FAULT, "longer than"),
         (1, "Traceback\nValueError: odd", FAULT, "ValueError: odd"),
         (2, json.dumps({**FOUND, "error": "model.bin was changed"}), FAULT, "model.bin was changed"),
+        (2, json.dumps({**FOUND, "error": "none found", "state": "no bundle"}), WARNING, "none found"),
     ],
 )
-def test_a_runtime_that_fails_its_check_is_explained(machine, code, out, state, seen) -> None:
-    system = machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [code, out]})
-    row = doctor.check_runtime(system)[-1]
-    assert row.state == state
+def test_failed_check_is_explained(machine, code, out, state, seen) -> None:
+    row = runtime.check_runtime(machine("aixboard ready", PYTHON, {CHECK: [code, out]}))[-1]
+    assert row.state is state
     assert seen in row.seen
-    assert row.mend
+    assert row.fix not in ("", CHECK)
 
 
 @pytest.mark.parametrize(("faces", "state"), [(False, WARNING), (True, OK)])
-def test_a_bundle_without_a_face_model_is_told_before_its_service_ends_again_and_again(machine, faces, state) -> None:
-    out = json.dumps({**FOUND, "faces": faces})
-    rows = doctor.check_runtime(machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [0, out]}))
-    assert rows[-1].state == state
-    assert ("--face-model" in rows[-1].mend) is not faces
+def test_bundle_without_face_model_is_a_warning(machine, faces, state) -> None:
+    rows = runtime.check_runtime(machine("aixboard ready", PYTHON, {CHECK: [0, json.dumps({**FOUND, "faces": faces})]}))
+    assert rows[-1].state is state
+    assert ("--face-model" in rows[-1].fix) is not faces
 
 
 @pytest.mark.parametrize(
     ("version", "state"), [("2025.4.1", OK), ("2026.4.1", OK), ("2026.5.0", FAULT), ("2025.3.0", FAULT)]
 )
-def test_openvino_outside_the_pin_is_a_fault(machine, version, state) -> None:
-    answer = json.dumps({**FOUND, "openvino": version})
-    system = machine("aixboard ready", {layout.BOARD.python[1:]: ""}, {CHECK: [0, answer]})
-    assert doctor.check_runtime(system)[0].state == state
-
-
-INSTALLED = {layout.BOARD.python[1:]: "", layout.BOARD.command[1:]: ""}
-"""What a kit leaves behind."""
+def test_openvino_must_be_in_the_supported_range(machine, version, state) -> None:
+    system = machine("aixboard ready", PYTHON, {CHECK: [0, json.dumps({**FOUND, "openvino": version})]})
+    assert runtime.check_runtime(system)[0].state is state
 
 
 @pytest.mark.parametrize(
@@ -215,69 +197,63 @@ INSTALLED = {layout.BOARD.python[1:]: "", layout.BOARD.command[1:]: ""}
     [
         (0, json.dumps({**FOUND, "openvino": "2026.5.0"})),
         (2, json.dumps({**FOUND, "error": "model.bin was changed"})),
-        (1, "python: No module named edge_runtime"),
+        (NOT_INSTALLED_CODE, ""),
         (1, "ImportError: libopenvino.so: file too short"),
     ],
 )
-def test_what_a_kit_brought_is_mended_by_the_kit(machine, code, out) -> None:
-    rows = doctor.check_runtime(machine("aixboard ready", INSTALLED, {CHECK: [code, out]}))
-    assert [row.mend for row in rows if row.state != OK] == ["sudo setup-board install --kit kit.tar"]
+def test_kit_repairs_what_it_installed(machine, code, out) -> None:
+    rows = runtime.check_runtime(machine("aixboard ready", INSTALLED, {CHECK: [code, out]}))
+    assert [row.fix for row in rows if row.state is not OK] == ["sudo setup-board install --kit kit.tar"]
 
 
-def test_before_a_kit_is_installed_the_tool_is_called_by_its_file(machine) -> None:
-    rows = examined(machine("aixboard ready"))
-    assert rows["runtime"].mend == "sudo python3 setup-board.pyz install --kit kit.tar"
+def test_tool_is_called_by_file_before_installation(machine) -> None:
+    rows = runtime.check_runtime(machine("aixboard ready"))
+    assert rows == [Row("runtime", WARNING, "not installed", "sudo python3 setup-board.pyz install --kit kit.tar")]
 
 
-def test_a_wheel_built_for_avx_is_looked_for_where_the_twin_is(machine) -> None:
-    mend = doctor.check_runtime(machine("aixboard ready", INSTALLED, {CHECK: [132, ""]}))[0].mend
-    command = mend.split("   ")[0].split()
+def test_twin_finds_the_avx_wheel(machine) -> None:
+    fix = runtime.check_runtime(machine("aixboard ready", INSTALLED, {CHECK: [132, ""]}))[0].fix
+    command = fix.split("   ")[0].split()
     assert command[:3] == ["setup-board", "twin", "--"]
     assert twin.resolve(command[3:])[0] == str(Path(sys.executable).with_name("python"))
 
 
-def test_the_pin_is_the_projects_own() -> None:
+def test_supported_range_is_the_projects() -> None:
     found = re.search(r'"openvino>=(\d+)\.(\d+),<(\d+)\.(\d+)"', (ROOT / "pyproject.toml").read_text())
     assert found is not None
     numbers = tuple(map(int, found.groups()))
     assert (numbers[:2], numbers[2:]) == (layout.OPENVINO_FROM, layout.OPENVINO_BELOW)
 
 
-def test_a_stopped_service_is_a_fault(machine) -> None:
-    files = {"etc/systemd/system/deepfake-edge.service": ""}
-    system = machine("aixboard ready", files, {"systemctl is-active deepfake-edge.service": [3, "failed"]})
-    assert doctor.check_service(system)[0].state == FAULT
+@pytest.mark.parametrize(
+    ("name", "active", "state"),
+    [
+        ("aixboard ready", "active", OK),
+        ("aixboard ready", "failed", FAULT),
+        ("aixboard ready", "activating", FAULT),
+        ("virtual board", "activating", WARNING),
+    ],
+)
+def test_service_row(machine, name, active, state) -> None:
+    commands = {"systemctl is-active deepfake-edge.service": [3, active]}
+    system = machine(name, {"etc/systemd/system/deepfake-edge.service": ""}, commands)
+    assert runtime.check_service(system).state is state
 
 
-def test_a_service_without_a_camera_waits_for_one(machine) -> None:
-    files = {"etc/systemd/system/deepfake-edge.service": ""}
-    system = machine("virtual board", files, {"systemctl is-active deepfake-edge.service": [3, "activating"]})
-    assert doctor.check_service(system)[0] == Row("service", WARNING, "waits for a camera", "plug one in")
-
-
-@pytest.mark.parametrize("worst", STATES)
-def test_the_exit_code_is_that_of_the_worst_row(worst) -> None:
+@pytest.mark.parametrize("worst", State)
+def test_exit_code_is_that_of_the_worst_row(worst) -> None:
     rows = [Row("a", OK, ""), Row("b", worst, ""), Row("c", OK, "")]
-    assert doctor.exit_code(rows) == STATES.index(worst)
+    assert doctor.exit_code(rows) == list(State).index(worst)
+    assert json.loads(doctor.as_json(rows))["worst"] == worst.value
 
 
-def test_this_machine_is_examined_by_the_command_and_told_as_json(tmp_path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "board_setup.cli", "doctor", "--json", "--model", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    told = json.loads(done.stdout)
-    assert told["worst"] == STATES[done.returncode] == FAULT
+def test_this_machine_as_json(tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor", "--json", "--model", str(tmp_path)])
+    told = json.loads(capsys.readouterr().out)
+    assert (told["worst"], ended.value.code) == ("fault", 2)
     bundle = next(row for row in told["rows"] if row["name"] == "bundle")
     assert bundle["seen"].startswith(f"{tmp_path}: no bundle")
-
-
-def test_python_3_8_runs_the_doctor(python38) -> None:
-    done = subprocess.run([python38, "-m", "board_setup.cli", "doctor"], cwd=ROOT, capture_output=True, text=True)
-    assert done.stderr == ""
-    assert "not installed" in done.stdout
 
 
 def test_nothing_is_written(machine) -> None:

@@ -1,17 +1,18 @@
-"""The service's unit: locked up, told of the groups that exist, and restarted with what this systemd knows."""
+"""The service: its unit, the udev rule, the journal's limits, and what is made of systemd's answers."""
 
 import configparser
 import fnmatch
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from board_setup.board import service
+from board_setup.board import commands, service
 from board_setup.board.layout import BOARD, CAMERA
+from edge_runtime.cli import edge_detect
 
 
 def settings(text: str) -> dict[str, list[str]]:
@@ -24,33 +25,34 @@ def settings(text: str) -> dict[str, list[str]]:
     return found
 
 
-def test_it_runs_the_current_versions_detector_as_a_user_of_its_own() -> None:
+def test_unit_runs_the_current_detector_as_dynamic_user() -> None:
     unit = settings(service.unit(BOARD, groups=["video", "render"], systemd=252))
     assert unit["ExecStart"] == ["/var/lib/deepfake-edge/current/runtime/bin/edge-detect --quiet $DETECT_OPTIONS"]
     assert unit["DynamicUser"] == unit["NoNewPrivileges"] == ["yes"]
     assert unit["SupplementaryGroups"] == ["video render"]
     assert unit["ProtectSystem"] == ["strict"]
     assert unit["Type"] == ["notify"]
-    assert "WatchdogSec" in unit
-    assert "MemoryMax" in unit
+    assert {"WatchdogSec", "MemoryMax"} <= set(unit)
 
 
 @pytest.mark.parametrize(("systemd", "known"), [(245, False), (252, False), (254, True)])
-def test_a_backoff_is_asked_for_where_systemd_has_one(systemd: int, known: bool) -> None:
+def test_backoff_only_if_systemd_has_it(systemd: int, known: bool) -> None:
     unit = settings(service.unit(BOARD, groups=["video"], systemd=systemd))
     assert ("RestartSteps" in unit) is known
     assert "RestartSec" in unit
 
 
-def test_its_default_options_are_understood_by_edge_detect() -> None:
+def test_edge_detect_has_the_default_options() -> None:
     unit = settings(service.unit(BOARD, groups=[], systemd=252))
     options = next(value for value in unit["Environment"] if "DETECT_OPTIONS" in value)
     words = options.strip('"').removeprefix("DETECT_OPTIONS=").split()
-    done = subprocess.run([Path(sys.executable).with_name("edge-detect"), "--help"], capture_output=True, text=True)
-    assert all(word in done.stdout for word in words if word.startswith("--"))
+    app = typer.Typer()
+    app.command()(edge_detect)
+    known = {name for parameter in typer.main.get_command(app).params for name in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
 
 
-def test_systemd_finds_nothing_to_say_against_it(tmp_path: Path) -> None:
+def test_systemd_rates_the_unit_as_safe(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze")
     path = tmp_path / "deepfake-edge.service"
@@ -60,14 +62,14 @@ def test_systemd_finds_nothing_to_say_against_it(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-300:]
 
 
-def test_the_journals_limits_are_an_ini_file() -> None:
+def test_journal_limits_are_an_ini_file() -> None:
     parser = configparser.ConfigParser()
     parser.read_string(service.JOURNALD)
     assert parser["Journal"]["SystemMaxUse"] == "64M"
 
 
 def rule() -> dict[str, str]:
-    """Return what the udev rule asks for, and what it gives."""
+    """Return the conditions and assignments of the udev rule."""
     (line,) = (line for line in service.UDEV_RULE.replace("\\\n", "").splitlines() if not line.startswith("#"))
     parts = (re.fullmatch(r"(\S+?)(?:==|\+=)\"(.*)\"", part.strip()) for part in line.split(","))
     return {part[1]: part[2] for part in parts if part}
@@ -85,7 +87,7 @@ def rule() -> dict[str, str]:
         ("radio0", "0", ":radio:", False),
     ],
 )
-def test_the_rule_names_the_first_node_of_a_camera(node, index, capabilities, named) -> None:
+def test_rule_names_the_capture_node(node, index, capabilities, named) -> None:
     asked = rule()
     assert asked.pop("SYMLINK") == CAMERA.removeprefix("/dev/")
     seen = {"SUBSYSTEM": "video4linux", "KERNEL": node, "ATTR{index}": index, "ENV{ID_V4L_CAPABILITIES}": capabilities}
@@ -93,5 +95,52 @@ def test_the_rule_names_the_first_node_of_a_camera(node, index, capabilities, na
     assert all(fnmatch.fnmatchcase(seen[name], asked[name]) for name in seen) is named
 
 
-def test_udev_has_asked_for_a_cameras_capabilities_before_the_rule_is_read() -> None:
+def test_rule_runs_after_the_capabilities_are_known() -> None:
     assert Path(service.RULE_PATH).name > "60-persistent-v4l.rules"
+
+
+def answers(monkeypatch, shown: list[str], camera: bool = True) -> list[list[str]]:
+    """Let systemctl show these states one after the other; returns the commands that are run."""
+    ran: list[list[str]] = []
+    states = iter(shown)
+
+    def output(command: list[str]) -> str:
+        ran.append(list(command))
+        return next(states) if command[0] == "systemctl" else "error: this version is broken"
+
+    monkeypatch.setattr(commands, "output", output)
+    monkeypatch.setattr(commands, "call", ran.append)
+    monkeypatch.setattr(service, "has_camera", lambda: camera)
+    monkeypatch.setattr(service.time, "sleep", lambda seconds: None)
+    return ran
+
+
+def shown(active: str, restarts: int, invocation: str) -> str:
+    return f"ActiveState={active}\nNRestarts={restarts}\nInvocationID={invocation}"
+
+
+def test_restart_waits_until_the_service_stays_up(monkeypatch) -> None:
+    states = [shown("active", 0, "a"), shown("activating", 0, "b"), shown("active", 0, "b"), shown("active", 0, "b")]
+    answers(monkeypatch, states)
+    service.restart()
+
+
+def test_restart_reports_the_new_runs_only(monkeypatch) -> None:
+    states = [shown("active", 0, "a"), shown("activating", 0, "b"), shown("activating", 2, "c")]
+    ran = answers(monkeypatch, states)
+    with pytest.raises(service.ServiceError, match="does not stay up: error: this version is broken"):
+        service.restart()
+    assert set(ran[-1][-2:]) == {"_SYSTEMD_INVOCATION_ID=b", "_SYSTEMD_INVOCATION_ID=c"}
+
+
+def test_restart_does_not_wait_for_a_camera(monkeypatch) -> None:
+    answers(monkeypatch, [shown("activating", 0, "")], camera=False)
+    service.restart()
+
+
+@pytest.mark.parametrize(
+    ("active", "camera", "healthy"), [("active", True, True), ("failed", True, False), ("activating", False, True)]
+)
+def test_service_without_camera_is_healthy(monkeypatch, active, camera, healthy) -> None:
+    answers(monkeypatch, [shown(active, 0, "a")], camera)
+    assert service.status().is_healthy is healthy

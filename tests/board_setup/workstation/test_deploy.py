@@ -1,4 +1,4 @@
-"""Deploying over a real ssh server on loopback: a connection that breaks midway, a bundle that fails its check."""
+"""Deploying over a real ssh server on loopback: broken connections, failing bundles, sudo with and without password."""
 
 import contextlib
 import getpass
@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.kits import make_kit
 
 from board_setup.board import versions
 from board_setup.board.layout import Layout
-from board_setup.workstation import deploy
-from board_setup.workstation import kit as kits
+from board_setup.workstation import deploy, pack
 from board_setup.workstation.deploy import Board, DeployError
 
 SUDO = """#!/bin/sh
-# Asks as sudo does: on the terminal, and not at all with -n.
+# Asks on the terminal as sudo does, and not at all with -n.
 if [ "$1" = -n ]; then
     shift
     [ -e "$(dirname "$0")/passwordless" ] || { echo "sudo: a password is required" >&2; exit 1; }
@@ -34,14 +34,16 @@ fi
 exec "$@"
 """
 
+pytestmark = pytest.mark.slow
+
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ.get("PATH", ""))
 
 
 class CuttingProxy:
-    """Passes a port on, and cuts the first connection that has brought more than `after` bytes."""
+    """Forwards a port, and cuts the first connection that has carried more than `after` bytes."""
 
     def __init__(self, target: int, after: int) -> None:
-        self.target, self.after, self.cuts, self.brought = target, after, 0, 0
+        self.target, self.after, self.cuts, self.carried = target, after, 0, 0
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -64,7 +66,7 @@ class CuttingProxy:
         with contextlib.suppress(OSError):
             while block := source.recv(65536):
                 here += len(block)
-                self.brought += len(block) if counted else 0
+                self.carried += len(block) if counted else 0
                 if counted and not self.cuts and here > self.after:
                     self.cuts += 1
                     break
@@ -81,7 +83,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def ssh_server(tmp_path_factory) -> Iterator[tuple[int, Path]]:
-    """A port of a real ssh server and the key that it lets in."""
+    """The port of a real ssh server, and a key that it accepts."""
     if SSHD is None or shutil.which("rsync") is None or shutil.which("ssh") is None:
         pytest.skip("needs openssh-server and rsync")
     folder = tmp_path_factory.mktemp("ssh")
@@ -108,7 +110,7 @@ def ssh_server(tmp_path_factory) -> Iterator[tuple[int, Path]]:
 
 
 def write_sudo(folder: Path) -> None:
-    """Write stand-ins by which whoever has them on the PATH is an ordinary user with a password for sudo."""
+    """Write stand-ins that make whoever has them on the PATH an ordinary user with a sudo password."""
     folder.mkdir()
     for name, script in (("sudo", SUDO), ("id", "#!/bin/sh\necho 1000\n")):
         (folder / name).write_text(script)
@@ -122,7 +124,7 @@ def ssh_command(port: int, key: Path) -> str:
 
 @pytest.fixture(scope="session")
 def board(ssh_server, tmp_path_factory) -> Board:
-    """A board below a folder; what one test installs the next one finds."""
+    """A board below a folder; later tests find what earlier ones installed."""
     if os.geteuid():
         pytest.skip("needs root, which needs no password for sudo")
     port, key = ssh_server
@@ -131,14 +133,14 @@ def board(ssh_server, tmp_path_factory) -> Board:
 
 @pytest.fixture
 def members_board(board, ssh_server) -> Iterator[Board]:
-    """The same board, reached by an ordinary user."""
+    """The same board, reached as an ordinary user."""
     port, key = ssh_server
     yield board._replace(ssh=ssh_command(port, key.with_name("member")))
     key.with_name("sudo").joinpath("passwordless").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
-def kit_folder(tmp_path_factory, make_kit) -> Path:
+def kits(tmp_path_factory) -> Path:
     """Kits for the Python that an ssh session on this machine finds."""
     said = "import sys; print('%d.%d' % sys.version_info[:2])"
     python = subprocess.run(["/usr/bin/python3", "-c", said], capture_output=True, text=True).stdout.strip()
@@ -146,39 +148,39 @@ def kit_folder(tmp_path_factory, make_kit) -> Path:
     make_kit(folder / "1.tar", "1", secrets.token_hex(8_000_000), python=python)
     make_kit(folder / "2.tar", "2", python=python)
     make_kit(folder / "bad.tar", "3", "wrong", python=python)
-    kits.make_tool(str(folder / kits.TOOL))
+    pack.make_tool(str(folder / "setup-board.pyz"))
     return folder
 
 
-def test_a_connection_that_breaks_midway_is_taken_up_where_it_was(board, kit_folder, ssh_server) -> None:
+def test_broken_connection_continues(board, kits, ssh_server) -> None:
     port, key = ssh_server
-    size = (kit_folder / "1.tar").stat().st_size
+    size = (kits / "1.tar").stat().st_size
     proxy = CuttingProxy(port, after=int(0.9 * size))
     shaky = board._replace(ssh=ssh_command(proxy.port, key))
-    assert deploy.deploy(shaky, str(kit_folder / "1.tar")) == 0
+    assert deploy.deploy(shaky, str(kits / "1.tar")) == 0
     proxy.close()
     assert proxy.cuts == 1
-    assert proxy.brought < 1.7 * size, (proxy.brought, size)
+    assert proxy.carried < 1.7 * size, (proxy.carried, size)
     assert versions.current_version(Layout(board.root)) == "1-aa"
 
 
-def test_a_bundle_that_fails_its_check_changes_nothing(board, kit_folder, capfd) -> None:
-    assert deploy.deploy(board, str(kit_folder / "bad.tar")) == 2
+def test_failing_bundle_changes_nothing(board, kits, capfd) -> None:
+    assert deploy.deploy(board, str(kits / "bad.tar")) == 2
     assert "was not switched to: CPU int8: WRONG" in capfd.readouterr().err
     assert versions.current_version(Layout(board.root)) == "1-aa"
 
 
-def test_what_came_in_is_kept_until_it_is_installed(board, kit_folder) -> None:
+def test_incoming_kit_is_kept_until_installed(board, kits) -> None:
     incoming = Path(board.incoming)
-    assert deploy.deploy(board, str(kit_folder / "bad.tar")) == 2
+    assert deploy.deploy(board, str(kits / "bad.tar")) == 2
     assert (incoming / "bad.tar").exists()
-    assert deploy.deploy(board, str(kit_folder / "1.tar")) == 0
+    assert deploy.deploy(board, str(kits / "1.tar")) == 0
     assert not incoming.exists()
 
 
-def test_versions_status_and_rollback_work_from_afar(board, kit_folder, capfd) -> None:
+def test_versions_status_and_rollback_over_ssh(board, kits, capfd) -> None:
     for name in ("1.tar", "2.tar"):
-        deploy.deploy(board, str(kit_folder / name))
+        deploy.deploy(board, str(kits / name))
     capfd.readouterr()
     assert board.run("versions") == 0
     assert [line[:6] for line in capfd.readouterr().out.splitlines()] == ["  1-aa", "* 2-aa"]
@@ -188,25 +190,24 @@ def test_versions_status_and_rollback_work_from_afar(board, kit_folder, capfd) -
     assert "version  1-aa" in capfd.readouterr().out
 
 
-def test_without_a_terminal_a_sudo_that_wants_a_password_is_told_in_one_line(members_board) -> None:
+def test_sudo_password_without_terminal_is_one_line(members_board) -> None:
     done = subprocess.run(command("versions", members_board), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "sudo wants a password" in done.stderr
-    assert "say the same from a terminal" in done.stderr
-    assert f"`python3 {Layout(members_board.root).tool}` by sudo without one" in done.stderr
+    assert "sudo needs a password" in done.stderr
+    assert f"`python3 {Layout(members_board.root).tool}` by sudo without a password" in done.stderr
 
 
-def test_without_a_terminal_a_sudo_that_wants_no_password_runs(members_board, kit_folder, ssh_server) -> None:
+def test_passwordless_sudo_runs_without_terminal(members_board, kits, ssh_server) -> None:
     ssh_server[1].with_name("sudo").joinpath("passwordless").touch()
-    assert deploy.deploy(members_board, str(kit_folder / "1.tar")) == 0
+    assert deploy.deploy(members_board, str(kits / "1.tar")) == 0
     done = subprocess.run(command("status", members_board), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "version  1-aa")
     assert "\r" not in done.stdout
 
 
-def test_from_a_terminal_sudo_asks_for_its_password(members_board, kit_folder, board) -> None:
-    deploy.deploy(board, str(kit_folder / "1.tar"))
+def test_sudo_asks_on_a_terminal(members_board, kits, board) -> None:
+    deploy.deploy(board, str(kits / "1.tar"))
     ours, theirs = os.openpty()
     process = subprocess.Popen(command("status", members_board), stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
@@ -229,20 +230,14 @@ def command(name: str, board: Board) -> list[str]:
     ]
 
 
-def test_the_command_takes_ssh_options(board, kit_folder) -> None:
-    words = [*command("deploy", board), "--kit", kit_folder / "1.tar"]
+def test_command_takes_ssh_options(board, kits) -> None:
+    words = [*command("deploy", board), "--kit", kits / "1.tar"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "1-aa is installed"
 
 
-def test_a_board_that_can_not_be_reached_is_told_in_one_line(board, kit_folder, ssh_server) -> None:
+def test_unreachable_board_is_one_line(board, kits, ssh_server) -> None:
     lost = board._replace(ssh=ssh_command(free_port(), ssh_server[1]))
     with pytest.raises(DeployError, match="can't be reached; try: ssh"):
-        deploy.deploy(lost, str(kit_folder / "1.tar"))
-
-
-def test_a_missing_tool_beside_the_kit_is_told(tmp_path, make_kit) -> None:
-    kit = make_kit(tmp_path / "kit.tar", "1")
-    with pytest.raises(DeployError, match=r"setup-board\.pyz: not found"):
-        deploy.deploy(Board("user@board"), str(kit))
+        deploy.deploy(lost, str(kits / "1.tar"))

@@ -1,4 +1,4 @@
-"""The twin: a command runs with the board's instruction set, and a death by SIGILL is explained."""
+"""The twin: a command runs with the board's instruction set, and SIGILL is explained."""
 
 import shutil
 import subprocess
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from board_setup import cli
+from board_setup.board.commands import ILLEGAL_INSTRUCTION
 from board_setup.workstation import twin
 from board_setup.workstation.twin import TwinError
 
@@ -17,33 +19,36 @@ def setup_board(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-m", "board_setup.cli", *arguments], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @needs_qemu
-def test_a_command_on_the_twin_sees_the_boards_cpu_and_its_exit_code_is_kept() -> None:
+def test_twin_keeps_the_exit_code() -> None:
     script = "import os; print(os.environ['OPENBLAS_CORETYPE']); raise SystemExit(3)"
     done = setup_board("twin", "--", sys.executable, "-c", script)
     assert (done.returncode, done.stdout) == (3, "Nehalem\n")
 
 
-def test_a_capped_command_has_both_caps() -> None:
+def test_capped_command_has_both_caps() -> None:
     script = "import os; print(os.environ['ONEDNN_MAX_CPU_ISA'], os.environ['OV_CPU_MAX_ISA'])"
     done = setup_board("twin", "--capped", "--", sys.executable, "-c", script)
     assert (done.returncode, done.stdout) == (0, "SSE41 SSE41\n")
 
 
+@pytest.mark.slow
 @needs_qemu
-def test_a_death_by_sigill_is_explained(tmp_path: Path) -> None:
+def test_sigill_is_explained(tmp_path: Path) -> None:
     if shutil.which("gcc") is None:
         pytest.skip("needs a C compiler")
     source, program = tmp_path / "avx.c", tmp_path / "avx"
     source.write_text('int main(void) { __asm__ volatile ("vpxor %ymm0, %ymm0, %ymm0"); return 0; }\n')
     subprocess.run(["gcc", "-o", program, source], check=True)
     done = setup_board("twin", "--", str(program))
-    assert done.returncode == twin.SIGILL_CODE
+    assert done.returncode == ILLEGAL_INSTRUCTION
     assert "SIGILL, 132" in done.stderr
 
 
+@pytest.mark.slow
 @needs_qemu
-def test_the_package_that_dies_is_named_with_its_version(tmp_path: Path, monkeypatch) -> None:
+def test_illegal_package_is_named_with_version(tmp_path: Path, monkeypatch) -> None:
     if shutil.which("gcc") is None:
         pytest.skip("needs a C compiler")
     source, library = tmp_path / "avx.c", tmp_path / "libavx.so"
@@ -55,11 +60,11 @@ def test_the_package_that_dies_is_named_with_its_version(tmp_path: Path, monkeyp
     (tmp_path / "fast_cv-4.1.dist-info" / "top_level.txt").write_text("cv2\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(twin, "CANDIDATES", ("json", "cv2"))
-    name, version = twin.guilty_package(sys.executable) or ("", "")
+    name, version = twin.find_illegal_package(sys.executable) or ("", "")
     assert (name, version.splitlines()[0]) == ("cv2", "4.1")
 
 
-def test_scripts_become_their_interpreter_without_env(tmp_path: Path) -> None:
+def test_script_becomes_its_interpreter(tmp_path: Path) -> None:
     script = tmp_path / "tool"
     script.write_text("#!/usr/bin/env python3\n")
     script.chmod(0o755)
@@ -68,22 +73,21 @@ def test_scripts_become_their_interpreter_without_env(tmp_path: Path) -> None:
     assert resolved[-2:] == [str(script), "--help"]
 
 
-def test_a_command_beside_the_interpreter_is_found() -> None:
+def test_command_beside_python_is_found() -> None:
     assert twin.resolve(["python"])[0].endswith("python")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [([], "no command"), pytest.param(["--", "none-such"], "none-such: no such command", marks=needs_qemu)],
-)
-def test_what_can_not_be_run_is_told_in_one_line(arguments, message) -> None:
-    done = setup_board("twin", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: " + message)
-    assert done.stderr.count("\n") == 1
+@pytest.mark.parametrize(("arguments", "message"), [([], "no command"), (["--", "none-such"], "none-such: no such")])
+def test_missing_command_is_one_line(arguments, message, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(twin, "QEMU", "sh")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["twin", *arguments])
+    told = capsys.readouterr().err
+    assert (ended.value.code, told.count("\n")) == (2, 1)
+    assert told.startswith("error: " + message)
 
 
-def test_missing_qemu_is_told_with_what_brings_it(monkeypatch) -> None:
+def test_missing_qemu_is_one_line(monkeypatch) -> None:
     monkeypatch.setattr(twin, "QEMU", "none-such")
     with pytest.raises(TwinError, match="apt-get install qemu-user"):
         twin.twin_command(["true"])

@@ -1,6 +1,6 @@
-"""What can be seen of a machine: its files below a root, the answers of commands, its cameras.
+"""What the doctor can see of a machine: files below a root, answers of commands, cameras.
 
-With another root than `/` a recorded machine is read: the same files below that folder, and commands answered from
+With another root than `/` a recorded machine is read: its files below that folder, and its commands from
 `commands.json` in it (a mapping from command line to `[exit code, output]`).
 """
 
@@ -9,14 +9,18 @@ import fcntl
 import glob
 import json
 import os
+import re
 import struct
 import subprocess
-from typing import List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from board_setup.board.commands import exit_code
+from board_setup.board.layout import BOARD
 
 VIDIOC_QUERYCAP = 0x80685600
 VIDIOC_ENUM_FMT = 0xC0405602
 CAPTURE = 0x1
-"""V4L2_CAP_VIDEO_CAPTURE, and V4L2_BUF_TYPE_VIDEO_CAPTURE as it happens."""
+"""V4L2_CAP_VIDEO_CAPTURE, and also V4L2_BUF_TYPE_VIDEO_CAPTURE."""
 
 NOT_PERMITTED = 126
 NOT_FOUND = 127
@@ -24,7 +28,7 @@ TIMED_OUT = 124
 
 
 class Done(NamedTuple):
-    """How a command ended: 127 where it does not exist, 124 where it took too long, 128 + N after signal N."""
+    """How a command ended: 127 if it does not exist, 124 if it took too long, 128 + N after signal N."""
 
     code: int
     out: str
@@ -37,8 +41,24 @@ class System:
         self.root = root
         self.live = os.path.realpath(root) == "/"
 
+    @property
+    def os_release(self) -> Dict[str, str]:
+        """The fields of /etc/os-release."""
+        return dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', self.read("/etc/os-release"), re.MULTILINE))
+
+    @property
+    def release(self) -> Tuple[str, str]:
+        """The distribution and its version, such as ("ubuntu", "22.04")."""
+        fields = self.os_release
+        return fields.get("ID", ""), fields.get("VERSION_ID", "")
+
+    @property
+    def tool(self) -> str:
+        """How this tool is called here: by its command once a kit is installed, before that by its file."""
+        return "setup-board" if self.exists(BOARD.command) else f"python3 {os.path.basename(BOARD.tool)}"
+
     def read(self, path: str) -> str:
-        """Return the text of a file without white space around it, empty where it can't be read."""
+        """Return the stripped text of a file, empty if it can't be read."""
         try:
             with open(self._at(path), encoding="utf-8", errors="replace") as file:
                 return file.read().replace("\0", " ").strip()
@@ -46,25 +66,29 @@ class System:
             return ""
 
     def exists(self, path: str) -> bool:
-        """Say whether there is such a path."""
+        """Return whether the path exists."""
         return os.path.lexists(self._at(path))
 
     def glob(self, pattern: str) -> List[str]:
-        """Return the paths that match, sorted, as the machine itself names them."""
+        """Return the matching paths, sorted, as the machine itself names them."""
         prefix = self.root.rstrip("/")
         return sorted(path[len(prefix) :] for path in glob.glob(self._at(pattern)))
 
     def link(self, path: str) -> str:
-        """Return where a link points, empty where it is none or may not be read."""
+        """Return the target of a link, empty if it is not a link or can't be read."""
         try:
             return os.readlink(self._at(path))
         except OSError:
             return ""
 
     def run(self, command: Sequence[str], *, timeout_s: float = 20.0) -> Done:
-        """Run a command, its standard error with its output."""
+        """Run a command, with its standard error joined to its output."""
         if not self.live:
-            return Done(*self._recorded(" ".join(command)))
+            try:
+                with open(os.path.join(self.root, "commands.json"), encoding="utf-8") as file:
+                    return Done(*json.load(file).get(" ".join(command), [NOT_FOUND, ""]))
+            except OSError:
+                return Done(NOT_FOUND, "")
         try:
             done = subprocess.run(
                 command,
@@ -78,14 +102,13 @@ class System:
             return Done(NOT_FOUND, "")
         except subprocess.TimeoutExpired:
             return Done(TIMED_OUT, "")
-        code = done.returncode if done.returncode >= 0 else 128 - done.returncode
-        return Done(code, done.stdout.decode(errors="replace").strip())
+        return Done(exit_code(done.returncode), done.stdout.decode(errors="replace").strip())
 
     def camera_formats(self, path: str) -> Optional[List[str]]:
-        """Return the pixel formats of a camera, such as MJPG and YUYV; None where it is none or can't be asked.
+        """Return the pixel formats of a camera, such as MJPG and YUYV; None if it is not a camera or does not answer.
 
         Raises:
-            PermissionError: it may not be opened.
+            PermissionError: this user may not open it.
         """
         if not self.live:
             done = self.run(["camera-formats", path])
@@ -99,7 +122,7 @@ class System:
         except OSError:
             return None
         try:
-            return _formats(device)
+            return _capture_formats(device)
         except OSError:
             return None
         finally:
@@ -108,15 +131,8 @@ class System:
     def _at(self, path: str) -> str:
         return path if self.live else os.path.join(self.root, path.lstrip("/"))
 
-    def _recorded(self, command: str) -> List:
-        try:
-            with open(os.path.join(self.root, "commands.json"), encoding="utf-8") as file:
-                return json.load(file).get(command, [NOT_FOUND, ""])
-        except OSError:
-            return [NOT_FOUND, ""]
 
-
-def _formats(device: int) -> Optional[List[str]]:
+def _capture_formats(device: int) -> Optional[List[str]]:
     # struct v4l2_capability: three names (16, 32, 32 bytes), version, capabilities, device_caps, 3 reserved.
     answer = fcntl.ioctl(device, VIDIOC_QUERYCAP, bytes(104))
     if not struct.unpack_from("=I", answer, 88)[0] & CAPTURE:
@@ -130,3 +146,19 @@ def _formats(device: int) -> Optional[List[str]]:
         except OSError:
             return formats
         formats.append(answer[44:48].decode("ascii", errors="replace").strip())
+
+
+def field(text: str, name: str) -> str:
+    """Return the value of the first line `name: value`, empty if there is none."""
+    found = re.search(rf"^{name}\s*:\s*(.*)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else ""
+
+
+def version_numbers(text: str) -> Tuple[int, ...]:
+    """Return the numbers of a version, without a Debian epoch and revision."""
+    return tuple(int(number) for number in re.findall(r"\d+", text.split(":")[-1].split("-")[0]))
+
+
+def dotted(numbers: Tuple[int, ...]) -> str:
+    """Return a version's numbers as text."""
+    return ".".join(map(str, numbers))

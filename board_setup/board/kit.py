@@ -1,0 +1,142 @@
+"""The offline kit: one tar with everything a board needs and the SHA-256 of every file.
+
+kit.json         what the kit is, and its files
+wheels/          the runtime and its dependencies, and pip to install them
+bundle/          the detector in the chosen precisions
+setup-board.pyz  this tool
+python/          a standalone Python, if one was given
+debs/            driver packages, if any were given
+"""
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from typing import IO, Any, Dict, NamedTuple
+
+from board_setup.errors import BoardError
+
+FORMAT = 1
+MANIFEST = "kit.json"
+TOOL = "setup-board.pyz"
+BUNDLE = "bundle/"
+DEBS = "debs/"
+MANIFEST_BYTES = 1 << 24
+"""More than any kit's kit.json."""
+
+
+class KitError(BoardError):
+    """A kit that can't be made or used."""
+
+
+class Kit(NamedTuple):
+    """The content of `kit.json`.
+
+    Attributes:
+        id: the version that it installs, such as 1.4.0-3f2a91c0.
+        python: the Python that its wheels are for, such as 3.10.
+        requirement: the runtime, such as deepfake-edge==0.1.0.
+        archive: path of the standalone Python inside the kit, empty if the board's own is used.
+        files: SHA-256 by path inside the kit.
+    """
+
+    id: str
+    python: str
+    requirement: str
+    archive: str
+    files: Dict[str, str]
+
+    @property
+    def wheels_id(self) -> str:
+        """Identify the set of wheels: two kits with the same wheels share a virtual environment."""
+        wheels = sorted((name, digest) for name, digest in self.files.items() if name.startswith("wheels/"))
+        return hashlib.sha256(repr((self.python, self.archive, wheels)).encode()).hexdigest()[:12]
+
+
+def read_kit(path: str) -> Kit:
+    """Read and validate the manifest of a kit.
+
+    Raises:
+        KitError: it is missing, not a kit, damaged, or of another format.
+    """
+    try:
+        with tarfile.open(path, "r:") as tar:
+            member = tar.extractfile(MANIFEST)
+            values = json.loads(member.read(MANIFEST_BYTES).decode()) if member else {}
+    except FileNotFoundError:
+        raise KitError(f"{path}: not found; make a kit with: setup-board pack --out {path}") from None
+    except (tarfile.TarError, KeyError, ValueError, OSError, EOFError, RecursionError) as error:
+        raise KitError(f"{path}: not a kit, or cut off ({error}); copy or pack it again") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        found = repr(values.get("format") if isinstance(values, dict) else None)[:40]
+        raise KitError(f"{path}: format {found}, this tool reads {FORMAT}; use the setup-board.pyz packed with the kit")
+    fields = {name: values.get(name) for name in Kit._fields}
+    wrong = next((name for name in Kit._fields if not _is_valid(name, fields)), None)
+    if wrong:
+        raise KitError(f"{path}: {MANIFEST} has no valid {wrong!r}; pack it again")
+    kit = Kit(**fields)  # type: ignore[arg-type]
+    for name in kit.files:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise KitError(f"{path}: {name!r} points outside the kit; do not use this kit")
+    return kit
+
+
+def _is_valid(name: str, fields: Dict[str, Any]) -> bool:
+    """Return whether a field of the manifest has its type and form; pip and the terminal get these texts unchanged."""
+    value = fields[name]
+    if name == "files":
+        return isinstance(value, dict) and all(
+            path.isprintable() and isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
+            for path, digest in value.items()
+        )
+    if not isinstance(value, str) or not value.isprintable():
+        return False
+    if name == "archive":
+        return value == "" or (isinstance(fields["files"], dict) and value in fields["files"])
+    if name == "id":
+        return 0 < len(value) < 200 and "/" not in value and value not in (".", "..")
+    pattern = {"python": r"3\.\d{1,2}", "requirement": r"deepfake-edge(\[[a-z,]+\])?==[\w.+!]+"}[name]
+    return re.fullmatch(pattern, value) is not None
+
+
+def unpack(path: str, folder: str) -> Kit:
+    """Unpack a kit and check every file against its SHA-256.
+
+    Raises:
+        KitError: a file is missing, changed, or not in the manifest.
+    """
+    kit = read_kit(path)
+    seen = set()
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.name == MANIFEST:
+                    continue
+                source = tar.extractfile(member) if member.isfile() else None
+                if source is None or member.name not in kit.files:
+                    raise KitError(f"{path}: {member.name!r} is not in its {MANIFEST}; do not use this kit")
+                copy_checked(source, os.path.join(folder, member.name), kit.files[member.name], path)
+                seen.add(member.name)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise KitError(f"{path}: can't be unpacked ({error}); copy or pack it again") from None
+    missing = sorted(set(kit.files) - seen)
+    if missing:
+        raise KitError(f"{path}: {missing[0]} is missing; copy or pack it again")
+    return kit
+
+
+def copy_checked(source: IO[bytes], target: str, digest: str, origin: str) -> None:
+    """Copy an open file and compare its SHA-256.
+
+    Raises:
+        KitError: it differs from `digest`; the message names `origin`.
+    """
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    found = hashlib.sha256()
+    with open(target, "wb") as file:
+        for block in iter(lambda: source.read(1 << 20), b""):
+            found.update(block)
+            file.write(block)
+    if found.hexdigest() != digest:
+        raise KitError(f"{origin}: {os.path.basename(target)} was changed; copy or make it again")

@@ -1,0 +1,303 @@
+"""The steps of an installation; each knows whether it is done and how to do it."""
+
+import contextlib
+import grp
+import os
+import shutil
+import tarfile
+from typing import Callable, List, NamedTuple, Optional, Sequence
+
+from board_setup.board import commands, disk, environment, kit, service, undo, versions
+from board_setup.board.layout import SERVICE, Layout
+from board_setup.errors import BoardError
+
+FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Early updates of Python 3.8 have no extraction filters; the kit's files were checked before."""
+
+
+class InstallError(BoardError):
+    """A step failed; what was done before stays, and the same command continues from there."""
+
+
+class Step(NamedTuple):
+    """One step: its name, what it does, whether nothing is left to do, and doing it."""
+
+    name: str
+    what: str
+    is_done: Callable[[], bool]
+    do: Callable[[], None]
+
+
+class Target:
+    """What is installed where.
+
+    Attributes:
+        kit_path, kit: the kit.
+        layout: the board's paths.
+        live: whether this is the running system, so that systemd, udev and groups are changed too.
+        systemd: its version, 0 if it does not run here.
+        user: who gets access to camera and GPU besides the service; None for nobody.
+    """
+
+    def __init__(self, kit_path: str, layout: Layout, user: Optional[str]) -> None:
+        self.kit_path, self.layout, self.user = os.path.abspath(kit_path), layout, user
+        self.kit = kit.read_kit(kit_path)
+        self.live = layout.is_live
+        self.systemd = service.systemd_version() if self.live else 0
+        self.unpacked = os.path.join(layout.programs, "kits", self.kit.id)
+        self.own_python = os.path.join(layout.programs, "python-" + self.kit.files.get(self.kit.archive, "")[:8])
+        self.runtime = os.path.join(layout.runtimes, self.kit.wheels_id)
+        self.version = os.path.join(layout.versions, self.kit.id)
+        self._runtime_is_intact = False
+
+    @property
+    def python(self) -> str:
+        """Path of the Python that the runtime is made with, empty if it is missing."""
+        if not self.kit.archive:
+            return shutil.which("python" + self.kit.python) or ""
+        complete = os.path.exists(os.path.join(self.own_python, disk.COMPLETE))
+        return os.path.join(self.own_python, "bin", "python" + self.kit.python) if complete else ""
+
+    def has_python(self) -> bool:
+        """Return whether there is a Python to make the runtime with."""
+        return bool(self.python)
+
+    def has_tool(self) -> bool:
+        """Return whether this tool is in place as the kit has it."""
+        return disk.has_sha256(self.layout.tool, self.kit.files.get(kit.TOOL, ""))
+
+    def has_runtime(self) -> bool:
+        """Return whether the virtual environment is intact; its hundreds of megabytes are read only once."""
+        self._runtime_is_intact = self._runtime_is_intact or environment.is_intact(self.runtime)
+        return self._runtime_is_intact
+
+    def damaged_files(self) -> List[str]:
+        """Return the bundle's files that differ from the kit."""
+        names = [name[len(kit.BUNDLE) :] for name in self.kit.files if name.startswith(kit.BUNDLE)]
+        digests = {name: self.kit.files[kit.BUNDLE + name] for name in names}
+        return [name for name in names if not disk.has_sha256(os.path.join(self.version, name), digests[name])]
+
+    def has_version(self) -> bool:
+        """Return whether the version's folder is as the kit has it and uses this runtime."""
+        linked = os.path.realpath(os.path.join(self.version, "runtime")) == os.path.realpath(self.runtime)
+        return linked and not self.damaged_files()
+
+    def is_current(self) -> bool:
+        """Return whether this version is the one in use."""
+        return os.path.realpath(self.layout.current) == os.path.realpath(self.version)
+
+    def found_good(self) -> bool:
+        """Return whether this version passed its check here."""
+        return any(entry.id == self.kit.id and entry.good for entry in versions.history(self.layout))
+
+    def remove_partial(self) -> None:
+        """Remove what a failed step left behind, which may be what filled the disk."""
+        for path in (self.unpacked, self.own_python, self.version):
+            shutil.rmtree(path + disk.PARTIAL, ignore_errors=True)
+        if not os.path.exists(os.path.join(self.runtime, disk.COMPLETE)):
+            shutil.rmtree(self.runtime, ignore_errors=True)
+
+    def distrust(self) -> None:
+        """Let this version be checked and started again after a repair."""
+        if self.found_good():
+            versions.remember(self.layout, self.kit.id, good=False)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.layout.started)
+
+
+def unpack_kit(target: Target) -> Step:
+    """Unpack and check the kit, and put this tool in place."""
+
+    def is_done() -> bool:
+        made = (target.has_python, target.has_runtime, target.has_version, target.has_tool)
+        return os.path.isdir(target.unpacked) or all(done() for done in made)
+
+    def do() -> None:
+        partial = disk.empty_folder(target.unpacked + disk.PARTIAL)
+        kit.unpack(target.kit_path, partial)
+        os.sync()
+        disk.copy(os.path.join(partial, kit.TOOL), target.layout.tool, mode=0o755)
+        os.rename(partial, target.unpacked)
+
+    return Step("kit", f"unpack {os.path.basename(target.kit_path)} and check every file", is_done, do)
+
+
+def install_packages(target: Target) -> Step:
+    """Install the kit's Debian packages."""
+
+    def is_done() -> bool:
+        return undo.Brought.read(target.layout).packages_of == target.kit.id
+
+    def do() -> None:
+        folder = os.path.join(target.unpacked, kit.DEBS)
+        packages = sorted(os.path.join(folder, name) for name in os.listdir(folder))
+        names = [commands.output(["dpkg-deb", "--field", package, "Package"]) for package in packages]
+        new = [name for name in names if not commands.succeeds(["dpkg-query", "--status", name])]
+        # Recorded first, so that undoing also removes what a power cut left half installed.
+        undo.remember_packages(target.layout, new)
+        commands.run(["dpkg", "--install", *packages])
+        undo.remember_packages(target.layout, new, kit=target.kit.id)
+
+    return Step("driver", "install the kit's Debian packages", is_done, do)
+
+
+def provide_python(target: Target) -> Step:
+    """Unpack the kit's standalone Python, or make sure that the board has the right one."""
+
+    def do() -> None:
+        if not target.kit.archive:
+            raise InstallError(
+                f"the kit is for Python {target.kit.python}, which is not installed here; "
+                "pack it with --python-version of this board, or with --python ARCHIVE"
+            )
+        partial = disk.empty_folder(target.own_python + disk.PARTIAL)
+        with tarfile.open(os.path.join(target.unpacked, target.kit.archive)) as tar:
+            tar.extractall(partial, **FILTER)  # type: ignore[arg-type]
+        shutil.rmtree(target.own_python, ignore_errors=True)
+        os.rename(os.path.join(partial, "python"), target.own_python)
+        shutil.rmtree(partial)
+        os.sync()
+        disk.write(os.path.join(target.own_python, disk.COMPLETE), "")
+
+    archive = os.path.basename(target.kit.archive)
+    what = f"install {archive}" if archive else f"use this board's Python {target.kit.python}"
+    return Step("python", what, target.has_python, do)
+
+
+def make_runtime(target: Target) -> Step:
+    """Make the virtual environment."""
+
+    def do() -> None:
+        target.distrust()
+        wheels = os.path.join(target.unpacked, "wheels")
+        os.makedirs(target.layout.runtimes, exist_ok=True)
+        shutil.rmtree(target.runtime, ignore_errors=True)
+        environment.make(target.python, target.runtime, wheels, target.kit.requirement)
+        environment.mark_complete(target.runtime)
+
+    return Step("runtime", f"make a virtual environment with {target.kit.requirement}", target.has_runtime, do)
+
+
+def copy_detector(target: Target) -> Step:
+    """Copy the bundle into the version's folder, or repair it file by file, since it may be in use."""
+
+    def do() -> None:
+        bundle = os.path.join(target.unpacked, kit.BUNDLE)
+        if os.path.isdir(target.version):
+            target.distrust()
+            for name in target.damaged_files():
+                disk.copy(os.path.join(bundle, name), os.path.join(target.version, name))
+            disk.link(target.runtime, os.path.join(target.version, "runtime"))
+            return
+        partial = target.version + disk.PARTIAL
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(bundle, partial)
+        os.symlink(target.runtime, os.path.join(partial, "runtime"))
+        os.sync()
+        os.rename(partial, target.version)
+
+    return Step("detector", f"copy it to {target.version}", target.has_version, do)
+
+
+def check_version(target: Target) -> Step:
+    """Let the new version judge its golden pictures on this board."""
+
+    def is_done() -> bool:
+        return target.found_good() and target.has_runtime() and target.has_version()
+
+    def do() -> None:
+        python = os.path.join(target.version, "runtime", "bin", "python")
+        done = commands.call(environment.check_command(python, target.version))
+        check = environment.read_check(commands.exit_code(done.returncode), done.stdout.decode(errors="replace"))
+        if check.state is not environment.CheckState.PASSED:
+            # A version that is in use and could not be repaired is still better than none.
+            if not target.is_current():
+                shutil.rmtree(target.version)
+            raise InstallError(f"the new version fails on this board and was not switched to: {check.reason}")
+        versions.remember(target.layout, target.kit.id, good=True)
+
+    return Step("check", "let the new version judge its golden pictures here", is_done, do)
+
+
+def add_groups(target: Target, user: str) -> Step:
+    """Add the user to the groups that own cameras and GPU."""
+
+    def missing() -> List[str]:
+        return [name for name in service.existing_groups() if user not in grp.getgrnam(name).gr_mem]
+
+    def do() -> None:
+        groups = missing()
+        undo.remember_groups(target.layout, user, groups)
+        commands.run(["usermod", "-aG", ",".join(groups), user])
+
+    return Step("groups", f"add {user} to {' and '.join(service.existing_groups())}", lambda: not missing(), do)
+
+
+def write_file(target: Target, name: str, path: str, text: str, after: Sequence[Sequence[str]]) -> Step:
+    """Write a configuration file and make the system read it."""
+    path = target.layout.at(path)
+
+    def is_done() -> bool:
+        is_active = name != "unit" or not target.live or service.is_enabled()
+        return disk.read_text(path) == text and is_active
+
+    def do() -> None:
+        disk.write(path, text)
+        for command in after if target.live else ():
+            commands.run(command)
+
+    return Step(name, f"write {path}", is_done, do)
+
+
+def configure_system(target: Target) -> List[Step]:
+    """Write what udev, journald and systemd read."""
+    unit = service.unit(target.layout, groups=service.existing_groups(), systemd=target.systemd)
+    enable = (("systemctl", "daemon-reload"), ("systemctl", "enable", SERVICE))
+    return [
+        write_file(target, "camera", service.RULE_PATH, service.UDEV_RULE, service.RELOAD_RULES),
+        write_file(target, "journal", service.JOURNALD_PATH, service.JOURNALD, service.RESTART_JOURNAL),
+        write_file(target, "unit", service.UNIT_PATH, unit, enable),
+    ]
+
+
+def link_command(target: Target) -> Step:
+    """Put this tool on the PATH; another program of that name is left alone."""
+    path = target.layout.command
+    return Step(
+        "command",
+        f"link this tool as {path}",
+        lambda: os.path.lexists(path),
+        lambda: disk.link(target.layout.tool, path),
+    )
+
+
+def switch_version(target: Target) -> Step:
+    """Make the new version the current one."""
+    what = f"{target.layout.current} → {target.kit.id}"
+    return Step("switch", what, target.is_current, lambda: versions.switch(target.layout, target.kit.id))
+
+
+def start_service(target: Target) -> Step:
+    """Start the service; if it does not run, return to the last good version."""
+    layout, new = target.layout, target.kit.id
+
+    def is_done() -> bool:
+        return disk.read_text(layout.started) == new and service.status().is_healthy
+
+    def do() -> None:
+        try:
+            service.restart()
+            disk.write(layout.started, new)
+        except service.ServiceError as problem:
+            versions.remember(layout, new, good=False)
+            last = versions.go_back(layout)
+            if last is None:
+                raise InstallError(f"{problem}; there is no earlier version to return to") from None
+            try:
+                service.restart()
+                disk.write(layout.started, last)
+            except service.ServiceError:
+                raise InstallError(f"{problem}; returned to {last}, which does not run either") from None
+            raise InstallError(f"{problem}; returned to {last}") from None
+
+    return Step("service", f"start {SERVICE} and see that it runs", is_done, do)
