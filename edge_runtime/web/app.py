@@ -1,4 +1,4 @@
-"""The service put together: the gate, the intake, the API and the pages around one detector."""
+"""The service as an ASGI application: middleware, API and pages around one detector."""
 
 import asyncio
 import importlib.metadata
@@ -16,39 +16,43 @@ from edge_runtime.detector import Detector
 from edge_runtime.systemd import Notifier
 from edge_runtime.web.api import api_router
 from edge_runtime.web.http.intake import Intake
-from edge_runtime.web.http.problems import ProblemError
+from edge_runtime.web.http.login import login_router
+from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.http.security import Gate
-from edge_runtime.web.http.sessions import session_router
+from edge_runtime.web.http.sessions import Sessions
 from edge_runtime.web.pages import Pages, live_router, page_router, static_files
 from edge_runtime.web.schemas import ProblemDetails
-from edge_runtime.web.service.live import LiveView, open_live
+from edge_runtime.web.service.feed import CameraFeed, camera_opener
 from edge_runtime.web.service.metrics import Metrics
-from edge_runtime.web.service.uploads import Judge
+from edge_runtime.web.service.uploads import UploadJudge
 from edge_runtime.web.settings import Settings
 
-BEAT_S = 1.0
-DESCRIPTION = """Says of every face in a picture whether it is real, AI-generated or uncertain, and how sure it is.
+HEARTBEAT_S = 1.0
+DESCRIPTION = """For every face in a picture: real, fake (AI-generated) or uncertain, with a score.
 
-Where the service was started with a token, send it as `Authorization: Bearer …`. Errors are problem details (RFC 9457).
+If the service was started with a token, send it as `Authorization: Bearer …`. Errors are problem details (RFC 9457).
 """
 
 
 def create_app(detector: Detector, settings: Settings) -> FastAPI:
-    """Return the service as an ASGI application; it closes the detector's queue when it ends."""
+    """Return the service as an ASGI application."""
     metrics = Metrics()
-    judge = Judge(detector, settings.limits, metrics)
+    judge = UploadJudge(detector, settings.limits, metrics)
+    sessions = Sessions()
     pages = Pages(judge, settings)
-    live = LiveView(judge, open_live(settings.camera), metrics, settings.limits.viewers) if settings.camera else None
+    feed: CameraFeed | None = None
+    if settings.camera is not None:
+        feed = CameraFeed(judge, camera_opener(settings.camera), metrics, most_viewers=settings.limits.viewers)
     contract = detector.engine.contract
     metrics.model.info({"architecture": contract.architecture, "version": contract.version})
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        beating = asyncio.create_task(_beat(judge))
+        heartbeat = asyncio.create_task(_notify_systemd(judge))
         yield
-        beating.cancel()
-        if live is not None:
-            live.close()
+        heartbeat.cancel()
+        if feed is not None:
+            feed.close()
         judge.close()
 
     app = FastAPI(
@@ -59,38 +63,20 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.judge, app.state.live = judge, live
+    app.state.judge, app.state.feed = judge, feed
     app.include_router(api_router(judge, settings, metrics))
     app.include_router(page_router(pages, settings))
-    app.include_router(live_router(pages, live))
-    app.include_router(session_router(pages, settings))
+    app.include_router(live_router(pages, feed))
+    app.include_router(login_router(pages, settings.token, sessions))
     app.mount("/static", static_files())
     app.add_exception_handler(HTTPException, _http_problem)
-    app.add_exception_handler(RequestValidationError, _value_problem)
-    app.add_middleware(Intake, limits=settings.limits, full=lambda: judge.queue.full)
-    app.add_middleware(Gate, settings=settings, refused=lambda name: metrics.problems.labels(name).inc())
-    _describe(app)
-    return app
-
-
-async def _beat(judge: Judge) -> None:
-    """Tell systemd that the service is ready, and its watchdog that the detector does not hang."""
-    notifier = Notifier()
-    notifier.ready(f"{judge.detector.engine.choice.precision.value} on {judge.detector.engine.choice.device}")
-    try:
-        while True:
-            if judge.queue.alive:
-                notifier.alive()
-            await asyncio.sleep(BEAT_S)
-    finally:
-        notifier.stopping()
-
-
-def _describe(app: FastAPI) -> None:
-    """Add to OpenAPI what FastAPI can't know: the problems, and the token."""
+    app.add_exception_handler(RequestValidationError, _validation_problem)
+    app.add_middleware(Intake, limits=settings.limits, is_full=lambda: judge.queue.full)
+    app.add_middleware(Gate, settings=settings, sessions=sessions, count=metrics.count_problem)
     original = app.openapi
 
-    def described() -> dict[str, Any]:
+    def openapi() -> dict[str, Any]:
+        """Return the schema with the problem details and the token, which FastAPI can't know."""
         schema = original()
         components = schema.setdefault("components", {})
         problem = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -99,17 +85,32 @@ def _describe(app: FastAPI) -> None:
         schema["security"] = [{"token": []}, {}]
         return schema
 
-    app.openapi = described  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+async def _notify_systemd(judge: UploadJudge) -> None:
+    """Tell systemd that the service is ready, and ping its watchdog as long as the detector does not hang."""
+    notifier = Notifier()
+    choice = judge.detector.engine.choice
+    notifier.ready(f"{choice.precision.value} on {choice.device}")
+    try:
+        while True:
+            if judge.queue.alive:
+                notifier.alive()
+            await asyncio.sleep(HEARTBEAT_S)
+    finally:
+        notifier.stopping()
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    names = {404: "not-found", 405: "method-not-allowed"}
-    detail = f"{request.method} {request.url.path}"
-    return ProblemError(names.get(error.status_code, "bad-request"), detail).response(error.headers)
+    kinds = {404: ProblemKind.NOT_FOUND, 405: ProblemKind.METHOD_NOT_ALLOWED}
+    kind = kinds.get(error.status_code, ProblemKind.BAD_REQUEST)
+    return ProblemError(kind, f"{request.method} {request.url.path}").response(error.headers)
 
 
-async def _value_problem(request: Request, error: Exception) -> Response:
+async def _validation_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     details = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-    return ProblemError("bad-value", details).response()
+    return ProblemError(ProblemKind.BAD_VALUE, details).response()

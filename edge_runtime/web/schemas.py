@@ -1,4 +1,4 @@
-"""What the service answers, as OpenAPI describes it."""
+"""The answers of the API, as described in its OpenAPI schema."""
 
 from typing import Any, Literal
 
@@ -31,83 +31,83 @@ EXAMPLE: Any = {
     "notice": None,
 }
 
-Box = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 
 
-class Heat(BaseModel):
+class HeatAnswer(BaseModel):
     """Where the model looked at a face."""
 
-    region: Box = Field(description="What it was shown: left, top, right, bottom in pixels of the upright picture")
+    region: PixelBox = Field(description="Part of the upright picture that the map covers, in pixels")
     rows: list[list[float]] = Field(
-        description="From top to bottom; above 0 speaks for fake, below 0 for real, 1 is the strongest place"
+        description="From top to bottom. Above 0 speaks for fake, below 0 for real; 1 is the strongest place"
     )
 
 
-class Face(BaseModel):
-    """One face of a picture."""
+class FaceAnswer(BaseModel):
+    """One face in a picture."""
 
-    box: Box = Field(description="Left, top, right, bottom in pixels of the upright picture")
-    detection: float | None = Field(description="How sure the face stage is, 0 to 1; null where no face stage looked")
-    score: float | None = Field(description="Calibrated probability of fake, 0 to 1; null where it can't be judged")
+    box: PixelBox = Field(description="Left, top, right, bottom in pixels of the upright picture")
+    detection: float | None = Field(description="Confidence of the face detector, 0 to 1; null if none ran")
+    score: float | None = Field(description="Calibrated probability of fake, 0 to 1; null if it can't be judged")
     verdict: Verdict
     reason: str | None = Field(description="Why the verdict is uncertain")
-    heat: Heat | None = Field(default=None, description="Only where it was asked for")
+    heat: HeatAnswer | None = Field(default=None, description="Only on request")
 
 
 class Prediction(BaseModel):
-    """What is said of a picture."""
+    """The result for one picture."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     prediction: Literal[0, 1] | None = Field(
-        description="1 fake, 0 real, by the face of the highest score; null where that is uncertain or there is no face"
+        description="1 fake, 0 real, by the face with the highest score; null if that is uncertain or there is no face"
     )
-    verdict: Verdict | None = Field(description="The same as a word; null where there is no face")
-    score: float | None = Field(description="The highest score of its faces, the calibrated probability of fake")
+    verdict: Verdict | None = Field(description="The same as a word; null if there is no face")
+    score: float | None = Field(description="Highest score of its faces, the calibrated probability of fake")
     reason: str | None = Field(description="Why `prediction` is null")
-    faces: list[Face]
-    unjudged: int = Field(description="Faces that show too little to be judged; they do not count for `prediction`")
-    left_out: int = Field(description="Faces beyond the service's limit, which were not looked at")
-    width: int = Field(description="Pixels of the upright picture")
+    faces: list[FaceAnswer]
+    unjudged: int = Field(description="Faces too small, dark or blurred to judge; they don't count for `prediction`")
+    left_out: int = Field(description="Faces beyond the service's limit, which were not judged")
+    width: int = Field(description="Of the upright picture, in pixels")
     height: int
-    latency_ms: float = Field(description="From the picture's last byte to its verdict")
+    latency_ms: float = Field(description="From the picture's last byte to the result")
     device: str
     precision: str
-    model: str = Field(description="The model's version")
-    notice: str | None = Field(description="What must be said with every verdict of this model")
+    model: str = Field(description="Version of the model")
+    notice: str | None = Field(description="A notice to show with every result of this model")
 
 
 class ProblemDetails(BaseModel):
     """What went wrong (RFC 9457)."""
 
-    type: str = Field(description="An address under this service that names the kind of problem")
+    type: str = Field(description="Path of the page that explains this kind of problem")
     title: str
     status: int
     detail: str
 
 
 class BatchItem(BaseModel):
-    """One picture of a batch: what is said of it, or why it could not be judged."""
+    """One picture of a batch: its result, or why it could not be judged."""
 
-    name: str = Field(description="The file's name as it was sent")
+    name: str = Field(description="File name as sent")
     result: Prediction | None
     problem: ProblemDetails | None
 
 
 class Batch(BaseModel):
-    """Pictures in the order in which they were sent."""
+    """Results in the order of the pictures."""
 
     results: list[BatchItem]
 
 
 class Health(BaseModel):
-    """The service lives, or is ready to judge."""
+    """The service is running, or ready to judge."""
 
     status: Literal["ok"]
 
 
-class ModelCard(BaseModel):
-    """What judges: the bundle's contract, the SHA-256 of its files, what was measured, and the device in use."""
+class ModelAnswer(BaseModel):
+    """The model: the bundle's contract, the SHA-256 of its files, its metrics, and the device in use."""
 
     name: str
     created: str
@@ -118,4 +118,4 @@ class ModelCard(BaseModel):
     precisions: list[str]
     device: str
     precision: str
-    faces: bool = Field(description="Whether a face stage looks for faces; else a picture is taken for one face")
+    faces: bool = Field(description="Whether faces are detected; otherwise the whole picture is taken as one face")

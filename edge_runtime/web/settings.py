@@ -1,4 +1,4 @@
-"""What a service is told when it starts: who may use it, and how much of it."""
+"""Settings of the service: who may use it, and its limits."""
 
 import ipaddress
 import os
@@ -13,19 +13,19 @@ SHORTEST_TOKEN = 16
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What strangers can't exceed.
+class ServiceLimits:
+    """Limits on what clients can do.
 
     Attributes:
-        body_bytes: of one request.
-        bodies_bytes: of all requests that are being served, together.
-        pixels: of one picture.
+        body_bytes: size of one request.
+        bodies_bytes: size of all requests being served, together.
+        pixels: size of one picture.
         files: pictures in one request.
-        faces: of one picture that are judged, the surest first.
-        requests: served at once; one more is answered with 429.
-        waiting: crops that wait for the detector; with more, requests are answered with 503.
-        header_s, body_s, answer_s: seconds that a request's head, its body, and the work on it may take.
-        viewers: of the live page.
+        faces: faces judged per picture, most confident first.
+        requests: requests with a body served at once; one more gets 429.
+        waiting: crops waiting for the detector; with more, requests get 503.
+        header_s, body_s, answer_s: seconds for a request's head, for its body, and for judging a picture.
+        viewers: viewers of the live page.
     """
 
     body_bytes: int = 64 * MEGABYTE
@@ -46,20 +46,20 @@ class Settings:
     """How a service is run.
 
     Attributes:
-        token: what a client must show; None lets in whoever reaches the address.
-        hosts: names under which it may be called, beside those of this machine itself; checked where there is no token.
-        camera: source of the live page, as `edge-detect` takes it; None has no live page.
-        limits: what strangers can't exceed.
+        token: clients must present it; None allows everybody who can reach the address.
+        hosts: allowed host names besides those of loopback; only checked if there is no token.
+        camera: source of the live page, as `edge-detect` takes it; None means no live page.
+        limits: limits on what clients can do.
     """
 
     token: str | None = None
     hosts: tuple[str, ...] = ()
     camera: str | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host`, a name or an address, can be reached from this machine alone."""
+    """Return whether `host`, a name or address, is reachable from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -69,23 +69,23 @@ def is_loopback(host: str) -> bool:
 
 
 def check_exposure(host: str, token: str | None) -> None:
-    """Refuse an address that others can reach without a token.
+    """Require a token on addresses that other machines can reach.
 
     Raises:
-        UsageError: `host` is no loopback address, and there is no token.
+        UsageError: `host` is not a loopback address, and there is no token.
     """
     if token is None and not is_loopback(host):
         raise UsageError(
-            f"--host {host}: other machines could use it; give --token-file FILE too (to make one: "
-            "`(umask 077; openssl rand -hex 32 > FILE)`), or leave --host out"
+            f"--host {host}: other machines can reach this address; add --token-file FILE "
+            "(create it with `(umask 077; openssl rand -hex 32 > FILE)`) or leave out --host"
         )
 
 
 def read_token(path: Path) -> str:
-    """Return the token in the first line of a file that only its owner and group can read.
+    """Return the token in `path`, a file that only its owner and group can read.
 
     Raises:
-        UsageError: it can't be read, others can read it, or it is no token.
+        UsageError: the file can't be read, is readable by everybody, or contains no token.
     """
     try:
         mode = path.stat().st_mode
@@ -93,15 +93,15 @@ def read_token(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--token-file {path}: can't be read ({getattr(error, 'strerror', None) or error})") from None
     if stat.S_IMODE(mode) & stat.S_IRWXO:
-        raise UsageError(f"--token-file {path}: everybody on this machine can read it; `chmod 600 {path}`")
+        raise UsageError(f"--token-file {path}: everybody on this machine can read it; run `chmod 600 {path}`")
     if len(text) < SHORTEST_TOKEN or not text.isprintable() or " " in text:
         raise UsageError(
-            f"--token-file {path}: holds no token of at least {SHORTEST_TOKEN} characters in one word; "
-            "`openssl rand -hex 32` makes one"
+            f"--token-file {path}: must contain one word of at least {SHORTEST_TOKEN} characters; "
+            "create one with `openssl rand -hex 32`"
         )
     return text
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -83,6 +83,6 @@ def test_its_saliency_network_answers_as_pytorch_does(bundle: Bundle, checkpoint
     assert found["saliency_map"].shape == (1, 2, 4, 4)
     assert (found["saliency_map"] > 0).all()
     heat = HeatNetwork(Detector(bundle, device="CPU").engine)
-    assert heat.there
+    assert heat.available
     assert not heat.labelled
     np.testing.assert_allclose(heat.answer(pixels).logits[0, 2:], found["saliency_map"].ravel(), atol=1e-4)

@@ -1,86 +1,90 @@
-"""What goes wrong between a client and the service, as RFC 9457 problem details."""
+"""Error answers as RFC 9457 problem details."""
 
 import http
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from enum import Enum
 
 from starlette.responses import Response
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = {429: 1, 503: 2}
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of problem: its HTTP status and its title, which is the same every time."""
+class ProblemKind(Enum):
+    """Kinds of problem.
+
+    Attributes:
+        value: the last part of the problem's `type`.
+        status: HTTP status.
+        title: the same for every problem of this kind.
+    """
 
     status: int
     title: str
 
+    BAD_REQUEST = ("bad-request", 400, "The request can't be read")
+    TOKEN_NEEDED = ("token-needed", 401, "A token is needed")
+    CROSS_SITE = ("cross-site", 403, "Requests from other sites are refused")
+    NOT_FOUND = ("not-found", 404, "Not found")
+    METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "Method not allowed")
+    BODY_TOO_SLOW = ("body-too-slow", 408, "The request took too long to arrive")
+    BODY_TOO_LARGE = ("body-too-large", 413, "The request is too large")
+    TOO_MANY_PIXELS = ("too-many-pixels", 413, "The picture has too many pixels")
+    TOO_MANY_FILES = ("too-many-files", 413, "Too many pictures in one request")
+    NOT_A_FORM = ("not-a-form", 415, "The request is not a multipart form")
+    WRONG_HOST = ("wrong-host", 421, "Unknown host name")
+    NO_PICTURE = ("no-picture", 422, "The form contains no picture")
+    NOT_A_PICTURE = ("not-a-picture", 422, "The picture can't be read")
+    BAD_VALUE = ("bad-value", 422, "Invalid value")
+    TOO_MANY_REQUESTS = ("too-many-requests", 429, "Too many requests")
+    INTERNAL = ("internal", 500, "Internal error")
+    QUEUE_FULL = ("queue-full", 503, "The detector is busy")
+    TOO_SLOW = ("too-slow", 503, "The detector did not answer in time")
+    DETECTOR_FAILED = ("detector-failed", 503, "The detector failed")
+    NOT_READY = ("not-ready", 503, "The detector is not ready")
 
-KINDS: Mapping[str, Kind] = {
-    "bad-request": Kind(400, "The request can't be read"),
-    "token-needed": Kind(401, "A token is needed"),
-    "cross-site": Kind(403, "Requests from other sites are refused"),
-    "not-found": Kind(404, "There is nothing here"),
-    "method-not-allowed": Kind(405, "That can't be done here"),
-    "body-too-slow": Kind(408, "The request took too long to arrive"),
-    "body-too-large": Kind(413, "The request is too large"),
-    "too-many-pixels": Kind(413, "The picture has too many pixels"),
-    "too-many-files": Kind(413, "Too many pictures in one request"),
-    "not-a-form": Kind(415, "The request is no multipart form"),
-    "wrong-host": Kind(421, "The service does not go by this name"),
-    "no-picture": Kind(422, "The form holds no picture"),
-    "not-a-picture": Kind(422, "The picture can't be read"),
-    "bad-value": Kind(422, "A value can't be used"),
-    "too-many-requests": Kind(429, "Too many requests at once"),
-    "internal": Kind(500, "The service failed"),
-    "queue-full": Kind(503, "The detector has too much to do"),
-    "too-slow": Kind(503, "The detector did not answer in time"),
-    "detector-failed": Kind(503, "The detector failed"),
-    "not-ready": Kind(503, "The detector is not ready"),
-}
-"""By name, which is the last part of the problem's `type`."""
+    def __new__(cls, slug: str, status: int, title: str) -> "ProblemKind":
+        """Make the slug the member's value."""
+        member = object.__new__(cls)
+        member._value_ = slug
+        member.status, member.title = status, title
+        return member
 
-RETRY_AFTER_S = {429: 1, 503: 2}
+    @property
+    def type(self) -> str:
+        """Path of the page that explains this kind of problem."""
+        return f"/problems/{self.value}"
 
 
 class ProblemError(Exception):
-    """A problem that a client is told of.
+    """A problem to report to the client.
 
     Args:
-        name: one of KINDS.
+        kind: which kind.
         detail: what is wrong this time, for a person to read.
 
     Attributes:
-        unread: the request was not read to its end, so its connection can't be used again.
+        unread: the request body was not read to its end, so the connection must be closed.
     """
 
-    def __init__(self, name: str, detail: str) -> None:
+    def __init__(self, kind: ProblemKind, detail: str) -> None:
         super().__init__(detail)
-        self.name, self.detail = name, detail
+        self.kind, self.detail = kind, detail
         self.unread = False
 
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return KINDS[self.name].status
-
     def to_dict(self) -> dict[str, object]:
-        """Return the members of the problem."""
-        kind = KINDS[self.name]
-        return {"type": f"/problems/{self.name}", "title": kind.title, "status": kind.status, "detail": self.detail}
-
-    def headers(self) -> dict[str, str]:
-        """Return the headers that go with it."""
-        headers = {"Retry-After": str(RETRY_AFTER_S[self.status])} if self.status in RETRY_AFTER_S else {}
-        if self.unread:
-            headers["Connection"] = "close"
-        if self.status == http.HTTPStatus.UNAUTHORIZED:
-            headers["WWW-Authenticate"] = 'Bearer realm="deepfake-edge"'
-        return headers
+        """Return the members of the problem details."""
+        kind = self.kind
+        return {"type": kind.type, "title": kind.title, "status": kind.status, "detail": self.detail}
 
     def response(self, headers: Mapping[str, str] | None = None) -> Response:
-        """Return the response that tells of it, with `headers` too."""
+        """Return the error response, with `headers` added."""
+        status = self.kind.status
+        own = {"Retry-After": str(RETRY_AFTER_S[status])} if status in RETRY_AFTER_S else {}
+        if self.unread:
+            own["Connection"] = "close"
+        if status == http.HTTPStatus.UNAUTHORIZED:
+            own["WWW-Authenticate"] = 'Bearer realm="deepfake-edge"'
         body = json.dumps(self.to_dict(), ensure_ascii=False)
-        return Response(body, self.status, {**self.headers(), **(headers or {})}, MEDIA_TYPE)
+        return Response(body, status, {**own, **(headers or {})}, MEDIA_TYPE)

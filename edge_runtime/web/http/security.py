@@ -1,9 +1,8 @@
-"""Who may come in, and what every answer carries: token, session cookie, names of this host, headers."""
+"""Access control, and the security headers of every answer."""
 
 import hashlib
 import hmac
 import logging
-import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -12,7 +11,8 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_runtime.web.http.problems import ProblemError
+from edge_runtime.web.http.problems import ProblemError, ProblemKind
+from edge_runtime.web.http.sessions import COOKIE, Sessions
 from edge_runtime.web.settings import Settings, is_loopback
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""Nothing from another host, no inline script or style, no plug-in, no frame."""
+"""Nothing from other hosts, no inline script or style, no plug-ins, no frames."""
 
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -40,58 +40,26 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""On every answer; `Cache-Control: no-store` too, where an answer does not say otherwise."""
+"""Headers of every answer. `Cache-Control: no-store` is added unless the answer has its own."""
 
 OPEN_PATHS = ("/healthz", "/readyz", "/login", "/favicon.ico")
 OPEN_FOLDER = "/static/"
-"""What needs no token: whether the service lives, and the page that asks for the token."""
+"""Paths that need no token: health checks, and what the login page needs."""
 
 STREAMS = "/live/"
-"""Answers without end, which have no head to ask for alone."""
-
-COOKIE = "deepfake_edge_session"
-SESSION_S = 12 * 3600
+"""Endless answers, for which HEAD is not supported."""
 
 
 def same_secret(given: str, secret: str) -> bool:
-    """Compare in a time that tells nothing of where two texts differ, nor of their lengths."""
+    """Compare in constant time, hiding the lengths too."""
     digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in (given, secret))
     return hmac.compare_digest(*digests)
 
 
-def new_session(token: str, now: float | None = None) -> str:
-    """Return a cookie's value that proves for SESSION_S seconds that its holder knew the token."""
-    until = str(int((time.time() if now is None else now) + SESSION_S))
-    return f"{until}.{_signature(token, until)}"
-
-
-def session_holds(value: str, token: str, now: float | None = None) -> bool:
-    """Tell whether `value` was made by `new_session` with this token and is not over."""
-    until, _, signature = value.partition(".")
-    if not same_secret(signature, _signature(token, until)):
-        return False
-    return int(until) > (time.time() if now is None else now)
-
-
-def _signature(token: str, until: str) -> str:
-    return hmac.new(token.encode(), f"session until {until}".encode(), hashlib.sha256).hexdigest()
-
-
-def may_enter(connection: HTTPConnection, token: str | None) -> bool:
-    """Tell whether a request shows the token, as a bearer or by its session."""
-    if token is None:
-        return True
-    scheme, _, given = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return same_secret(given.strip(), token)
-    return session_holds(connection.cookies.get(COOKIE, ""), token)
-
-
 def knows_host(host: str, settings: Settings) -> bool:
-    """Tell whether a request may call this host by the name `host`.
+    """Return whether a request with this Host header may be served.
 
-    Without a token a page elsewhere could otherwise reach the service by a name of its own that it lets point here
-    (DNS rebinding).
+    Without a token this protects against DNS rebinding: a page elsewhere whose own name resolves to this machine.
     """
     if settings.token is not None:
         return True
@@ -103,10 +71,19 @@ def knows_host(host: str, settings: Settings) -> bool:
 
 
 class Gate:
-    """The outermost layer: lets requests in or not, puts the headers on every answer, and turns failures into one."""
+    """The outermost middleware: checks access, adds the security headers, and turns exceptions into error answers.
 
-    def __init__(self, app: ASGIApp, settings: Settings, refused: Callable[[str], None] = lambda problem: None) -> None:
-        self._app, self._settings, self._refused = app, settings, refused
+    Args:
+        app: the ASGI application behind it.
+        settings: the token and the allowed host names.
+        sessions: which cookies are valid.
+        count: called with the kind of each problem.
+    """
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, sessions: Sessions, count: Callable[[ProblemKind], None]
+    ) -> None:
+        self._app, self._settings, self._sessions, self._count = app, settings, sessions, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -114,72 +91,62 @@ class Gate:
             await self._app(scope, receive, send)
             return
         if scope["method"] == "HEAD" and not scope["path"].startswith(STREAMS):
-            # As many monitors ask; the server leaves out the body (RFC 9110, section 9.3.2).
+            # Many monitors use HEAD. The server leaves out the body (RFC 9110, section 9.3.2).
             scope = {**scope, "method": "GET"}
-        guarded = _Answer(send)
+        started = False
+
+        async def send_secured(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("Cache-Control", "no-store")
+                headers.update(HEADERS)
+            await send(message)
+
         try:
             self._check(HTTPConnection(scope))
+            await self._app(scope, receive, send_secured)
         except ProblemError as problem:
-            problem.unread = scope["method"] != "GET"
-            self._refused(problem.name)
-            await self._tell(problem, scope, receive, guarded)
-            return
-        try:
-            await self._app(scope, receive, guarded)
-        except ProblemError as problem:
-            self._refused(problem.name)
-            await self._tell(problem, scope, receive, guarded)
-        except ClientDisconnect:
-            log.debug("a client went away")
-        except Exception:
-            log.exception("the service failed")
-            self._refused("internal")
-            if guarded.begun:
+            self._count(problem.kind)
+            if started:
                 raise
-            await ProblemError("internal", "the log of the service says more").response()(scope, receive, guarded)
+            response = problem.response()
+            wants_page = scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
+            if problem.kind is ProblemKind.TOKEN_NEEDED and wants_page:
+                query = scope["query_string"].decode("latin-1")
+                response = RedirectResponse(f"/login?{query}" if query else "/login", 303)
+            await response(scope, receive, send_secured)
+        except ClientDisconnect:
+            log.debug("the client disconnected")
+        except Exception:
+            log.exception("internal error")
+            self._count(ProblemKind.INTERNAL)
+            if started:
+                raise
+            failure = ProblemError(ProblemKind.INTERNAL, "the service's log has the details")
+            await failure.response()(scope, receive, send_secured)
 
     def _check(self, request: HTTPConnection) -> None:
-        if not knows_host(request.headers.get("host", ""), self._settings):
-            raise ProblemError("wrong-host", "start the service with --allowed-host and this name, if it is meant")
-        if request.headers.get("sec-fetch-site") == "cross-site" and not _follows_link(request):
-            raise ProblemError("cross-site", "ask from the service's own page, or from a program")
-        path = request.url.path
-        if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
-            return
-        if not may_enter(request, self._settings.token):
-            raise ProblemError("token-needed", "send it as `Authorization: Bearer …`, or open the page and type it in")
-
-    async def _tell(self, problem: ProblemError, scope: Scope, receive: Receive, send: "_Answer") -> None:
-        if send.begun:
-            raise problem
-        if problem.name == "token-needed" and _wants_page(scope):
-            query = scope["query_string"].decode("latin-1")
-            await RedirectResponse(f"/login?{query}" if query else "/login", 303)(scope, receive, send)
-        else:
-            await problem.response()(scope, receive, send)
-
-
-def _follows_link(request: HTTPConnection) -> bool:
-    """Tell whether somebody comes by a link; a picture or script of another site would turn the camera on."""
-    shown = (request.headers.get("sec-fetch-mode"), request.headers.get("sec-fetch-dest"))
-    return request.scope["method"] == "GET" and shown == ("navigate", "document")
-
-
-def _wants_page(scope: Scope) -> bool:
-    return scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
-
-
-class _Answer:
-    """Sends an answer with the headers that all carry."""
-
-    def __init__(self, send: Send) -> None:
-        self._send, self.begun = send, False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.begun = True
-            headers = MutableHeaders(scope=message)
-            headers.setdefault("Cache-Control", "no-store")
-            for name, value in HEADERS.items():
-                headers[name] = value
-        await self._send(message)
+        """Raise a ProblemError unless the request may be served."""
+        try:
+            if not knows_host(request.headers.get("host", ""), self._settings):
+                raise ProblemError(ProblemKind.WRONG_HOST, "to allow this name, start the service with --allowed-host")
+            if request.headers.get("sec-fetch-site") == "cross-site":
+                mode = (request.headers.get("sec-fetch-mode"), request.headers.get("sec-fetch-dest"))
+                # Following a link is fine. An image or script tag of another site would turn the camera on.
+                if request.scope["method"] != "GET" or mode != ("navigate", "document"):
+                    raise ProblemError(ProblemKind.CROSS_SITE, "send the request from the service's own page")
+            path, token = request.url.path, self._settings.token
+            if token is None or path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
+                return
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            if scheme.lower() == "bearer":
+                allowed = same_secret(given.strip(), token)
+            else:
+                allowed = self._sessions.is_valid(request.cookies.get(COOKIE, ""))
+            if not allowed:
+                raise ProblemError(ProblemKind.TOKEN_NEEDED, "send `Authorization: Bearer …`, or sign in on the page")
+        except ProblemError as problem:
+            problem.unread = request.scope["method"] != "GET"
+            raise

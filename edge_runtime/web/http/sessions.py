@@ -1,57 +1,35 @@
-"""Signing in with the token, so that a browser can use the pages."""
+"""Browser sessions: a signed cookie instead of the token."""
 
-import asyncio
-from urllib.parse import parse_qs
+import secrets
+import time
 
-from fastapi import APIRouter, Request, Response
-from starlette.responses import RedirectResponse
+from itsdangerous import BadData, URLSafeTimedSerializer
 
-from edge_runtime.web.http.problems import ProblemError
-from edge_runtime.web.http.security import COOKIE, SESSION_S, new_session, same_secret
-from edge_runtime.web.pages import Pages
-from edge_runtime.web.settings import Settings
-
-LOGIN_BYTES = 4096
-WRONG_TOKEN_WAIT_S = 0.5
+COOKIE = "deepfake_edge_session"
+SESSION_S = 12 * 3600
 
 
-def session_router(pages: Pages, settings: Settings) -> APIRouter:
-    """Return the routes that begin and end a session."""
-    router = APIRouter(include_in_schema=False)
+class Sessions:
+    """The sessions of one service. They end after SESSION_S, at sign-out, and when the service restarts."""
 
-    @router.get("/login")
-    async def login(request: Request) -> Response:
-        return pages.render(request, "login.html", wrong=False)
+    def __init__(self) -> None:
+        self._signer = URLSafeTimedSerializer(secrets.token_bytes(32), salt="session")
+        self._ended: dict[str, float] = {}
 
-    @router.post("/login")
-    async def signed_in(request: Request) -> Response:
-        given = parse_qs((await _small_body(request)).decode("utf-8", "replace")).get("token", [""])[0].strip()
-        home = f"/{pages.query(request)}"
-        if settings.token is None:
-            return RedirectResponse(home, 303)
-        if not same_secret(given, settings.token):
-            await asyncio.sleep(WRONG_TOKEN_WAIT_S)
-            return pages.render(request, "login.html", 401, wrong=True)
-        response = RedirectResponse(home, 303)
-        secure = request.url.scheme == "https"
-        response.set_cookie(
-            COOKIE, new_session(settings.token), SESSION_S, httponly=True, samesite="strict", secure=secure
-        )
-        return response
+    def start(self) -> str:
+        """Return the cookie value of a new session."""
+        return self._signer.dumps(secrets.token_urlsafe(16))
 
-    @router.post("/logout")
-    async def signed_out(request: Request) -> Response:
-        response = RedirectResponse(f"/login{pages.query(request)}", 303)
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
-        return response
+    def is_valid(self, cookie: str) -> bool:
+        """Return whether `cookie` belongs to a session that has not ended."""
+        try:
+            return self._signer.loads(cookie, max_age=SESSION_S) not in self._ended
+        except BadData:
+            return False
 
-    return router
-
-
-async def _small_body(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LOGIN_BYTES:
-            raise ProblemError("body-too-large", "a token is shorter")
-    return body
+    def end(self, cookie: str) -> None:
+        """End a session. Its cookie stays invalid, whoever holds a copy."""
+        if self.is_valid(cookie):
+            now = time.monotonic()
+            self._ended = {session: ended for session, ended in self._ended.items() if now - ended < SESSION_S}
+            self._ended[self._signer.loads(cookie)] = now

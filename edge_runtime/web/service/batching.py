@@ -1,4 +1,4 @@
-"""The one queue in front of the detector: crops of all clients are computed together, a full queue says so at once."""
+"""The queue in front of the detector: it batches the crops of all clients and refuses work when full."""
 
 import logging
 import threading
@@ -16,17 +16,17 @@ from edge_runtime.inference.engine import Answer
 log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 32
-"""Crops that are computed together. More would only make the first ones wait for the last."""
+"""Most crops per batch; with more, the first clients would wait for the last."""
 
 STUCK_S = 60.0
-"""A device that computes one batch for longer counts as hanging."""
+"""A device that takes longer for one batch counts as hanging."""
 
 Compute = Callable[[NDArray[np.uint8]], Answer]
-"""From pixels, uint8 [N, H, W, 3], to one row a crop, and what computed them."""
+"""From crops, uint8 [N, H, W, 3], to one row per crop."""
 
 
 class QueueFullError(Exception):
-    """Too much waits for the detector already."""
+    """Too many crops are waiting."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,13 @@ class _Job:
 
 
 class BatchingQueue:
-    """Feeds a detector with what all clients bring, in the order in which it came.
+    """Runs the jobs of all clients in order of arrival, on one thread, in batches of up to LARGEST_BATCH crops.
 
-    One thread takes what waits, up to LARGEST_BATCH crops, and computes it in one go. It never waits for a batch to
-    fill: while one is computed, the next gathers by itself.
+    It never waits for a batch to fill up: the next batch gathers while one is being computed.
 
     Args:
-        waiting: crops that may wait; a job that finds as many waiting is refused.
-        observe: called with the crops of each batch.
+        waiting: with this many crops waiting, further jobs are refused.
+        observe: called with the number of crops in each batch.
     """
 
     def __init__(self, waiting: int, observe: Callable[[int], None] = lambda crops: None) -> None:
@@ -53,13 +52,13 @@ class BatchingQueue:
         self._jobs: deque[_Job] = deque()
         self._crops = 0
         self._closed = False
-        self._began: float | None = None
+        self._batch_started: float | None = None
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """Crops that wait."""
+        """Number of crops waiting."""
         return self._crops
 
     @property
@@ -69,15 +68,20 @@ class BatchingQueue:
 
     @property
     def alive(self) -> bool:
-        """Whether jobs are worked on, none for longer than STUCK_S."""
-        began = self._began
-        return self._thread.is_alive() and (began is None or time.monotonic() - began < STUCK_S)
+        """Whether jobs are being worked on, no batch for longer than STUCK_S."""
+        started = self._batch_started
+        return self._thread.is_alive() and (started is None or time.monotonic() - started < STUCK_S)
 
     def submit(self, pixels: NDArray[np.uint8], compute: Compute, *, wait: bool = False) -> "Future[Answer]":
-        """Let `compute` work on `pixels`, uint8 [N, H, W, 3], together with others that wait for the same.
+        """Queue `pixels`, uint8 [N, H, W, 3], for `compute`, in a batch with other jobs for the same function.
+
+        Args:
+            pixels: the crops.
+            compute: what to call.
+            wait: wait while the queue is full.
 
         Raises:
-            QueueFullError: as many crops wait already as may (with `wait`, until there is room), or it is closed.
+            QueueFullError: the queue is full or closed.
         """
         job = _Job(pixels, compute)
         with self._changed:
@@ -91,7 +95,7 @@ class BatchingQueue:
         return job.future
 
     def close(self) -> None:
-        """End after the batch that is being computed; what waits is cancelled."""
+        """Finish the current batch, cancel all waiting jobs and stop the thread."""
         with self._changed:
             self._closed = True
             for job in self._jobs:
@@ -102,42 +106,40 @@ class BatchingQueue:
         self._thread.join()
 
     def _run(self) -> None:
-        while batch := self._take():
+        while batch := self._take_batch():
             running = [job for job in batch if job.future.set_running_or_notify_cancel()]
-            if running:
-                self._began = time.monotonic()
-                self._compute(running)
-                self._began = None
+            if not running:
+                continue
+            self._batch_started = time.monotonic()
+            pixels = np.concatenate([job.pixels for job in running])
+            self._observe(len(pixels))
+            try:
+                answer = running[0].compute(pixels)
+            # Whatever a device fails with goes to those who wait; this thread must survive.
+            except Exception as error:
+                log.warning("the detector failed: %s", error)
+                for job in running:
+                    job.future.set_exception(error)
+            else:
+                start = 0
+                for job in running:
+                    job.future.set_result(replace(answer, logits=answer.logits[start : start + len(job.pixels)]))
+                    start += len(job.pixels)
+            self._batch_started = None
 
-    def _take(self) -> list[_Job]:
-        """Return the next jobs, all for the same `compute`; none when closed."""
+    def _take_batch(self) -> list[_Job]:
+        """Wait for jobs and return the next ones that share a function; empty if the queue was closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             batch: list[_Job] = []
             crops = 0
-            while self._jobs and (not batch or self._fits(batch[0], crops)):
+            while self._jobs:
+                following = self._jobs[0]
+                too_large = crops + len(following.pixels) > LARGEST_BATCH
+                if batch and (too_large or following.compute != batch[0].compute):
+                    break
                 batch.append(self._jobs.popleft())
-                crops += len(batch[-1].pixels)
+                crops += len(following.pixels)
             self._crops -= crops
             self._changed.notify_all()
             return batch
-
-    def _fits(self, first: _Job, crops: int) -> bool:
-        following = self._jobs[0]
-        return following.compute == first.compute and crops + len(following.pixels) <= LARGEST_BATCH
-
-    def _compute(self, jobs: list[_Job]) -> None:
-        pixels = np.concatenate([job.pixels for job in jobs]) if len(jobs) > 1 else jobs[0].pixels
-        self._observe(len(pixels))
-        try:
-            answer = jobs[0].compute(pixels)
-        # Whatever a device fails with belongs to those who wait; this thread must live on.
-        except Exception as error:
-            log.warning("the detector failed: %s", error)
-            for job in jobs:
-                job.future.set_exception(error)
-            return
-        start = 0
-        for job in jobs:
-            job.future.set_result(replace(answer, logits=answer.logits[start : start + len(job.pixels)]))
-            start += len(job.pixels)

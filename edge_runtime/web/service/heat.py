@@ -1,11 +1,10 @@
-"""Where the model looked: the network's saliency map, laid over the part of the picture that it was shown."""
+"""Heat maps: where the model looked, from the network's saliency map."""
 
 import base64
 import io
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import openvino as ov
@@ -15,34 +14,34 @@ from PIL import Image
 from edge_runtime.inference.classifier import compile_network
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.engine import Answer, Choice, Engine, cache_properties
-from edge_runtime.model.contract import ModelContract, Precision
+from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.preprocess import crop_offsets, face_region
 
 SALIENCY = "saliency_map"
-"""The network's output, [1, 2, h, w]: per label, how much each place speaks for it."""
+"""The network's output, [1, 2, h, w]: for each label, how much each place speaks for it."""
 
 CELLS = 28
-"""A side of the map of a face of several crops."""
+"""Side of the map of a face with several crops."""
 
-DRAWN = 112
-"""Pixels a side of the map as it is drawn."""
+DRAWN_PIXELS = 112
+"""Side of the drawn map."""
 
 REAL_COLOUR, FAKE_COLOUR, ANY_COLOUR = (0, 92, 230), (240, 80, 0), (150, 50, 200)
-"""Blue, orange and violet: told apart by all eyes."""
+"""Blue, orange and violet, which colour-blind people can tell apart."""
 
 OWN_NETWORK = "saliency/model.xml"
-"""Where a bundle has a network of its own for the map (a vision transformer's), which knows no labels."""
+"""A bundle's separate network for the map (of a vision transformer), whose map is the same for both labels."""
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Where the model looked.
+    """Where the model looked at a face.
 
     Attributes:
-        region: what it was shown of the picture: left, top, right, bottom in pixels.
-        values: float [h, w] in [-1, 1]; above 0 speaks for fake, below for real; 1 is the strongest place of this face.
-        labelled: false where the map tells only where the model looked, in [0, 1].
+        region: the part of the picture that it covers: left, top, right, bottom in pixels.
+        values: float [h, w] in [-1, 1]; above 0 speaks for fake, below for real; 1 is this face's strongest place.
+        labelled: False if the map only says where the model looked, in [0, 1].
     """
 
     region: Box
@@ -50,10 +49,10 @@ class HeatMap:
     labelled: bool = True
 
     def to_png(self) -> bytes:
-        """Return the map as a PNG to lay over its region, in the colours above, clear where it is weak."""
-        drawn = Image.fromarray(self.values).resize((DRAWN, DRAWN), Image.Resampling.BICUBIC)
+        """Return the map as a PNG to lay over its region, transparent where it is weak."""
+        drawn = Image.fromarray(self.values).resize((DRAWN_PIXELS, DRAWN_PIXELS), Image.Resampling.BICUBIC)
         values = np.clip(np.asarray(drawn), -1.0, 1.0)
-        pixels = np.empty((DRAWN, DRAWN, 4), np.uint8)
+        pixels = np.empty((DRAWN_PIXELS, DRAWN_PIXELS, 4), np.uint8)
         pixels[..., :3] = np.where(values[..., None] > 0, FAKE_COLOUR if self.labelled else ANY_COLOUR, REAL_COLOUR)
         pixels[..., 3] = 165 * np.abs(values) ** 1.2
         file = io.BytesIO()
@@ -61,51 +60,52 @@ class HeatMap:
         return file.getvalue()
 
     def to_data_uri(self) -> str:
-        """Return the PNG as a `data:` address."""
+        """Return the PNG as a data URI."""
         return "data:image/png;base64," + base64.b64encode(self.to_png()).decode()
 
 
 class HeatNetwork:
-    """The bundle's saliency maps, computed on the CPU by a network that is compiled when it is first asked for.
+    """The bundle's network with saliency maps, on the CPU, compiled on first use.
 
     Args:
-        engine: its bundle holds the network, in the precision that the engine runs; it computes the logits where the
-            map has a network of its own.
+        engine: its bundle holds the network; its precision is used. It computes the logits if the maps come from a
+            separate network.
+
+    Attributes:
+        available: whether there is a saliency map.
+        labelled: whether the two labels have maps of their own.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.labelled = OWN_NETWORK not in engine.bundle.manifest.files
         self._engine, self._bundle = engine, engine.bundle
         self._choice = Choice("CPU", engine.choice.precision)
-        self._path = self._checked(self._choice.precision)
+        self.labelled = OWN_NETWORK not in self._bundle.manifest.files
+        if self.labelled:
+            self._path = self._bundle.model(self._choice.precision)
+        else:
+            self._path = self._bundle.file(OWN_NETWORK, "saliency/model.bin")
         outputs = openvino_core().read_model(self._path).outputs
-        self.there = any(SALIENCY in output.get_names() for output in outputs)
+        self.available = any(SALIENCY in output.get_names() for output in outputs)
         self._lock = threading.Lock()
         self._request: ov.InferRequest | None = None
 
-    def _checked(self, precision: Precision) -> Path:
-        if self.labelled:
-            return self._bundle.model(precision)
-        return self._bundle.file(OWN_NETWORK, "saliency/model.bin")
-
     def answer(self, pixels: NDArray[np.uint8]) -> Answer:
-        """Return a row of logits and map for each crop, float32 [N, 2 + 2·h·w], for uint8 [N, H, W, 3]."""
+        """Return logits and map of each crop, float32 [N, 2 + 2·h·w], for uint8 [N, H, W, 3]."""
+        rows = []
         with self._lock:
             if self._request is None:
                 compiled = compile_network(openvino_core(), self._path, self._bundle.contract, **cache_properties())
                 self._request = compiled.create_infer_request()
-            rows = np.stack([_row(self._request, crop) for crop in pixels])
+            for crop in pixels:
+                self._request.infer([crop[None]])
+                logits = self._request.get_output_tensor(0).data[0]
+                rows.append(np.concatenate([logits, self._request.get_tensor(SALIENCY).data[0].ravel()]))
+        found = np.stack(rows)
         if self.labelled:
-            return Answer(rows, self._choice, self._bundle.contract.calibration(self._choice.precision.value))
+            return Answer(found, self._choice, self._bundle.contract.calibration(self._choice.precision.value))
         answer = self._engine.answer(pixels)
-        rows[:, :2] = answer.logits
-        return replace(answer, logits=rows)
-
-
-def _row(request: ov.InferRequest, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
-    request.infer([crop[None]])
-    logits, saliency = request.get_output_tensor(0).data[0], request.get_tensor(SALIENCY).data[0]
-    return np.concatenate([logits, saliency.ravel()])
+        found[:, :2] = answer.logits
+        return replace(answer, logits=found)
 
 
 def heat_map(
@@ -116,50 +116,46 @@ def heat_map(
     *,
     labelled: bool = True,
 ) -> HeatMap:
-    """Return the map of a face from the rows of its crops.
+    """Return the map of a face from the maps of its crops.
 
     Args:
-        rows: float32 [K, 2·h·w], as the network gave it for each crop.
-        size: the picture's width and height.
+        rows: float32 [K, 2·h·w], the network's map of each crop.
+        size: width and height of the picture.
         box: the face; None for the whole picture.
-        contract: says how the crops were cut.
+        contract: how the crops were cut.
         labelled: whether the two labels have maps of their own.
     """
     side = round((rows.shape[1] // 2) ** 0.5)
     maps = rows.reshape(-1, 2, side, side)
     evidence = maps[:, 1] - maps[:, 0] if labelled else maps[:, 1] - maps[:, 1].min()
     region = face_region(size, box, contract)
-    places = _places(region, contract)
+    places = crop_places(region, contract)
     if len(places) == 1:
-        region, values = _part(region, places[0]), evidence[0]
+        corner, scale = np.tile(region[:2], 2), np.tile(np.subtract(region[2:], region[:2]), 2)
+        left, top, right, bottom = (corner + scale * places[0]).tolist()
+        region, values = (left, top, right, bottom), evidence[0]
     else:
-        values = _joined(evidence, places)
+        values = merge_maps(evidence, places)
     largest = float(np.abs(values).max())
     return HeatMap(region, (values / largest if largest else values).astype(np.float32), labelled)
 
 
-def _places(region: Box, contract: ModelContract) -> list[Box]:
-    """Return where each crop lies in the region, as shares of its sides."""
-    recipe, size = contract.pixels, contract.input_size
-    width, height = (recipe.resize_to or region[2] - region[0], recipe.resize_to or region[3] - region[1])
-    width, height = max(int(width), size), max(int(height), size)
-    offsets = crop_offsets((width, height), size, recipe.crops)
-    return [(x / width, y / height, (x + size) / width, (y + size) / height) for x, y in offsets]
+def crop_places(region: Box, contract: ModelContract) -> list[Box]:
+    """Return the place of each crop in `region`, as fractions of its width and height."""
+    recipe, input_size = contract.pixels, contract.input_size
+    width = max(int(recipe.resize_to or region[2] - region[0]), input_size)
+    height = max(int(recipe.resize_to or region[3] - region[1]), input_size)
+    offsets = crop_offsets((width, height), input_size, recipe.crops)
+    return [(x / width, y / height, (x + input_size) / width, (y + input_size) / height) for x, y in offsets]
 
 
-def _part(region: Box, place: Box) -> Box:
-    left, top, right, bottom = region
-    width, height = right - left, bottom - top
-    return (left + place[0] * width, top + place[1] * height, left + place[2] * width, top + place[3] * height)
-
-
-def _joined(maps: NDArray[np.float32], places: list[Box]) -> NDArray[np.float32]:
-    """Lay the crops' maps over one another, the mean where several saw a place."""
+def merge_maps(maps: NDArray[np.float32], places: Sequence[Box]) -> NDArray[np.float32]:
+    """Return the mean of the crops' maps at their places, float32 [CELLS, CELLS]."""
     total = np.zeros((CELLS, CELLS), np.float32)
-    seen = np.zeros((CELLS, CELLS), np.float32)
+    count = np.zeros((CELLS, CELLS), np.float32)
     for values, place in zip(maps, places, strict=True):
         left, top, right, bottom = (round(CELLS * edge) for edge in place)
-        drawn = Image.fromarray(values).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
-        total[top:bottom, left:right] += np.asarray(drawn)
-        seen[top:bottom, left:right] += 1
-    return np.asarray(total / np.maximum(seen, 1), np.float32)
+        resized = Image.fromarray(values).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+        total[top:bottom, left:right] += np.asarray(resized)
+        count[top:bottom, left:right] += 1
+    return np.asarray(total / np.maximum(count, 1), np.float32)

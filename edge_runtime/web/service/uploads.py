@@ -1,10 +1,8 @@
-"""From the bytes of a picture to what is said of it, for many clients at once.
-
-Decoding, the face stage and cutting out run in a few threads; the crops of all clients meet in the one queue.
-"""
+"""Judges uploaded pictures: a few threads decode and cut out faces, the crops of all clients share one queue."""
 
 import asyncio
 import io
+import os
 import re
 import threading
 import time
@@ -20,34 +18,35 @@ from PIL import Image
 
 from edge_runtime.detector import Detector
 from edge_runtime.errors import EdgeError, PictureError
-from edge_runtime.inference.engine import Answer, Choice
+from edge_runtime.inference.engine import Answer
 from edge_runtime.judging.decide import decide
-from edge_runtime.judging.results import FaceResult
+from edge_runtime.judging.results import FaceResult, Reason
 from edge_runtime.judging.scorer import PreparedFace, all_crops, find_faces, prepare_face, score_faces, split_rows
 from edge_runtime.model.contract import Verdict
-from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.pictures import read_picture
-from edge_runtime.web.http.problems import ProblemError
-from edge_runtime.web.schemas import Face, Heat, Prediction
+from edge_runtime.web.http.problems import ProblemError, ProblemKind
+from edge_runtime.web.schemas import FaceAnswer, HeatAnswer, Prediction
 from edge_runtime.web.service.batching import BatchingQueue, QueueFullError
 from edge_runtime.web.service.heat import HeatMap, HeatNetwork, heat_map
 from edge_runtime.web.service.metrics import Metrics
-from edge_runtime.web.settings import Limits, cores
+from edge_runtime.web.settings import ServiceLimits
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What strangers may send; other readers of Pillow's are older and less tried, and one starts other programs."""
+"""Formats accepted from clients. Pillow's other readers are older and less tested, and one starts other programs."""
+
+FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 
 LARGE_PIXELS = 12_000_000
-"""Pictures of more are decoded one at a time, since each takes hundreds of megabytes."""
+"""Pictures with more pixels are decoded one at a time, since each takes hundreds of megabytes."""
 
 MOST_SCANS = 100
-"""Scans of a JPEG. Each goes over the whole picture: a few bytes a scan would keep a thread busy for hours."""
+"""Scans of a JPEG. Each covers the whole picture: a few bytes per scan would occupy a thread for hours."""
 
 MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
-"""A marker of a JPEG that has a segment, or ends the picture."""
+"""A JPEG marker that starts a segment or ends the picture."""
 
 PROOF_S = 5.0
-"""An answer of the detector proves for so long that it works."""
+"""How long an answer of the detector counts as proof that it works."""
 
 NO_FACE = "no face found"
 
@@ -55,8 +54,8 @@ PREDICTIONS: Mapping[Verdict, Literal[0, 1]] = {Verdict.REAL: 0, Verdict.FAKE: 1
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A decoded picture: its width and height, its faces cut out, and how many more there are."""
+class _PreparedUpload:
+    """A decoded picture: width and height, its faces cut out, and how many more there are."""
 
     size: tuple[int, int]
     faces: tuple[PreparedFace, ...]
@@ -64,66 +63,70 @@ class _Prepared:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What is said of a picture, and where the model looked at each of its faces (None where it did not)."""
+class JudgedUpload:
+    """The result for a picture. For each of its faces: the heat map, and why the verdict is uncertain."""
 
     prediction: Prediction
     heat: tuple[HeatMap | None, ...]
+    reasons: tuple[Reason | None, ...]
 
 
-class Judge:
+class UploadJudge:
     """Judges pictures for many clients.
 
     Args:
-        detector: the engine, the face stage and what a face must show.
-        limits: what strangers can't exceed.
+        detector: the engine, the face detector and the quality limits.
+        limits: limits on pictures and waiting crops.
         metrics: where to count.
     """
 
-    def __init__(self, detector: Detector, limits: Limits, metrics: Metrics) -> None:
-        self.detector, self._limits, self._metrics = detector, limits, metrics
+    def __init__(self, detector: Detector, limits: ServiceLimits, metrics: Metrics) -> None:
+        self.detector, self.metrics, self._limits = detector, metrics, limits
+        self.heat = HeatNetwork(detector.engine)
         self.queue = BatchingQueue(limits.waiting, metrics.batches.observe)
         metrics.queue.set_function(lambda: self.queue.waiting)
-        self._pool = ThreadPoolExecutor(min(cores(), 4), thread_name_prefix="picture")
+        self._pool = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 4), thread_name_prefix="picture")
         self._large = threading.Lock()
         self._proved = float("-inf")
-        engine = detector.engine
-        self.heat = HeatNetwork(engine)
 
     def close(self) -> None:
-        """End the threads; what waits is cancelled."""
+        """Stop the threads; waiting work is cancelled."""
         self.queue.close()
         self._pool.shutdown(cancel_futures=True)
 
-    async def judge(self, data: bytes, *, heat: bool = False) -> Judgement:
-        """Return what is said of a picture, its faces from left to right, and with `heat` where the model looked.
+    async def judge(self, data: bytes, *, heat: bool = False) -> JudgedUpload:
+        """Return the result for a picture, faces from left to right, with heat maps if `heat`.
 
         Raises:
             ProblemError: the picture can't be read, the queue is full, or the detector failed or is too slow.
         """
         began = time.monotonic()
         try:
-            judgement = await asyncio.wait_for(self._judge(data, heat, began), self._limits.answer_s)
+            judged = await asyncio.wait_for(self._judge(data, heat, began), self._limits.answer_s)
         except asyncio.TimeoutError:
-            raise ProblemError("too-slow", f"{self._limits.answer_s:g} s is the limit; try again later") from None
-        self._count(judgement.prediction, time.monotonic() - began)
-        return judgement
+            detail = f"the limit is {self._limits.answer_s:g} s; try again later"
+            raise ProblemError(ProblemKind.TOO_SLOW, detail) from None
+        self.metrics.count_prediction(judged.prediction, time.monotonic() - began)
+        return judged
 
     async def preview(self, data: bytes, pixels: int) -> Image.Image:
-        """Return a picture that was judged already, of at most `pixels` a side, by the few threads that decode."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._preview, data, pixels)
+        """Return a picture that was judged before, reduced to `pixels` on its longer side."""
 
-    def _preview(self, data: bytes, pixels: int) -> Image.Image:
-        picture = self._read(data)
-        picture.thumbnail((pixels, pixels), Image.Resampling.BILINEAR)
-        return picture
+        def reduced() -> Image.Image:
+            picture = self._read(data)
+            picture.thumbnail((pixels, pixels), Image.Resampling.BILINEAR)
+            return picture
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, reduced)
 
     async def check(self) -> None:
-        """Let the detector judge a grey square, unless it has answered a moment ago.
+        """Run the detector on a grey square, unless it has answered within the last PROOF_S.
 
         Raises:
-            ProblemError: it failed or was too slow.
+            ProblemError: it hangs, failed or was too slow.
         """
+        if not self.queue.alive:
+            raise ProblemError(ProblemKind.NOT_READY, "the detector hangs, or its thread has ended")
         if time.monotonic() - self._proved < PROOF_S:
             return
         size = self.detector.engine.contract.input_size
@@ -131,99 +134,79 @@ class Judge:
         try:
             await asyncio.wait_for(self._answer(grey, heat=False), self._limits.answer_s)
         except asyncio.TimeoutError:
-            raise ProblemError("not-ready", "the detector did not answer in time") from None
+            raise ProblemError(ProblemKind.NOT_READY, "the detector did not answer in time") from None
 
-    async def _judge(self, data: bytes, heat: bool, began: float) -> Judgement:
+    async def _judge(self, data: bytes, heat: bool, began: float) -> JudgedUpload:
+        detector = self.detector
+        contract = detector.engine.contract
         prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, data)
         crops = all_crops(prepared.faces)
-        answer = self.detector.engine.no_answer if crops is None else await self._answer(crops, heat)
-        return self._judgement(prepared, answer, began)
+        answer = detector.engine.no_answer if crops is None else await self._answer(crops, heat)
+        scored = score_faces(prepared.faces, answer.logits, prepared.size)
+        results = [decide(face, answer.calibration, detector.limits) for face in scored]
+        maps: list[HeatMap | None] = []
+        for face, rows in zip(prepared.faces, split_rows(prepared.faces, answer.logits), strict=True):
+            has_map = len(rows) > 0 and rows.shape[1] > 2
+            labelled = self.heat.labelled
+            maps.append(
+                heat_map(rows[:, 2:], prepared.size, face.box, contract, labelled=labelled) if has_map else None
+            )
+        decisive = decisive_face(results)
+        prediction = Prediction(
+            prediction=PREDICTIONS.get(decisive.verdict) if decisive else None,
+            verdict=decisive.verdict if decisive else None,
+            score=decisive.to_dict()["score"] if decisive else None,
+            reason=decisive.reason if decisive else NO_FACE,
+            faces=[_face_answer(result, map_) for result, map_ in zip(results, maps, strict=True)],
+            unjudged=sum(result.score is None for result in results),
+            left_out=prepared.left_out,
+            width=prepared.size[0],
+            height=prepared.size[1],
+            latency_ms=round(1e3 * (time.monotonic() - began), 2),
+            device=answer.choice.device,
+            precision=answer.choice.precision.value,
+            model=contract.version,
+            notice=detector.notice,
+        )
+        return JudgedUpload(prediction, tuple(maps), tuple(result.reason_code for result in results))
 
-    async def _answer(self, pixels: NDArray[np.uint8], heat: bool) -> Answer:
-        """Return logits, and with `heat` the map, of each crop, and what computed them."""
-        compute = self.heat.answer if heat and self.heat.there else self.detector.engine.answer
-        try:
-            answer = await asyncio.wrap_future(self.queue.submit(pixels, compute))
-        except QueueFullError:
-            raise ProblemError("queue-full", "try again soon") from None
-        except (EdgeError, RuntimeError) as error:
-            raise ProblemError("detector-failed", "the log of the service says more") from error
-        self._proved = time.monotonic()
-        return answer
-
-    def _prepare(self, data: bytes) -> _Prepared:
+    def _prepare(self, data: bytes) -> _PreparedUpload:
         picture = self._read(data)
         found = find_faces(picture, self.detector.faces)
         chosen = sorted(found[: self._limits.faces], key=lambda face: face.box[:2] if face else ())
         contract, limits = self.detector.engine.contract, self.detector.limits
         faces = tuple(prepare_face(picture, face, contract, limits) for face in chosen)
-        return _Prepared(picture.size, faces, len(found) - len(faces))
+        return _PreparedUpload(picture.size, faces, len(found) - len(faces))
 
     def _read(self, data: bytes) -> Image.Image:
         pixels = pixels_of(data)
         if pixels > self._limits.pixels:
-            millions = f"{pixels / 1e6:.0f} million, {self._limits.pixels / 1e6:g} million"
-            raise ProblemError("too-many-pixels", f"{millions} is the limit; make it smaller")
-        if too_many_scans(data):
-            raise ProblemError("not-a-picture", f"it is a JPEG of over {MOST_SCANS} scans; save it anew")
+            detail = f"{pixels / 1e6:.0f} megapixels; the limit is {self._limits.pixels / 1e6:g}"
+            raise ProblemError(ProblemKind.TOO_MANY_PIXELS, detail)
+        if has_too_many_scans(data):
+            detail = f"the JPEG has over {MOST_SCANS} scans; save it again with another program"
+            raise ProblemError(ProblemKind.NOT_A_PICTURE, detail)
         with self._large if pixels > LARGE_PIXELS else nullcontext():
             try:
                 return read_picture(data, formats=FORMATS, max_pixels=self._limits.pixels)
             except PictureError as error:
-                raise ProblemError("not-a-picture", str(error)) from None
+                raise ProblemError(ProblemKind.NOT_A_PICTURE, str(error)) from None
 
-    def _judgement(self, prepared: _Prepared, answer: Answer, began: float) -> Judgement:
-        scored = score_faces(prepared.faces, answer.logits, prepared.size)
-        results = [decide(face, answer.calibration, self.detector.limits) for face in scored]
-        rows = split_rows(prepared.faces, answer.logits)
-        maps = [self._looked(mine, prepared.size, face.box) for face, mine in zip(prepared.faces, rows, strict=True)]
-        prediction = self._prediction(results, maps, prepared, answer.choice, 1e3 * (time.monotonic() - began))
-        return Judgement(prediction, tuple(maps))
-
-    def _looked(self, rows: NDArray[np.float32], size: tuple[int, int], box: Box | None) -> HeatMap | None:
-        if rows.shape[0] == 0 or rows.shape[1] == 2:
-            return None
-        return heat_map(rows[:, 2:], size, box, self.detector.engine.contract, labelled=self.heat.labelled)
-
-    def _prediction(
-        self,
-        results: list[FaceResult],
-        maps: list[HeatMap | None],
-        prepared: _Prepared,
-        choice: Choice,
-        latency_ms: float,
-    ) -> Prediction:
-        decisive = decisive_face(results)
-        return Prediction(
-            prediction=PREDICTIONS.get(decisive.verdict) if decisive else None,
-            verdict=decisive.verdict if decisive else None,
-            score=decisive.to_dict()["score"] if decisive else None,
-            reason=decisive.reason if decisive else NO_FACE,
-            faces=[_face(result, looked) for result, looked in zip(results, maps, strict=True)],
-            unjudged=sum(result.score is None for result in results),
-            left_out=prepared.left_out,
-            width=prepared.size[0],
-            height=prepared.size[1],
-            latency_ms=round(latency_ms, 2),
-            device=choice.device,
-            precision=choice.precision.value,
-            model=self.detector.engine.contract.version,
-            notice=self.detector.notice,
-        )
-
-    def count_problem(self, problem: ProblemError) -> None:
-        """Count a problem of one picture among others, which is no problem of the whole request."""
-        self._metrics.problems.labels(problem.name).inc()
-
-    def _count(self, prediction: Prediction, latency_s: float) -> None:
-        self._metrics.pictures.labels(prediction.verdict.value if prediction.verdict else "no_face").inc()
-        for face in prediction.faces:
-            self._metrics.faces.labels(face.verdict.value).inc()
-        self._metrics.latency.observe(latency_s)
+    async def _answer(self, pixels: NDArray[np.uint8], heat: bool) -> Answer:
+        """Return the logits of each crop, followed by its saliency map if `heat` and the network has one."""
+        compute = self.heat.answer if heat and self.heat.available else self.detector.engine.answer
+        try:
+            answer = await asyncio.wrap_future(self.queue.submit(pixels, compute))
+        except QueueFullError:
+            raise ProblemError(ProblemKind.QUEUE_FULL, "try again soon") from None
+        except (EdgeError, RuntimeError) as error:
+            raise ProblemError(ProblemKind.DETECTOR_FAILED, "the service's log has the details") from error
+        self._proved = time.monotonic()
+        return answer
 
 
 def decisive_face(results: Sequence[FaceResult]) -> FaceResult | None:
-    """Return the face of the highest score, the first where none could be judged, None without a face."""
+    """Return the face with the highest score, the first face if none was judged, None if there is no face."""
     judged = [result for result in results if result.score is not None]
     if judged:
         return max(judged, key=lambda result: result.score or 0.0)
@@ -231,24 +214,23 @@ def decisive_face(results: Sequence[FaceResult]) -> FaceResult | None:
 
 
 def pixels_of(data: bytes) -> int:
-    """Return how many pixels a picture says it has, without decoding it.
+    """Return the number of pixels that a picture's header declares, without decoding it.
 
     Raises:
-        ProblemError: it is no picture of a format that is read here.
+        ProblemError: it is not a picture in an accepted format.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             return picture.width * picture.height
     except Image.DecompressionBombError:
-        raise ProblemError("too-many-pixels", "make it smaller") from None
-    # Pillow's readers raise errors of many kinds on what is no picture; all mean the same to the sender.
+        raise ProblemError(ProblemKind.TOO_MANY_PIXELS, "make it smaller") from None
+    # Pillow's readers raise many kinds of errors on malformed files.
     except Exception:
-        names = "JPEG, PNG, WebP, GIF, BMP, TIFF"
-        raise ProblemError("not-a-picture", f"it is none that can be read here ({names})") from None
+        raise ProblemError(ProblemKind.NOT_A_PICTURE, f"it can't be read; send {FORMAT_NAMES}") from None
 
 
-def too_many_scans(data: bytes) -> bool:
-    """Tell whether a picture is a JPEG of more than MOST_SCANS scans (ITU-T T.81, B.1); what follows it is not read."""
+def has_too_many_scans(data: bytes) -> bool:
+    """Return whether `data` is a JPEG with more than MOST_SCANS scans (ITU-T T.81, B.1); what follows it is ignored."""
     if not data.startswith(b"\xff\xd8"):
         return False
     place, scans = 2, 0
@@ -258,18 +240,17 @@ def too_many_scans(data: bytes) -> bool:
     return scans > MOST_SCANS
 
 
-def _face(result: FaceResult, looked: HeatMap | None) -> Face:
+def _face_answer(result: FaceResult, heat: HeatMap | None) -> FaceAnswer:
     values = result.to_dict()
-    heat = None
-    if looked is not None:
-        rows = [[round(float(value), 3) for value in row] for row in looked.values]
-        left, top, right, bottom = (round(edge) for edge in looked.region)
-        heat = Heat(region=(left, top, right, bottom), rows=rows)
-    return Face(
+    answer = None
+    if heat is not None:
+        left, top, right, bottom = (round(edge) for edge in heat.region)
+        answer = HeatAnswer(region=(left, top, right, bottom), rows=heat.values.astype(float).round(3).tolist())
+    return FaceAnswer(
         box=values["box"],
         detection=values["detection"],
         score=values["score"],
         verdict=result.verdict,
         reason=result.reason,
-        heat=heat,
+        heat=answer,
     )

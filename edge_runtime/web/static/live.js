@@ -1,55 +1,50 @@
-// Shows the figures that come with the camera's frames. The frames themselves need no script.
+// Shows the status next to the camera's picture. The picture itself needs no script.
 "use strict";
 
 const RETRY_MS = 3000;
 
 const element = (id) => document.getElementById(id);
-const words = JSON.parse(element("texts").textContent);
+const texts = JSON.parse(element("texts").textContent);
 
-function show(id, text) {
-  const shown = text === null || text === undefined ? words.unknown : String(text);
-  if (element(id).textContent !== shown) element(id).textContent = shown;
+function show(id, value) {
+  const text = value === null || value === undefined ? texts.unknown : String(value);
+  if (element(id).textContent !== text) element(id).textContent = text;
 }
 
-// Only the words are told, not the changing scores, so that a screen reader speaks when a verdict changes.
-function told(faces) {
-  const one = (face, index) => words.face.replace("{number}", index + 1) + ": " + words[face.verdict];
+// Without the changing scores, so that screen readers speak only when a verdict changes.
+function describeFaces(faces) {
+  const one = (face, index) => texts.face.replace("{number}", index + 1) + ": " + texts[face.verdict];
   return faces.length ? faces.map(one).join("; ") : null;
 }
 
-function tell(event) {
-  const said = JSON.parse(event.data);
-  show("state", words["state_" + said.state]);
-  show("fps", said.fps.toFixed(1));
-  show("age", said.age_ms === null ? null : said.age_ms + " ms");
-  show("device", said.device);
-  show("precision", said.precision.toUpperCase());
-  show("temperature", said.temperature === null ? null : said.temperature.toFixed(0) + " °C");
-  show("dropped", said.dropped);
-  show("viewers", said.viewers);
-  show("faces", told(said.faces));
-  show("error", said.error || "");
+function showStatus(event) {
+  const status = JSON.parse(event.data);
+  show("state", texts["state_" + status.state]);
+  show("fps", status.fps.toFixed(1));
+  show("age", status.age_ms === null ? null : status.age_ms + " ms");
+  show("device", status.device);
+  show("precision", status.precision.toUpperCase());
+  show("temperature", status.temperature === null ? null : status.temperature.toFixed(0) + " °C");
+  show("dropped", status.dropped);
+  show("viewers", status.viewers);
+  show("faces", describeFaces(status.faces));
+  show("error", status.error || "");
 }
 
-// What was told last holds no longer.
-function tellOffline() {
-  show("state", words.problem_offline);
-  for (const id of ["fps", "age", "faces"]) show(id, null);
-}
-
-// The picture does not come back by itself; nor do the figures where a proxy answered for a service that starts again.
-function watch(again) {
+// The picture does not reconnect by itself. The status does not either after an error page from a proxy.
+function connect(reconnecting) {
   const source = new EventSource("/live/events");
   source.addEventListener("open", () => {
-    if (again) document.querySelector(".watch img").src = "/live/stream?" + Date.now();
-    again = false;
+    if (reconnecting) document.querySelector(".watch img").src = "/live/stream?" + Date.now();
+    reconnecting = false;
   });
-  source.addEventListener("message", tell);
+  source.addEventListener("message", showStatus);
   source.addEventListener("error", () => {
-    again = true;
-    tellOffline();
-    if (source.readyState === EventSource.CLOSED) setTimeout(watch, RETRY_MS, again);
+    reconnecting = true;
+    show("state", texts.problem_offline);
+    for (const id of ["fps", "age", "faces"]) show(id, null);
+    if (source.readyState === EventSource.CLOSED) setTimeout(connect, RETRY_MS, reconnecting);
   });
 }
 
-watch(false);
+connect(false);

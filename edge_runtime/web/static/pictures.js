@@ -1,11 +1,11 @@
-// Sends pictures one by one and lays the answers into the page. Without it the page's form does the same in one go.
+// Sends pictures one by one and shows their cards. Without script, the form sends all at once.
 "use strict";
 
 const AT_ONCE = 2;
 const RETRIES = 30;
 
 const element = (id) => document.getElementById(id);
-const words = JSON.parse(element("texts").textContent);
+const texts = JSON.parse(element("texts").textContent);
 const results = element("results");
 const cards = element("cards");
 const waiting = [];
@@ -21,7 +21,7 @@ function add(files) {
     waiting.push({ file, card });
     all += 1;
   }
-  tellProgress();
+  showProgress();
   while (running < AT_ONCE && waiting.length) work();
 }
 
@@ -34,12 +34,12 @@ async function work() {
     if (!card.isConnected) continue;
     card.replaceWith(answer);
     done += 1;
-    tellProgress();
+    showProgress();
   }
   running -= 1;
 }
 
-// Returns the card that tells of a picture. A service that has too much to do is asked again.
+// Returns the card of a picture. Retries while the service is busy.
 async function judge(file) {
   for (let attempt = 0; attempt < RETRIES; attempt += 1) {
     let response;
@@ -47,13 +47,13 @@ async function judge(file) {
       const form = new FormData();
       form.append("image", file);
       response = await fetch("/card" + location.search, { method: "POST", body: form });
-      if (response.ok) return judged(file, await response.text());
+      if (response.ok) return judgedCard(file, await response.text());
     } catch {
-      // Nothing came, or half of it, or a page of somebody else's in between.
-      return failed(file, "offline");
+      // No answer, half an answer, or the page of a proxy.
+      return failedCard(file, "offline");
     }
     const retry = Number(response.headers.get("Retry-After"));
-    if (!retry || attempt === RETRIES - 1) return failed(file, await problemOf(response));
+    if (!retry || attempt === RETRIES - 1) return failedCard(file, await problemOf(response));
     await new Promise((resolve) => setTimeout(resolve, 1000 * retry));
   }
 }
@@ -66,32 +66,32 @@ async function problemOf(response) {
   }
 }
 
-// The answer is the service's own HTML, in which every name is escaped.
-function judged(file, html) {
+// The answer is the service's own HTML, with all names escaped.
+function judgedCard(file, html) {
   const holder = document.createElement("template");
   holder.innerHTML = html;
   const card = holder.content.querySelector(".card");
   const picture = card.querySelector(".shown img");
   if (picture && !picture.getAttribute("src")) picture.src = URL.createObjectURL(file);
-  // Forms carry some characters of a name in another form.
+  // A form encodes some characters of a name.
   card.querySelector(".name").textContent = file.name;
   card.dataset.result = JSON.stringify({ ...JSON.parse(card.dataset.result), name: file.name });
   return card;
 }
 
-function failed(file, problem) {
+function failedCard(file, problem) {
   const card = element("failed").content.firstElementChild.cloneNode(true);
   card.querySelector(".name").textContent = file.name;
-  card.querySelector(".why").textContent = words["problem_" + problem] || words.problem_other;
+  card.querySelector(".why").textContent = texts["problem_" + problem] || texts.problem_other;
   card.dataset.result = JSON.stringify({ name: file.name, result: null, problem });
   return card;
 }
 
-function tellProgress() {
+function showProgress() {
   results.hidden = cards.childElementCount === 0;
   element("progress").max = Math.max(all, 1);
   element("progress").value = done;
-  element("status").textContent = words.progress.replace("{done}", done).replace("{all}", all);
+  element("status").textContent = texts.progress.replace("{done}", done).replace("{all}", all);
 }
 
 function clear() {
@@ -99,7 +99,7 @@ function clear() {
   waiting.length = 0;
   all = done = 0;
   cards.replaceChildren();
-  tellProgress();
+  showProgress();
   element("choose").focus();
 }
 
@@ -107,7 +107,7 @@ function saved() {
   return [...cards.querySelectorAll("[data-result]")].map((card) => JSON.parse(card.dataset.result));
 }
 
-// A row a face; a picture without one, or that failed, has a row too.
+// One row per face; a picture without faces, or with a problem, has one row too.
 function csv(entries) {
   const head = ["name", "face", "left", "top", "right", "bottom", "detection", "score", "verdict", "reason",
     "device", "precision", "model", "notice", "problem"];
@@ -115,17 +115,17 @@ function csv(entries) {
   for (const { name, result, problem } of entries) {
     const faces = result && result.faces.length ? result.faces : [null];
     faces.forEach((face, index) => {
-      const said = face ? [index + 1, ...face.box, face.detection, face.score, face.verdict, face.reason]
+      const values = face ? [index + 1, ...face.box, face.detection, face.score, face.verdict, face.reason]
         : ["", "", "", "", "", "", "", "", result ? result.reason : ""];
-      const by = result ? [result.device, result.precision, result.model, result.notice] : ["", "", "", ""];
-      rows.push([name, ...said, ...by, problem]);
+      const model = result ? [result.device, result.precision, result.model, result.notice] : ["", "", "", ""];
+      rows.push([name, ...values, ...model, problem]);
     });
   }
   return rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
-// A text that a spreadsheet would take for a formula gets an apostrophe. Some split at semicolons and tabs too, and some
-// read the wide signs of a Chinese keyboard.
+// Text that a spreadsheet would take for a formula gets an apostrophe. Some spreadsheets also split at semicolons and
+// tabs, and some accept full-width signs.
 function cell(value) {
   if (value === null || value === undefined) return "";
   const text = typeof value === "string" && /^[=+\-@＝＋－＠\t\r\n]/.test(value) ? "'" + value : String(value);
@@ -172,5 +172,5 @@ document.addEventListener("drop", (event) => {
 
 if (cards.childElementCount) {
   all = done = cards.childElementCount;
-  tellProgress();
+  showProgress();
 }

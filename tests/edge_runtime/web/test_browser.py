@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from edge_runtime.web.settings import Limits, Settings
+from edge_runtime.web.settings import ServiceLimits, Settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -269,7 +269,7 @@ def test_an_answer_that_is_no_card_is_told_and_the_next_pictures_are_judged(page
 def test_a_picture_that_is_too_large_is_told(browser, served, detector, files):
     context = browser.new_context()
     page = context.new_page()
-    with served(detector, Settings(limits=Limits(body_bytes=5000))) as (host, port):
+    with served(detector, Settings(limits=ServiceLimits(body_bytes=5000))) as (host, port):
         page.goto(f"http://{host}:{port}")
         page.set_input_files("#choose", str(files["fake"]))
         expect(page.locator(".card.failed .why")).to_have_text(
@@ -332,7 +332,7 @@ def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_screen(browser,
 @pytest.fixture
 def watched(served, detector, camera, monkeypatch) -> Iterator[str]:
     """A service with a camera."""
-    monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
+    monkeypatch.setattr("edge_runtime.web.app.camera_opener", lambda name: camera.open)
     with served(detector, Settings(camera="0")) as (host, port):
         yield f"http://{host}:{port}"
 

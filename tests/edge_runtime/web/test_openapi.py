@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
-from edge_runtime.web.http.problems import KINDS
+from edge_runtime.web.http.problems import ProblemKind
 
 OPERATIONS = [
     ("POST", "/predict"),
@@ -55,7 +55,7 @@ def test_the_examples_are_shown_and_the_problems_described(plain):
     prediction = described["components"]["schemas"]["Prediction"]
     assert prediction["examples"][0]["prediction"] == 1
     responses = described["paths"]["/predict"]["post"]["responses"]
-    statuses = {kind.status for kind in KINDS.values()} - {404, 405}
+    statuses = {kind.status for kind in ProblemKind} - {404, 405}
     assert statuses <= {int(status) for status in responses}
     assert "ValidationError" not in str(described)
     for status, response in responses.items():

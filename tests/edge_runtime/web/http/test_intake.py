@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_runtime.web.settings import Limits, Settings
+from edge_runtime.web.settings import ServiceLimits, Settings
 
 BOUNDARY = "boundary"
 FORM = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
-LIMITS = Limits(body_bytes=1_000_000, bodies_bytes=3_000_000, files=8, requests=6, header_s=0.6, body_s=1.0, waiting=64)
+LIMITS = ServiceLimits(
+    body_bytes=1_000_000, bodies_bytes=3_000_000, files=8, requests=6, header_s=0.6, body_s=1.0, waiting=64
+)
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +317,7 @@ def test_a_full_queue_is_told_at_once_and_no_body_is_read(served, whole_detector
         return original(pixels)
 
     monkeypatch.setattr(whole_detector.engine, "answer", answer)
-    with served(whole_detector, Settings(limits=Limits(waiting=2))) as address, ThreadPoolExecutor(8) as pool:
+    with served(whole_detector, Settings(limits=ServiceLimits(waiting=2))) as address, ThreadPoolExecutor(8) as pool:
         url = "http://{}:{}/predict".format(*address)
         try:
             jobs = [pool.submit(httpx2.post, url, files={"image": small_face}, timeout=60)]

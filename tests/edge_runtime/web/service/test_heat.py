@@ -83,7 +83,7 @@ def test_the_network_with_its_map_gives_the_detectors_own_logits(whole_detector)
     network = HeatNetwork(engine)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     rows = network.answer(pixels).logits
-    assert network.there
+    assert network.available
     assert rows.shape == (3, 2 + 2 * 8 * 8)
     np.testing.assert_allclose(rows[:, :2], engine.logits(pixels), atol=1e-6)
     maps = rows[:, 2:].reshape(3, 2, -1).mean(axis=2)
@@ -91,4 +91,4 @@ def test_the_network_with_its_map_gives_the_detectors_own_logits(whole_detector)
 
 
 def test_a_network_without_a_map_says_so(bundle):
-    assert not HeatNetwork(Detector(bundle).engine).there
+    assert not HeatNetwork(Detector(bundle).engine).available

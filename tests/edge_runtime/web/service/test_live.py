@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_runtime.web.service import live as live_module
+from edge_runtime.web.service import feed as live_module
 from edge_runtime.web.service.batching import BatchingQueue
-from edge_runtime.web.settings import Limits, Settings
+from edge_runtime.web.settings import ServiceLimits, Settings
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def watched(served, detector, camera, monkeypatch):
     """A service with that camera; yields its address and the detector's own count of faces."""
     monkeypatch.setattr(live_module, "LINGER_S", 0.2)
     monkeypatch.setattr(live_module, "RETRY_S", 0.05)
-    monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
-    with served(detector, Settings(camera="0", limits=Limits(viewers=3))) as (host, port):
+    monkeypatch.setattr("edge_runtime.web.app.camera_opener", lambda name: camera.open)
+    with served(detector, Settings(camera="0", limits=ServiceLimits(viewers=3))) as (host, port):
         yield f"http://{host}:{port}"
 
 
@@ -151,8 +151,8 @@ def test_a_camera_that_is_not_there_is_told_and_looked_for_again(watched, camera
 
 def test_a_viewer_who_left_without_a_word_gives_up_the_place(served, detector, camera, monkeypatch):
     monkeypatch.setattr("edge_runtime.web.server.UNREAD_S", 1)
-    monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
-    settings = Settings(camera="0", limits=Limits(viewers=1))
+    monkeypatch.setattr("edge_runtime.web.app.camera_opener", lambda name: camera.open)
+    settings = Settings(camera="0", limits=ServiceLimits(viewers=1))
     with served(detector, settings) as address, socket.socket() as silent:
         silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         silent.connect(address)
@@ -187,7 +187,7 @@ def test_pictures_are_judged_while_the_camera_runs(watched, face):
 
 
 def test_the_service_ends_in_peace_although_somebody_watches(served, detector, camera, monkeypatch, caplog):
-    monkeypatch.setattr("edge_runtime.web.app.open_live", lambda name: camera.open)
+    monkeypatch.setattr("edge_runtime.web.app.camera_opener", lambda name: camera.open)
     with served(detector, Settings(camera="0")) as (host, port):
         stream = httpx2.Client(timeout=20).stream("GET", f"http://{host}:{port}/live/stream")
         answer = stream.__enter__()

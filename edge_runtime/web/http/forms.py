@@ -1,0 +1,66 @@
+"""Multipart forms with pictures, kept in memory."""
+
+import math
+from dataclasses import dataclass
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from edge_runtime.web.http.problems import ProblemError, ProblemKind
+
+MOST_FIELDS = 8
+FIELD_BYTES = 1_000
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An uploaded file: the name its sender gave it, which is not to be trusted, and its bytes."""
+
+    name: str
+    data: bytes
+
+
+class _MemoryParser(MultiPartParser):
+    """Starlette's parser without files on disk: it would spool large uploads."""
+
+    spool_max_size = 1 << 62
+    most_files = 0
+
+    def on_part_end(self) -> None:
+        super().on_part_end()
+        if sum(isinstance(value, UploadFile) for _, value in self.items) > self.most_files:
+            detail = f"the limit is {self.most_files}; send them in several requests"
+            raise ProblemError(ProblemKind.TOO_MANY_FILES, detail)
+
+
+async def read_pictures(request: Request, field: str, *, most: int) -> list[Upload]:
+    """Return the files in `field` of a multipart form.
+
+    Raises:
+        ProblemError: the request is not such a form, is malformed, holds no file in `field`, or holds more than `most`
+            files.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ProblemError(ProblemKind.NOT_A_FORM, f"send the picture as multipart/form-data, in the field `{field}`")
+    parser = _MemoryParser(
+        request.headers,
+        request.stream(),
+        max_files=math.inf,
+        max_fields=MOST_FIELDS,
+        max_part_size=FIELD_BYTES,
+    )
+    parser.most_files = most
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise ProblemError(ProblemKind.BAD_REQUEST, error.message) from None
+    uploads = []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            if name == field:
+                uploads.append(Upload(value.filename or "", value.file.read()))
+            value.file.close()
+    if not uploads:
+        raise ProblemError(ProblemKind.NO_PICTURE, f"the form has no file in its field `{field}`")
+    return uploads
