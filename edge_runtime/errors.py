@@ -3,6 +3,7 @@
     EdgeError
     ├── UsageError        a command was given something that can't be used
     ├── PictureError      a picture that can't be read
+    │   └── LargePictureError   it has too many pixels
     ├── SourceError       a camera, video or stream that can't be opened or read
     ├── BundleError       a bundle that is missing, changed or of another format
     │   └── ContractError   its contract can't be read
@@ -32,6 +33,10 @@ class UsageError(EdgeError):
 
 class PictureError(EdgeError):
     """A picture that can't be read."""
+
+
+class LargePictureError(PictureError):
+    """A picture of too many pixels."""
 
 
 class SourceError(EdgeError):

@@ -1,84 +1,143 @@
-"""Opening pictures as they come: turned, grey, CMYK, 16-bit, animated, broken or not a picture at all."""
+"""Reads pictures as they come: turned, grey, CMYK, 16-bit, animated, broken, or not pictures at all."""
 
 import io
 import stat
+import threading
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin
 
-from edge_runtime.errors import PictureError
+from edge_runtime.errors import LargePictureError, PictureError
+from edge_runtime.pixels.file_types import FORMATS, HEAD_BYTES, Content, file_type_of
+from edge_runtime.pixels.metadata import without_metadata
 
-# Of odd metadata and large pictures, which are dealt with here. Once, since pictures are read by several threads, and
-# warnings.catch_warnings changes, and puts back, the filters of all of them.
+# Pillow warns of odd metadata and large pictures, which are handled here. Silence it once: pictures are read by several
+# threads, and warnings.catch_warnings changes the filters of all of them.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 MAX_PIXELS = 100_000_000
-"""A picture of more pixels is refused before it is decoded: it would take over 300 MB of memory."""
+"""Larger pictures are refused before they are decoded; they would take more than 400 MB of memory."""
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+LARGE_PIXELS = 12_000_000
+"""Larger pictures are decoded one at a time, since each takes hundreds of megabytes."""
+
+TIFF_COMPRESSIONS = frozenset({"raw", "tiff_lzw", "jpeg", "tiff_adobe_deflate", "tiff_deflate", "packbits"})
+"""Compressions of TIFF that are read, by Pillow's names; the rest is rare, and its decoders are little tested."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets a picture upright, by its EXIF orientation (CIPA DC-008, section 4.6.5)."""
+
+_large = threading.Lock()
 
 
 def read_picture(
-    source: Path | str | bytes, *, formats: tuple[str, ...] | None = None, max_pixels: int = MAX_PIXELS
+    source: Path | str | bytes, *, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Read a picture as RGB, upright, whole.
 
-    The EXIF turn is applied; greyscale, palette, CMYK and 16-bit pictures are converted; of an animation the first
-    picture is taken; transparency is dropped.
+    The EXIF orientation is applied; greyscale, palette, CMYK and 16-bit pictures are converted; the first picture of an
+    animation is taken; transparency is dropped.
 
     Args:
         source: a regular file, or the bytes of one.
-        formats: Pillow's names of the formats that are read; None is all of them.
+        formats: Pillow's names of the formats to read, some of FORMATS.
         max_pixels: a picture of more is refused before it is decoded.
 
     Raises:
-        PictureError: it is missing, no regular file, no picture, truncated, or of more than `max_pixels` pixels.
+        LargePictureError: it has more than `max_pixels` pixels.
+        PictureError: it is missing, not a regular file, not a picture, truncated, or in another format.
     """
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the picture", formats, max_pixels)
+        return _read(io.BytesIO(source), "the picture", formats, max_pixels)
     path = Path(source)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise PictureError(f"{path}: no regular file; give a picture")
+            raise PictureError(f"{path}: not a regular file; give a picture")
         with path.open("rb") as file:
-            return _decode(file, str(path), formats, max_pixels)
+            return _read(file, str(path), formats, max_pixels)
     except FileNotFoundError:
-        target = " (a link that points nowhere)" if path.is_symlink() else ""
+        target = " (a broken link)" if path.is_symlink() else ""
         raise PictureError(f"{path}: not found{target}") from None
-    except OSError as error:
-        raise PictureError(f"{path}: can't be read ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:
+        raise PictureError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
 
 
-def _decode(file: IO[bytes], name: str, formats: tuple[str, ...] | None, max_pixels: int) -> Image.Image:
+def _read(file: IO[bytes], name: str, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
+    found = file_type_of(file.read(HEAD_BYTES))
+    file.seek(0)
+    if found.content is Content.OTHER_PICTURE:
+        raise PictureError(f"{name}: {found.format} pictures can't be read; save it as JPEG or PNG")
+    if found.content is not Content.PICTURE or found.format not in formats:
+        raise PictureError(f"{name}: not a picture that can be read")
+    if found.format == "HEIF":
+        _register_heif(name)
     try:
-        with Image.open(file, formats=formats) as picture:
-            if picture.width * picture.height > max_pixels:
-                raise PictureError(
-                    f"{name}: {picture.width}×{picture.height} is over {max_pixels // 1_000_000} million pixels; "
-                    "make it smaller"
+        with Image.open(without_metadata(file, found.format), formats=(found.format,)) as picture:
+            pixels = _decoded_pixels(picture)
+            if pixels > max_pixels:
+                raise LargePictureError(
+                    f"{picture.width}×{picture.height} pixels ({pixels / 1e6:.0f} million to decode) is over "
+                    f"{max_pixels / 1e6:g} million; make it smaller"
                 )
-            picture.load()
-            ImageOps.exif_transpose(picture, in_place=True)
-            return _to_rgb(picture, name)
-    except UnidentifiedImageError:
-        raise PictureError(f"{name}: not a picture that can be read") from None
-    except PictureError:
-        raise
+            with _large if pixels > LARGE_PIXELS else nullcontext():
+                return _upright_rgb(picture)
+    except PictureError as error:
+        raise type(error)(f"{name}: {error}") from None
     except Image.DecompressionBombError:
-        raise PictureError(f"{name}: too many pixels; make it smaller") from None
+        raise LargePictureError(f"{name}: too many pixels; make it smaller") from None
     # Pillow's decoders raise errors of many kinds on broken files; all mean the same to the user.
     except Exception as error:
         raise PictureError(f"{name}: broken or cut off ({error})") from error
 
 
-def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("I", "F"):
+def _register_heif(name: str) -> None:
+    try:
+        import pillow_heif
+    except ImportError:
         raise PictureError(
-            f"{name}: pixels of mode {picture.mode} have no fixed range; save it with 8 or 16 bits a channel"
-        )
-    return picture.convert("RGB")
+            f"{name}: reading HEIC pictures needs pillow-heif; pip install 'deepfake-edge[heic]', or save it as JPEG"
+        ) from None
+    pillow_heif.register_heif_opener()
+
+
+def _decoded_pixels(picture: Image.Image) -> int:
+    """Return how many pixels decoding takes: of a TIFF, a single tile may be larger than the picture."""
+    pixels = picture.width * picture.height
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        compression = picture.info.get("compression", "raw")
+        if compression not in TIFF_COMPRESSIONS:
+            raise PictureError(f"TIFF with {compression} compression can't be read; save it as PNG")
+        tags = picture.tag_v2
+        width, height = (tags.get(tag, 0) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
+        pixels = max(pixels, int(width) * int(height))
+    return pixels
+
+
+def _upright_rgb(picture: Image.Image) -> Image.Image:
+    # ImageOps.exif_transpose writes all EXIF tags again and fails on the odd ones that cameras write. The orientation
+    # is removed, because Pillow turns TIFFs itself.
+    try:
+        turn = TURNS.get(picture.getexif().pop(ExifTags.Base.Orientation, 1))
+    except Exception:
+        # Unreadable EXIF: the picture itself may be fine.
+        turn = None
+    picture.load()
+    if picture.mode.startswith("I;16"):
+        rgb = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    elif picture.mode in ("I", "F"):
+        raise PictureError(f"pixels of mode {picture.mode} have no fixed range; save it with 8 or 16 bits per channel")
+    else:
+        rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
+    return rgb if turn is None else rgb.transpose(turn)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import SourceState
-from edge_runtime.pixels.pictures import SUFFIXES
+from edge_runtime.pixels.file_types import SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from time import monotonic
 
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import SourceState
-from edge_runtime.pixels.pictures import SUFFIXES, read_picture
+from edge_runtime.pixels.file_types import SUFFIXES
+from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.sources import Frame, Gap, Source
 
 VIDEO_SUFFIXES = frozenset(

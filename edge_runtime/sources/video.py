@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import SourceState
-from edge_runtime.pixels.pictures import SUFFIXES
+from edge_runtime.pixels.file_types import SUFFIXES
 from edge_runtime.sources import Frame, Gap, Source
 from edge_runtime.sources.opencv import cv2, picture_of
 

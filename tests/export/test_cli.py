@@ -102,7 +102,7 @@ def test_pictures_that_can_not_be_read_are_named_the_bundle_is_made_without_them
     code, _, err = run(tiny_checkpoint, *options, "--out", tmp_path / "b")
     assert code == 1
     assert f"left out: {data}/real/text.jpg: not a picture that can be read\n" in err
-    assert f"left out: {data}/fake/link.png: not found (a link that points nowhere)\n" in err
+    assert f"left out: {data}/fake/link.png: not found (a broken link)\n" in err
     assert "Traceback" not in err
     bundle = Bundle.open(tmp_path / "b")
     assert bundle.precisions == (Precision.FP32,)

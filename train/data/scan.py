@@ -13,7 +13,8 @@ from scipy.fft import dctn
 
 from edge_runtime.errors import PictureError
 from edge_runtime.pixels.boxes import Box
-from edge_runtime.pixels.pictures import SUFFIXES, read_picture
+from edge_runtime.pixels.file_types import SUFFIXES
+from edge_runtime.pixels.pictures import read_picture
 
 MIN_SIDE = 32
 """Pixels: a picture with a shorter side holds no face that can be judged."""

@@ -1,0 +1,94 @@
+"""Drops metadata from JPEG, PNG and GIF files before they are decoded.
+
+Pillow joins metadata piece by piece, so a file of many small pieces takes time quadratic in its size. It also refuses
+PNGs whose text or colour profile is large. The pixels need none of it. The first piece of EXIF and XMP is kept, because
+it says how the picture is turned.
+"""
+
+import io
+import re
+from typing import IO
+
+from edge_runtime.errors import PictureError
+
+MAX_SCANS = 100
+"""Scans in a JPEG. Each covers the whole picture, so a few bytes per scan would keep a thread busy for hours."""
+
+MAX_PIECES = 50_000
+"""Segments of a JPEG, chunks of a PNG or extensions of a GIF; real files have up to a few thousand."""
+
+_SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
+"""A JPEG marker that begins a segment or ends the picture (ITU-T T.81, B.1)."""
+
+_KEPT_ONCE = (b"JFIF\0", b"Adobe", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")
+"""How the JPEG segments begin that say how colours are stored and how the picture is turned."""
+
+
+def without_metadata(file: IO[bytes], form: str) -> IO[bytes]:
+    """Return `file`, a picture in Pillow's format `form`, without metadata that the pixels don't need.
+
+    Raises:
+        PictureError: it has more than MAX_PIECES pieces, or is a JPEG of more than MAX_SCANS scans.
+    """
+    slim = {"JPEG": _slim_jpeg, "PNG": _slim_png, "GIF": _slim_gif}.get(form)
+    return file if slim is None else io.BytesIO(slim(file.read()))
+
+
+def _slim_jpeg(data: bytes) -> bytes:
+    kept, missing, place, pieces = [data[:2]], list(_KEPT_ONCE), 2, 0
+    while data[place : place + 1] in (b"\xff", b"\0"):
+        marker = data[place + 1 : place + 2]
+        pieces = _count(pieces)
+        if data[place] == 0 or marker in (b"\xff", b""):
+            # A stray zero or a fill byte, which Pillow skips too.
+            place += 1
+        elif marker in (b"\xda", b"\xd9"):
+            break
+        elif b"\xd0" <= marker <= b"\xd8" or marker == b"\x01":
+            place += 2
+        else:
+            end = place + 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
+            name = next((name for name in missing if data.startswith(name, place + 4)), None)
+            if name is not None:
+                missing.remove(name)
+            if name is not None or not (b"\xe0" <= marker <= b"\xef" or marker == b"\xfe"):
+                kept.append(data[place:end])
+            place = end
+    rest, scans = place, 0
+    while (found := _SEGMENT.search(data, place)) and found[1] != b"\xd9":
+        pieces, scans = _count(pieces), scans + (found[1] == b"\xda")
+        if scans > MAX_SCANS:
+            raise PictureError(f"a JPEG of more than {MAX_SCANS} scans; save it again")
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return b"".join([*kept, data[rest:]])
+
+
+def _slim_png(data: bytes) -> bytes:
+    """Keep the critical chunks, whose names begin in upper case, and the first EXIF (PNG, sections 5.4 and 11)."""
+    kept, place, pieces, exif = [data[:8]], 8, 0, False
+    while len(name := data[place + 4 : place + 8]) == 4 and name != b"IEND":
+        pieces = _count(pieces)
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if name[:1].isupper() or (name == b"eXIf" and not exif):
+            kept.append(data[place:end])
+            exif = exif or name == b"eXIf"
+        place = end
+    return b"".join([*kept, data[place : place + 12]])
+
+
+def _slim_gif(data: bytes) -> bytes:
+    """Drop the extensions, comments among them, before the first picture (GIF89a, sections 17 to 26)."""
+    flags, pieces = data[10] if len(data) > 10 else 0, 0
+    start = place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    while data[place : place + 1] == b"!":
+        pieces, place = _count(pieces), place + 2
+        while place < len(data) and data[place]:
+            place += 1 + data[place]
+        place += 1
+    return data[:start] + data[place:]
+
+
+def _count(pieces: int) -> int:
+    if pieces >= MAX_PIECES:
+        raise PictureError(f"it has more than {MAX_PIECES} segments; save it again")
+    return pieces + 1
