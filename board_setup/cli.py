@@ -2,9 +2,11 @@
 
 import argparse
 import contextlib
+import functools
+import inspect
 import os
 import sys
-from typing import TYPE_CHECKING, List, NoReturn, Optional
+from typing import TYPE_CHECKING, Callable, List, NoReturn, Optional
 
 from board_setup.board import doctor, install, lock, service, undo, versions
 from board_setup.board.layout import Layout
@@ -37,73 +39,57 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     commands.required = True
-    add_board_commands(commands)
+    add = functools.partial(add_command, commands)
+    command = add(doctor_here, "doctor", "setup-board doctor --json")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument("--model", help="the bundle to check (default: the one edge-detect finds)")
+    command = add(install_here, "install", "sudo python3 setup-board.pyz install --kit kit.tar")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--kit", help="the kit to install")
+    what.add_argument("--undo", action="store_true", help="remove everything that was installed")
+    command.add_argument("--dry-run", action="store_true", help="print the plan only")
+    user = os.environ.get("SUDO_USER")
+    command.add_argument("--user", default=user, help="who gets access to the camera (default: you)")
+    add(versions_here, "versions", "setup-board versions")
+    add(rollback_here, "rollback", "sudo setup-board rollback")
+    add(status_here, "status", "sudo setup-board status")
     if os.path.isdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "workstation")):
         from board_setup.workstation.commands import add_workstation_commands
 
-        add_workstation_commands(commands)
+        add_workstation_commands(add, commands.choices)
     return parser
 
 
-def add_board_commands(commands: "Commands") -> None:
-    """Add the commands that run on a board."""
-    parser = commands.add_parser(
-        "doctor",
-        help="what this board has and lacks; changes nothing",
-        description="Prints what this board has and lacks, and the command that fixes it. Changes nothing. "
-        "Exits with 0 if all is well, 1 for something to look at, 2 for a fault.",
-        epilog="example: setup-board doctor --json",
+def add_command(
+    commands: "Commands", run: Callable[[argparse.Namespace], int], name: str, example: str
+) -> argparse.ArgumentParser:
+    """Add a command that calls `run`, whose docstring is its help, and return its parser."""
+    text = inspect.getdoc(run) or ""
+    summary = text.splitlines()[0].rstrip(".")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary[0].lower() + summary[1:], description=text, epilog=f"example: {example}"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--model", help="the bundle to check (default: the one edge-detect finds)")
-    parser.set_defaults(run=run_doctor)
-    parser = commands.add_parser(
-        "install",
-        help="install a kit on this board; --undo removes it",
-        description="Prints its plan, then does it step by step. After a power cut the same command continues.",
-        epilog="example: sudo python3 setup-board.pyz install --kit kit.tar",
-    )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--kit", help="the kit to install")
-    what.add_argument("--undo", action="store_true", help="remove everything that was installed")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan only")
-    user = os.environ.get("SUDO_USER")
-    parser.add_argument("--user", default=user, help="who gets access to the camera (default: you)")
-    parser.set_defaults(run=run_install)
-    parser = commands.add_parser(
-        "versions",
-        help="list the installed versions",
-        description="Lists the installed versions and marks the current one.",
-        epilog="example: setup-board versions",
-    )
-    parser.set_defaults(run=run_versions)
-    parser = commands.add_parser(
-        "rollback",
-        help="return to the previous version",
-        description="Returns to the version that ran before the current one; run again, to the one before that.",
-        epilog="example: sudo setup-board rollback",
-    )
-    parser.set_defaults(run=run_rollback)
-    parser = commands.add_parser(
-        "status",
-        help="print how the detector is doing",
-        description="Prints the version in use, the service's state and its last line.",
-        epilog="example: sudo setup-board status",
-    )
-    parser.set_defaults(run=run_status)
-    for parser in commands.choices.values():
-        parser.add_argument("--root", default="/", help=argparse.SUPPRESS)
+    parser.add_argument("--root", default="/", help=argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+    return parser
 
 
-def run_doctor(options: argparse.Namespace) -> int:
-    """Print the doctor's findings; returns 0, 1 or 2 by the worst of them."""
+def doctor_here(options: argparse.Namespace) -> int:
+    """Print what this board has and lacks; change nothing.
+
+    Each finding comes with the command that fixes it. Exits with 0 if all is well, 1 for something to look at, 2 for a
+    fault.
+    """
     rows = doctor.examine(doctor.System(options.root), model=options.model)
     print(doctor.as_json(rows) if options.json else doctor.as_text(rows))
     return doctor.exit_code(rows)
 
 
-def run_install(options: argparse.Namespace) -> int:
-    """Install a kit, or undo all installations."""
+def install_here(options: argparse.Namespace) -> int:
+    """Install a kit on this board; --undo removes it.
+
+    Prints its plan, then does it step by step. After a power cut the same command continues.
+    """
     layout = Layout(options.root)
     # A dry run changes nothing, so it may run beside an installation.
     with contextlib.nullcontext() if options.dry_run else lock.exclusive(layout):
@@ -115,8 +101,8 @@ def run_install(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_versions(options: argparse.Namespace) -> int:
-    """Print the installed versions."""
+def versions_here(options: argparse.Namespace) -> int:
+    """List the installed versions, the current one marked."""
     layout = Layout(options.root)
     now = versions.current_version(layout)
     for entry in versions.history(layout):
@@ -128,16 +114,16 @@ def run_versions(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_rollback(options: argparse.Namespace) -> int:
-    """Return to the previous version."""
+def rollback_here(options: argparse.Namespace) -> int:
+    """Return to the version that ran before; run again, to the one before that."""
     layout = Layout(options.root)
     with lock.exclusive(layout):
         print(f"returned to {versions.rollback(layout)}")
     return 0
 
 
-def run_status(options: argparse.Namespace) -> int:
-    """Print the version in use and the service's state; returns 0 if it is healthy."""
+def status_here(options: argparse.Namespace) -> int:
+    """Print the version in use and how the service is doing."""
     layout = Layout(options.root)
     now = versions.current_version(layout)
     print(f"version  {now or 'none'}")

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 from board_setup.errors import BoardError
 
@@ -94,22 +94,34 @@ def read_text(path: str) -> str:
         return ""
 
 
-def read_json(path: str, default: Any, is_valid: Callable[[Any], bool]) -> Any:
+def read_json(path: str, default: Any, shape: Any) -> Any:
     """Return the value of a JSON file, `default` if the file is missing or empty.
 
     Raises:
-        DamagedError: it is not JSON, or `is_valid` rejects the value.
+        DamagedError: it is not JSON, or not of this shape (see `has_shape`).
     """
     text = read_text(path)
     if not text:
         return default
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(text)
-        if is_valid(value):
+        if has_shape(value, shape):
             return value
     raise DamagedError(f"{path}: damaged; delete it and run the same command again")
 
 
-def is_list_of_text(value: Any) -> bool:
-    """Return whether a JSON value is a list of strings."""
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+ANY = "*"
+"""In a shape: any key."""
+
+
+def has_shape(value: Any, shape: Any) -> bool:
+    """Return whether a JSON value has a shape: a type, `[shape]` for a list, or a dict of shapes by key or `ANY`."""
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(has_shape(item, shape[0]) for item in value)
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return False
+        pairs = [(value.get(key), kind) for key, kind in shape.items() if key != ANY]
+        pairs += [(item, shape[ANY]) for item in value.values()] if ANY in shape else []
+        return all(has_shape(item, kind) for item, kind in pairs)
+    return isinstance(value, shape)

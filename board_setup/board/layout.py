@@ -1,7 +1,6 @@
 """Where everything lies on a board, and which versions of Python and OpenVINO are supported."""
 
 import os
-from typing import NamedTuple
 
 SERVICE = "deepfake-edge.service"
 CAMERA = "/dev/deepfake-edge-camera"
@@ -15,10 +14,32 @@ PYTHON_FROM = (3, 10)
 PYTHON_BELOW = (3, 14)
 
 
-class Layout(NamedTuple):
-    """The paths below `root`, which is `/` on a board."""
+class Layout:
+    """The paths below `root`, which is `/` on a board.
 
-    root: str = "/"
+    Attributes:
+        programs: Python, the virtual environments and this tool.
+        state: the versions, the link to the current one, and the records of what was installed.
+        versions: one folder per version: a bundle, plus `runtime`, a link to its virtual environment.
+        current: link to the version in use.
+        python: Python of the version in use.
+        runtimes: one virtual environment per set of wheels.
+        tool: this tool as a single file.
+        command: link to this tool, on the PATH.
+        started: file that names the version whose service last started well.
+    """
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = root
+        self.programs = self.at("/opt/deepfake-edge")
+        self.state = self.at("/var/lib/deepfake-edge")
+        self.versions = self.state + "/versions"
+        self.current = self.state + "/current"
+        self.python = self.current + "/runtime/bin/python"
+        self.runtimes = self.programs + "/runtimes"
+        self.tool = self.programs + "/setup-board.pyz"
+        self.command = self.at("/usr/local/bin/setup-board")
+        self.started = self.state + "/started"
 
     @property
     def is_live(self) -> bool:
@@ -28,51 +49,6 @@ class Layout(NamedTuple):
     def at(self, path: str) -> str:
         """Return the absolute `path` below the root."""
         return os.path.join(self.root, path.lstrip("/"))
-
-    @property
-    def programs(self) -> str:
-        """Folder of Python, the virtual environments and this tool."""
-        return self.at("/opt/deepfake-edge")
-
-    @property
-    def state(self) -> str:
-        """Folder of the versions, the link to the current one, and the records of what was installed."""
-        return self.at("/var/lib/deepfake-edge")
-
-    @property
-    def versions(self) -> str:
-        """One folder per version: a bundle, plus `runtime`, a link to its virtual environment."""
-        return self.state + "/versions"
-
-    @property
-    def current(self) -> str:
-        """Link to the version in use."""
-        return self.state + "/current"
-
-    @property
-    def python(self) -> str:
-        """Python of the current version."""
-        return self.current + "/runtime/bin/python"
-
-    @property
-    def runtimes(self) -> str:
-        """One virtual environment per set of wheels."""
-        return self.programs + "/runtimes"
-
-    @property
-    def tool(self) -> str:
-        """This tool as a single file."""
-        return self.programs + "/setup-board.pyz"
-
-    @property
-    def command(self) -> str:
-        """Link to this tool, on the PATH."""
-        return self.at("/usr/local/bin/setup-board")
-
-    @property
-    def started(self) -> str:
-        """File that names the version whose service last started well."""
-        return self.state + "/started"
 
 
 BOARD = Layout()

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from typing import Any, Callable, Dict, List, NamedTuple
+from typing import Callable, Dict, List, NamedTuple
 
 from board_setup.board import commands, disk, service
 from board_setup.board.layout import SERVICE, Layout
@@ -34,7 +34,9 @@ def undo(layout: Layout, *, say: Callable[[str], None], dry_run: bool = False) -
         commands.call(["systemctl", "disable", "--now", SERVICE])
     for path, reload in FILES:
         existed = os.path.lexists(layout.at(path))
-        _remove_file(layout.at(path))
+        for name in (layout.at(path), layout.at(path) + disk.PARTIAL):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
         for command in reload if existed and live else ():
             commands.call(command)
     for path in (layout.command, layout.command + disk.PARTIAL):
@@ -60,13 +62,6 @@ def plan(layout: Layout, brought: "Brought") -> List[str]:
         *(f"remove {user} from {', '.join(groups)}" for user, groups in brought.groups.items() if groups),
         *(f"remove the package {name}" for name in brought.packages),
     ]
-
-
-def _remove_file(path: str) -> None:
-    """Remove a file, and what a power cut left of writing it."""
-    for name in (path, path + disk.PARTIAL):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
 
 
 def _remove_folders(layout: Layout, brought: "Brought") -> None:
@@ -113,34 +108,34 @@ class Brought(NamedTuple):
         Raises:
             DamagedError: one of them can't be read.
         """
-        packages = disk.read_json(_packages_path(layout), {"brought": []}, _is_packages)
+        packages = disk.read_json(layout.state + "/debs.json", {"brought": []}, {"brought": [str]})
         return cls(
-            groups=disk.read_json(_groups_path(layout), {}, _is_groups),
+            groups=disk.read_json(layout.state + "/groups.json", {}, {disk.ANY: [str]}),
             packages=packages["brought"],
-            packages_of=packages.get("kit", ""),
+            packages_of=str(packages.get("kit", "")),
             # Without this record nothing was begun, and no folder is this tool's.
-            folders_before=disk.read_json(_folders_path(layout), shared_folders(layout), disk.is_list_of_text),
+            folders_before=disk.read_json(layout.state + "/before.json", shared_folders(layout), [str]),
         )
 
 
 def remember_folders(layout: Layout) -> None:
-    """Record which shared folders exist before the first installation, so that undoing leaves them."""
-    if not os.path.exists(_folders_path(layout)):
-        found = [folder for folder in shared_folders(layout) if os.path.isdir(folder)]
-        disk.write(_folders_path(layout), json.dumps(found))
+    """Record which shared folders exist before the first installation, so that undoing keeps them."""
+    path = layout.state + "/before.json"
+    if not os.path.exists(path):
+        disk.write(path, json.dumps([folder for folder in shared_folders(layout) if os.path.isdir(folder)]))
 
 
 def remember_groups(layout: Layout, user: str, groups: List[str]) -> None:
-    """Record that a user was added to groups; installations for other users keep theirs."""
+    """Record that a user was added to groups; other users keep theirs."""
     added = Brought.read(layout).groups
     added[user] = sorted({*added.get(user, []), *groups})
-    disk.write(_groups_path(layout), json.dumps(added))
+    disk.write(layout.state + "/groups.json", json.dumps(added))
 
 
 def remember_packages(layout: Layout, packages: List[str], *, kit: str = "") -> None:
-    """Record the Debian packages that were brought, and by which kit once they are installed."""
+    """Record the Debian packages that were brought, and the kit once they are installed."""
     brought = sorted({*Brought.read(layout).packages, *packages})
-    disk.write(_packages_path(layout), json.dumps({"brought": brought, **({"kit": kit} if kit else {})}))
+    disk.write(layout.state + "/debs.json", json.dumps({"brought": brought, "kit": kit}))
 
 
 def shared_folders(layout: Layout) -> List[str]:
@@ -152,25 +147,3 @@ def shared_folders(layout: Layout) -> List[str]:
         os.path.dirname(layout.at(service.RULE_PATH)),
         os.path.dirname(layout.command),
     ]
-
-
-def _groups_path(layout: Layout) -> str:
-    return os.path.join(layout.state, "groups.json")
-
-
-def _packages_path(layout: Layout) -> str:
-    return os.path.join(layout.state, "debs.json")
-
-
-def _folders_path(layout: Layout) -> str:
-    return os.path.join(layout.state, "before.json")
-
-
-def _is_groups(value: Any) -> bool:
-    return isinstance(value, dict) and all(disk.is_list_of_text(groups) for groups in value.values())
-
-
-def _is_packages(value: Any) -> bool:
-    return (
-        isinstance(value, dict) and disk.is_list_of_text(value.get("brought")) and isinstance(value.get("kit", ""), str)
-    )

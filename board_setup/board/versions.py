@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from typing import Any, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from board_setup.board import disk, service
 from board_setup.board.layout import Layout
@@ -77,17 +77,13 @@ def _is_installed(layout: Layout, version: str) -> bool:
 
 def _before(layout: Layout, version: str) -> List[str]:
     """Return the versions that were current before `version`, oldest first, without those left by a rollback."""
-    way: List[str] = disk.read_json(_way_path(layout), [], disk.is_list_of_text)
+    way: List[str] = disk.read_json(layout.state + "/way.json", [], [str])
     return way[: way.index(version)] if version in way else way
-
-
-def _way_path(layout: Layout) -> str:
-    return os.path.join(layout.state, "way.json")
 
 
 def _make_current(layout: Layout, version: str, before: List[str]) -> None:
     # Written before the link: after a power cut in between, only what lies before the link's version counts.
-    disk.write(_way_path(layout), json.dumps([*before, version]))
+    disk.write(layout.state + "/way.json", json.dumps([*before, version]))
     disk.link(os.path.join(layout.versions, version), layout.current)
     os.sync()
 
@@ -103,28 +99,16 @@ def history(layout: Layout) -> List[Entry]:
     Raises:
         DamagedError: the record can't be read.
     """
-    return [Entry(**entry) for entry in disk.read_json(_history_path(layout), [], _is_history)]
-
-
-def _history_path(layout: Layout) -> str:
-    return os.path.join(layout.state, "history.json")
-
-
-def _is_history(value: Any) -> bool:
-    kinds = {"id": str, "when": str, "good": bool}
-    return isinstance(value, list) and all(
-        isinstance(entry, dict)
-        and set(entry) == set(kinds)
-        and all(isinstance(entry[name], kind) for name, kind in kinds.items())
-        for entry in value
-    )
+    shape = [{"id": str, "when": str, "good": bool}]
+    entries = disk.read_json(layout.state + "/history.json", [], shape)
+    return [Entry(entry["id"], entry["when"], entry["good"]) for entry in entries]
 
 
 def remember(layout: Layout, version: str, *, good: bool) -> None:
     """Record that a version was installed, and whether it is good."""
     entries = [entry for entry in history(layout) if entry.id != version]
     entries.append(Entry(version, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), good))
-    disk.write(_history_path(layout), json.dumps([entry._asdict() for entry in entries], indent=1))
+    disk.write(layout.state + "/history.json", json.dumps([entry._asdict() for entry in entries], indent=1))
 
 
 def tidy(layout: Layout) -> None:
