@@ -1,4 +1,4 @@
-"""The commands of training: `prepare-faces`, `train-detector`, `evaluate-detector`. They parse and print."""
+"""The commands `prepare-faces`, `train-detector` and `evaluate-detector`: options in, printed results out."""
 
 import json
 from pathlib import Path
@@ -7,28 +7,29 @@ from typing import Annotated
 import typer
 
 from edge_runtime.command import run_command
+from train.choices import InputPreset, Keep, Preset, Robustness, StepPrecision, TrainingDevice
 from train.commands.console import tell_evaluation, tell_prepared, tell_trained
 from train.data.catalog import SEED, SHARES
 from train.report.html import plain
 
 
 def prepare_faces(
-    sources: Annotated[list[Path] | None, typer.Argument(help="Folders of faces, in a layout that is known.")] = None,
+    sources: Annotated[list[Path] | None, typer.Argument(help="Folders of faces, in a known layout.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for catalog.csv and audit.html.")] = Path("prepared"),
-    real: Annotated[list[Path] | None, typer.Option(help="A folder of real faces; may be repeated.")] = None,
-    fake: Annotated[list[Path] | None, typer.Option(help="A folder of fakes; may be repeated.")] = None,
-    layout: Annotated[str, typer.Option(help="The layout's name, where it isn't recognized.")] = "",
+    real: Annotated[list[Path] | None, typer.Option(help="A folder of real faces; repeatable.")] = None,
+    fake: Annotated[list[Path] | None, typer.Option(help="A folder of fakes; repeatable.")] = None,
+    layout: Annotated[str, typer.Option(help="Name of the layout, if it is not recognized.")] = "",
     split: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = SHARES,
-    seed: Annotated[int, typer.Option()] = SEED,
-    min_quality: Annotated[float, typer.Option(min=0.0, help="Leave out blurred (10 is usual) and dark faces.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = SEED,
+    min_quality: Annotated[float, typer.Option(min=0.0, help="Leave out blurred and dark faces; 10 is usual.")] = 0.0,
     crop: Annotated[bool, typer.Option("--crop", help="Find the face in each picture, as the board does.")] = False,
-    face_model: Annotated[Path | None, typer.Option(help="The face stage's model.")] = None,
-    harmonize: Annotated[int, typer.Option(min=0, help="Encode both classes alike, so many pixels a side.")] = 0,
+    face_model: Annotated[Path | None, typer.Option(help="The face detector's model file.")] = None,
+    harmonize: Annotated[int, typer.Option(min=0, help="Encode both classes alike, at this many pixels a side.")] = 0,
 ) -> int:
     """Make a catalog of faces: cleaned, split without leaks, audited for shortcuts.
 
-    Nothing is deleted: what is left out is named in quarantine.csv. Ends with 1 where the audit finds a
-    fault or a split lacks a class.
+    No picture is deleted; quarantine.csv lists those that are left out. Exits with 1 if the audit finds a fault
+    or a split lacks a class.
 
     **Examples**
 
@@ -41,7 +42,17 @@ def prepare_faces(
     from train.commands.prepare import PrepareOptions
     from train.commands.prepare import prepare_faces as prepare
 
-    options = PrepareOptions(real or (), fake or (), layout, split, seed, min_quality, crop, face_model, harmonize)
+    options = PrepareOptions(
+        real=real or (),
+        fake=fake or (),
+        layout=layout,
+        split=split,
+        seed=seed,
+        min_quality=min_quality,
+        crop=crop,
+        face_model=face_model,
+        harmonize=harmonize,
+    )
     prepared = prepare(sources or (), out, options)
     return tell_prepared(prepared, out.expanduser())
 
@@ -53,37 +64,41 @@ def prepare_faces_main() -> None:
 
 def train_detector(
     data: Annotated[Path, typer.Argument(help="A catalog.csv, or a folder with real/ and fake/.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run; one that was stopped goes on.")] = Path("runs/detector"),
+    out: Annotated[Path, typer.Option(help="Folder of the run; a run stopped there is resumed.")] = Path(
+        "runs/detector"
+    ),
     arch: Annotated[str, typer.Option(help="The backbone.")] = "resnet50",
-    preset: Annotated[str, typer.Option(help="default, taught, scratch, article, article-vit or quick.")] = "default",
+    preset: Annotated[Preset, typer.Option(help="The recipe.")] = Preset.DEFAULT,
     weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="A checkpoint whose scores are learnt too.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    batch: Annotated[int | None, typer.Option(min=2)] = None,
-    learning_rate: Annotated[float | None, typer.Option("--lr", min=0.0)] = None,
-    pixels: Annotated[str | None, typer.Option("--input", help="article, resize, native or native5.")] = None,
-    without: Annotated[str, typer.Option(help="Augmentations to leave out, by comma; or all.")] = "",
+    teacher: Annotated[Path | None, typer.Option(help="A checkpoint to learn from, beside the labels.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training faces.")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Faces per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", min=0.0, help="Highest learning rate.")] = None,
+    pixels: Annotated[
+        InputPreset | None, typer.Option("--input", help="How a face becomes the model's pixels.")
+    ] = None,
+    without: Annotated[str, typer.Option(help="Augmentations to leave out, separated by commas, or all.")] = "",
     spared: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Share of the faces that augmentations leave as they are.")
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the faces that no augmentation damages.")
     ] = None,
     staged: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Share of the epochs for a teacher's maps, one by one.")
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the epochs that learn a teacher's maps one by one.")
     ] = None,
-    progressive: Annotated[str | None, typer.Option(help="Crops that grow: 0.5:64,0.35:128.")] = None,
+    progressive: Annotated[str | None, typer.Option(help="Growing crops, like 0.5:64,0.35:128.")] = None,
     patience: Annotated[
-        int | None, typer.Option(min=0, help="Epochs without a better AUC before it stops; 0 goes to the end.")
+        int | None, typer.Option(min=0, help="Stop after this many epochs without a better AUC; 0 never does.")
     ] = None,
-    keep: Annotated[str | None, typer.Option(help="The best epoch on validation, or the last.")] = None,
+    keep: Annotated[Keep | None, typer.Option(help="Keep the best epoch on validation, or the last.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = SHARES,
-    seed: Annotated[int, typer.Option()] = SEED,
+    seed: Annotated[int, typer.Option(help="Of every random draw.")] = SEED,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load pictures.")] = None,
-    precision: Annotated[str, typer.Option(help="auto, bf16, fp16 or no.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
-    max_fpr: Annotated[float, typer.Option(help="Share of reals that may be called fake.")] = 0.01,
+    precision: Annotated[StepPrecision, typer.Option(help="Of a training step.")] = StepPrecision.AUTO,
+    device: Annotated[TrainingDevice, typer.Option(help="Where to train.")] = TrainingDevice.AUTO,
+    max_fpr: Annotated[float, typer.Option(help="Share of real faces that may be called fake.")] = 0.01,
     max_fnr: Annotated[float, typer.Option(help="Share of fakes that may be called real.")] = 0.01,
-    licence: Annotated[str, typer.Option(help="What is known of the rights to the data, for the model card.")] = "",
+    licence: Annotated[str, typer.Option(help="Rights to the data, for the model card.")] = "",
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Leave faces out of the report.")] = False,
-    demo: Annotated[bool, typer.Option("--demo", help="The faces are made samples: mark the model.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Mark the model: the faces are drawn samples.")] = False,
 ) -> int:
     """Train a detector on faces.
 
@@ -139,11 +154,15 @@ def evaluate_detector(
     split: Annotated[str, typer.Option(help="train, valid, test or all; auto is test where there is one.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="Of a bundle: fp32, fp16 or int8.")] = None,
     device: Annotated[str, typer.Option(help="Of a bundle: CPU or GPU.")] = "CPU",
-    robustness: Annotated[str, typer.Option(help="off, one (cause at a time) or crossed.")] = "one",
-    robustness_faces: Annotated[int, typer.Option(min=2, help="Faces a row of the grid.")] = 400,
+    robustness: Annotated[
+        Robustness, typer.Option(help="Measure damaged pictures too: one cause at a time, or causes crossed.")
+    ] = Robustness.ONE,
+    robustness_faces: Annotated[int, typer.Option(min=2, help="Faces per row of the robustness grid.")] = 400,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Leave faces out of the report.")] = False,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
-    attacks: Annotated[bool, typer.Option("--attacks", help="Attack a checkpoint: FGSM, PGD, washed fakes.")] = False,
+    attacks: Annotated[
+        bool, typer.Option("--attacks", help="Attack a checkpoint: FGSM, PGD, fakes through an autoencoder.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> int:
     """Measure a detector on faces that it was not trained on.
@@ -158,7 +177,14 @@ def evaluate_detector(
     from train.commands.evaluate import evaluate_detector as evaluate
 
     options = EvaluationOptions(
-        split, precision, device, robustness, robustness_faces, not no_pictures, bootstrap, attacks
+        split=split,
+        precision=precision,
+        device=device,
+        robustness=robustness,
+        robustness_faces=robustness_faces,
+        pictures=not no_pictures,
+        bootstrap=bootstrap,
+        attacks=attacks,
     )
     evaluation = evaluate(model, data, out, options)
     if as_json:

@@ -1,4 +1,4 @@
-"""Work on many files side by side with a bounded amount of memory, and a bar that shows how far it is."""
+"""Work on many files in parallel in a bounded amount of memory, with a progress bar."""
 
 import os
 import signal
@@ -16,22 +16,28 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Advance = Callable[[int], None]
-"""Told how many more are done."""
+"""Receives how many more items are done."""
 
 AHEAD = 8
-"""Items in flight for each worker: enough that none waits, few enough to hold in memory."""
+"""Items in flight per worker: enough that none waits, few enough to fit in memory."""
 
 
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None, *, processes: bool = False
 ) -> Iterator[Result]:
-    """Yield `function` of each item in order, computed by threads at most AHEAD items ahead each.
+    """Yield `function(item)` for each item, in order.
 
-    Threads suffice where decoding, hashing or inference take the time, outside Python's lock; `processes` are for work
-    that holds it, and want a function, items and results that can be pickled.
+    Threads are enough where the time goes into decoding, hashing or inference, which release Python's lock. Use
+    `processes` for work that holds it; function, items and results must then be picklable.
     """
     count = workers or os.cpu_count() or 1
-    with _pool(count, processes=processes) as pool:
+    pool: Executor
+    if processes:
+        # A terminal sends Ctrl-C to every process; only the parent reacts to it.
+        pool = ProcessPoolExecutor(count, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    else:
+        pool = ThreadPoolExecutor(count)
+    with pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
@@ -45,17 +51,9 @@ def ordered_map(
                 future.cancel()
 
 
-def _pool(count: int, *, processes: bool) -> Executor:
-    if not processes:
-        return ThreadPoolExecutor(count)
-    # Ctrl-C reaches every process of a terminal; only the first one answers it.
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    return ProcessPoolExecutor(count, get_context("spawn"), signal.signal, ignore)
-
-
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Advance]:
-    """Show a bar on standard error while the block runs; nothing where there is no terminal."""
+    """Show a progress bar on standard error while the block runs; show nothing without a terminal."""
     shown = sys.stdout.isatty() and sys.stderr.isatty()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as progress:

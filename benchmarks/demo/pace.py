@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from train.learning.memory import keep_memory
+from train.choices import Preset, StepPrecision, TrainingDevice
+from train.learning.optimizer import training_precision
 from train.learning.recipes import PRESETS, Recipe
-from train.learning.trainer import training_precision
 from train.models.backbones import CLASSES, build_backbone
+from train.models.network import keep_memory
 
 WARM_UP_STEPS, STEPS = 1, 4
 ENOUGH_S = 15.0
@@ -54,7 +55,7 @@ def choose_epochs(arch: str, pictures: int, seconds: float, fewest: int) -> Pace
         seconds: the time there is.
         fewest: with less it would not learn.
     """
-    recipe = PRESETS["demo"]
+    recipe = PRESETS[Preset.DEMO]
     if torch.cuda.is_available():
         return Pace(None, recipe.epochs, recipe.epochs)
     pace = images_per_second(arch, recipe)
@@ -67,7 +68,7 @@ def images_per_second(arch: str, recipe: Recipe) -> float:
     keep_memory()
     model = build_backbone(arch).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate)
-    half = training_precision("auto", "cpu", model) == "bf16"
+    half = training_precision(StepPrecision.AUTO, TrainingDevice.CPU, model) == "bf16"
     side = recipe.input_size or 224
     images = torch.randn(recipe.batch, 3, side, side).to(memory_format=torch.channels_last)
     labels = torch.arange(recipe.batch) % CLASSES

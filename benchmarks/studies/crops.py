@@ -60,7 +60,9 @@ def ways(contract: ModelContract) -> dict[str, ModelContract]:
     from train.models.checkpoint import INPUTS
 
     size = contract.input_size
-    recipes = {name: replace(given, resize_to=size if given.resize_to else None) for name, given in INPUTS.items()}
+    recipes = {
+        name.value: replace(given, resize_to=size if given.resize_to else None) for name, given in INPUTS.items()
+    }
     return {name: contract.replace(pixels=recipe) for name, recipe in recipes.items()}
 
 

@@ -42,17 +42,18 @@ def measure_article(faces: Catalog, arch: str) -> dict[str, Any]:
 
 def measure_ours(faces: Catalog, arch: str) -> dict[str, Any]:
     """Train as `train-detector` does and return the images a second of the second epoch."""
+    from train.choices import Preset, TrainingDevice
     from train.learning.recipes import PRESETS
-    from train.learning.trainer import Training
+    from train.learning.trainer import Trainer
 
-    recipe = PRESETS["default"].replace(weights="none", epochs=2, batch=BATCH, ramp=0.0)
+    recipe = PRESETS[Preset.DEFAULT].replace(weights="none", epochs=2, batch=BATCH, ramp=0.0)
     with tempfile.TemporaryDirectory() as out:
-        training = Training(faces, arch, recipe, Path(out), workers=1, device="cpu")
-        training.run()
-    last = training.progress.history[-1]
+        trainer = Trainer(faces, arch, recipe, Path(out), workers=1, device=TrainingDevice.CPU)
+        trainer.run()
+    last = trainer.state.progress.history[-1]
     return {name: last[name] for name in ("images_per_second", "waiting")} | {
         "batch": BATCH,
-        "precision": training.accelerator.mixed_precision,
+        "precision": trainer.accelerator.mixed_precision,
         **torch_facts(),
     }
 

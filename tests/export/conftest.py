@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.networks import TinyNet
+from helpers.networks import SIDE, tiny_registered
 from PIL import Image
 from torch import nn
 
@@ -14,11 +14,10 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import ModelContract, PixelRecipe
 from export.export import Options, export_bundle
 from export.int8.quantize import Candidate
-from train.models.backbones import BACKBONES, Backbone
+from train.models.backbones import Backbone
 from train.models.checkpoint import save_checkpoint
 from train.models.network import normalize
 
-SIDE = 32
 CONTRACT = ModelContract("tiny", version="0.1.0", input_size=SIDE, pixels=PixelRecipe(resize_to=None))
 QUICK = Options(
     candidates=(Candidate(),),
@@ -48,9 +47,7 @@ def picture(seed: int, label: int, side: int = SIDE + 8) -> np.ndarray:
 @pytest.fixture(scope="session")
 def tiny_backbone() -> Iterator[Backbone]:
     """The tiny network as a backbone of the registry."""
-    backbone = Backbone("tiny", TinyNet, None, "fc", "body", SIDE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "tiny", backbone)
+    with tiny_registered() as backbone:
         yield backbone
 
 

@@ -21,7 +21,7 @@ from export.export import export_bundle
 from export.int8.gate import Limits
 from train.data.build import load_data
 from train.learning.recipes import Recipe
-from train.learning.trainer import Training
+from train.learning.trainer import Trainer
 from train.models.checkpoint import load_checkpoint, load_model
 from train.models.network import normalize
 
@@ -48,7 +48,7 @@ def checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         chances={},
         ema=0.0,
     )
-    run = Training(load_data(tiny_data), "vit_hf", recipe, folder / "run", workers=0, precision="no", device="cpu")
+    run = Trainer(load_data(tiny_data), "vit_hf", recipe, folder / "run", workers=0, precision="no", device="cpu")
     return run.run()
 
 

@@ -1,7 +1,16 @@
-"""The one tiny network of the tests."""
+"""The one tiny network of the tests, and its place among the backbones."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 import torch
 from torch import nn
+
+from train.models.backbones import BACKBONES, Backbone
+
+SIDE = 32
+"""Pixels a side of its input."""
 
 
 class TinyNet(nn.Module):
@@ -18,3 +27,12 @@ class TinyNet(nn.Module):
 
 def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return (nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+@contextmanager
+def tiny_registered() -> Iterator[Backbone]:
+    """Make `--arch tiny` known within the block."""
+    backbone = Backbone("tiny", TinyNet, None, "fc", "body", SIDE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "tiny", backbone)
+        yield backbone

@@ -1,7 +1,8 @@
 """Small faces and networks for the tests of training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from PIL import Image
 
 from edge_runtime.model.contract import ModelContract
 from train.models.checkpoint import INPUTS, save_checkpoint
+
+if TYPE_CHECKING:
+    from train.models.backbones import Backbone
 
 
 def _draw(seed: int, size: tuple[int, int] = (64, 64), *, fake: bool = False) -> Image.Image:
@@ -71,4 +75,25 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.pth"
     save_checkpoint(path, build_backbone("resnet18"), ModelContract("resnet18", input_size=32, pixels=INPUTS["native"]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone() -> Iterator["Backbone"]:
+    """The tiny network as a backbone of the registry."""
+    from helpers.networks import tiny_registered
+
+    with tiny_registered() as backbone:
+        yield backbone
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: "Backbone") -> Path:
+    """An untrained tiny network, as a checkpoint to learn from."""
+    import torch
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    contract = ModelContract("tiny", input_size=tiny_backbone.input_size, pixels=INPUTS["native"])
+    save_checkpoint(path, tiny_backbone.build(2), contract)
     return path

@@ -1,4 +1,4 @@
-"""Every backbone of the registry, from its first step of learning to the runtime's verdict."""
+"""Every backbone, from its first training step to the runtime's verdict."""
 
 import shutil
 from dataclasses import replace
@@ -12,16 +12,17 @@ from edge_runtime.model.contract import CHECKPOINT, Verdict
 from export.convert.onnx import to_onnx
 from export.convert.openvino import save_network, to_openvino
 from export.convert.saliency import explain
+from train.commands.train import calibrate_checkpoint
 from train.data.build import Catalog, load_data
 from train.evaluation.logits import checkpoint_logits, network_logits
 from train.learning.recipes import Recipe
-from train.learning.trainer import Training, finish
+from train.learning.trainer import Trainer
 from train.models.backbones import BACKBONES, find_backbone
 from train.models.checkpoint import load_checkpoint, load_model
 
 SIDE = 64
 SMALL = {"image_size": SIDE, "patch_size": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48}
-"""torchvision's vit_b_16 takes 224 pixels alone and has 86 million weights: the same class in small stands for it."""
+"""A small network in place of torchvision's vit_b_16, which takes only 224 pixels and has 86 million weights."""
 
 SMALL_HUB = {
     "hidden_size": 32,
@@ -48,7 +49,7 @@ def few(faces):
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """Where a backbone's first weights come from; the two transformers are made small."""
+    """Prepare a backbone and return its first weights; the two transformers are made small."""
 
     def prepare(name):
         if name == "vit_b_16":
@@ -62,18 +63,18 @@ def weights(tmp_path, monkeypatch):
         return str(tmp_path / "hub")
 
     yield prepare
-    shutil.rmtree(tmp_path)  # some checkpoints are of hundreds of megabytes
+    shutil.rmtree(tmp_path)  # some checkpoints have hundreds of megabytes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_every_backbone_is_trained_exported_and_run(name, few, weights, tmp_path):
+def test_backbone_is_trained_exported_and_run(name, few, weights, tmp_path):
     recipe = Recipe(weights=weights(name), input_size=SIDE, epochs=1, batch=8, chances={}, ema=0.0)
-    run = Training(few, name, recipe, tmp_path / "run", workers=0, precision="no", device="cpu")
-    before = {key: value.clone() for key, value in run.model.state_dict().items()}
+    run = Trainer(few, name, recipe, tmp_path / "run", workers=0, precision="no", device="cpu")
+    before = {key: value.clone() for key, value in run.state.model.state_dict().items()}
     best = run.run()
     valid = few.split("valid")
-    contract = finish(best, few, checkpoint_logits(best, valid), max_fpr=0.01, max_fnr=0.01)
+    contract = calibrate_checkpoint(best, few, checkpoint_logits(best, valid), max_fpr=0.01, max_fnr=0.01)
     learnt = load_checkpoint(best).state_dict
     body = [key for key in learnt if key.endswith("weight")]
     assert sum(not torch.equal(learnt[key], before[key]) for key in body) > 0.9 * len(body)

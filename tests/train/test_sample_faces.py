@@ -16,7 +16,7 @@ from train.data.build import Catalog, load_data
 from train.evaluation.logits import fake_scores
 from train.evaluation.metrics import auc
 from train.learning.recipes import PRESETS
-from train.learning.trainer import Training
+from train.learning.trainer import Trainer
 from train.sample_faces import camera, draw_scene, generator, make_clip, make_samples, sample_face
 from train.sample_faces.files import DETAIL_STEPS
 
@@ -99,7 +99,7 @@ RECIPE = replace(PRESETS["demo"], input_size=64, epochs=9, batch=16)
 
 def learnt(catalog: Catalog, out: Path) -> float:
     """AUC of a network that learns by the demo's recipe, on the test split."""
-    run = Training(catalog, "resnet18", RECIPE, out, workers=0, precision="no", device="cpu")
+    run = Trainer(catalog, "resnet18", RECIPE, out, workers=0, precision="no", device="cpu")
     run.run()
     test = catalog.split("test")
     return auc([face.label for face in test], fake_scores(run.judge(run._judged(), test)))

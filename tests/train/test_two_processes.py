@@ -8,6 +8,7 @@ import torch
 from train.models.backbones import build_backbone
 from train.models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 SCRIPT = """
@@ -15,11 +16,11 @@ import sys
 from pathlib import Path
 from train.data.build import load_data
 from train.learning.recipes import Recipe
-from train.learning.trainer import Training
+from train.learning.trainer import Trainer
 recipe = Recipe(weights=sys.argv[3], input_size=32, epochs=2, batch=16, chances={}, ema=0.5, learning_rate=1e-3, seed=3)
-Training(load_data(sys.argv[1]), "vit_hf", recipe, Path(sys.argv[2]), workers=0, precision="no", device="cpu").run()
+Trainer(load_data(sys.argv[1]), "vit_hf", recipe, Path(sys.argv[2]), workers=0, precision="no", device="cpu").run()
 """
-"""A network without batch statistics: of those each process has its own, and so other ones than one alone."""
+"""The network has no batch statistics: those would differ between one process and two."""
 
 
 @pytest.fixture
@@ -32,7 +33,6 @@ def small_vit(tmp_path):
     return tmp_path / "vit"
 
 
-@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(faces, small_vit, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -48,7 +48,7 @@ def test_two_processes_learn_what_one_learns(faces, small_vit, tmp_path):
         for figure in ("step", "train_loss", "train_accuracy", "valid_loss", "auc"):
             assert one[figure] == pytest.approx(two[figure], abs=2e-3), figure
     begun = build_backbone("vit_hf", weights=str(small_vit)).state_dict()
-    body = [key for key in begun if "classifier" not in key]  # the head is drawn anew
+    body = [key for key in begun if "classifier" not in key]  # the head is new
     one, two, start = (torch.cat([state[key].ravel() for key in body]) for state in (*weights, begun))
     assert float((one - two).norm() / (one - start).norm()) < 0.05
 
@@ -59,27 +59,26 @@ from contextlib import suppress
 from pathlib import Path
 from train.data.build import load_data
 from train.learning.recipes import Recipe
-from train.learning.trainer import Training
+from train.learning.trainer import Trainer
 options = dict(epochs=3, staged=0.67) if sys.argv[4] == "staged" else dict(epochs=2)
 recipe = Recipe(weights="none", input_size=32, batch=16, chances={}, ema=0.0, **options)
 catalog, teacher, out = load_data(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-def training(name):
-    return Training(catalog, "resnet18", recipe, out / name, teacher=teacher, workers=0, precision="no", device="cpu")
-training("whole").run()
-stopped = training("stopped")
-stopped._stopping = True
+def trainer(name):
+    return Trainer(catalog, "resnet18", recipe, out / name, teacher=teacher, workers=0, precision="no", device="cpu")
+trainer("whole").run()
+stopped = trainer("stopped")
+stopped.stop()
 with suppress(KeyboardInterrupt):
     stopped.run()
 stopped.accelerator.wait_for_everyone()
-again = training("stopped")
-assert again.progress.step > 0
+again = trainer("stopped")
+assert again.state.progress.step > 0
 again.run()
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["whole", "staged"])
-def test_a_run_of_two_processes_with_a_teacher_goes_on_where_it_was_stopped(faces, tiny_checkpoint, tmp_path, way):
+def test_two_processes_resume_with_a_teacher(faces, tiny_checkpoint, tmp_path, way):
     script = tmp_path / "script.py"
     script.write_text(RESUMED)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What `train-detector` does, as a function that a notebook could call."""
+"""What `train-detector` does, as functions that a notebook could call."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,35 +8,55 @@ from typing import Any
 from PIL import Image
 
 from edge_runtime.errors import UsageError
-from edge_runtime.model.contract import CHECKPOINT
+from edge_runtime.judging.decide import fake_scores
+from edge_runtime.model.contract import CHECKPOINT, ModelContract
+from train.choices import Preset, StepPrecision, TrainingDevice
 from train.commands.console import tell_epoch
 from train.commands.evaluate import read_data
-from train.data.build import CATALOG, Catalog
-from train.data.catalog import SHARES
+from train.data.catalog import CATALOG, SHARES, Catalog
+from train.data.splits import group_faces
+from train.evaluation.calibrate import fit_calibration
 from train.evaluation.evaluation import Evaluation, Judged, open_subject, summarize
-from train.evaluation.logits import checkpoint_logits, require_logits
+from train.evaluation.logits import Logits, checkpoint_logits, require_logits
+from train.evaluation.metrics import measure
 from train.learning.augment import SWITCHES, without
 from train.learning.dataset import FaceDataset
 from train.learning.recipes import PRESETS, Recipe
-from train.learning.trainer import Training, finish
-from train.models.checkpoint import INPUTS
+from train.learning.trainer import Trainer
+from train.models.checkpoint import load_checkpoint, load_model, save_checkpoint
 from train.report.evaluation import contact_sheet, write_evaluation
 from train.report.html import Picture, Section, Table
 from train.report.model_card import write_model_card
 from train.report.plots import training_curves
 
+AUGMENTATIONS = "augmentations.png"
+COLUMNS = 6
+"""Faces in a row of the augmentation sheet."""
+
+HEADS = {
+    "epoch": "epoch",
+    "stride": "map learned (stride in pixels)",
+    "train_loss": "training loss",
+    "valid_loss": "validation loss",
+    "valid_accuracy": "validation accuracy",
+    "auc": "validation AUC",
+    "images_per_second": "images/s",
+    "waiting": "share of time waiting for pictures",
+}
+"""The columns of the report's table of epochs, by the figure they show."""
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a training is run, beside its recipe."""
+    """How a training is run, apart from its recipe."""
 
     arch: str = "resnet50"
-    preset: str = "default"
+    preset: Preset = Preset.DEFAULT
     teacher: Path | None = None
     split: str = SHARES
     workers: int | None = None
-    precision: str = "auto"
-    device: str = "auto"
+    precision: StepPrecision = StepPrecision.AUTO
+    device: TrainingDevice = TrainingDevice.AUTO
     max_fpr: float = 0.01
     max_fnr: float = 0.01
     demo: bool = False
@@ -45,48 +65,42 @@ class TrainingOptions:
     bootstrap: int = 1000
 
 
-AUGMENTATIONS = "augmentations.png"
-COLUMNS = 6
-KEEP = ("best", "last")
-
-
-def find_recipe(preset: str, changes: Mapping[str, Any], off: str) -> Recipe:
-    """Return the recipe called `preset` with `changes` that are not None, and augmentations `off`.
-
-    Raises:
-        UsageError: there is no such preset, way to pixels, augmentation or epoch to keep.
-    """
-    if preset not in PRESETS:
-        raise UsageError(f"--preset {preset}: unknown; choose one of {', '.join(PRESETS)}")
-    recipe = PRESETS[preset].replace(**changes)
-    if recipe.pixels not in INPUTS:
-        raise UsageError(f"--input {recipe.pixels}: unknown; choose one of {', '.join(INPUTS)}")
-    if recipe.keep not in KEEP:
-        raise UsageError(f"--keep {recipe.keep}: unknown; choose one of {', '.join(KEEP)}")
-    return recipe.replace(chances=without(recipe.chances, off))
-
-
 @dataclass(frozen=True)
 class Trained:
-    """What came out: the best checkpoint, the catalog it was trained on, its figures on the validation split."""
+    """The best checkpoint, the catalog it was trained on, and its figures on the validation split.
+
+    The figures are None in a process that is not the main one.
+    """
 
     best: Path
     catalog: Catalog
     evaluation: Evaluation | None
-    """None in a process that is not the main one."""
 
 
 def train_detector(
     data: Path, out: Path, options: TrainingOptions, changes: Mapping[str, Any], off: str = ""
 ) -> Trained:
-    """Train on `data` into folder `out`, calibrate, evaluate on the validation split, report."""
-    recipe = find_recipe(options.preset, changes, off)
+    """Train on `data` in folder `out`, calibrate, evaluate on the validation split, and write the report.
+
+    Args:
+        data: a catalog, or a folder with real/ and fake/.
+        out: the folder of the run; a run that was stopped there is resumed.
+        options: how to run the training.
+        changes: fields of the preset's recipe to replace; None changes nothing.
+        off: augmentations to leave out, separated by commas, or `all`.
+
+    Raises:
+        UsageError: the options do not fit together, or `out` holds another run.
+        DataError: `data` can't be trained on.
+    """
+    recipe = PRESETS[options.preset].replace(**changes)
+    recipe = recipe.replace(chances=without(recipe.chances, off))
     if recipe.staged and options.teacher is None:
-        asked = f"--staged {changes['staged']}" if changes.get("staged") else f"--preset {options.preset}"
-        raise UsageError(f"{asked}: needs --teacher, the checkpoint whose maps are learnt")
+        asked = f"--staged {changes['staged']}" if changes.get("staged") else f"--preset {options.preset.value}"
+        raise UsageError(f"{asked}: needs --teacher, the checkpoint whose maps are learned")
     catalog = read_data(data, split=options.split, seed=recipe.seed)
     out = out.expanduser()
-    training = Training(
+    trainer = Trainer(
         catalog,
         options.arch,
         recipe,
@@ -97,54 +111,69 @@ def train_detector(
         demo=options.demo,
         device=options.device,
     )
-    if training.accelerator.is_main_process and options.pictures:
-        save_grid(training.dataset, out / AUGMENTATIONS)
-    best = training.run(tell_epoch)
-    if not training.accelerator.is_main_process:
-        return Trained(best, catalog, None)
-    history = training.progress.history
-    return Trained(best, catalog, conclude(best, catalog, recipe, history, options))
+    main = trainer.accelerator.is_main_process
+    if main and options.pictures:
+        save_augmentations(trainer.dataset, out / AUGMENTATIONS)
+    best = trainer.run(tell_epoch)
+    evaluation = conclude(best, catalog, recipe, trainer.state.progress.history, options) if main else None
+    return Trained(best, catalog, evaluation)
 
 
 def conclude(
     best: Path, catalog: Catalog, recipe: Recipe, history: Sequence[Mapping[str, Any]], options: TrainingOptions
 ) -> Evaluation:
-    """Calibrate the best checkpoint, evaluate it on the validation split, write report and card beside it."""
-    valid = catalog.split("valid")
+    """Calibrate the best checkpoint, evaluate it on the validation split, and write report and model card beside it."""
+    valid, out = catalog.split("valid"), best.parent
     logits = checkpoint_logits(best, valid)
     require_logits(valid, logits)
-    contract = finish(best, catalog, logits, max_fpr=options.max_fpr, max_fnr=options.max_fnr)
+    contract = calibrate_checkpoint(best, catalog, logits, max_fpr=options.max_fpr, max_fnr=options.max_fnr)
     judged = Judged(valid, logits, contract.calibration(CHECKPOINT))
-    data = {"path": str(best.parent / CATALOG), "split": "valid", "left_out": {}}
+    data = {"path": str(out / CATALOG), "split": "valid", "left_out": {}}
     alarms = [f"these are the best figures on the validation split, which {recipe.chosen} were chosen on"]
     evaluation = summarize(open_subject(best), judged, data, bootstrap=options.bootstrap, alarms=alarms)
-    out = best.parent
     write_evaluation(out, evaluation, judged, pictures=options.pictures, first=training_sections(history, out))
     write_model_card(out / "MODEL_CARD.md", contract, recipe, catalog, evaluation, options.licence)
     return evaluation
 
 
+def calibrate_checkpoint(
+    path: Path, catalog: Catalog, logits: Logits, *, max_fpr: float, max_fnr: float
+) -> ModelContract:
+    """Fit temperature and thresholds on the validation logits, write them into the checkpoint, return its contract."""
+    checkpoint, valid = load_checkpoint(path), catalog.split("valid")
+    labels = [face.label for face in valid]
+    calibration = fit_calibration(logits, labels, max_fpr=max_fpr, max_fnr=max_fnr)
+    scores = fake_scores(logits, calibration.temperature)
+    figures = measure(labels, scores, threshold=calibration.balanced, groups=group_faces(valid), bootstrap=200)
+    contract = checkpoint.contract.replace(
+        calibrations={CHECKPOINT: calibration}, metrics={CHECKPOINT: {"validation": figures}}
+    )
+    save_checkpoint(path, load_model(checkpoint), contract, catalog=checkpoint.catalog)
+    return contract
+
+
 def training_sections(history: Sequence[Mapping[str, Any]], out: Path) -> list[Section]:
     """Return the sections of the report that show how training went."""
-    names = ["epoch", "train_loss", "valid_loss", "valid_accuracy", "auc", "images_per_second", "waiting"]
-    if any("stride" in row for row in history):
-        names.insert(1, "stride")
+    names = [name for name in HEADS if name != "stride" or any("stride" in row for row in history)]
     cells = [[row.get(name, "") for name in names] for row in history]
     rows = [[f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row] for row in cells]
-    sections = [Section("Training", [training_curves(history), Table(names, rows)])]
-    grid = out / AUGMENTATIONS
-    if grid.is_file():
-        sections.append(Section("Augmentations", ["One row for each switch.", Picture(grid.read_bytes(), "a grid")]))
+    table = Table([HEADS[name] for name in names], rows)
+    sections = [Section("Training", [training_curves(history), table])]
+    sheet = out / AUGMENTATIONS
+    if sheet.is_file():
+        picture = Picture(sheet.read_bytes(), "training faces after each augmentation")
+        sections.append(Section("Augmentations", ["Each row shows one augmentation at full strength.", picture]))
     return sections
 
 
-def save_grid(dataset: FaceDataset, path: Path) -> None:
-    """Save a grid of training faces, a row for each augmentation that is switched on, each at full strength."""
-    names = [name for name in SWITCHES if dataset.chances.get(name)]
+def save_augmentations(dataset: FaceDataset, path: Path) -> None:
+    """Save a sheet of training faces: one row for each augmentation that is switched on, at full strength."""
     images = []
-    for name in names:
-        alone = FaceDataset(dataset.records, dataset.contract, {name: 1.0}, seed=dataset.seed)
-        images += [Image.fromarray(alone[index * len(alone.records) // COLUMNS][0].numpy()) for index in range(COLUMNS)]
+    for name in SWITCHES:
+        if dataset.chances.get(name):
+            alone = FaceDataset(dataset.records, dataset.contract, {name: 1.0}, seed=dataset.seed)
+            keys = (column * len(alone) // COLUMNS for column in range(COLUMNS))
+            images += [Image.fromarray(alone[key][0].numpy()) for key in keys]
     if images:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(contact_sheet(images, "augmentations", columns=COLUMNS).png)

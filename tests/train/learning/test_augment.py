@@ -7,7 +7,7 @@ from train.learning.augment import CHANGES, FULL, SWITCHES, change_picture, choo
 
 
 @pytest.mark.parametrize("name", list(CHANGES))
-def test_every_change_keeps_size_and_mode_repeats_and_changes_something(draw, name):
+def test_change_keeps_size_and_repeats(draw, name):
     picture = draw(4, (72, 64))
     results = [change_picture(picture, {name: 1.0}, np.random.default_rng(9)) for _ in range(2)]
     assert results[0].size == picture.size
@@ -15,7 +15,7 @@ def test_every_change_keeps_size_and_mode_repeats_and_changes_something(draw, na
     assert results[0].tobytes() == results[1].tobytes() != picture.tobytes()
 
 
-def test_every_change_has_a_switch(draw):
+def test_every_change_can_be_switched_off(draw):
     picture = draw(4)
     for name in SWITCHES:
         assert name not in without(FULL, name)
@@ -23,12 +23,12 @@ def test_every_change_has_a_switch(draw):
     assert change_picture(picture, without(FULL, "all"), np.random.default_rng(0)) is picture
 
 
-def test_an_unknown_switch_is_named():
+def test_unknown_switch_is_refused():
     with pytest.raises(UsageError, match="--without blurr"):
         without(FULL, "blurr,noise")
 
 
-def test_at_native_resolution_the_part_is_not_scaled_unless_asked_for():
+def test_native_part_keeps_its_scale_by_default():
     recipe, random = PixelRecipe(resize_to=None), np.random.default_rng(0)
     parts = [choose_part((256, 256), 224, recipe, {"crop": 1.0}, random) for _ in range(50)]
     assert {right - left for left, _, right, _ in parts} == {224.0}
@@ -37,13 +37,13 @@ def test_at_native_resolution_the_part_is_not_scaled_unless_asked_for():
     assert len({right - left for left, _, right, _ in scaled}) > 10
 
 
-def test_without_crop_the_part_is_the_centre_as_on_the_board():
+def test_part_without_crop_is_the_centre():
     random = np.random.default_rng(0)
     assert choose_part((256, 256), 224, PixelRecipe(resize_to=None), {}, random) == (16, 16, 240, 240)
     assert choose_part((100, 100), 224, PixelRecipe(resize_to=224), {}, random) == (0, 0, 100, 100)
 
 
-def test_a_part_never_reaches_beyond_the_face():
+def test_part_lies_inside_the_face():
     random = np.random.default_rng(0)
     for recipe in (PixelRecipe(resize_to=None), PixelRecipe(resize_to=224), PixelRecipe(resize_to=256)):
         for _ in range(100):

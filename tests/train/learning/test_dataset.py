@@ -10,7 +10,7 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.data.build import load_data
 from train.learning.augment import FULL
-from train.learning.dataset import EpochBatches, FaceDataset
+from train.learning.dataset import EpochBatches, FaceDataset, collate
 from train.models.checkpoint import INPUTS
 
 CONTRACT = ModelContract("resnet18", input_size=48, pixels=INPUTS["native"])
@@ -21,7 +21,7 @@ def records(faces):
     return load_data(faces).records
 
 
-def test_without_augmentation_training_sees_what_the_board_sees(records):
+def test_plain_sample_equals_the_boards_pixels(records):
     for pixels in ("native", "resize", "article"):
         contract = CONTRACT.replace(pixels=INPUTS[pixels], input_size=48)
         sample, label = FaceDataset(records, contract, {})[3]
@@ -32,7 +32,7 @@ def test_without_augmentation_training_sees_what_the_board_sees(records):
         assert label == records[3].label
 
 
-def test_a_sample_repeats_in_every_run_and_differs_in_every_epoch(records):
+def test_sample_depends_on_seed_and_epoch(records):
     first, second = (FaceDataset(records, CONTRACT, FULL, seed=1) for _ in range(2))
     count = len(records)
     assert np.array_equal(first[5][0], second[5][0])
@@ -49,7 +49,7 @@ def test_crops_grow_by_epoch(records):
     assert sides == [32, 40, 48, 48, 48]
 
 
-def test_faces_that_are_spared_keep_their_traces_others_in_each_epoch(records):
+def test_other_faces_are_spared_in_each_epoch(records):
     plain = FaceDataset(records, CONTRACT, {})
     spared = FaceDataset(records, CONTRACT, {"grey": 1.0}, spared=0.5)
 
@@ -61,14 +61,8 @@ def test_faces_that_are_spared_keep_their_traces_others_in_each_epoch(records):
     assert untouched(0) != untouched(1)
 
 
-def test_pixels_are_bytes_and_not_divided_twice(records):
-    sample = FaceDataset(records, CONTRACT, {})[0][0]
-    assert str(sample.dtype) == "torch.uint8"
-    assert sample.max() > 1
-
-
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA"])
-def test_pictures_of_every_mode_are_seen_in_three_channels_of_their_own_colours(make_faces, draw, mode):
+def test_every_picture_mode_becomes_rgb(make_faces, draw, mode):
     folder = make_faces(count=3)
     picture = Image.blend(draw(31), Image.new("RGB", (64, 64), (220, 60, 30)), 0.6)
     picture.convert(mode).save(folder / "real" / "odd.tif")
@@ -79,7 +73,7 @@ def test_pictures_of_every_mode_are_seen_in_three_channels_of_their_own_colours(
     assert np.abs(sample.numpy().mean((0, 1)) - expected.mean((0, 1))).max() < 12
 
 
-def test_a_turned_picture_is_seen_upright(make_faces, draw):
+def test_turned_picture_is_seen_upright(make_faces, draw):
     folder = make_faces(count=3)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -89,21 +83,23 @@ def test_a_turned_picture_is_seen_upright(make_faces, draw):
     assert np.array_equal(sample.numpy(), face_pixels(draw(32, (64, 96)), None, CONTRACT)[0])
 
 
-def test_labels_are_whole_numbers_that_a_loss_takes(records):
-    pixels, labels = next(iter(DataLoader(FaceDataset(records, CONTRACT, {}), batch_size=len(records))))
+def test_batch_has_byte_pixels_and_integer_labels(records):
+    loader = DataLoader(FaceDataset(records, CONTRACT, {}), batch_size=len(records), collate_fn=collate)
+    pixels, labels = next(iter(loader))
     assert (pixels.dtype, labels.dtype) == (torch.uint8, torch.int64)
+    assert pixels.max() > 1
     assert labels.tolist() == [("real", "fake").index(face.path.parent.name) for face in records]
 
 
-def test_a_picture_that_went_away_is_named(make_faces):
+def test_missing_picture_is_named(make_faces):
     folder = make_faces(count=3)
     data = FaceDataset(load_data(folder).records, CONTRACT, {})
     data.records[0].path.unlink()
-    with pytest.raises(DataError, match=r"not found.*run prepare-faces again"):
+    with pytest.raises(DataError, match="not found"):
         data[0]
 
 
-def test_an_epoch_shows_every_face_once_in_another_order():
+def test_epoch_shows_every_face_once():
     first = [key for batch in EpochBatches(32, 8, seed=1, epoch=0) for key in batch]
     second = [key for batch in EpochBatches(32, 8, seed=1, epoch=1) for key in batch]
     assert sorted(first) == list(range(32))
@@ -111,17 +107,17 @@ def test_an_epoch_shows_every_face_once_in_another_order():
     assert [key - 32 for key in second] != first
 
 
-def test_a_resumed_epoch_is_the_rest_of_it():
+def test_resumed_epoch_is_the_rest():
     whole = list(EpochBatches(40, 8, seed=1, epoch=2))
     assert list(EpochBatches(40, 8, seed=1, epoch=2, first=3)) == whole[3:]
 
 
-def test_two_processes_see_together_what_one_sees():
+def test_two_processes_share_each_batch():
     whole = list(EpochBatches(40, 8, seed=1, epoch=0))
     halves = [list(EpochBatches(40, 8, seed=1, epoch=0, rank=rank, world=2)) for rank in (0, 1)]
     assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in whole]
     assert {len(batch) for half in halves for batch in half} == {4}
 
 
-def test_fewer_faces_than_a_batch_are_one_batch():
+def test_few_faces_are_one_batch():
     assert len(EpochBatches(5, 32, seed=1, epoch=0)) == 1

@@ -24,7 +24,7 @@ def no_network(monkeypatch):
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_every_backbone_gives_two_logits_and_has_the_layers_it_names(name):
+def test_backbone_has_two_logits_and_named_layers(name):
     backbone = find_backbone(name)
     with torch.device("meta"):
         model = backbone.build(2).eval()
@@ -34,25 +34,25 @@ def test_every_backbone_gives_two_logits_and_has_the_layers_it_names(name):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x1_0", "mobilenet_v3_large", "efficientnet_lite0"])
-def test_backbones_see_small_crops_too(name):
+def test_backbone_takes_small_crops(name):
     with torch.inference_mode():
         assert build_backbone(name).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
 
 
-def test_an_unknown_backbone_names_those_that_are():
+def test_unknown_backbone_lists_the_known_ones():
     with pytest.raises(UsageError, match=r"--arch resnet5: .*resnet18, resnet50"):
         find_backbone("resnet5")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_b_16"])
-def test_without_a_network_pretrained_weights_are_refused_in_one_sentence(name):
+def test_pretrained_weights_need_a_network(name):
     with pytest.raises(UsageError, match="can't be downloaded") as error:
         build_backbone(name, weights="imagenet")
     assert "--weights none" in str(error.value)
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name in torchvision.models.list_models()])
-def test_pretrained_weights_are_torchvisions_by_their_name(name):
+def test_pretrained_weights_are_named_by_torchvision(name):
     with pytest.raises(UsageError, match=r"imagenet: (\w+\.\w+) can't be downloaded") as error:
         find_backbone(name).imagenet()
     weights = torchvision.models.get_weight(str(error.value).split()[2])
@@ -60,7 +60,7 @@ def test_pretrained_weights_are_torchvisions_by_their_name(name):
     assert "acc@1" in weights.meta["_metrics"]["ImageNet-1K"]
 
 
-def test_weights_of_a_file_are_taken_without_a_head_of_other_classes(tmp_path):
+def test_file_weights_leave_out_another_head(tmp_path):
     torch.manual_seed(0)
     pretrained = find_backbone("resnet18").build(7)
     torch.save(pretrained.state_dict(), tmp_path / "weights.pth")
@@ -85,7 +85,7 @@ def lite0():
 
 
 @pytest.mark.parametrize(("file", "index"), [("nobody/08_Doberman.JPEG", 236), ("nobody/07_French_bulldog.JPEG", 245)])
-def test_the_weights_that_come_by_pip_classify_a_photograph_rightly(lite0, shared, file, index):
+def test_packaged_weights_classify_a_photograph(lite0, shared, file, index):
     picture = read_picture(shared / "scenes" / file)
     region = square_within(picture.size, (0, 0, *picture.size), 0.0)
     pixels = square_pixels(picture, region, 224, PixelRecipe(resize_to=224, filter="bicubic"))
@@ -94,7 +94,7 @@ def test_the_weights_that_come_by_pip_classify_a_photograph_rightly(lite0, share
         assert int(lite0(images).argmax()) == index
 
 
-def test_lite0_computes_what_the_package_it_takes_its_names_from_computes(lite0):
+def test_lite0_equals_the_package_it_follows(lite0):
     package = pytest.importorskip("efficientnet_lite_pytorch", reason="needs efficientnet-lite-pytorch")
     other = package.EfficientNet.from_name("efficientnet-lite0").eval()
     other.load_state_dict(lite0.state_dict(), strict=True)
@@ -104,7 +104,7 @@ def test_lite0_computes_what_the_package_it_takes_its_names_from_computes(lite0)
         assert torch.allclose(lite0(images), other(images), atol=1e-4)
 
 
-def test_the_shared_checkpoints_load(shared):
+def test_shared_checkpoints_load(shared):
     from train.models.checkpoint import import_state_dict, load_model
 
     for name in ("efficientnet_lite0", "resnet50"):

@@ -1,4 +1,8 @@
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 import torch
 
 from edge_runtime.model.contract import ModelContract
@@ -9,13 +13,13 @@ from train.models.network import normalize, torch_logits
 CONTRACT = ModelContract("resnet18", input_size=64, pixels=INPUTS["native"])
 
 
-def test_pixels_are_divided_by_255_once_before_mean_and_scale():
+def test_pixels_are_normalized_once():
     pixels = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8)
     expected = (torch.tensor([0.0, 0.2, 1.0]) - torch.tensor(CONTRACT.mean)) / torch.tensor(CONTRACT.scale)
     assert torch.allclose(normalize(pixels, CONTRACT).flatten(), expected)
 
 
-def test_a_network_left_in_training_mode_is_judged_with_its_statistics_fixed():
+def test_judging_keeps_batch_statistics_fixed():
     torch.manual_seed(0)
     model = build_backbone("resnet18").train()
     before = model.bn1.running_mean.clone()
@@ -24,3 +28,26 @@ def test_a_network_left_in_training_mode_is_judged_with_its_statistics_fixed():
     alone = np.concatenate([logits(picture[None]) for picture in pixels])
     np.testing.assert_allclose(logits(pixels), alone, atol=1e-4)
     assert torch.equal(model.bn1.running_mean, before)
+
+
+FAULTS = """
+import resource, sys, torch
+from train.models.network import keep_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(64, 2**18)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+default = (faults(), faults())[1]
+assert keep_memory()
+print(default, (faults(), faults())[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone has the switch")
+def test_kept_memory_causes_no_page_faults():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=120)
+    default, kept = map(int, done.stdout.split())
+    assert default > 10_000  # 64 MiB are 16,384 pages
+    assert kept < 100

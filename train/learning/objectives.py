@@ -1,0 +1,153 @@
+"""What a training step optimizes: the labels, a teacher's scores and maps beside them, or one map after another."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn import functional
+
+from edge_runtime.model.contract import LABELS
+from train.learning.distillation import Stage, Teacher, spread_stages
+from train.learning.recipes import Recipe
+
+
+class Labels:
+    """Cross-entropy with the labels. Both classes weigh the same, however many faces each has.
+
+    Args:
+        labels: of the training faces.
+        recipe: the recipe of the run.
+        accelerator: the device and precision of the run.
+
+    Attributes:
+        hints: modules beside the network that learn with it; empty here.
+        stages: the stride of the map that each of the first epochs learns; empty here.
+    """
+
+    def __init__(self, labels: Sequence[int], recipe: Recipe, accelerator: Accelerator) -> None:
+        counts = np.bincount(labels, minlength=len(LABELS))
+        weights = torch.tensor(counts.sum() / (len(LABELS) * counts), dtype=torch.float32)
+        self.weights = weights.to(accelerator.device)
+        self.recipe, self.accelerator = recipe, accelerator
+        self.hints = nn.ModuleDict()
+        self.stages: tuple[int, ...] = ()
+
+    def begin(self, network: nn.Module, epoch: int, resumed: bool) -> nn.Module:
+        """Begin an epoch and return the module that a step runs, in training mode.
+
+        Args:
+            network: the whole network.
+            epoch: which, from 0.
+            resumed: whether some of its steps are done already.
+        """
+        return network.train()
+
+    def stride(self, epoch: int) -> int | None:
+        """Return the stride of the map that `epoch` learns; None where it learns to judge faces."""
+        return self.stages[epoch] if epoch < len(self.stages) else None
+
+    def loss(self, images: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a step.
+
+        Args:
+            images: float [N, 3, H, W], normalized.
+            output: what the module from `begin` returned for them.
+            labels: [N], 1 is fake.
+        """
+        losses = functional.cross_entropy(
+            output.float(), labels, self.weights, label_smoothing=self.recipe.smoothing, reduction="none"
+        )
+        # A mean over faces, not over weights: the halves of a batch in two processes add up to the whole.
+        return losses.mean()
+
+    def state(self) -> dict[str, torch.Tensor] | None:
+        """Return what a resumed run needs of the objective; None where that is nothing."""
+        return None
+
+    def load_state(self, state: Mapping[str, torch.Tensor] | None) -> None:
+        """Restore what `state` returned."""
+
+
+class Distilled(Labels):
+    """The labels and, beside them, a teacher's softened scores and feature maps."""
+
+    def __init__(self, labels: Sequence[int], recipe: Recipe, accelerator: Accelerator, teacher: Teacher) -> None:
+        super().__init__(labels, recipe, accelerator)
+        self.teacher = teacher
+        self.hints = teacher.hints
+        for name, hint in self.hints.items():
+            self.hints[name] = accelerator.prepare(hint)
+
+    def loss(self, images: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the weighted sum of the three; `output` are the student's logits [N, 2]."""
+        with self.accelerator.autocast():
+            soft, maps = self.teacher.losses(images, output)
+        share = self.recipe.distilled
+        return (1 - share) * super().loss(images, output, labels) + share * soft + self.recipe.hinted * maps
+
+    def state(self) -> dict[str, torch.Tensor] | None:
+        """Return the hints' weights, under the same names in one process and in several."""
+        return self._bare_hints().state_dict()
+
+    def load_state(self, state: Mapping[str, torch.Tensor] | None) -> None:
+        """Restore the hints' weights."""
+        self._bare_hints().load_state_dict(state or {})
+
+    def _bare_hints(self) -> nn.ModuleDict:
+        return nn.ModuleDict({name: self.accelerator.unwrap_model(hint) for name, hint in self.hints.items()})
+
+
+class MapByMap(Distilled):
+    """A teacher's maps alone, one after another from the bottom up; afterwards `Distilled` on all layers.
+
+    Args:
+        student: the network that learns, as it was before `Accelerator.prepare`.
+        stages: the stride that each of the first epochs learns, ascending.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int],
+        recipe: Recipe,
+        accelerator: Accelerator,
+        teacher: Teacher,
+        student: nn.Module,
+        stages: tuple[int, ...],
+    ) -> None:
+        super().__init__(labels, recipe, accelerator, teacher)
+        self.student, self.stages = student, stages
+        self._stage: Stage | None = None
+
+    def begin(self, network: nn.Module, epoch: int, resumed: bool) -> nn.Module:
+        """Begin an epoch: return the student up to this stage's map, or the whole network after the stages."""
+        stride = self.stride(epoch)
+        if stride is not None:
+            if self._stage is None or self._stage.stride != stride:
+                learned = max((earlier for earlier in self.stages if earlier < stride), default=None)
+                self._stage = self.teacher.stage(self.student, stride, learned, self.accelerator)
+            return self._stage.begin()
+        if self._stage:
+            self.student.requires_grad_(True)
+            self._stage = None
+        # The hint of a map that had no stage has learned nothing yet.
+        if epoch == len(self.stages) and not resumed and self.stages[-1] == self.teacher.strides[-1]:
+            self.teacher.begin_head(self.student)
+        return super().begin(network, epoch, resumed)
+
+    def loss(self, images: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss of this epoch's stage, whose map `output` is, or that of `Distilled` after the stages."""
+        return self._stage.loss(images, output) if self._stage else super().loss(images, output, labels)
+
+
+def build_objective(
+    labels: Sequence[int], recipe: Recipe, accelerator: Accelerator, teacher: Teacher | None, student: nn.Module
+) -> Labels:
+    """Return the objective of a run: `MapByMap` for a staged recipe, `Distilled` with a teacher, else `Labels`."""
+    if teacher is None:
+        return Labels(labels, recipe, accelerator)
+    epochs = min(round(recipe.staged * recipe.epochs), recipe.epochs - 1)
+    if stages := spread_stages(teacher.strides, epochs):
+        return MapByMap(labels, recipe, accelerator, teacher, student, stages)
+    return Distilled(labels, recipe, accelerator, teacher)

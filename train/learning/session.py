@@ -1,0 +1,179 @@
+"""The folder of a run: what it saves, whether it may be resumed with what was asked for, and how it is resumed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from edge_runtime.atomic import write_atomic
+from edge_runtime.errors import DataError, UsageError
+from edge_runtime.model.contract import ModelContract
+from train.data.catalog import CATALOG, Catalog
+from train.learning.objectives import Labels
+from train.learning.recipes import Recipe
+from train.models.backbones import CLASSES, build_backbone, find_backbone
+from train.models.checkpoint import load_checkpoint, save_checkpoint
+
+BEST, LAST, METRICS = "best.pth", "last.pth", "metrics.jsonl"
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    epoch: int = 0
+    best_auc: float = -1.0
+    best_epoch: int = -1
+    finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def stale_epochs(self, stages: int) -> int:
+        """Return the epochs since the best AUC, or since the last of `stages` epochs that are not judged."""
+        return self.epoch - max(self.best_epoch, stages)
+
+
+@dataclass
+class Tally:
+    """Sums over the steps of an epoch so far."""
+
+    loss: float = 0.0
+    right: int = 0
+    faces: int = 0
+    waited_s: float = 0.0
+    worked_s: float = 0.0
+
+
+@dataclass
+class RunState:
+    """Everything that changes during a run, and that resuming it needs.
+
+    Attributes:
+        model: the network, as it was before `Accelerator.prepare`.
+        average: the running average of its weights, if the recipe has one.
+        objective: what is optimized.
+        optimizer: over the network and the objective's hints.
+        scaler: of the losses in fp16.
+        progress: how far the run is.
+        tally: sums over the current epoch.
+    """
+
+    model: nn.Module
+    average: AveragedModel | None
+    objective: Labels
+    optimizer: AcceleratedOptimizer
+    scaler: torch.amp.GradScaler | None
+    progress: Progress = field(default_factory=Progress)
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is judged and kept: the running average where there is one."""
+        module: nn.Module = self.average.module if self.average else self.model
+        return module
+
+
+class Session:
+    """One run in one folder. Nothing is written before `begin`.
+
+    Raises:
+        CheckpointError: the folder's last checkpoint can't be read.
+        DataError: the folder holds a run on other data.
+        UsageError: the folder holds a run with another backbone or recipe.
+    """
+
+    def __init__(self, out: Path, catalog: Catalog, contract: ModelContract, recipe: Recipe) -> None:
+        self.out, self.catalog, self.contract, self.recipe = out, catalog, contract, recipe
+        last = out / LAST
+        self._found = load_checkpoint(last) if last.exists() else None
+        if self._found is None:
+            return
+        before = self._found.contract
+        if before.architecture != contract.architecture:
+            raise UsageError(
+                f"{out}: holds a run of {before.architecture}, not {contract.architecture}; give another --out"
+            )
+        if before.data != contract.data:
+            raise DataError(f"{out}: holds a run on other data; give its {CATALOG}, or another --out")
+        old, new = self._found.extra.get("recipe", {}), recipe.to_dict()
+        for name in new:
+            # A field that an older version did not have is no difference. When to stop and what to keep may change.
+            if name not in ("patience", "keep") and old.get(name, new[name]) != new[name]:
+                raise UsageError(
+                    f"{out}: holds a run with {name} {old[name]}, not {new[name]}; "
+                    "repeat its options to resume it, or give another --out"
+                )
+
+    def build_network(self) -> nn.Module:
+        """Return the network with its first weights; of a run to be resumed, without."""
+        arch = self.contract.architecture
+        if self._found:
+            return find_backbone(arch).build(CLASSES, **self._found.options)
+        return build_backbone(arch, weights=self.recipe.weights)
+
+    def restore(self, state: RunState) -> None:
+        """Set `state` to what was saved last, if anything was.
+
+        Raises:
+            UsageError: the saved run had a teacher and this one has none, or the reverse, or another teacher.
+        """
+        if self._found is None:
+            return
+        saved = self._found.extra
+        before, now = saved.get("hints"), state.objective.state()
+        if (before is None) != (now is None):
+            had = "without" if before is None else "with"
+            raise UsageError(
+                f"{self.out}: holds a run {had} a teacher; repeat its options to resume it, or give another --out"
+            )
+        if before and now and {k: v.shape for k, v in before.items()} != {k: v.shape for k, v in now.items()}:
+            raise UsageError(
+                f"{self.out}: holds a run with another teacher, or of an older version; "
+                "give the same --teacher, or another --out"
+            )
+        state.model.load_state_dict(self._found.state_dict, strict=True)
+        state.objective.load_state(before)
+        if state.average:
+            state.average.load_state_dict(saved["average"])
+        state.optimizer.load_state_dict(saved["optimizer"])
+        if state.scaler and saved.get("scaler"):
+            state.scaler.load_state_dict(saved["scaler"])
+        state.progress, state.tally = Progress(**saved["progress"]), Tally(**saved["tally"])
+        self._found = None  # Free its memory.
+
+    def begin(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Make the folder, and write the catalog and the figures so far."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.catalog.write(self.out / CATALOG)
+        self.write_history(history)
+
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write one line of JSON per epoch."""
+        write_atomic(self.out / METRICS, "".join(json.dumps(row) + "\n" for row in history))
+
+    def keep(self, model: nn.Module) -> Path:
+        """Write `model` as the run's best checkpoint and return the file."""
+        save_checkpoint(self.out / BEST, model, self.contract, catalog=str((self.out / CATALOG).resolve()))
+        return self.out / BEST
+
+    def save(self, state: RunState) -> None:
+        """Write what `restore` needs."""
+        save_checkpoint(
+            self.out / LAST,
+            state.model,
+            self.contract,
+            catalog=str((self.out / CATALOG).resolve()),
+            average=state.average.state_dict() if state.average else None,
+            hints=state.objective.state(),
+            optimizer=state.optimizer.state_dict(),
+            scaler=state.scaler.state_dict() if state.scaler else None,
+            recipe=self.recipe.to_dict(),
+            progress=asdict(state.progress),
+            tally=asdict(state.tally),
+        )
