@@ -17,10 +17,10 @@ INTERRUPTED = 130
 
 
 def run_command(function: Callable[..., int | None], name: str) -> NoReturn:
-    """Run `function`, whose parameters typer reads as options, as command `name` and leave the process.
+    """Run `function` as command `name` and exit; Typer reads its parameters as options.
 
-    The function returns its exit code (None is 0). An EdgeError becomes one line on standard error and its own exit
-    code; `--debug` anywhere on the command line shows the traceback. Ctrl-C ends with 130.
+    The function returns the exit code (None is 0). An EdgeError is printed as one line and has its own exit code;
+    `--debug` anywhere on the command line also prints the traceback. Ctrl-C exits with 130.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1 or bool(os.environ.get(DEBUG_VARIABLE))
@@ -29,19 +29,15 @@ def run_command(function: Callable[..., int | None], name: str) -> NoReturn:
 
         print(f"{name} {importlib.metadata.version(DISTRIBUTION)}")
         sys.exit(0)
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-    epilog = "`--version` tells the version, `--debug` shows the traceback of an error."
-    app.command(epilog=epilog)(_ending_well(function, debug))
-    app(args=arguments, prog_name=name)
-    sys.exit(0)
 
-
-def _ending_well(function: Callable[..., int | None], debug: bool) -> Callable[..., None]:
     @functools.wraps(function)
-    def wrapped(*args: Any, **options: Any) -> None:
+    def command(*args: Any, **options: Any) -> None:
         raise typer.Exit(_exit_code(lambda: function(*args, **options), debug))
 
-    return wrapped
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    app.command(epilog="`--version` prints the version, `--debug` prints the traceback of an error.")(command)
+    app(args=arguments, prog_name=name)
+    sys.exit(0)
 
 
 def _exit_code(work: Callable[[], int | None], debug: bool) -> int:
@@ -56,6 +52,6 @@ def _exit_code(work: Callable[[], int | None], debug: bool) -> int:
         print("stopped", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader went away (`| head`): nothing more to say, and nothing left to flush into.
+        # The reader of our output is gone (`| head`), and flushing at exit would fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

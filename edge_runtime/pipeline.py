@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -141,7 +141,7 @@ class Pipeline:
         """For how many seconds the oldest frame has been worked on; 0 where none is."""
         return time.monotonic() - self._pending[0].began if self._pending else 0.0
 
-    def results(self, tick: Callable[[], None] = lambda: None) -> Iterator[Judged]:
+    def results(self, tick: Callable[[], None] = lambda: None) -> Generator[Judged, None, None]:
         """Yield a result for every frame that is judged and for every gap, those of one source in order.
 
         Args:

@@ -1,5 +1,6 @@
-"""A run from its first frame to its summary: results go to every sink, signals and systemd are heeded."""
+"""Runs a pipeline to its end: passes results to the sinks, stops on signals and reports to systemd."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,21 +11,21 @@ from edge_runtime.sinks import Sink
 from edge_runtime.systemd import Notifier, stopping_on_signals
 
 STUCK_S = 60.0
-"""Work on one frame that takes longer counts as hanging: systemd's watchdog is told nothing more."""
+"""After this long on one frame we stop pinging systemd's watchdog."""
 
 
 @dataclass
 class Summary:
-    """What a run came to.
+    """The counts of a run.
 
     Attributes:
-        frames, faces: judged.
-        broken: frames of moving sources that could not be decoded.
-        dropped: frames that were skipped because a newer one was there, by source.
+        frames, faces: how many were judged.
+        broken: video and camera frames that could not be decoded.
+        dropped: frames skipped in favour of newer ones, by source.
         failed: inputs that could not be read.
-        lost: results that sinks could not write.
+        lost: results that the sinks could not write.
         stopped: whether a signal ended the run.
-        seconds: how long it took.
+        seconds: duration.
     """
 
     frames: int = 0
@@ -41,16 +42,16 @@ class Summary:
         result = judged.result
         if judged.failed:
             self.failed += 1
-        elif result.error is not None and result.state == SourceState.OK:
+        elif result.error is not None and result.state is SourceState.OK:
             self.broken += 1
-        elif result.state == SourceState.OK:
+        elif result.state is SourceState.OK:
             self.frames += 1
             self.faces += len(result.faces)
             if result.dropped:
                 self.dropped[result.source] = result.dropped
 
     def text(self) -> str:
-        """Return the closing line."""
+        """Return the summary as one line."""
         parts = [f"{self.frames} frames, {self.faces} faces in {self.seconds:.1f} s"]
         if self.seconds > 0 and self.frames:
             parts.append(f"{self.frames / self.seconds:.1f} FPS")
@@ -64,13 +65,18 @@ class Summary:
 
 
 def run(pipeline: Pipeline, sinks: Sequence[Sink], notifier: Notifier | None = None, status: str = "") -> Summary:
-    """Give every result of `pipeline` to every sink until its sources end or a signal comes."""
+    """Pass every result of `pipeline` to every sink until its sources end or a signal arrives."""
     notifier = notifier or Notifier()
     summary = Summary()
     began = time.monotonic()
-    with stopping_on_signals(pipeline.stop):
+
+    def ping() -> None:
+        if pipeline.busy_s < STUCK_S:
+            notifier.alive()
+
+    with stopping_on_signals(pipeline.stop), contextlib.closing(pipeline.results(ping)) as results:
         notifier.ready(status)
-        for judged in pipeline.results(lambda: _sign_of_life(pipeline, notifier)):
+        for judged in results:
             summary.add(judged)
             for sink in sinks:
                 sink.write(judged)
@@ -80,8 +86,3 @@ def run(pipeline: Pipeline, sinks: Sequence[Sink], notifier: Notifier | None = N
     summary.stopped = pipeline.stopped
     summary.lost = sum(sink.lost for sink in sinks)
     return summary
-
-
-def _sign_of_life(pipeline: Pipeline, notifier: Notifier) -> None:
-    if pipeline.busy_s < STUCK_S:
-        notifier.alive()

@@ -1,4 +1,4 @@
-"""What a service needs: telling systemd that it is ready and alive, and ending cleanly when it is told to."""
+"""What a service needs: status messages to systemd, and a clean stop on signals."""
 
 import contextlib
 import os
@@ -11,39 +11,39 @@ from types import FrameType
 
 
 class Notifier:
-    """Speaks systemd's notification protocol (sd_notify(3)); silent where systemd does not listen."""
+    """Sends systemd's notification messages (sd_notify(3)); does nothing without systemd."""
 
     def __init__(self) -> None:
         self._address = os.environ.get("NOTIFY_SOCKET", "")
         self._watchdog_s = _watchdog_s()
-        self._beaten = -float("inf")
+        self._pinged = -float("inf")
 
     def ready(self, status: str) -> None:
-        """Tell that frames are being judged now."""
+        """Report that frames are being judged."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def stopping(self) -> None:
-        """Tell that the end has begun."""
+        """Report that the service is stopping."""
         self._send("STOPPING=1")
 
     def alive(self, status: str = "") -> None:
-        """Tell the watchdog that all is well, at most three times in its interval."""
+        """Ping the watchdog, at most three times in its interval."""
         now = time.monotonic()
-        if self._watchdog_s and now - self._beaten >= self._watchdog_s / 3:
-            self._beaten = now
+        if self._watchdog_s and now - self._pinged >= self._watchdog_s / 3:
+            self._pinged = now
             self._send("WATCHDOG=1" + (f"\nSTATUS={status}" if status else ""))
 
     def _send(self, message: str) -> None:
         if not self._address:
             return
-        # An address that begins with @ is in Linux's abstract namespace.
+        # @ stands for a NUL byte: an address in Linux's abstract namespace.
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.sendto(message.encode(), address)
 
 
 def _watchdog_s() -> float:
-    """Return the interval in which systemd wants a sign of life; 0 where it wants none, or of another process."""
+    """Return the watchdog's interval; 0 if there is none, or it is meant for another process."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     microseconds = os.environ.get("WATCHDOG_USEC", "")

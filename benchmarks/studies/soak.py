@@ -100,8 +100,8 @@ def soak(
         bundle = write_small_bundle(folder / "detector", face_model=face_model)
         detector = Detector(bundle, precision="int8", faces="auto" if face_model else "off")
         sinks: list[Sink] = [
-            stack.enter_context(JsonlSink(folder / "out.jsonl", rotate=1 << 20)),
-            stack.enter_context(CsvSink(folder / "out.csv", rotate=1 << 20)),
+            stack.enter_context(JsonlSink(folder / "out.jsonl", rotate_at=1 << 20)),
+            stack.enter_context(CsvSink(folder / "out.csv", rotate_at=1 << 20)),
             stack.enter_context(SnapshotSink(folder / "kept", max_bytes=1 << 20)),
         ]
         states: list[State] = []

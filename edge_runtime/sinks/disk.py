@@ -1,4 +1,4 @@
-"""What sinks share: names of rotated files, room on the disk, and telling of what could not be written."""
+"""What sinks share: rotated files, free space on the disk, and counting what could not be written."""
 
 import contextlib
 import logging
@@ -11,11 +11,11 @@ KEPT = 5
 """Rotated files that are kept; the lowest number is the newest."""
 
 SPARE = 16 << 20
-"""Bytes that pictures and videos leave free on the disk, for the lines and for the system."""
+"""Bytes that pictures and videos leave free on the disk, for the lines and the system."""
 
 
 class Losses:
-    """Counts what a sink could not write; the first loss is told at once, and the first success after it."""
+    """Counts what a sink could not write, and logs the first loss and the first success after it."""
 
     def __init__(self, name: object) -> None:
         self.count = 0
@@ -26,12 +26,12 @@ class Losses:
         self.count += 1
         self._since += 1
         if self._since == 1:
-            log.warning(f"{self._name}: can't be written ({reason}); detection goes on, what is lost is counted")
+            log.warning(f"{self._name}: can't be written ({reason}); detection goes on, lost results are counted")
 
     def over(self) -> None:
         """Note that something was written."""
         if self._since:
-            log.warning(f"{self._name}: written again, {self._since} results were lost")
+            log.warning(f"{self._name}: can be written again, {self._since} results were lost")
         self._since = 0
 
 
@@ -40,20 +40,20 @@ def numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}.{number}{path.suffix}")
 
 
-def rotate(path: Path, kept: int = KEPT) -> None:
-    """Rename `path` to its first rotated name, those before it one further; the oldest beyond `kept` is replaced.
+def rotate(path: Path) -> None:
+    """Rename `path` to its first rotated name and each rotated file to the next; the oldest is replaced.
 
     Raises:
         OSError: the folder does not allow it.
     """
-    for number in range(kept - 1, 0, -1):
+    for number in range(KEPT - 1, 0, -1):
         with contextlib.suppress(FileNotFoundError):
             numbered(path, number).replace(numbered(path, number + 1))
     path.replace(numbered(path, 1))
 
 
 def has_room(folder: Path, size: int = 0) -> bool:
-    """Tell whether `size` bytes fit on the disk of `folder` with SPARE left."""
+    """Return whether `size` bytes fit on the disk of `folder` with SPARE left."""
     try:
         disk = os.statvfs(folder)
     except OSError:

@@ -1,55 +1,60 @@
-"""Pictures of what was judged, only where they were asked for: few, blurred if wanted, and not for ever."""
+"""Pictures of new verdicts, only on request: few, with faces blurred if wanted, and deleted after a time."""
 
 import contextlib
 import io
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from PIL import Image, ImageFilter
 
+from edge_runtime.defaults import SNAPSHOT_DAYS
 from edge_runtime.errors import UsageError
 from edge_runtime.judging.results import FrameResult, iso_time
 from edge_runtime.model.contract import Verdict
 from edge_runtime.pipeline import Judged
 from edge_runtime.pixels.drawing import draw_result
+from edge_runtime.sinks import Sink
 from edge_runtime.sinks.disk import Losses, has_room
 
 MEGABYTE = 1 << 20
-PREFIX = "edge-"
+NAME = re.compile(r"edge-\d{8}T\d{9}Z-.*\.jpg")
 TIDY_S = 60.0
-"""How often old snapshots are looked for while none is written."""
+"""Time between two searches for old snapshots while none is written."""
 
 
-class SnapshotSink:
-    """A folder of JPEGs: one for each face as its verdict is found or changes, whole frames with boxes.
+class SnapshotSink(Sink):
+    """A folder of JPEGs: the whole frame with boxes, whenever a face gets its verdict or the verdict changes.
 
     Only files that this sink named are ever deleted.
 
     Args:
-        folder: made where it is missing; only its owner may look into it.
-        blur: make every face in them unrecognizable.
-        max_age_s: older ones are deleted.
-        max_bytes: the oldest are deleted until they are no more than this together.
+        folder: created if missing; only its owner may open it.
+        blur: make every face unrecognizable.
+        max_age_s: older snapshots are deleted.
+        max_bytes: the oldest are deleted while all together are larger.
 
     Raises:
         UsageError: the folder can't be written to.
     """
 
     def __init__(
-        self, folder: Path, *, blur: bool = False, max_age_s: float = 7 * 86400.0, max_bytes: int = 500 * MEGABYTE
+        self,
+        folder: Path,
+        *,
+        blur: bool = False,
+        max_age_s: float = SNAPSHOT_DAYS * 86400.0,
+        max_bytes: int = 500 * MEGABYTE,
     ) -> None:
-        self.folder, self._losses = folder, Losses(folder)
+        self._folder, self._losses = folder, Losses(folder)
         self._blur, self._max_age_s, self._max_bytes = blur, max_age_s, max_bytes
-        self._told: dict[tuple[str, int], Verdict] = {}
+        self._verdicts: dict[tuple[str, int], Verdict] = {}
         self._tidied = -TIDY_S
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"{folder}: can't be made ({error.strerror}); choose another folder") from None
+            raise UsageError(f"{folder}: can't be created ({error.strerror}); choose another folder") from None
         if not os.access(folder, os.W_OK):
             raise UsageError(f"{folder}: can't be written to; choose another folder")
 
@@ -59,91 +64,76 @@ class SnapshotSink:
         return self._losses.count
 
     def write(self, judged: Judged) -> None:
-        """Keep the frame where it tells something new."""
-        if judged.picture is not None and self._tells_news(judged.result):
-            data = self._jpeg(judged.picture, judged.result)
-            self._tidy(len(data))
-            self._save(self.folder / snapshot_name(judged.result), data)
+        """Save the frame if it has a new verdict."""
+        result, picture = judged.result, judged.picture
+        if picture is not None and self._is_news(result):
+            if self._blur:
+                picture = blurred(picture, [face.box for face in result.faces])
+            file = io.BytesIO()
+            draw_result(picture, result, result.notice or "").save(file, "JPEG", quality=90)
+            self._tidy(file.tell())
+            self._save(self._folder / snapshot_name(result), file.getvalue())
         elif time.monotonic() - self._tidied >= TIDY_S:
             self._tidy(0)
 
-    def _tells_news(self, result: FrameResult) -> bool:
-        if len(self._told) > 10_000:
-            self._told.clear()
+    def _is_news(self, result: FrameResult) -> bool:
+        if len(self._verdicts) > 10_000:
+            self._verdicts.clear()
         news = False
         for face in result.faces:
             if face.track is None:
                 news = True
-            elif self._told.get((result.source, face.track)) is not face.verdict:
-                self._told[(result.source, face.track)] = face.verdict
+            elif self._verdicts.get((result.source, face.track)) is not face.verdict:
+                self._verdicts[(result.source, face.track)] = face.verdict
                 news = news or face.verdict is not Verdict.UNCERTAIN
         return news
 
-    def _jpeg(self, picture: Image.Image, result: FrameResult) -> bytes:
-        if self._blur:
-            picture = blurred(picture, [face.box for face in result.faces])
-        file = io.BytesIO()
-        draw_result(picture, result, result.notice or "").save(file, "JPEG", quality=90)
-        return file.getvalue()
-
     def _save(self, path: Path, data: bytes) -> None:
-        temporary = path.with_suffix(".part")
+        partial = path.with_suffix(".part")
         try:
-            if not has_room(self.folder, len(data)):
+            if not has_room(self._folder, len(data)):
                 raise OSError("no room")
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            partial.write_bytes(data)
+            partial.replace(path)
             self._losses.over()
         except OSError as error:
             self._losses.add(error.strerror or str(error))
-            # Where the file system is read-only now, not even that is possible.
+            # Not even this works if the file system is read-only by now.
             with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                partial.unlink(missing_ok=True)
 
     def _tidy(self, coming: int) -> None:
         """Delete what is too old, then the oldest until there is room for `coming` bytes."""
         self._tidied = time.monotonic()
-        kept = sorted(_ages(self.folder))
+        kept = []
+        for path in self._folder.glob("*.jpg"):
+            # Somebody else may delete it after it was listed.
+            with contextlib.suppress(OSError):
+                if NAME.fullmatch(path.name):
+                    stat = path.stat()
+                    kept.append((stat.st_mtime, stat.st_size, path))
         total = sum(size for _, size, _ in kept) + coming
-        for changed, size, path in kept:
+        for changed, size, path in sorted(kept):
             if time.time() - changed > self._max_age_s or total > self._max_bytes:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
                     total -= size
 
-    def __enter__(self) -> "SnapshotSink":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Delete what is too old."""
         self._tidy(0)
 
 
-def _ages(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """Yield time of change and size of each snapshot."""
-    for path in own_snapshots(folder):
-        # Somebody else may delete it between the two looks.
-        with contextlib.suppress(OSError):
-            found = path.stat()
-            yield found.st_mtime, found.st_size, path
-
-
-def own_snapshots(folder: Path) -> list[Path]:
-    """Return the snapshots in `folder`, by their names."""
-    return [path for path in folder.glob(f"{PREFIX}*.jpg") if re.fullmatch(r"edge-\d{8}T\d{9}Z-.*\.jpg", path.name)]
-
-
 def snapshot_name(result: FrameResult) -> str:
-    """Return a snapshot's name: time, source, frame, verdicts."""
+    """Return a snapshot's file name: time, source, frame, verdicts."""
     moment = re.sub(r"[-:.]", "", iso_time(result.time))
     source = re.sub(r"[^A-Za-z0-9]+", "_", result.source).strip("_")[-60:]
     verdicts = "-".join(sorted({face.verdict.value for face in result.faces}))
-    return f"{PREFIX}{moment}-{source}-{result.frame}-{verdicts}.jpg"
+    return f"edge-{moment}-{source}-{result.frame}-{verdicts}.jpg"
 
 
 def blurred(picture: Image.Image, boxes: list[tuple[int, int, int, int]]) -> Image.Image:
-    """Return a copy of `picture` with the faces at `boxes` (left, top, right, bottom), and around, unrecognizable."""
+    """Return a copy of `picture` in which faces at `boxes` (left, top, right, bottom) can't be recognized."""
     copy = picture.copy()
     for left, top, right, bottom in boxes:
         margin = max(right - left, bottom - top) // 4
@@ -154,7 +144,7 @@ def blurred(picture: Image.Image, boxes: list[tuple[int, int, int, int]]) -> Ima
             min(picture.height, bottom + margin),
         )
         face = copy.crop(box)
-        # Eight cells a side hold no features; the blur afterwards is for the eye.
+        # Eight cells a side keep no features; the blur only looks better.
         mosaic = face.resize((8, 8), Image.Resampling.BOX).resize(face.size, Image.Resampling.NEAREST)
         copy.paste(mosaic.filter(ImageFilter.GaussianBlur(max(1, margin // 4))), box)
     return copy

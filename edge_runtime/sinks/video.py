@@ -1,9 +1,8 @@
-"""A video of what was seen, with boxes, verdicts and the rolling FPS drawn in."""
+"""A video of the frames with boxes, verdicts and the frame rate drawn in."""
 
 import contextlib
 import time
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from PIL import Image
@@ -12,25 +11,26 @@ from edge_runtime.errors import UsageError
 from edge_runtime.judging.rate import RollingRate
 from edge_runtime.pipeline import Judged
 from edge_runtime.pixels.drawing import draw_result
+from edge_runtime.sinks import Sink
 from edge_runtime.sinks.disk import Losses, has_room, rotate
-from edge_runtime.sources.opencv import cv2
+from edge_runtime.sources.opencv import cv2, openable
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-"""An .avi can be played even where the power failed while it was written."""
+"""FFmpeg's codec for each suffix."""
 
 LIVE_FPS = 15.0
-"""Of a video of live sources: a frame is repeated or left out, so that time in the video is time that passed."""
+"""Frame rate for live sources: frames are repeated or left out, so that the video runs as fast as the clock."""
 
 LONGEST_GAP_S = 2.0
-"""A longer gap in a live source is cut to this."""
+"""Longer gaps of a live source are shortened to this."""
 
 
-class VideoSink:
-    """One video file; frames of another size than the first are fitted into it.
+class VideoSink(Sink):
+    """One video file; frames are scaled to the size of the first.
 
     Args:
         path: ends in .mp4, .mkv or .avi.
-        rotate_at: bytes from which the file is set aside and a new one begun; None never.
+        rotate_at: size in bytes at which a new file is started; None never.
 
     Raises:
         UsageError: it can't be written.
@@ -40,8 +40,8 @@ class VideoSink:
         if path.suffix.lower() not in CODECS:
             raise UsageError(f"{path}: a video must end in {', '.join(CODECS)}")
         if not path.parent.is_dir():
-            raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
-        self.path, self._losses = path, Losses(path)
+            raise UsageError(f"{path}: {path.parent} is not a folder; create it first")
+        self._path, self._losses = path, Losses(path)
         self._rotate_at = rotate_at
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
@@ -59,28 +59,24 @@ class VideoSink:
         if judged.picture is None:
             return
         self._rate.add()
-        if not has_room(self.path.parent):
+        if not has_room(self._path.parent):
             self._losses.add("no room")
             return
         self._losses.over()
         self._rotate_when_long()
         if self._writer is None:
-            self._open(judged)
+            self._writer = self._open(judged)
         times = 1 if judged.fps is not None else self._times(time.monotonic())
-        if times and self._writer is not None:
-            pixels = self._drawn(judged, judged.picture)
+        if times:
+            result = judged.result
+            caption = f"{self._rate.per_second:.1f} FPS  {result.device} {result.precision}  {result.notice or ''}"
+            drawn = fitted(draw_result(judged.picture, result, caption.rstrip()), self._size)
+            pixels = np.ascontiguousarray(np.asarray(drawn)[:, :, ::-1])
             for _ in range(times):
                 self._writer.write(pixels)
 
-    def _drawn(self, judged: Judged, picture: Image.Image) -> np.ndarray:
-        caption = f"{self._rate.per_second:.1f} FPS  {judged.result.device} {judged.result.precision}"
-        if judged.result.notice:
-            caption += f"  {judged.result.notice}"
-        drawn = fitted(draw_result(picture, judged.result, caption), self._size)
-        return np.ascontiguousarray(np.asarray(drawn)[:, :, ::-1])
-
     def _times(self, now: float) -> int:
-        """Return how often a live frame is written, so that the video keeps pace with the clock."""
+        """Return how many times a live frame is written, so that the video keeps pace with the clock."""
         self._next = max(self._next, now - LONGEST_GAP_S)
         times = 0
         while self._next <= now:
@@ -88,42 +84,37 @@ class VideoSink:
             times += 1
         return times
 
-    def _open(self, judged: Judged) -> None:
+    def _open(self, judged: Judged) -> cv2.VideoWriter:
         result = judged.result
-        # Codecs want even sides.
+        # Codecs need even sides.
         self._size = (result.width + result.width % 2, result.height + result.height % 2)
         self._fps, self._next = judged.fps or LIVE_FPS, time.monotonic()
-        codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-        self._writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, codec, self._fps, self._size)
-        if not self._writer.isOpened():
-            raise UsageError(f"{self.path}: no video can be written there; choose another place")
+        codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
+        with openable(self._path) as name:
+            writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, codec, self._fps, self._size)
+        if not writer.isOpened():
+            raise UsageError(f"{self._path}: a video can't be written there; choose another place")
+        return writer
 
     def _rotate_when_long(self) -> None:
         if self._writer is None or self._rotate_at is None:
             return
-        # A file that was taken away, or a folder that allows no renaming: the video goes on as it is.
+        # If the file is gone or can't be renamed, the video continues.
         with contextlib.suppress(OSError):
-            if self.path.stat().st_size >= self._rotate_at:
-                # Renamed first, while it is open: where that is not allowed, a new file would take its place.
-                rotate(self.path)
-                self._close()
+            if self._path.stat().st_size >= self._rotate_at:
+                # Renamed while it is open: if that fails, no new file overwrites it.
+                rotate(self._path)
+                self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Finish the file."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None
 
-    def __enter__(self) -> "VideoSink":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
-
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return `picture` of `size` (width, height), shrunk or enlarged as a whole onto black where it is another."""
+    """Return `picture` scaled to fit `size` (width, height), centred on black."""
     if picture.size == size:
         return picture
     scale = min(size[0] / picture.width, size[1] / picture.height)

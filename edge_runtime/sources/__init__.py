@@ -1,10 +1,11 @@
-"""Where frames come from: pictures, folders, videos, streams and cameras, all read in the same way.
+"""Where frames come from: pictures, folders, videos, streams and cameras, all with one interface.
 
-A source is a name and a generator of frames. To add one: write a class that satisfies `Source` in a module of its own,
-and give it a line in `open_source`.
+A source has a name and a generator of frames. To add one: inherit from `Source` in a new module, and add a line to
+`open_source`.
 """
 
 import glob
+import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,24 +16,27 @@ from typing import Protocol
 
 from PIL import Image
 
+from edge_runtime.defaults import STALL_TIMEOUT_S
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import SourceState
 from edge_runtime.pixels.file_types import SUFFIXES
 
+EXPECTED = "give a picture, folder, video, address or camera"
+
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame, not decoded yet where that can wait.
+    """One frame, decoded only when its picture is needed.
 
     Attributes:
-        source: the name that results carry.
-        index: counts from 0 by source, frames that were dropped too.
-        load: returns the picture, RGB; raises PictureError for one that can't be decoded.
-        still: the frame stands for itself (a picture), so nothing is tracked from one to the next.
+        source: the name in the results.
+        index: counts from 0 within the source and includes dropped frames.
+        load: returns the picture as RGB; raises PictureError if it can't be decoded.
+        still: the frame is an independent picture, so nothing is tracked from one to the next.
         time: when it was taken or read, UTC.
         taken: the same on the monotonic clock, in seconds.
         dropped: frames of this source that were skipped so far.
-        fps: the rate at which the source says its frames follow each other; None where they come when they come.
+        fps: the frame rate of a video; None if frames arrive in real time.
     """
 
     source: str
@@ -47,7 +51,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Gap:
-    """A source gives no frames for now (`lost`) or no more (`ended`), and why; `failed` where that is a failure."""
+    """A source gives no frames for now (`LOST`) or no more (`ENDED`); `failed` if that counts as a failed input."""
 
     source: str
     state: SourceState
@@ -55,12 +59,17 @@ class Gap:
     failed: bool = False
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
+    @classmethod
+    def failure(cls, source: str, error: object) -> "Gap":
+        """Return the gap of a source, or of one of its files, that can't be read."""
+        return cls(source, SourceState.ENDED, error=str(error), failed=True)
+
 
 class Source(Protocol):
     """What the pipeline reads; inherit from it for the defaults.
 
     Attributes:
-        name: what results call it.
+        name: its name in the results.
         live: frames arrive in real time and only the newest one counts; otherwise every frame is judged, in order.
         still: its frames are independent pictures, so nothing is tracked from one to the next.
         endless: it ends only when it is told to stop.
@@ -88,11 +97,11 @@ class SourceOptions:
     """How sources are opened.
 
     Attributes:
-        width, height, fps: asked of a camera; None leaves its own.
-        mjpg: ask a camera for MJPG, which most deliver faster than raw frames.
-        watch: a folder is watched for new pictures until the end.
-        stall_timeout_s: a live source that gives no frame for so long is lost.
-        give_up_after_s: a live source that stays lost for so long has failed; None tries for ever.
+        width, height, fps: requested from a camera; None keeps the camera's own.
+        mjpg: request MJPG from a camera; most deliver it faster than raw frames.
+        watch: keep watching a folder for new pictures.
+        stall_timeout_s: a live source without a frame for this long is lost.
+        give_up_after_s: a live source that stays lost for this long has failed; None keeps trying.
     """
 
     width: int | None = None
@@ -100,7 +109,7 @@ class SourceOptions:
     fps: float | None = None
     mjpg: bool = True
     watch: bool = False
-    stall_timeout_s: float = 5.0
+    stall_timeout_s: float = STALL_TIMEOUT_S
     give_up_after_s: float | None = None
 
 
@@ -131,19 +140,6 @@ def open_source(text: str, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
         raise SourceError(f"{text}: can't be opened ({error.strerror or error})") from None
 
 
-def open_camera(name: str | int, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
-    """Return the camera of that number or device file, after it has given a frame.
-
-    Raises:
-        SourceError: it is not there or gives no frame; the message lists the cameras that exist.
-    """
-    from edge_runtime.sources.camera import camera_source
-
-    source: Source = camera_source(name, options)
-    source.prove()
-    return source
-
-
 def _open_path(text: str, options: SourceOptions) -> Source:
     from edge_runtime.sources import files
 
@@ -155,12 +151,25 @@ def _open_path(text: str, options: SourceOptions) -> Source:
     if path.suffix.lower() in SUFFIXES:
         return files.Pictures([path])
     if not path.exists():
-        raise SourceError(f"{text}: not found; give a picture, folder, video, address or camera")
+        raise SourceError(f"{text}: not found; {EXPECTED}")
     if not path.is_file():
-        raise SourceError(f"{text}: no regular file; use - for standard input")
+        raise SourceError(f"{text}: not a regular file; use - for standard input")
     from edge_runtime.sources.video import Video, looks_like_video
 
     return Video(path) if looks_like_video(path) else files.Pictures([path])
+
+
+def open_camera(name: str | int, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
+    """Return the camera with that number or device file, once it has given a frame.
+
+    Raises:
+        SourceError: it doesn't exist or gives no frame; the message lists the cameras that exist.
+    """
+    from edge_runtime.sources.camera import camera_source
+
+    source: Source = camera_source(name, options)
+    source.prove()
+    return source
 
 
 def open_sources(
@@ -168,32 +177,55 @@ def open_sources(
 ) -> list[Source]:
     """Open each of `texts`, and `cameras` by number or device file.
 
-    As long as one of them can be read, those that can't be become sources that fail, or that are waited for where
-    they are live. Pictures that are named one after the other become one source.
+    If at least one can be read, the others become sources that report their failure, or live sources that keep
+    trying. A name that is given twice is opened once. Pictures named one after the other become one source.
 
     Raises:
         SourceError: none of them can be read.
     """
+    from edge_runtime.sources.address import public_name
+    from edge_runtime.sources.files import Pictures
+
     names = [*texts, *(f"/dev/video{camera}" if str(camera).isdigit() else str(camera) for camera in cameras)]
-    # Named twice, a source would be read twice under one name.
-    tried = [_tried(name, options) for name in dict.fromkeys(names)]
-    errors = [error for _, error in tried if error is not None]
-    if errors and len(errors) == len(tried):
+    sources: list[Source] = []
+    for name in dict.fromkeys(names):
+        try:
+            source = open_source(name, options)
+        except SourceError as error:
+            source = Failed(public_name(name), error)
+        if sources and type(source) is type(sources[-1]) is Pictures:
+            sources[-1] = Pictures([*sources[-1].paths, *source.paths])
+        else:
+            sources.append(source)
+    _prove_any(sources)
+    return sources
+
+
+def _prove_any(sources: list[Source]) -> None:
+    """Return as soon as one source can be read: none waits for a camera that is slow to answer.
+
+    Raises:
+        SourceError: none can be read; the first one's reason.
+    """
+    outcomes: queue.SimpleQueue[tuple[int, SourceError | None]] = queue.SimpleQueue()
+
+    def prove(number: int, source: Source) -> None:
+        try:
+            source.prove()
+            outcomes.put((number, None))
+        except SourceError as error:
+            outcomes.put((number, error))
+
+    for number, source in enumerate(sources):
+        threading.Thread(target=prove, args=(number, source), name=f"start of {source.name}", daemon=True).start()
+    errors = {}
+    for _ in sources:
+        number, error = outcomes.get()
+        if error is None:
+            return
+        errors[number] = error
+    if errors:
         raise errors[0]
-    return _joined([source for source, _ in tried])
-
-
-def _tried(name: str, options: SourceOptions) -> tuple[Source, SourceError | None]:
-    """Return the source and, where it can't be read now, why."""
-    try:
-        source = open_source(name, options)
-    except SourceError as error:
-        return Failed(name, str(error)), error
-    try:
-        source.prove()
-    except SourceError as error:
-        return source, error
-    return source, None
 
 
 class Failed(Source):
@@ -201,25 +233,13 @@ class Failed(Source):
 
     still = True
 
-    def __init__(self, name: str, error: str) -> None:
+    def __init__(self, name: str, error: SourceError) -> None:
         self.name, self._error = name, error
 
     def prove(self) -> None:
         """Raise the reason."""
-        raise SourceError(self._error)
+        raise self._error
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield the reason."""
-        yield Gap(self.name, SourceState.ENDED, error=self._error, failed=True)
-
-
-def _joined(sources: Iterable[Source]) -> list[Source]:
-    from edge_runtime.sources.files import Pictures
-
-    joined: list[Source] = []
-    for source in sources:
-        if joined and type(source) is type(joined[-1]) is Pictures:
-            joined[-1] = Pictures([*joined[-1].paths, *source.paths])
-        else:
-            joined.append(source)
-    return joined
+        yield Gap.failure(self.name, self._error)

@@ -10,21 +10,21 @@ from pathlib import Path
 
 from edge_runtime.errors import SourceError
 from edge_runtime.sources import SourceOptions
-from edge_runtime.sources.live import LiveSource, Load
-from edge_runtime.sources.opencv import cv2, picture_of
+from edge_runtime.sources.live import LiveSource
+from edge_runtime.sources.opencv import CvCapture, cv2
 
 DEVICES = Path("/dev")
 NAMES = Path("/sys/class/video4linux")
-CHECK = "check the cable, that you are in the group `video`, and that no other program holds it"
+CHECK = "check the cable, that you are in the group `video`, and that no other program uses it"
 
 QUERYCAP = 0x80685600
 """VIDIOC_QUERYCAP of linux/videodev2.h; it fills a struct v4l2_capability of 104 bytes."""
 
 CAPTURES = 0x1 | 0x1000
-"""V4L2_CAP_VIDEO_CAPTURE and its multi-planar kind."""
+"""V4L2_CAP_VIDEO_CAPTURE and V4L2_CAP_VIDEO_CAPTURE_MPLANE."""
 
-OF_THE_NODE = 0x80000000
-"""V4L2_CAP_DEVICE_CAPS: what this node can do is told beside what the whole device can."""
+HAS_DEVICE_CAPS = 0x80000000
+"""V4L2_CAP_DEVICE_CAPS: the capabilities of this node are given besides those of the whole device."""
 
 
 def list_cameras() -> list[tuple[str, str]]:
@@ -33,23 +33,27 @@ def list_cameras() -> list[tuple[str, str]]:
     Nodes that give no pictures are left out: most webcams have one for metadata too.
     """
     nodes = [node for node in DEVICES.glob("video*") if re.fullmatch(r"video\d+", node.name)]
-    nodes.sort(key=lambda node: int(node.name[5:]))
-    notes = {node: _note(node) for node in nodes}
-    return [(str(node), _name(node) + note) for node, note in notes.items() if note is not None]
+    cameras = []
+    for node in sorted(nodes, key=lambda node: int(node.name[5:])):
+        note = ""
+        try:
+            if not _captures(node):
+                continue
+        except PermissionError:
+            note = " (no permission; group video)"
+        except OSError as error:
+            if error.errno == errno.ENOTTY:  # Not a V4L2 device. Any other error: a camera, in use for example.
+                continue
+        try:
+            name = (NAMES / node.name / "name").read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            name = "unknown"
+        cameras.append((str(node), name + note))
+    return cameras
 
 
-def _note(node: Path) -> str | None:
-    """Return what must be said beside a camera's name; None for a node that is no camera."""
-    try:
-        return "" if _gives_pictures(node) else None
-    except PermissionError:
-        return " (no permission; group video)"
-    except OSError as error:
-        # One that is held by another program is a camera all the same; a file of another kind is none.
-        return None if error.errno == errno.ENOTTY else ""
-
-
-def _gives_pictures(node: Path) -> bool:
+def _captures(node: Path) -> bool:
+    """Ask the driver whether a node gives pictures."""
     answer = bytearray(104)
     file = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -57,14 +61,7 @@ def _gives_pictures(node: Path) -> bool:
     finally:
         os.close(file)
     device, this_node = struct.unpack_from("=II", answer, 84)
-    return bool((this_node if device & OF_THE_NODE else device) & CAPTURES)
-
-
-def _name(node: Path) -> str:
-    try:
-        return (NAMES / node.name / "name").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return "unknown"
+    return bool((this_node if device & HAS_DEVICE_CAPS else device) & CAPTURES)
 
 
 def cameras_text() -> str:
@@ -73,50 +70,32 @@ def cameras_text() -> str:
     return "cameras here: " + (", ".join(f"{node} {name}" for node, name in found) if found else "none")
 
 
-class Camera:
+class Camera(CvCapture):
     """An open camera."""
 
     def __init__(self, device: str, options: SourceOptions) -> None:
-        seconds = max(1, round(options.stall_timeout_s))
-        os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(seconds)
-        self.device = device
         if not Path(device).exists():
             raise SourceError(f"no camera {device}")
-        self._capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
-        if not self._capture.isOpened():
-            raise SourceError(f"{device}: can't be opened")
-        self._ask(options)
-
-    def _ask(self, options: SourceOptions) -> None:
+        os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(max(1, round(options.stall_timeout_s)))
+        super().__init__(device, device, cv2.CAP_V4L2)
         if options.mjpg:
-            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-        wishes = (
+            self.capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        requested = (
             (cv2.CAP_PROP_FRAME_WIDTH, options.width),
             (cv2.CAP_PROP_FRAME_HEIGHT, options.height),
             (cv2.CAP_PROP_FPS, options.fps),
             (cv2.CAP_PROP_BUFFERSIZE, 2),
         )
-        for name, value in wishes:
+        for name, value in requested:
             if value is not None:
-                self._capture.set(name, value)
-
-    def read(self) -> Load:
-        """Wait for the next frame; only a frame proves a camera, since OpenCV calls one that is gone opened."""
-        read, image = self._capture.read()
-        if not read or image is None:
-            raise SourceError(f"{self.device}: gives no frame")
-        return functools.partial(picture_of, image)
-
-    def close(self) -> None:
-        """Give the device back."""
-        self._capture.release()
+                self.capture.set(name, value)
 
 
 class CameraSource(LiveSource):
-    """A camera, whose absence is told with what to check."""
+    """A camera; if it can't be read at the start, the error lists the cameras that exist and what to check."""
 
     def prove(self) -> None:
-        """Open the camera and take a frame; raises SourceError with the cameras that exist."""
+        """Open the camera and wait for a frame; raises SourceError."""
         try:
             super().prove()
         except SourceError as error:
@@ -124,7 +103,7 @@ class CameraSource(LiveSource):
 
 
 def camera_source(name: str | int, options: SourceOptions) -> CameraSource:
-    """Return the camera of number or device file `name`, not opened yet."""
+    """Return the camera with number or device file `name`, not opened yet."""
     text = str(name)
     device = f"/dev/video{text}" if text.isdigit() else text
     return CameraSource(device, functools.partial(Camera, device, options), options)

@@ -1,4 +1,4 @@
-"""Pictures on disk: single ones, globs, and folders, which may be watched for new ones."""
+"""Pictures on disk: single files, globs, and folders, which can be watched for new pictures."""
 
 import functools
 import glob
@@ -9,24 +9,28 @@ from pathlib import Path
 from time import monotonic
 
 from edge_runtime.errors import SourceError
-from edge_runtime.judging.results import SourceState
 from edge_runtime.pixels.file_types import SUFFIXES
 from edge_runtime.pixels.pictures import read_picture
-from edge_runtime.sources import Frame, Gap, Source
+from edge_runtime.sources import EXPECTED, Frame, Gap, Source
 
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".mjpeg", ".mjpg"}
 )
-"""Of the files that a pattern matches these are videos; one that is named by itself may have any name."""
+"""The files that a pattern matches as videos; a file that is named by itself may have any suffix."""
 
 POLL_S = 0.25
-"""How often a watched folder is looked at, at most."""
+"""Shortest time between two scans of a watched folder."""
 
-PAUSE_PER_LOOK = 10
-"""How often what a look took is waited before the next: looking at very many files is not to keep a core busy."""
+PAUSE_PER_SCAN = 10
+"""The pause after a scan, in multiples of its duration, so that a very large folder does not keep a core busy."""
 
 SETTLED_S = 1.0
-"""A file in a watched folder that has not changed for so long is complete."""
+"""A file in a watched folder is complete once it has not changed for this long."""
+
+
+def picture_frame(path: Path) -> Frame:
+    """Return a picture as a frame that is read when it is needed."""
+    return Frame(str(path), 0, functools.partial(read_picture, path), still=True)
 
 
 class Pictures(Source):
@@ -38,21 +42,21 @@ class Pictures(Source):
         self.paths = tuple(paths)
         self.name = str(self.paths[0]) if len(self.paths) == 1 else f"{len(self.paths)} pictures"
 
-    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield every picture, in the order given."""
-        return (picture_frame(path) for path in self.paths)
-
     def prove(self) -> None:
-        """Look whether a picture is there; raises SourceError where none is."""
+        """Raise SourceError if none of the pictures exists."""
         if not any(path.exists() for path in self.paths):
-            raise SourceError(f"{self.paths[0]}: not found; give a picture, folder, video, address or camera")
+            raise SourceError(f"{self.paths[0]}: not found; {EXPECTED}")
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
+        """Yield every picture, in the given order."""
+        return map(picture_frame, self.paths)
 
 
 class Glob(Source):
-    """The pictures and videos that a pattern names, `**` reaching into folders, one by one in order of their names."""
+    """The pictures and videos that match a pattern, in the order of their names; `**` includes subfolders."""
 
     def __init__(self, pattern: str) -> None:
-        # Not Path.glob, which takes no pattern that begins at the root.
+        # Not Path.glob, which takes no absolute pattern.
         found = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
         self.paths = [path for path in map(Path, found) if path.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES]
         self.name, self.still = pattern, all(path.suffix.lower() in SUFFIXES for path in self.paths)
@@ -62,24 +66,23 @@ class Glob(Source):
             )
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield every picture, and every frame of every video; a video that can't be read is told of."""
+        """Yield every picture and every frame of every video; a video that can't be read yields a gap."""
+        from edge_runtime.sources.video import Video
+
         for path in self.paths:
             if stop.is_set():
                 return
-            yield from [picture_frame(path)] if path.suffix.lower() in SUFFIXES else _video_frames(path, stop)
-
-
-def _video_frames(path: Path, stop: threading.Event) -> Iterator[Frame | Gap]:
-    from edge_runtime.sources.video import Video
-
-    try:
-        yield from Video(path).frames(stop)
-    except SourceError as error:
-        yield Gap(str(path), SourceState.ENDED, str(error), failed=True)
+            if path.suffix.lower() in SUFFIXES:
+                yield picture_frame(path)
+                continue
+            try:
+                yield from Video(path).frames(stop)
+            except SourceError as error:
+                yield Gap.failure(str(path), error)
 
 
 class Folder(Source):
-    """All pictures below a folder, in the order of their names; `watch` goes on with those that come later."""
+    """All pictures in a folder and its subfolders, in the order of their names; `watch` waits for new ones."""
 
     still = True
 
@@ -89,69 +92,55 @@ class Folder(Source):
             raise SourceError(f"{path}: no pictures in it (looked for {', '.join(sorted(SUFFIXES))})")
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield every picture once; those that are being written while watching, once they are complete."""
-        if not self.endless:
-            yield from (picture_frame(path) for path in pictures_below(self.path))
-            return
-        yield from self._watched(stop)
+        """Yield every picture once; while watching, a new or changed one once it is complete."""
+        if self.endless:
+            yield from self._watched(stop)
+        else:
+            yield from map(picture_frame, pictures_below(self.path))
 
     def _watched(self, stop: threading.Event) -> Iterator[Frame]:
-        seen: dict[Path, Growing] = {}
+        seen: dict[Path, _File] = {}
         while not stop.is_set():
             now = monotonic()
-            # A folder without any may be a disk that was taken out: the same pictures come back with it.
-            seen = _looked_at(self.path, seen, now) or seen
+            # A folder that is empty all at once may be a disk that was removed; its pictures come back with it.
+            seen = _scan(self.path, seen, now) or seen
             took_s = monotonic() - now
             for path, file in seen.items():
-                if not file.told and now - file.since >= SETTLED_S:
-                    file.told = True
+                if not file.yielded and now - file.since >= SETTLED_S:
+                    file.yielded = True
                     yield picture_frame(path)
-            stop.wait(max(POLL_S, PAUSE_PER_LOOK * took_s))
+            stop.wait(max(POLL_S, PAUSE_PER_SCAN * took_s))
 
 
 @dataclass
-class Growing:
-    """A file in a watched folder: size and time of change, since when they are so, whether it was given out."""
+class _File:
+    """A file in a watched folder: its size and modification time, since when it has these, whether it was yielded."""
 
     state: tuple[int, int]
     since: float
-    told: bool = False
+    yielded: bool = False
 
 
-def _looked_at(folder: Path, seen: dict[Path, Growing], now: float) -> dict[Path, Growing]:
-    """Return the pictures below `folder` as they are `now`, those that are as they were in `seen` with their past."""
+def _scan(folder: Path, seen: dict[Path, _File], now: float) -> dict[Path, _File]:
+    """Return the non-empty pictures below `folder`; those that are unchanged keep their entry in `seen`."""
     found = {}
     for path in pictures_below(folder):
         before = seen.get(path)
         try:
-            state = _state(path)
+            stat = path.stat()
         except OSError:
-            # Gone since its folder was read, perhaps with the whole folder.
+            # It vanished after its folder was listed, perhaps with the whole folder.
             if before is not None:
                 found[path] = before
             continue
-        if state is not None:
-            found[path] = _grown(before, state, now)
+        state = (stat.st_size, stat.st_mtime_ns)
+        if stat.st_size:
+            found[path] = before if before is not None and before.state == state else _File(state, now)
     return found
 
 
-def _grown(before: Growing | None, state: tuple[int, int], now: float) -> Growing:
-    return before if before is not None and before.state == state else Growing(state, now)
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """Return size and time of change of a file that has content, else None."""
-    found = path.stat()
-    return (found.st_size, found.st_mtime_ns) if found.st_size else None
-
-
-def picture_frame(path: Path) -> Frame:
-    """Return a picture as a frame that is read when it is asked for."""
-    return Frame(str(path), 0, functools.partial(read_picture, path), still=True)
-
-
 def pictures_below(folder: Path) -> Iterator[Path]:
-    """Yield the pictures in `folder` and below, sorted by name within each folder; hidden ones are left out."""
+    """Yield the pictures in `folder` and its subfolders, sorted by name within each folder, without hidden ones."""
     try:
         entries = sorted(folder.iterdir())
     except OSError:

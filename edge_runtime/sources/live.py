@@ -1,4 +1,4 @@
-"""Live sources: read by their own thread, reopened for ever when they go away, a hanging read noticed."""
+"""Live sources: read in a thread of their own, reopened whenever they are lost, also when a read hangs."""
 
 import contextlib
 import queue
@@ -15,170 +15,163 @@ from edge_runtime.judging.results import SourceState
 from edge_runtime.sources import Frame, Gap, Source, SourceOptions
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 4.0
-"""From one attempt to open a lost source to the next: doubled each time, up to the longest."""
+"""Time between two attempts to reopen a lost source; it doubles with each attempt, up to the longest."""
 
 SLICE_S = 0.25
-"""How often a waiting thread looks whether it should end."""
+"""How often a waiting thread checks whether to end."""
 
 CONNECT_S = 3.0
-"""What an attempt to reach a camera over the network may take, however long its frames may: then comes the next."""
+"""Deadline for connecting to a network camera; shorter than the stall timeout, so that the next attempt is soon."""
 
 MOST_STUCK = 3
-"""Readers that hang and can't be ended; while there are so many, the source is not opened yet again."""
+"""While this many readers hang in a driver, the source is not opened again."""
 
 Load = Callable[[], Image.Image]
 
 
 class Capture(Protocol):
-    """A live source that is open, until it fails."""
+    """An open live source."""
 
     def read(self) -> Load:
-        """Wait for the next frame and return what decodes it; raises SourceError when there is none any more."""
+        """Wait for the next frame and return what decodes it; raises SourceError if there are no more."""
 
     def close(self) -> None:
-        """Give the device or connection back; may be called while another thread reads."""
+        """Release the device or connection; may be called while another thread reads."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A frame as the reader took it."""
+    """A frame and the monotonic time at which it was read."""
 
     load: Load
     time: float
 
 
 class Reader:
-    """One opening of a capture, read by a thread of its own."""
+    """Opens a capture and reads it, in a thread of its own."""
 
     def __init__(self, open_capture: Callable[[], Capture], name: str) -> None:
-        self._open = open_capture
-        self._items: queue.Queue[Taken | SourceError] = queue.Queue(maxsize=4)
+        self._open, self._name = open_capture, name
+        self._items: queue.Queue[Taken] = queue.Queue(maxsize=4)
+        self._error: SourceError | None = None
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"reader of {name}", daemon=True)
         self._thread.start()
 
     @property
     def hangs(self) -> bool:
-        """Whether it was abandoned and still has not ended."""
+        """Whether it was abandoned and still runs."""
         return self._abandoned.is_set() and self._thread.is_alive()
 
     def take(self, timeout_s: float) -> Taken | None:
-        """Return the next frame, or None where none came for `timeout_s`.
+        """Return the next frame, or None if there was none for `timeout_s`.
 
         Raises:
-            SourceError: the source went away.
+            SourceError: the source could not be opened, or was lost.
         """
-        try:
-            item = self._items.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-        if isinstance(item, SourceError):
-            raise item
-        return item
+        ends = time.monotonic() + timeout_s
+        while (left := ends - time.monotonic()) > 0:
+            failed = self._error
+            with contextlib.suppress(queue.Empty):
+                return self._items.get(timeout=0.0 if failed else min(left, SLICE_S))
+            if failed:
+                raise failed
+        return None
 
-    def abandon(self) -> None:
-        """Let the capture be closed: at once or, where a read hangs, as soon as it returns."""
+    def abandon(self, wait_s: float = 0.0) -> None:
+        """Have the capture closed, as soon as its read returns; wait for that at most `wait_s`."""
         self._abandoned.set()
+        self._thread.join(wait_s)
 
     def _run(self) -> None:
         try:
             capture = self._open()
             try:
                 while not self._abandoned.is_set():
-                    self._hand_over(Taken(capture.read(), time.monotonic()))
+                    taken = Taken(capture.read(), time.monotonic())
+                    while not self._abandoned.is_set():
+                        with contextlib.suppress(queue.Full):
+                            self._items.put(taken, timeout=SLICE_S)
+                            break
             finally:
                 capture.close()
         except SourceError as error:
-            self._hand_over(error)
-
-    def _hand_over(self, item: Taken | SourceError) -> None:
-        while not self._abandoned.is_set():
-            with contextlib.suppress(queue.Full):
-                self._items.put(item, timeout=SLICE_S)
-                return
+            self._error = error
+        # A driver or library that fails in a way of its own is a lost source too, not a thread that dies unnoticed.
+        except Exception as error:
+            self._error = SourceError(f"{self._name}: {type(error).__name__} ({error})")
 
 
 class LiveSource(Source):
     """A camera or stream that may come and go.
 
     Args:
-        name: what results call it.
-        open_capture: opens it anew, asking again for size and rate.
-        options: how long to wait for it.
+        name: its name in the results.
+        open_capture: opens it; called again after every loss.
+        options: timeouts.
     """
 
     live = endless = True
 
     def __init__(self, name: str, open_capture: Callable[[], Capture], options: SourceOptions) -> None:
-        self.name, self._open_anew, self._options = name, open_capture, options
-        self._first: Capture | None = None
+        self.name, self._open, self._options = name, open_capture, options
+        self._first: Reader | None = None
 
     def prove(self) -> None:
-        """Open the source and take a frame, since an open device proves nothing; reading goes on from there.
+        """Open the source and wait for a frame, since an open device proves nothing. `frames` goes on reading.
 
         Raises:
             SourceError: it can't be opened, or gives no frame.
         """
-        capture = self._open_anew()
+        self._first = reader = Reader(self._open, self.name)
         try:
-            capture.read()
+            if reader.take(CONNECT_S + self._options.stall_timeout_s) is None:
+                raise self._stalled()
         except SourceError:
-            capture.close()
+            reader.abandon()
             raise
-        self._first = capture
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield frames as they come; a loss is told of once, then the source is opened again until it is back."""
+        """Yield frames as they come. A loss yields one gap; the source is then reopened until it is back."""
         index, wait_s, seen, lost = 0, FIRST_WAIT_S, time.monotonic(), False
-        readers: list[Reader] = []
+        stuck: list[Reader] = []
         while not stop.is_set():
             tried = time.monotonic()
+            reader, self._first = self._first, None
             try:
-                readers = self._one_more(readers)
-                for taken in self._until_lost(readers[-1], stop):
+                if reader is None:
+                    if len(stuck) >= MOST_STUCK:
+                        raise SourceError(f"{self.name}: hangs")
+                    reader = Reader(self._open, self.name)
+                for taken in self._until_lost(reader, stop):
                     yield Frame(self.name, index, taken.load, taken=taken.time)
                     tried = seen = time.monotonic()
                     index, wait_s, lost = index + 1, FIRST_WAIT_S, False
             except SourceError as error:
                 if not lost:
-                    yield Gap(self.name, SourceState.LOST, str(error))
+                    yield Gap(self.name, SourceState.LOST, error=str(error))
                 lost = True
             finally:
-                for reader in readers:
-                    reader.abandon()
-            if self._given_up(seen):
-                yield Gap(
-                    self.name,
-                    SourceState.ENDED,
-                    f"{self.name}: still lost after {self._options.give_up_after_s:g} s",
-                    True,
-                )
+                if reader is not None:
+                    reader.abandon(SLICE_S)
+                    stuck.append(reader)
+                stuck = [reader for reader in stuck if reader.hangs]
+            give_up_s = self._options.give_up_after_s
+            if give_up_s is not None and time.monotonic() - seen >= give_up_s:
+                yield Gap.failure(self.name, f"{self.name}: still lost after {give_up_s:g} s")
                 return
-            # An attempt that took long is part of the wait: a camera that is back is not to wait for both.
+            # The time that a slow attempt took counts as waiting, so that a camera that is back is found soon.
             stop.wait(max(0.0, wait_s - (time.monotonic() - tried)))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-
-    def _open(self) -> Capture:
-        first, self._first = self._first, None
-        return self._open_anew() if first is None else first
-
-    def _one_more(self, readers: list[Reader]) -> list[Reader]:
-        """Return those of `readers` that still hang and a new one."""
-        hanging = [reader for reader in readers if reader.hangs]
-        if len(hanging) >= MOST_STUCK:
-            raise SourceError(f"{self.name}: hangs")
-        return [*hanging, Reader(self._open, self.name)]
 
     def _until_lost(self, reader: Reader, stop: threading.Event) -> Iterator[Taken]:
         heard = time.monotonic()
         while not stop.is_set():
-            taken = reader.take(SLICE_S)
-            if taken is not None:
+            if (taken := reader.take(SLICE_S)) is not None:
                 heard = time.monotonic()
                 yield taken
             elif time.monotonic() - heard >= self._options.stall_timeout_s:
-                raise SourceError(f"{self.name}: no frame for {self._options.stall_timeout_s:g} s")
+                raise self._stalled()
 
-    def _given_up(self, seen: float) -> bool:
-        after_s = self._options.give_up_after_s
-        return after_s is not None and time.monotonic() - seen >= after_s
+    def _stalled(self) -> SourceError:
+        return SourceError(f"{self.name}: no frame for {self._options.stall_timeout_s:g} s")

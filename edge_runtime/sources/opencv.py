@@ -1,6 +1,11 @@
-"""OpenCV as the runtime uses it: quiet, and its pictures as Pillow's."""
+"""OpenCV as the runtime uses it: quiet, safe with every file name, and with Pillow's pictures."""
 
+import contextlib
+import functools
 import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 # Before the import: FFmpeg and V4L2 would otherwise write their own lines between ours.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
@@ -11,7 +16,30 @@ import cv2
 import numpy as np
 from PIL import Image
 
-__all__ = ["cv2", "picture_of"]
+from edge_runtime.errors import SourceError
+from edge_runtime.sources.live import Load
+
+__all__ = ["CvCapture", "cv2", "openable", "picture_of"]
+
+
+@contextlib.contextmanager
+def openable(path: Path) -> Iterator[str]:
+    """Yield a name under which OpenCV can open the file, to read or to write.
+
+    A name that is not UTF-8 crashes OpenCV, so it gets a link with a plain name. FFmpeg reads what is before a colon as
+    a protocol, unless the path is absolute.
+    """
+    absolute = path.absolute()
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            suffix = path.suffix.encode("ascii", "ignore").decode()
+            link = Path(folder) / f"video{suffix}"
+            link.symlink_to(absolute)
+            yield str(link)
+    else:
+        yield str(absolute)
 
 
 def picture_of(image: "cv2.typing.MatLike") -> Image.Image:
@@ -20,3 +48,32 @@ def picture_of(image: "cv2.typing.MatLike") -> Image.Image:
         return Image.fromarray(image.reshape(image.shape[:2])).convert("RGB")
     height, width = image.shape[:2]
     return Image.frombuffer("RGB", (width, height), np.ascontiguousarray(image), "raw", "BGR", 0, 1)
+
+
+class CvCapture:
+    """A camera or stream that OpenCV has opened.
+
+    Raises:
+        SourceError: it can't be opened.
+    """
+
+    def __init__(self, name: str, address: str, backend: int, settings: Sequence[int] = (), hint: str = "") -> None:
+        self._name = name
+        self.capture = cv2.VideoCapture(address, backend, list(settings))
+        if not self.capture.isOpened():
+            raise SourceError(f"{name}: can't be opened{hint}")
+
+    def read(self) -> Load:
+        """Wait for the next frame. OpenCV calls a camera that is gone opened, so only a frame proves that it works.
+
+        Raises:
+            SourceError: there is none.
+        """
+        read, image = self.capture.read()
+        if not read or image is None:
+            raise SourceError(f"{self._name}: gives no frame")
+        return functools.partial(picture_of, image)
+
+    def close(self) -> None:
+        """Release the device or connection."""
+        self.capture.release()

@@ -6,19 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime.errors import SourceError
-from edge_runtime.judging.results import SourceState
 from edge_runtime.pixels.file_types import SUFFIXES
 from edge_runtime.sources import Frame, Gap, Source
-from edge_runtime.sources.opencv import cv2, picture_of
+from edge_runtime.sources.opencv import cv2, openable, picture_of
 
 PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 
 WHOLE = 0.9
-"""A video that gives less than this share of the frames that its container promises (some estimate it) broke off."""
+"""A video with fewer frames than this share of its container's frame count, which may be an estimate, broke off."""
 
 
 def looks_like_video(path: Path) -> bool:
-    """Tell whether a file should be opened as a video: it is neither named nor does it begin as a picture."""
+    """Return whether a file is to be opened as a video: neither its suffix nor its first bytes are a picture's."""
     if path.suffix.lower() in SUFFIXES:
         return False
     with path.open("rb") as file:
@@ -30,29 +29,30 @@ class Video(Source):
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
-        capture = cv2.VideoCapture(self.name, cv2.CAP_FFMPEG)
-        opened = capture.isOpened()
-        capture.release()
-        if not opened:
-            raise SourceError(f"{path}: neither a picture nor a video that can be read")
+        self._open().release()
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield every frame; one that ends before its container says so is told of."""
-        capture = cv2.VideoCapture(self.name, cv2.CAP_FFMPEG)
+        """Yield every frame; a video that ends too early yields a gap at its end."""
+        capture, index = self._open(), 0
         fps, promised = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        rate, index = fps if 1.0 <= fps <= 240.0 else None, 0
         try:
             while not stop.is_set():
                 read, image = capture.read()
                 if not read:
                     break
-                yield Frame(self.name, index, functools.partial(picture_of, image), fps=rate)
+                load = functools.partial(picture_of, image)
+                yield Frame(self.name, index, load, fps=fps if 1.0 <= fps <= 240.0 else None)
                 index += 1
         finally:
             capture.release()
         if not stop.is_set() and index < WHOLE * promised:
-            yield Gap(
-                self.name, SourceState.ENDED, f"{self.name}: breaks off after {index} of {promised} frames", failed=True
-            )
+            yield Gap.failure(self.name, f"{self.name}: breaks off after {index} of {promised} frames")
         elif index == 0:
-            yield Gap(self.name, SourceState.ENDED, f"{self.name}: no frame in it can be read", failed=True)
+            yield Gap.failure(self.name, f"{self.name}: no frame in it can be read")
+
+    def _open(self) -> cv2.VideoCapture:
+        with openable(self.path) as name:
+            capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            raise SourceError(f"{self.path}: neither a picture nor a video that can be read")
+        return capture

@@ -1,78 +1,67 @@
 """How every command starts and ends: one-line errors, exit codes, help, version."""
 
-import subprocess
 import sys
-from pathlib import Path
+from typing import Annotated
 
 import pytest
-
-PROGRAM = """
-from typing import Annotated
 import typer
+
 from edge_runtime.command import run_command
 from edge_runtime.errors import BundleError, GateError
 
-def probe(kind: Annotated[str, typer.Argument(help="What happens.")] = "nothing") -> int:
-    "Do what KIND says."
-    if kind == "user":
-        raise BundleError("detector: no bundle; make one")
-    if kind == "gate":
-        raise GateError("INT8 lost 0.1; take FP16")
-    if kind == "stop":
-        raise KeyboardInterrupt
-    if kind == "fault":
-        raise RuntimeError("a fault of the program")
-    if kind == "pipe":
-        raise BrokenPipeError
-    return 1 if kind == "some" else 0
+RAISED = {
+    "user": BundleError("detector: no bundle; make one"),
+    "gate": GateError("INT8 lost 0.1; take FP16"),
+    "stop": KeyboardInterrupt(),
+    "fault": RuntimeError("a fault of the program"),
+}
 
-run_command(probe, "probe")
-"""
+
+def probe(kind: Annotated[str, typer.Argument(help="What happens.")] = "nothing") -> int:
+    """Do what KIND says."""
+    if kind in RAISED:
+        raise RAISED[kind]
+    return 1 if kind == "some" else 0
 
 
 @pytest.fixture
-def run(tmp_path: Path):
-    script = tmp_path / "probe.py"
-    script.write_text(PROGRAM)
-
-    def start(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+def run(monkeypatch, capfd):
+    def start(*arguments):
+        monkeypatch.setattr(sys, "argv", ["probe", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run_command(probe, "probe")
+        return (ended.value.code or 0, *capfd.readouterr())
 
     return start
 
 
 @pytest.mark.parametrize(("kind", "code"), [("nothing", 0), ("some", 1), ("user", 2), ("gate", 1), ("stop", 130)])
-def test_the_exit_code_says_how_it_ended(run, kind: str, code: int) -> None:
-    assert run(kind).returncode == code
+def test_exit_codes(run, kind, code):
+    assert run(kind)[0] == code
 
 
-def test_a_mistake_of_the_users_is_one_line(run) -> None:
-    assert run("user").stderr == "error: detector: no bundle; make one\n"
+def test_a_user_error_is_one_line(run):
+    assert run("user") == (2, "", "error: detector: no bundle; make one\n")
 
 
-def test_debug_shows_where_it_came_from(run) -> None:
-    shown = run("user", "--debug")
-    assert "Traceback" in shown.stderr
-    assert shown.returncode == 2
+def test_debug_prints_a_traceback(run):
+    code, _, errors = run("user", "--debug")
+    assert code == 2
+    assert "Traceback" in errors
 
 
-def test_a_fault_of_the_program_is_not_hidden(run) -> None:
-    fault = run("fault")
-    assert "RuntimeError: a fault of the program" in fault.stderr
-    assert fault.returncode == 1
+def test_a_bug_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["probe", "fault"])
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        run_command(probe, "probe")
 
 
-def test_a_reader_that_went_away_is_no_error(run) -> None:
-    gone = run("pipe")
-    assert (gone.returncode, gone.stderr) == (0, "")
+def test_unknown_options_end_with_2(run):
+    code, _, errors = run("--nonsense")
+    assert code == 2
+    assert "--nonsense" in errors
 
 
-def test_wrong_use_ends_with_two_and_names_the_option(run) -> None:
-    wrong = run("--nonsense")
-    assert wrong.returncode == 2
-    assert "--nonsense" in wrong.stderr
-
-
-def test_help_and_version_answer(run) -> None:
-    assert "Do what KIND says." in run("--help").stdout
-    assert run("--version").stdout.startswith("probe 0.")
+def test_help_and_version(run):
+    assert "Do what KIND says." in run("--help")[1]
+    assert run("--version")[1].startswith("probe 0.")

