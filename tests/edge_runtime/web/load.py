@@ -1,8 +1,8 @@
-"""Load on the service over loopback: many clients at once, beside what the classifier alone reaches.
+"""Load test over loopback: many clients at once, compared with the speed of the classifier alone.
 
     python tests/edge_runtime/web/load.py --model detector/ --seconds 60
 
-The two are measured in turn in one run. The server is a process of its own, and so is this one.
+Both are measured alternately in one run. The server runs in a process of its own.
 """
 
 import argparse
@@ -33,7 +33,7 @@ BOUNDARY = "load"
 
 @dataclass
 class Load:
-    """What clients saw: answers by status, and the latency of each in ms."""
+    """Answers by HTTP status, and their latencies."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     latencies_ms: list[float] = field(default_factory=list)
@@ -42,13 +42,13 @@ class Load:
 
     @property
     def per_second(self) -> float:
-        """Pictures judged a second."""
+        """Pictures judged per second."""
         return self.statuses[200] / self.seconds if self.seconds else 0.0
 
 
 @contextmanager
 def server(model: Path, *options: str) -> Iterator[tuple[int, int]]:
-    """Start `edge-serve`; yields its port and process id."""
+    """Run `edge-serve`; yields its port and process ID."""
     command = [sys.executable, "-m", "edge_runtime.web.cli", "--port", "0", "--model", str(model), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -62,7 +62,7 @@ def server(model: Path, *options: str) -> Iterator[tuple[int, int]]:
 
 
 def request_of(picture: bytes) -> bytes:
-    """Return a whole request that sends `picture`."""
+    """Return the HTTP request that uploads `picture`."""
     top = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'.encode()
     body = top + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
     form = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -70,7 +70,7 @@ def request_of(picture: bytes) -> bytes:
 
 
 async def client(port: int, requests: list[bytes], until: float, load: Load) -> None:
-    """Send requests one after the other until the time has come."""
+    """Send one request after the other until the monotonic time `until`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     number = id(writer) % len(requests)
     while time.monotonic() < until:
@@ -92,7 +92,7 @@ async def client(port: int, requests: list[bytes], until: float, load: Load) -> 
 
 
 async def put_load(port: int, requests: list[bytes], clients: int, seconds: float, load: Load) -> None:
-    """Let `clients` send for `seconds`, and add what they saw to `load`."""
+    """Run `clients` for `seconds` and add their answers to `load`."""
     began = time.monotonic()
     await asyncio.gather(*(client(port, requests, began + seconds, load) for _ in range(clients)))
     load.seconds += time.monotonic() - began
@@ -100,14 +100,14 @@ async def put_load(port: int, requests: list[bytes], clients: int, seconds: floa
 
 @dataclass
 class Alone:
-    """What the classifier alone reached: crops, seconds and seconds of processor time."""
+    """The classifier alone: crops computed, wall-clock seconds and processor seconds."""
 
     crops: int = 0
     seconds: float = 0.0
     cpu_s: float = 0.0
 
     def run(self, detector: Detector, pixels: np.ndarray, seconds: float) -> None:
-        """Let it compute `pixels` again and again for `seconds`."""
+        """Compute `pixels` repeatedly for `seconds`."""
         began, cpu = time.monotonic(), time.process_time()
         while time.monotonic() - began < seconds:
             detector.engine.logits(pixels)
@@ -117,19 +117,19 @@ class Alone:
 
 
 def cpu_s(process: int) -> float:
-    """Return the processor time of a process so far, in seconds."""
+    """Return the processor time that a process has used, in seconds."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(process: int) -> float:
-    """Return the memory of a process, in MB."""
+    """Return the resident memory of a process in MiB."""
     text = Path(f"/proc/{process}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
 
 
 def measure(model: Path, clients: int, seconds: float, rounds: int, faces: str) -> dict[str, object]:
-    """Measure service and classifier in turn."""
+    """Measure the service and the classifier alternately."""
     pictures = [sample_jpeg(seed, "real" if seed % 2 else "fake") for seed in range(PICTURES)]
     detector = Detector(Bundle.open(model), faces=faces)
     contract = detector.engine.contract
@@ -164,7 +164,7 @@ def measure(model: Path, clients: int, seconds: float, rounds: int, faces: str) 
 
 
 def main() -> int:
-    """Measure and print as JSON; 1 where something else than 200, 429 or 503 was answered."""
+    """Print the measurements as JSON; exit with 1 if a request failed or got another status than 200, 429 or 503."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--clients", type=int, default=64)
@@ -172,9 +172,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--faces", default="off")
     options = parser.parse_args()
-    told = measure(options.model, options.clients, options.seconds, options.rounds, options.faces)
-    print(json.dumps(told, indent=2))
-    return int(bool(told["failures"]) or bool(set(told["statuses"]) - {200, 429, 503}))
+    measured = measure(options.model, options.clients, options.seconds, options.rounds, options.faces)
+    print(json.dumps(measured, indent=2))
+    return int(bool(measured["failures"]) or bool(set(measured["statuses"]) - {200, 429, 503}))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Makes the pictures of docs/web.md: the page and the live view with drawn faces, in a real browser.
+"""Makes the screenshots in docs/web.md: the page and the live page with drawn faces, in a real browser.
 
     python tests/edge_runtime/web/pictures.py docs/pictures
 
-The model is a stand-in that goes by the grain of the picture, so that every verdict can be shown.
+The model is a stand-in that judges by the grain of a picture, so that every verdict appears.
 """
 
 import io
@@ -24,19 +24,21 @@ from edge_runtime.web.settings import Settings
 from train.sample_faces import draw_face, draw_scene
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import colour_contract, find_face_model, serving, write_colour_bundle
-from test_browser import CHROMIUM, FLAGS
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from conftest import colour_contract, serving, write_colour_bundle
+from helpers.face_model import find_face_model
+from test_browser import CHROMIUM, FLAGS, PHONE
 
-DESKTOP, PHONE = (1280, 860), (390, 844)
+DESKTOP = {"width": 1280, "height": 860}
 SIZE, CENTRE = 96, 0.118
 GRAINY, FINE, SMOOTH, COARSE = 17.0, 12.6, 0.0, 3
-"""Noise that makes the stand-in say real, uncertain and fake, in grey levels, and the side of its grains in pixels."""
+"""Noise in grey levels for the verdicts real, uncertain and fake; width of a grain in pixels."""
 
 LAPLACIAN = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32)
 
 
 def grain_network() -> ov.Model:
-    """A network [1, 3, 96, 96] → logits [1, 2], saliency_map [1, 2, 12, 12]; grain speaks for real."""
+    """Return a network [1, 3, 96, 96] → logits [1, 2], saliency_map [1, 2, 12, 12]; grain speaks for real."""
     pixels = ops.parameter([1, 3, SIZE, SIZE], np.float32, name="pixels")
     kernel = np.stack([LAPLACIAN / 3] * 3)[None]
     detail = ops.absolute(ops.convolution(pixels, ops.constant(kernel), [1, 1], [1, 1], [1, 1], [1, 1]))
@@ -53,7 +55,7 @@ def grain_network() -> ov.Model:
 
 
 def grained(pixels: np.ndarray, noise: float, seed: int = 1) -> np.ndarray:
-    """Return pixels, uint8 RGB, with coarse noise as of a camera."""
+    """Return `pixels`, uint8 RGB, with coarse camera-like noise."""
     height, width = pixels.shape[:2]
     grey = np.random.default_rng(seed).normal(0.0, noise, (height // COARSE + 1, width // COARSE + 1))
     grey = grey.repeat(COARSE, axis=0).repeat(COARSE, axis=1)[:height, :width, None]
@@ -61,7 +63,7 @@ def grained(pixels: np.ndarray, noise: float, seed: int = 1) -> np.ndarray:
 
 
 def people(width: int, height: int) -> np.ndarray:
-    """Draw three people: from left to right real, fake and uncertain to the stand-in."""
+    """Draw three people, judged real, fake and uncertain from left to right."""
     scene, _ = draw_scene(11, width, height, 3)
     for number, noise in enumerate((GRAINY, SMOOTH, FINE)):
         part = slice(number * width // 3, (number + 1) * width // 3)
@@ -70,7 +72,7 @@ def people(width: int, height: int) -> np.ndarray:
 
 
 def drawn(folder: Path) -> list[Path]:
-    """Write the pictures that are shown to the page."""
+    """Write the pictures to judge and return their paths."""
     sky = np.linspace((120, 160, 220), (228, 232, 236), 480)
     pictures = {
         "three-people.jpg": people(960, 640),
@@ -86,7 +88,7 @@ def drawn(folder: Path) -> list[Path]:
 
 
 def clip(folder: Path) -> Path:
-    """Write a short video of three drawn faces for the live page."""
+    """Write a short video of three people for the live page."""
     scene = people(1280, 720)
     path = folder / "camera.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 15, (1280, 720))
@@ -97,28 +99,28 @@ def clip(folder: Path) -> Path:
 
 
 def keep(page: Page, path: Path, *, whole: bool = True) -> None:
-    """Keep what a page shows as WebP."""
+    """Save a screenshot as WebP."""
     picture = Image.open(io.BytesIO(page.screenshot(full_page=whole)))
     picture.convert("RGB").save(path, "WEBP", quality=88, method=6)
 
 
-def opened(browser: Browser, base: str, size: tuple[int, int], **options: object) -> Page:
-    """Open a page of a size."""
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
+def opened(browser: Browser, base: str, viewport: dict[str, int], **options: object) -> Page:
+    """Open a page."""
+    context = browser.new_context(viewport=viewport, **options)
     page = context.new_page()
     page.goto(base)
     return page
 
 
 def judged(page: Page, files: list[Path]) -> None:
-    """Give the page pictures and wait for their verdicts."""
+    """Choose pictures and wait for their verdicts."""
     page.set_input_files("#choose", [str(path) for path in files])
     expect(page.locator(".card:not(.waiting)")).to_have_count(len(files), timeout=30_000)
     page.wait_for_timeout(300)
 
 
 def main(out: Path) -> None:
-    """Make all pictures."""
+    """Make all screenshots."""
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
         folder = Path(temporary)
         contract = colour_contract(architecture="stand-in", input_size=SIZE, pixels=PixelRecipe(resize_to=SIZE))

@@ -1,8 +1,10 @@
-"""The programs' side of the service."""
+"""The HTTP API."""
 
 import io
 import json
 import logging
+import tempfile
+import threading
 
 import httpx2
 import numpy as np
@@ -12,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_runtime.errors import DeviceError
 from edge_runtime.judging.results import FaceResult
+from edge_runtime.model.contract import Verdict
 from edge_runtime.web.http.problems import ProblemKind
-from edge_runtime.web.service.uploads import decisive_face
+from edge_runtime.web.service.uploads import NO_FACE, decisive_face
 from edge_runtime.web.settings import ServiceLimits, Settings
 
 REAL, UNCERTAIN = (-110, 70), (-20, 18)
@@ -26,135 +29,125 @@ def judged(client, data: bytes, **query: object) -> dict:
 
 
 def problem(answer) -> tuple[int, str]:
+    """Return status and kind of a problem, after checking its form."""
     assert answer.headers["content-type"] == "application/problem+json"
-    said = answer.json()
-    assert said["status"] == answer.status_code
-    assert said["title"] in [kind.title for kind in ProblemKind if kind.type == said["type"]]
-    assert said["detail"]
-    return said["status"], said["type"].removeprefix("/problems/")
+    details = answer.json()
+    kind = next(kind for kind in ProblemKind if kind.type == details["type"])
+    assert details["status"] == kind.status == answer.status_code
+    assert details["title"] == kind.title
+    assert details["detail"]
+    return kind.status, kind.value
 
 
-def test_a_fake_face_is_told_as_the_article_has_it(client, face):
-    said = judged(client, face())
-    assert said["prediction"] == 1
-    assert said["verdict"] == "fake"
-    assert said["score"] > 0.9
-    assert said["reason"] is None
-    assert len(said["faces"]) == 1
-    assert said["faces"][0]["detection"] > 0.5
-    assert (said["width"], said["height"]) == (384, 384)
-    assert (said["device"], said["precision"], said["model"]) == ("CPU", "fp32", "1.4.0")
-    assert said["notice"] is None
+def to_bytes(picture: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
 
 
-def test_a_real_face_is_a_zero(client, face):
+def test_fake_face(client, face):
+    result = judged(client, face())
+    assert (result["prediction"], result["verdict"], result["reason"], result["notice"]) == (1, "fake", None, None)
+    assert result["score"] > 0.9
+    assert [found["detection"] > 0.5 for found in result["faces"]] == [True]
+    assert (result["width"], result["height"]) == (384, 384)
+    assert (result["device"], result["precision"], result["model"]) == ("CPU", "fp32", "1.4.0")
+
+
+def test_real_face(client, face):
     assert judged(client, face(REAL))["prediction"] == 0
 
 
-def test_where_the_model_is_uncertain_there_is_no_prediction_but_a_reason(client, face):
-    said = judged(client, face(UNCERTAIN, seed=4))
-    assert (said["prediction"], said["verdict"]) == (None, "uncertain")
-    assert said["reason"] == "between the thresholds"
-    assert 0.3 < said["score"] < 0.7
+def test_uncertain_face_has_a_reason(client, face):
+    result = judged(client, face(UNCERTAIN, seed=4))
+    assert (result["prediction"], result["verdict"]) == (None, "uncertain")
+    assert result["reason"]
+    assert 0.3 < result["score"] < 0.7
 
 
-def test_without_a_face_there_is_no_verdict(client, no_face):
-    said = judged(client, no_face)
-    assert (said["prediction"], said["verdict"], said["score"], said["faces"]) == (None, None, None, [])
-    assert said["reason"] == "no face found"
+def test_no_face_has_no_verdict(client, no_face):
+    result = judged(client, no_face)
+    assert [result[key] for key in ("prediction", "verdict", "score", "faces")] == [None, None, None, []]
+    assert result["reason"] == NO_FACE
 
 
-def test_of_several_faces_the_highest_score_decides(client, three_faces):
-    said = judged(client, three_faces)
-    assert [face["verdict"] for face in said["faces"]] == ["fake", "real", "uncertain"]
-    assert [face["box"][0] for face in said["faces"]] == sorted(face["box"][0] for face in said["faces"])
-    assert said["prediction"] == 1
-    assert said["score"] == max(face["score"] for face in said["faces"])
+def test_highest_score_decides(client, detector, three_faces):
+    result = judged(client, three_faces)
+    expected = sorted(detector.detect(three_faces).faces, key=lambda face: face.box[0])
+    assert [face["verdict"] for face in result["faces"]] == ["fake", "real", "uncertain"]
+    assert [face["box"] for face in result["faces"]] == [list(face.box) for face in expected]
+    assert [face["score"] for face in result["faces"]] == pytest.approx([face.score for face in expected], abs=2e-6)
+    assert result["prediction"] == 1
+    assert result["score"] == max(face["score"] for face in result["faces"])
 
 
-def test_a_face_that_cannot_be_judged_does_not_decide(client, face):
-    small = Image.open(io.BytesIO(face(size=192))).resize((72, 72))
-    pixels = np.full((384, 768, 3), 140, np.uint8)
-    pixels[:, 384:] = np.asarray(Image.open(io.BytesIO(face(REAL))))
-    pixels[150:222, 150:222] = np.asarray(small)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    said = judged(client, file.getvalue())
-    if len(said["faces"]) == 2:
-        assert said["faces"][0]["score"] is None
-        assert said["unjudged"] == 1
-    assert said["prediction"] == 0
+def test_small_faces_are_not_judged(client, three_faces):
+    small = Image.open(io.BytesIO(three_faces)).resize((180, 120))
+    result = judged(client, to_bytes(small, "PNG"))
+    assert result["unjudged"] == len(result["faces"]) > 0
+    assert (result["prediction"], result["verdict"], result["score"]) == (None, "uncertain", None)
+    assert result["reason"]
 
 
-def result(score: float | None, verdict: str) -> FaceResult:
-    from edge_runtime.model.contract import Verdict
-
-    return FaceResult((0, 0, 9, 9), 0.9, None, score, Verdict(verdict))
+def face_result(score: float | None, verdict: Verdict) -> FaceResult:
+    return FaceResult(box=(0, 0, 9, 9), detection=0.9, track=None, score=score, verdict=verdict)
 
 
-def test_the_decisive_face_is_the_one_with_the_highest_score_of_those_that_have_one():
-    small, real, fake = result(None, "uncertain"), result(0.1, "real"), result(0.9, "fake")
+def test_unjudged_faces_do_not_decide():
+    small = face_result(None, Verdict.UNCERTAIN)
+    real, fake = face_result(0.1, Verdict.REAL), face_result(0.9, Verdict.FAKE)
     assert decisive_face([small, real, fake]) is fake
     assert decisive_face([small, real]) is real
     assert decisive_face([small]) is small
     assert decisive_face([]) is None
 
 
-def test_the_service_says_what_the_detector_says(client, detector, three_faces):
-    faces = sorted(detector.detect(three_faces).faces, key=lambda face: face.box[0])
-    said = judged(client, three_faces)["faces"]
-    assert [face["score"] for face in said] == pytest.approx([face.score for face in faces], abs=2e-6)
-    assert [face["box"] for face in said] == [list(face.box) for face in faces]
-
-
-def test_asked_for_the_heat_map_it_says_where_the_model_looked(client, face):
-    plain, with_heat = judged(client, face()), judged(client, face(), heat=True)
-    assert plain["faces"][0]["heat"] is None
-    heat = with_heat["faces"][0].pop("heat")
+def test_heat_map_on_request(client, face):
+    without, result = judged(client, face()), judged(client, face(), heat=True)
+    assert without["faces"][0]["heat"] is None
+    heat = result["faces"][0]["heat"]
     assert np.abs(heat["rows"]).max() == 1.0
     left, top, right, bottom = heat["region"]
     assert 0 <= left < right <= 384
     assert 0 <= top < bottom <= 384
-    assert with_heat["faces"][0]["score"] == pytest.approx(plain["faces"][0]["score"], abs=1e-6)
+    assert result["faces"][0]["score"] == pytest.approx(without["faces"][0]["score"], abs=1e-6)
 
 
-def test_a_turned_photograph_is_judged_upright(client, face):
-    picture = Image.open(io.BytesIO(face())).rotate(90, expand=True)
+def test_exif_orientation_is_applied(client, face):
     exif = Image.Exif()
     exif[0x0112] = 6
-    file = io.BytesIO()
-    picture.save(file, "JPEG", exif=exif, quality=95)
-    said = judged(client, file.getvalue())
-    assert said["prediction"] == 1
+    turned = Image.open(io.BytesIO(face())).rotate(90, expand=True)
+    assert judged(client, to_bytes(turned, "JPEG", exif=exif, quality=95))["prediction"] == 1
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_other_formats_are_read(plain, face, format):
-    file = io.BytesIO()
-    Image.open(io.BytesIO(face())).save(file, format)
-    assert judged(plain, file.getvalue())["prediction"] == 1
+    assert judged(plain, to_bytes(Image.open(io.BytesIO(face())), format))["prediction"] == 1
 
 
-def test_a_demonstration_model_says_so_with_every_verdict(opened, demo_detector, face, no_face):
+def test_demonstration_model_has_a_notice(opened, demo_detector, face, no_face):
     with opened(demo_detector) as client:
-        for data in (face(), no_face):
-            assert "demonstration" in judged(client, data)["notice"]
+        assert all(judged(client, data)["notice"] for data in (face(), no_face))
 
 
-def test_a_batch_keeps_its_order_and_one_bad_picture_does_not_spoil_the_others(client, face, no_face):
-    sent = {"a.jpg": face(), "b.txt": b"no picture", "<c>.jpg": face(REAL), "d.jpg": no_face}
+def test_batch_keeps_its_order(client, face, no_face):
+    sent = {"a.jpg": face(), "b.txt": b"not a picture", "<c>.jpg": face(REAL), "d.jpg": no_face}
     answer = client.post("/predict/batch", files=[("images", item) for item in sent.items()])
     results = answer.json()["results"]
     assert [item["name"] for item in results] == list(sent)
     assert [item["result"] and item["result"]["prediction"] for item in results] == [1, None, 0, None]
-    assert results[1]["problem"]["type"] == "/problems/not-a-picture"
-    assert [item["problem"] is None for item in results] == [True, False, True, True]
+    assert [item["problem"] and item["problem"]["type"] for item in results] == [
+        None,
+        "/problems/not-a-picture",
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
-    ("request_", "told"),
+    ("request_", "expected"),
     [
-        ({"files": {"image": b"no picture"}}, (422, "not-a-picture")),
+        ({"files": {"image": b"not a picture"}}, (422, "not-a-picture")),
         ({"files": {"image": b""}}, (422, "not-a-picture")),
         ({"files": {"picture": b"\xff\xd8"}}, (422, "no-picture")),
         ({"content": b"\xff\xd8", "headers": {"Content-Type": "image/jpeg"}}, (415, "not-a-form")),
@@ -165,11 +158,11 @@ def test_a_batch_keeps_its_order_and_one_bad_picture_does_not_spoil_the_others(c
         ({"files": {"image": b"x"}, "params": {"heat": "warm"}}, (422, "bad-value")),
     ],
 )
-def test_what_cannot_be_used_is_told_as_a_problem(plain, request_, told):
-    assert problem(plain.post("/predict", **request_)) == told
+def test_bad_requests_are_problems(plain, request_, expected):
+    assert problem(plain.post("/predict", **request_)) == expected
 
 
-def test_what_is_not_there_is_told_as_a_problem(plain):
+def test_unknown_paths_and_methods_are_problems(plain):
     assert problem(plain.get("/nothing")) == (404, "not-found")
     refused = plain.get("/predict")
     assert problem(refused) == (405, "method-not-allowed")
@@ -183,23 +176,21 @@ def test_every_problem_has_a_page(plain, kind):
 
 
 @pytest.mark.parametrize("side", [10_000, 20_000])
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(opened, whole_detector, side, monkeypatch):
-    file = io.BytesIO()
-    Image.new("1", (side, side)).save(file, "PNG")
+def test_huge_pictures_are_refused_before_decoding(opened, whole_detector, side, monkeypatch):
+    data = to_bytes(Image.new("1", (side, side)), "PNG")
+    assert len(data) < 100_000
     monkeypatch.setattr("edge_runtime.web.service.uploads.read_picture", None)
     with opened(whole_detector) as client:
-        answer = client.post("/predict", files={"image": file.getvalue()})
-    assert len(file.getvalue()) < 100_000
-    assert problem(answer) == (413, "too-many-pixels")
+        assert problem(client.post("/predict", files={"image": data})) == (413, "too-many-pixels")
 
 
-def test_more_faces_than_the_limit_are_left_out_and_counted(opened, detector, three_faces):
+def test_faces_beyond_the_limit_are_counted(opened, detector, three_faces):
     with opened(detector, Settings(limits=ServiceLimits(faces=2))) as client:
-        said = judged(client, three_faces)
-    assert (len(said["faces"]), said["left_out"]) == (2, 1)
+        result = judged(client, three_faces)
+    assert (len(result["faces"]), result["left_out"]) == (2, 1)
 
 
-def test_a_device_that_fails_is_told_and_readiness_says_so(opened, whole_detector, face, monkeypatch, caplog):
+def test_failed_device_is_a_problem(opened, whole_detector, face, monkeypatch, caplog):
     def fail(pixels: np.ndarray) -> np.ndarray:
         raise DeviceError("the device failed")
 
@@ -207,21 +198,16 @@ def test_a_device_that_fails_is_told_and_readiness_says_so(opened, whole_detecto
         assert client.get("/readyz").json() == {"status": "ok"}
         monkeypatch.setattr(whole_detector.engine, "answer", fail)
         monkeypatch.setattr("edge_runtime.web.service.uploads.PROOF_S", 0.0)
-        answer = client.post("/predict", files={"image": face()})
-        assert problem(answer) == (503, "detector-failed")
-        assert answer.headers["retry-after"]
-        unready = client.get("/readyz")
-        assert problem(unready) == (503, "detector-failed")
-        assert unready.headers["retry-after"]
+        for answer in (client.post("/predict", files={"image": face()}), client.get("/readyz")):
+            assert problem(answer) == (503, "detector-failed")
+            assert answer.headers["retry-after"]
         assert client.get("/healthz").status_code == 200
         monkeypatch.undo()
         assert client.get("/readyz").status_code == 200
     assert "the device failed" in caplog.text
 
 
-def test_a_detector_that_does_not_answer_in_time_is_told(opened, whole_detector, face, monkeypatch):
-    import threading
-
+def test_slow_detector_is_a_problem(opened, whole_detector, face, monkeypatch):
     held = threading.Event()
     original = whole_detector.engine.answer
     monkeypatch.setattr(whole_detector.engine, "answer", lambda pixels: (held.wait(20), original(pixels))[1])
@@ -231,52 +217,51 @@ def test_a_detector_that_does_not_answer_in_time_is_told(opened, whole_detector,
     assert problem(answer) == (503, "too-slow")
 
 
-def test_the_model_tells_its_contract_hashes_and_metrics(client, detector):
-    said = client.get("/model").json()
-    assert said["contract"]["architecture"] == "colour"
-    assert said["contract"]["metrics"]["fp32"]["auc"]["value"] == 0.99
-    assert said["files"] == dict(detector.bundle.manifest.files)
-    assert (said["device"], said["precision"], said["faces"]) == ("CPU", "fp32", True)
+def test_model_has_contract_hashes_and_metrics(client, detector):
+    model = client.get("/model").json()
+    assert model["contract"]["architecture"] == "colour"
+    assert model["contract"]["metrics"]["fp32"]["auc"]["value"] == 0.99
+    assert model["files"] == dict(detector.bundle.manifest.files)
+    assert (model["device"], model["precision"], model["faces"]) == ("CPU", "fp32", True)
 
 
-def figures(client) -> dict[str, float]:
-    text = client.get("/metrics").text
-    families = text_string_to_metric_families(text)
-    return {
-        sample.name + json.dumps(sample.labels, sort_keys=True): sample.value
-        for family in families
-        for sample in family.samples
-    }
+def metrics(client) -> dict[str, float]:
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    return {sample.name + json.dumps(sample.labels, sort_keys=True): sample.value for sample in samples}
 
 
-def test_what_happens_is_counted_for_prometheus(opened, detector, face, three_faces, no_face):
+def test_metrics_count_pictures_faces_and_problems(opened, detector, face, three_faces, no_face):
     with opened(detector) as client:
         for data in (face(), three_faces, no_face):
             judged(client, data)
-        client.post("/predict", files={"image": b"no picture"})
-        counted = figures(client)
-    assert counted['deepfake_edge_pictures_total{"verdict": "fake"}'] == 2
-    assert counted['deepfake_edge_pictures_total{"verdict": "no_face"}'] == 1
-    assert counted['deepfake_edge_faces_total{"verdict": "real"}'] == 1
-    assert counted['deepfake_edge_problems_total{"type": "not-a-picture"}'] == 1
-    assert counted["deepfake_edge_latency_seconds_count{}"] == 3
-    assert counted["deepfake_edge_batch_crops_sum{}"] == 4
-    assert counted["deepfake_edge_queue_crops{}"] == 0
+        client.post("/predict", files={"image": b"not a picture"})
+        counted = metrics(client)
+    expected = {
+        'pictures_total{"verdict": "fake"}': 2,
+        'pictures_total{"verdict": "no_face"}': 1,
+        'faces_total{"verdict": "real"}': 1,
+        'problems_total{"type": "not-a-picture"}': 1,
+        "latency_seconds_count{}": 3,
+        "batch_crops_sum{}": 4,
+        "queue_crops{}": 0,
+    }
+    assert {name: counted[f"deepfake_edge_{name}"] for name in expected} == expected
     assert counted["process_resident_memory_bytes{}"] > 0
 
 
-def test_a_failure_and_one_bad_picture_of_many_are_counted_too(opened, whole_detector, face, monkeypatch):
+def test_metrics_count_failures_and_single_pictures(opened, whole_detector, face, monkeypatch):
     with opened(whole_detector) as client:
         for path in ("/predict/batch", "/"):
-            client.post(path, files=[("images", b"no picture"), ("images", face())])
+            client.post(path, files=[("images", b"not a picture"), ("images", face())])
         monkeypatch.setattr("edge_runtime.web.service.uploads.prepare_face", None)
         assert client.post("/predict", files={"image": face()}).status_code == 500
-        counted = figures(client)
+        counted = metrics(client)
     assert counted['deepfake_edge_problems_total{"type": "not-a-picture"}'] == 2
     assert counted['deepfake_edge_problems_total{"type": "internal"}'] == 1
 
 
-def test_a_monitor_may_ask_for_the_head_alone(served, whole_detector):
+def test_head_is_answered_without_a_body(served, whole_detector):
     with served(whole_detector) as (host, port):
         for path in ("/healthz", "/readyz", "/", "/model"):
             answer = httpx2.head(f"http://{host}:{port}{path}", timeout=20)
@@ -285,18 +270,29 @@ def test_a_monitor_may_ask_for_the_head_alone(served, whole_detector):
         assert httpx2.head(f"http://{host}:{port}/predict", timeout=20).status_code == 405
 
 
-def test_neither_pictures_nor_their_names_reach_the_disk_or_the_log(opened, whole_detector, face, monkeypatch, caplog):
-    import tempfile
-
+def test_pictures_stay_off_disk_and_out_of_logs(opened, whole_detector, monkeypatch, caplog):
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a picture would go to disk")
 
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", refuse)
     noise = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise).save(file, "PNG")
-    assert len(file.getvalue()) > 4_000_000
+    data = to_bytes(Image.fromarray(noise), "PNG", compress_level=0)
+    assert len(data) > 4_000_000
     with caplog.at_level(logging.DEBUG), opened(whole_detector) as client:
-        answer = client.post("/predict", files={"image": ("private-name.png", file.getvalue())})
+        answer = client.post("/predict", files={"image": ("private-name.png", data)})
     assert answer.status_code == 200
     assert "private-name" not in caplog.text
+
+
+def test_schema_has_examples_and_problems(plain):
+    schema = plain.get("/openapi.json").json()
+    assert schema["components"]["schemas"]["Prediction"]["examples"][0]["prediction"] == 1
+    assert "ValidationError" not in str(schema)
+    operation = schema["paths"]["/predict"]["post"]
+    responses = operation["responses"]
+    assert {kind.status for kind in ProblemKind} - {404, 405} <= {int(status) for status in responses}
+    for status, response in responses.items():
+        if status != "200":
+            assert list(response["content"]) == ["application/problem+json"]
+            assert response["content"]["application/problem+json"]["examples"]
+    assert operation["requestBody"]["content"]["multipart/form-data"]["schema"]["required"] == ["image"]

@@ -1,4 +1,4 @@
-"""Where the model looked."""
+"""Heat maps."""
 
 import io
 
@@ -14,11 +14,11 @@ CONTRACT = ModelContract("net", input_size=32, framing=Framing.WHOLE, pixels=Pix
 
 
 def rows_of(*maps: np.ndarray) -> np.ndarray:
-    """What the network gives for crops whose evidence for fake is `maps`."""
+    """Return the network's output for crops whose evidence for fake is `maps`."""
     return np.stack([np.concatenate([np.zeros(values.size), values.ravel()]) for values in maps]).astype(np.float32)
 
 
-def test_a_map_is_what_speaks_for_fake_less_what_speaks_for_real():
+def test_map_is_evidence_for_fake_minus_real():
     real, fake = np.zeros((4, 4), np.float32), np.zeros((4, 4), np.float32)
     fake[0, 0], real[3, 3] = 2.0, 4.0
     rows = np.concatenate([real.ravel(), fake.ravel()])[None]
@@ -28,14 +28,14 @@ def test_a_map_is_what_speaks_for_fake_less_what_speaks_for_real():
     assert found.region == face_region((100, 60), None, CONTRACT) == (20, 0, 80, 60)
 
 
-def test_a_centre_crop_covers_the_middle_of_its_region():
+def test_centre_crop_covers_the_middle():
     contract = CONTRACT.replace(pixels=PixelRecipe(resize_to=64))
     found = heat_map(rows_of(np.eye(4)), (128, 128), None, contract)
     assert found.region == (32, 32, 96, 96)
     assert found.values.shape == (4, 4)
 
 
-def test_five_crops_are_laid_over_one_another():
+def test_five_crops_are_averaged():
     contract = CONTRACT.replace(pixels=PixelRecipe(resize_to=64, crops=5))
     maps = [np.zeros((4, 4)) for _ in range(5)]
     maps[2] += 1.0
@@ -47,19 +47,19 @@ def test_five_crops_are_laid_over_one_another():
     assert 0.0 < found.values[CELLS // 2 - 2, CELLS // 2 + 2] < 1.0
 
 
-def test_crops_at_native_resolution_lie_where_they_were_cut():
+def test_native_crops_lie_where_they_were_cut():
     contract = CONTRACT.replace(pixels=PixelRecipe(resize_to=None))
     found = heat_map(rows_of(np.eye(4)), (96, 96), None, contract)
     assert found.region == (32, 32, 64, 64)
 
 
-def test_a_map_of_nothing_is_clear():
+def test_empty_map_is_transparent():
     found = heat_map(rows_of(np.zeros((4, 4))), (64, 64), None, CONTRACT)
     assert not found.values.any()
     assert Image.open(io.BytesIO(found.to_png())).getextrema()[3] == (0, 0)
 
 
-def test_a_map_without_labels_tells_only_where():
+def test_unlabelled_map_is_positive():
     maps = np.concatenate([np.eye(4).ravel(), np.eye(4).ravel()])[None].astype(np.float32)
     found = heat_map(maps, (64, 64), None, CONTRACT, labelled=False)
     assert found.values.min() == 0.0
@@ -67,7 +67,7 @@ def test_a_map_without_labels_tells_only_where():
     assert not found.labelled
 
 
-def test_the_drawn_map_is_orange_for_fake_and_blue_for_real():
+def test_fake_is_orange_and_real_is_blue():
     values = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, -1, -1], [0, 0, -1, -1]], np.float32)
     drawn = np.asarray(Image.open(io.BytesIO(HeatMap((0, 0, 1, 1), values).to_png())))
     red, _, blue, alpha = drawn[20, 20]
@@ -78,7 +78,7 @@ def test_the_drawn_map_is_orange_for_fake_and_blue_for_real():
     assert drawn[20, -20, 3] < 20
 
 
-def test_the_network_with_its_map_gives_the_detectors_own_logits(whole_detector):
+def test_network_gives_the_detectors_logits(whole_detector):
     engine = whole_detector.engine
     network = HeatNetwork(engine)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -90,5 +90,5 @@ def test_the_network_with_its_map_gives_the_detectors_own_logits(whole_detector)
     np.testing.assert_allclose(maps, rows[:, :2], atol=1e-5)
 
 
-def test_a_network_without_a_map_says_so(bundle):
+def test_network_without_a_map(bundle):
     assert not HeatNetwork(Detector(bundle).engine).available
