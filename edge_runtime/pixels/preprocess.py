@@ -78,3 +78,10 @@ def crop_offsets(size: tuple[int, int], input_size: int, crops: int) -> list[tup
     right, bottom = size[0] - input_size, size[1] - input_size
     centre = (right // 2, bottom // 2)
     return [centre] if crops == 1 else [centre, (0, 0), (right, 0), (0, bottom), (right, bottom)]
+
+
+def normalized(pixels: NDArray[np.uint8], contract: ModelContract) -> NDArray[np.float32]:
+    """Return pixels uint8 [N, H, W, 3] as a network without preprocessing takes them: float32 [N, 3, H, W]."""
+    mean, scale = np.array(contract.mean, np.float32), np.array(contract.scale, np.float32)
+    images: NDArray[np.float32] = (pixels.astype(np.float32) / np.float32(255.0) - mean) / scale
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))

@@ -1,109 +1,126 @@
-"""A folder that is there whole or not at all, whenever the writer is killed."""
+"""A folder that appears whole or not at all, even if its writer is killed, and that never takes others' files along."""
 
+import contextlib
 import ctypes
 import errno
+import fcntl
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edge_runtime.errors import UsageError
-from edge_runtime.model.bundle import MANIFEST
+from edge_runtime.errors import BundleError, UsageError
+from edge_runtime.model.bundle import MANIFEST, Bundle
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 """From Linux's `fcntl.h` and `renameat2(2)`."""
 
 
-def check_target(target: Path, *, replace: bool) -> None:
-    """Check, before any work is done, that a bundle may be written at `target`.
+def check_target(target: Path, *, replace: bool = False, option: str = "--out") -> None:
+    """Check, before any work is done, that a folder can be written at `target`.
 
     Raises:
-        UsageError: something is there that must not be replaced, or the folder above can't be written.
+        UsageError: something there must not be replaced, or the folder above can't be written; names `option`.
     """
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise UsageError(f"{target}: is there already and is no folder; choose another --out")
+        raise UsageError(f"{target}: already exists and is not a directory; choose another {option}")
+    if target.is_mount():
+        raise UsageError(f"{target}: is a mount point; choose a folder inside, such as {option} {target / 'detector'}")
     if target.is_dir() and any(target.iterdir()):
-        if not (target / MANIFEST).is_file():
-            raise UsageError(f"{target}: is there already and is no bundle; choose another --out")
         if not replace:
-            raise UsageError(f"{target}: a bundle is there already; add --replace, or choose another --out")
+            what = "a bundle already exists here; add --replace" if (target / MANIFEST).is_file() else "is not empty"
+            raise UsageError(f"{target}: {what}, or choose another {option}")
+        _check_replaceable(target)
     above = next(folder for folder in target.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise UsageError(f"{target}: {above} can't be written; choose another --out")
+        raise UsageError(f"{target}: {above} can't be written; choose another {option}")
 
 
-@contextmanager
-def folder_in_one_step(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target` that takes its place when the block ends, and vanishes if it fails.
+def _check_replaceable(target: Path) -> None:
+    try:
+        files = {MANIFEST, *Bundle.open(target).manifest.files}
+    except BundleError as error:
+        raise UsageError(f"{target}: is not a bundle, so it is not replaced ({error}); choose another --out") from None
+    for path in sorted(target.rglob("*")):
+        name = path.relative_to(target).as_posix()
+        if name not in files and (path.is_symlink() or not path.is_dir()):
+            raise UsageError(f"{target}: {name} is not part of the bundle; move it away, or choose another --out")
+
+
+@contextlib.contextmanager
+def folder_in_one_step(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that takes its place when the block ends, and is removed if it fails.
 
     Until the last moment the target is what it was; after it the target is the new folder, complete and on disk. What
-    killed writers left beside it is removed.
+    a killed writer left beside it is removed.
+
+    Raises:
+        UsageError: another process is writing `target`, or `target` may not be replaced when the block ends.
+        OSError: the folder can't be written.
     """
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    partial.mkdir()
-    try:
-        yield partial
-        sync_tree(partial)
-        _take_place(partial, target)
-    finally:
+    partial, old = (target.with_name(f".{target.name}.{kind}") for kind in ("partial", "old"))
+    with _only_writer(target):
         shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not target.exists():
+            old.rename(target)
+        partial.mkdir()
+        try:
+            yield partial
+            for path in (partial, *partial.rglob("*")):
+                _sync(path)
+            _take_place(partial, target, old, replace=replace)
+            _sync(target.parent)
+        finally:
+            for leftover in (partial, old):
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _remove_leftovers(target: Path) -> None:
-    pattern = re.compile(re.escape(f".{target.name}.partial-") + r"(\d+)")
-    for path in target.parent.iterdir():
-        found = pattern.fullmatch(path.name)
-        if found and not _alive(int(found[1])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()
-
-
-def sync_tree(folder: Path) -> None:
-    """Write a folder and all that is in it through to the disk: a rename that outlives a power cut needs it."""
-    for path in (folder, *folder.rglob("*")):
-        if os.name == "posix" or path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
-def _take_place(partial: Path, target: Path) -> None:
-    if not target.exists() or (not any(target.iterdir()) and os.name == "posix"):
-        partial.rename(target)
-    elif not _exchange(partial, target):
-        # No system call swaps two folders here: between these two lines the old bundle has the leftover's name.
-        aside = partial.with_name(f"{partial.name}-old")
-        target.rename(aside)
-        partial.rename(target)
-        shutil.rmtree(aside, ignore_errors=True)
-    with suppress(OSError):
-        _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
+@contextlib.contextmanager
+def _only_writer(target: Path) -> Iterator[None]:
+    """Hold a lock on `target`. It ends with the process, and holds across containers, unlike a process id."""
+    lock = target.with_name(f".{target.name}.lock")
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                break
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UsageError(f"{target}: another process is writing it; wait for it, or choose another --out") from None
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            break  # A file system without locks.
+        # The writer before us has just finished and removed the file that we have locked.
         os.close(descriptor)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _take_place(partial: Path, target: Path, old: Path, *, replace: bool) -> None:
+    """Put `partial` in the place of `target`; a folder that was there is then at `partial` or `old`."""
+    if replace and target.is_dir() and any(target.iterdir()):
+        _check_replaceable(target)
+        if not _exchange(partial, target):
+            target.rename(old)
+            partial.rename(target)
+        return
+    try:
+        partial.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise UsageError(f"{target}: appeared meanwhile and is not replaced; choose another --out") from None
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -119,3 +136,12 @@ def _exchange(first: Path, second: Path) -> bool:
     if code in (errno.EINVAL, errno.ENOSYS):
         return False
     raise OSError(code, os.strerror(code), str(second))
+
+
+def _sync(path: Path) -> None:
+    """Write a file or folder through to the disk: a rename survives a power cut only with what it names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

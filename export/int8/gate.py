@@ -1,32 +1,59 @@
-"""What changes from one stage to the next, and which INT8 network holds on the board."""
+"""The INT8 gate: which candidates are accepted or refused, and why, and which of the accepted ones ships."""
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
+from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.contract import Calibration
-from train.evaluation.calibrate import probabilities
+from edge_runtime.plain_json import plain
 from train.evaluation.metrics import Figure, paired_bootstrap
 
 Logits = NDArray[np.float32]
 
 EQUAL = 1e-5
-"""Up to here two logits are the same: sums in float32 differ by about 1e-6 between instruction sets."""
+"""Logits within this are the same: sums in float32 differ by about 1e-6 between instruction sets."""
+
+
+class Criterion(str, Enum):
+    """What a candidate can be refused for."""
+
+    AUC_LOSS = "AUC loss"
+    CHANGED = "changed decisions"
+    BOARD_CHANGED = "changed decisions between workstation and board"
+    BOARD_SCORE = "score change between workstation and board"
+    NOT_FINITE = "a logit is NaN or infinite"
+    NO_INT8 = "no layer is left in INT8"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What INT8 may change.
+class Refusal:
+    """One reason to refuse a candidate; `value` and `limit` are None where there is nothing to compare."""
+
+    criterion: Criterion
+    value: float | None = None
+    limit: float | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return self.criterion.value
+        return f"{self.criterion.value} {self.value:.4f} is over {self.limit:g}"
+
+
+@dataclass(frozen=True)
+class GateLimits:
+    """How much INT8 may change.
 
     Attributes:
-        auc_loss: against FP32, both under the board's instruction set.
-        changed: share of decisions at FP32's balanced threshold, against the same.
-        board_changed: share of decisions between workstation and board.
+        auc_loss: AUC of FP32 less AUC of INT8, both under the board's instruction set.
+        changed: share of decisions that differ between the same two, at FP32's balanced threshold.
+        board_changed: share of decisions that differ between workstation and board.
         board_score: largest change of a score between workstation and board.
     """
 
@@ -57,54 +84,43 @@ class Difference:
         return self.changed / self.faces
 
 
-def margins(logits: Logits) -> NDArray[np.float64]:
-    """Return logit of fake − logit of real, [N]."""
-    values = logits.astype(np.float64)
-    margin: NDArray[np.float64] = values[:, 1] - values[:, 0]
-    return margin
-
-
-def scores(logits: Logits, reading: Calibration) -> NDArray[np.float64]:
-    """Return the probabilities of fake [N] under `reading`'s temperature."""
-    return probabilities(margins(logits), reading.temperature)
-
-
 def difference(before: Logits, after: Logits, reading: Calibration) -> Difference:
-    """Compare logits of the same faces, both read with one temperature and balanced threshold.
+    """Compare logits of the same faces, both read with the same temperature and balanced threshold.
 
-    One reading for both: a threshold that was fitted anew wanders along the flat top of the accuracy curve, and would
-    count as changed what quantization left alone.
+    A threshold fitted to each would wander along the flat top of the accuracy curve, and count as changed what
+    quantization left alone.
     """
     change = np.abs(after.astype(np.float64) - before.astype(np.float64))
-    first, second = scores(before, reading), scores(after, reading)
+    first, second = (fake_scores(logits, reading.temperature) for logits in (before, after))
     gap = np.abs(second - first)
-    flipped = (first >= reading.balanced) != (second >= reading.balanced)
     return Difference(
-        len(before),
-        float(change.max()),
-        float(change.mean()),
-        float(gap.max()),
-        float(gap.mean()),
-        int(flipped.sum()),
-        int((change.max(axis=1) > EQUAL).sum()),
+        faces=len(before),
+        max_logit=float(change.max()),
+        mean_logit=float(change.mean()),
+        max_score=float(gap.max()),
+        mean_score=float(gap.mean()),
+        changed=int(((first >= reading.balanced) != (second >= reading.balanced)).sum()),
+        moved=int((change.max(axis=1) > EQUAL).sum()),
     )
 
 
-NOTHING = Difference(1, math.inf, math.inf, 1.0, 1.0, 1, 1)
-NO_FIGURE: Figure = {"value": math.nan, "low": math.nan, "high": math.nan}
+UNKNOWN = Difference(
+    faces=1, max_logit=math.inf, mean_logit=math.inf, max_score=1.0, mean_score=1.0, changed=1, moved=1
+)
+"""Stands for the difference to logits that are NaN or infinite."""
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A candidate that was measured.
+class GateResult:
+    """A candidate after the gate.
 
     Attributes:
         name: of the candidate.
         auc: area under the ROC curve under the board's instruction set.
-        auc_change: from FP32 to it, both under the board's instruction set, with its interval.
-        against_fp32: the same pair's logits.
-        to_board: from the workstation's instruction set to the board's.
-        failed: the limits that it misses, in words; empty where it holds.
+        auc_change: from FP32 to the candidate, both under the board's instruction set, with its interval.
+        against_fp32: how the logits of the same two differ.
+        to_board: how its logits differ from the workstation's instruction set to the board's.
+        refusals: empty where it is accepted.
     """
 
     name: str
@@ -112,43 +128,74 @@ class Tried:
     auc_change: Figure
     against_fp32: Difference
     to_board: Difference
-    failed: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
 
     @property
-    def holds(self) -> bool:
+    def accepted(self) -> bool:
         """Whether it is within all limits."""
-        return not self.failed
+        return not self.refusals
+
+    def refuse(self, criterion: Criterion) -> "GateResult":
+        """Return this result with one more reason to refuse it."""
+        return replace(self, refusals=(*self.refusals, Refusal(criterion)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it, the refusals in words under `failed`."""
+        values: dict[str, Any] = plain(self)
+        del values["refusals"]
+        return {**values, "failed": [str(refusal) for refusal in self.refusals]}
 
 
 def judge_candidate(
     name: str,
     *,
     labels: Sequence[int],
+    groups: Sequence[str] | None = None,
     fp32_board: Logits,
     native: Logits,
     board: Logits,
     reading: Calibration,
-    limits: Limits,
-    groups: Sequence[str] | None = None,
-) -> Tried:
-    """Hold a candidate's logits, measured under both instruction sets, against the limits.
+    limits: GateLimits,
+) -> GateResult:
+    """Compare a candidate's logits under both instruction sets with the limits.
 
-    Faces of one of `groups` are drawn together in the interval; each by itself where None.
+    Args:
+        name: of the candidate.
+        labels: [N], 0 real, 1 fake.
+        groups: [N], faces that the bootstrap draws together; None draws each by itself.
+        fp32_board: logits [N, 2] of FP32 under the board's instruction set.
+        native: logits [N, 2] of the candidate under the workstation's.
+        board: logits [N, 2] of the candidate under the board's.
+        reading: FP32's temperature and balanced threshold.
+        limits: what may change.
     """
-    if not all(np.isfinite(found).all() for found in (native, board)):
-        return Tried(name, float("nan"), NO_FIGURE, NOTHING, NOTHING, ("a logit is no number",))
-    against, to_board = difference(fp32_board, board, reading), difference(native, board, reading)
-    before, after = scores(fp32_board, reading), scores(board, reading)
-    change = paired_bootstrap(labels, before, after, figure="auc", groups=groups)
-    auc = auc_of(labels, board)
-    found = (
-        ("AUC loss", -change["value"], limits.auc_loss),
-        ("changed decisions", against.changed_share, limits.changed),
-        ("changed decisions between workstation and board", to_board.changed_share, limits.board_changed),
-        ("score change between workstation and board", to_board.max_score, limits.board_score),
+    if not (np.isfinite(native).all() and np.isfinite(board).all()):
+        unknown: Figure = {"value": math.nan, "low": math.nan, "high": math.nan}
+        return GateResult(
+            name=name,
+            auc=math.nan,
+            auc_change=unknown,
+            against_fp32=UNKNOWN,
+            to_board=UNKNOWN,
+            refusals=(Refusal(Criterion.NOT_FINITE),),
+        )
+    against_fp32, to_board = difference(fp32_board, board, reading), difference(native, board, reading)
+    scores = [fake_scores(logits, reading.temperature) for logits in (fp32_board, board)]
+    auc_change = paired_bootstrap(labels, *scores, figure="auc", groups=groups)
+    checked = (
+        Refusal(Criterion.AUC_LOSS, -auc_change["value"], limits.auc_loss),
+        Refusal(Criterion.CHANGED, against_fp32.changed_share, limits.changed),
+        Refusal(Criterion.BOARD_CHANGED, to_board.changed_share, limits.board_changed),
+        Refusal(Criterion.BOARD_SCORE, to_board.max_score, limits.board_score),
     )
-    failed = tuple(f"{what} {value:.4f} is over {limit:g}" for what, value, limit in found if not value <= limit)
-    return Tried(name, auc, change, against, to_board, failed)
+    return GateResult(
+        name=name,
+        auc=auc_of(labels, board),
+        auc_change=auc_change,
+        against_fp32=against_fp32,
+        to_board=to_board,
+        refusals=tuple(check for check in checked if not check.value <= check.limit),  # type: ignore[operator]
+    )
 
 
 @dataclass(frozen=True)
@@ -161,43 +208,45 @@ class LimitMetric:
     labels: Sequence[int]
     fp32: Logits
     reading: Calibration
-    limits: Limits
+    limits: GateLimits
 
     def __call__(self, logits: Logits) -> float:
-        """Return the metric of `logits`."""
+        """Return the metric of `logits`; larger is better."""
         auc_loss = auc_of(self.labels, self.fp32) - auc_of(self.labels, logits)
         changed = difference(self.fp32, logits, self.reading).changed_share
         used = (auc_loss / max(self.limits.auc_loss, 1e-9), changed / max(self.limits.changed, 1e-9))
         return 1.0 - 0.01 * max(*used, 0.0)
 
 
+def margins(logits: Logits) -> NDArray[np.float64]:
+    """Return logit of fake − logit of real, [N]."""
+    margin: NDArray[np.float64] = np.diff(logits.astype(np.float64), axis=1)[:, 0]
+    return margin
+
+
 def auc_of(labels: Sequence[int], logits: Logits) -> float:
     """Return the area under the ROC curve."""
-    from sklearn.metrics import roc_auc_score
-
     return float(roc_auc_score(labels, margins(logits)))
 
 
-def best(tried: Sequence[Tried]) -> Tried | None:
-    """Return the candidate to ship: of those that hold, the one that changes the fewest decisions on the board.
+def best(results: Sequence[GateResult]) -> GateResult | None:
+    """Return the candidate that ships, or None: of the accepted ones, the one that changes the fewest decisions.
 
-    Among equals the one that the workstation's instruction set and the board's agree on best, then the one closest to
-    FP32. AUC decides nothing here: differences of some 0.0005 between candidates lie within its interval.
+    Ties go to the one with the smallest gap between workstation and board, then to the one closest to FP32. AUC decides
+    nothing: differences of about 0.0005 between candidates lie within its interval.
     """
-    holding = [candidate for candidate in tried if candidate.holds]
-    return min(holding, key=_order, default=None)
+
+    def order(result: GateResult) -> tuple[float, ...]:
+        return (result.against_fp32.changed, result.to_board.max_logit, result.against_fp32.mean_logit)
+
+    return min((result for result in results if result.accepted), key=order, default=None)
 
 
-def _order(candidate: Tried) -> tuple[float, ...]:
-    return (candidate.against_fp32.changed, candidate.to_board.max_logit, candidate.against_fp32.mean_logit)
+def closest(results: Sequence[GateResult]) -> GateResult:
+    """Return the refused candidate with the fewest refusals; ties go to the fewest changed decisions."""
 
+    def order(result: GateResult) -> tuple[float, ...]:
+        changed = result.against_fp32.changed + result.to_board.changed
+        return (len(result.refusals), changed, result.against_fp32.mean_logit)
 
-def plain(value: Any) -> Any:
-    """Return dataclasses as mappings and tuples as lists, as JSON can hold it; numbers that are none become null."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return min(results, key=order)

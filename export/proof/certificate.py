@@ -1,4 +1,4 @@
-"""The parity certificate: what changed on the way from PyTorch to the board, on labelled faces."""
+"""The parity certificate: what changes from stage to stage, from PyTorch to the board, on labelled faces."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,11 @@ from typing import Any
 
 from board_setup.isa import BOARD
 from edge_runtime.model.contract import Calibration
-from export.int8.gate import Difference, Logits, auc_of, difference, margins, plain
+from edge_runtime.plain_json import plain
+from export.int8.gate import Difference, Logits, auc_of, difference, margins
+
+Measured = Mapping[tuple[str, str], Logits]
+"""Logits [N, 2] by network and instruction set."""
 
 STAGES = (
     ("PyTorch", "torch", "native"),
@@ -17,18 +21,19 @@ STAGES = (
     ("INT8", "int8", "native"),
     ("INT8 on the board", "int8", BOARD),
 )
-"""Name, network and instruction set, in the order of the way."""
+"""Name, network and instruction set, in order."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of the way.
+class CertificateStage:
+    """One stage.
 
     Attributes:
         name: of the stage.
-        auc: on all its faces; None where there are no labels of both classes.
-        from_pytorch: on the faces that went through PyTorch; None for PyTorch itself.
-        from_before: from the stage before it; None for the first.
+        faces: how many it was measured on.
+        auc: on the faces that went through PyTorch, the same ones in all stages; None without labels of both classes.
+        from_pytorch: the difference on the same faces; None for PyTorch itself.
+        from_before: the difference from the stage before, on the faces that both have; None for the first stage.
         before: that stage's name.
     """
 
@@ -45,13 +50,13 @@ class Certificate:
     """All stages that were measured.
 
     Attributes:
-        stages: in the order of the way.
+        stages: in order.
         faces: how many were measured at most.
-        spread: largest logit of fake − logit of real less the smallest, in FP32: parity on faces that are all alike
+        spread: FP32's largest logit of fake − logit of real, less the smallest: parity on faces that are all alike
             would prove little.
     """
 
-    stages: Sequence[Stage]
+    stages: Sequence[CertificateStage]
     faces: int
     spread: float
 
@@ -61,36 +66,31 @@ class Certificate:
         return values
 
 
-def certify(found: Mapping[tuple[str, str], Logits], labels: Sequence[int] | None, reading: Calibration) -> Certificate:
-    """Compare what was measured, by network and instruction set, stage by stage.
+def certify(measured: Measured, labels: Sequence[int] | None, reading: Calibration) -> Certificate:
+    """Compare the stages that were measured, all with one `reading`.
 
-    PyTorch and ONNX may have judged only the first of the faces: they are compared on these.
+    PyTorch and ONNX may have judged only the first of the faces; `labels` are those of all faces, None where unknown.
     """
-    measured = [(name, found[key]) for name, *where in STAGES if (key := (where[0], where[1])) in found]
-    stages, before = [], measured[0]
-    for name, logits in measured:
-        first = name == measured[0][0]
+    found = [(name, measured[network, isa]) for name, network, isa in STAGES if (network, isa) in measured]
+
+    def compare(first: Logits, second: Logits) -> Difference:
+        count = min(len(first), len(second))
+        return difference(first[:count], second[:count], reading)
+
+    pytorch = found[0][1]
+    common = None if labels is None else labels[: len(pytorch)]
+    stages = []
+    for index, (name, logits) in enumerate(found):
+        before, logits_before = found[index - 1] if index else ("", logits)
         stages.append(
-            Stage(
-                name,
-                len(logits),
-                _auc(labels, logits),
-                None if first else _difference(measured[0][1], logits, reading),
-                None if first else _difference(before[1], logits, reading),
-                "" if first else before[0],
+            CertificateStage(
+                name=name,
+                faces=len(logits),
+                auc=auc_of(common, logits[: len(common)]) if common and len(set(common)) == 2 else None,
+                from_pytorch=compare(pytorch, logits) if index else None,
+                from_before=compare(logits_before, logits) if index else None,
+                before=before,
             )
         )
-        before = (name, logits)
-    values = margins(found["fp32", "native"])
-    return Certificate(tuple(stages), len(values), float(values.max() - values.min()))
-
-
-def _difference(before: Logits, after: Logits, reading: Calibration) -> Difference:
-    count = min(len(before), len(after))
-    return difference(before[:count], after[:count], reading)
-
-
-def _auc(labels: Sequence[int] | None, logits: Logits) -> float | None:
-    if labels is None or len(set(labels[: len(logits)])) < 2:
-        return None
-    return auc_of(labels[: len(logits)], logits)
+    margin = margins(measured["fp32", "native"])
+    return Certificate(stages=tuple(stages), faces=len(margin), spread=float(margin.max() - margin.min()))

@@ -1,4 +1,4 @@
-"""What the board's 16-bit sums do to INT8 is seen on the workstation, and the way round it holds."""
+"""The board's 16-bit sums: the workstation shows what they do to INT8, and the overflow fix holds."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from export.convert.openvino import save_network, to_openvino
 from export.convert.saliency import explain
 from export.faces import ExportFaces, choose_faces
 from export.int8.measure import measure_networks
-from export.int8.quantize import Candidate, quantize
+from export.int8.quantize import Int8Candidate, quantize
 from train.models.backbones import Backbone
 
 SIDE = 32
@@ -47,7 +47,7 @@ def faces(tiny_data: Path) -> ExportFaces:
 
 @pytest.fixture(scope="module")
 def summing(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network of large, positive weights alone: its sums are as large as sums can be."""
+    """A network with large positive weights only, so that its sums are as large as they can be."""
     torch.manual_seed(0)
     model = tiny_backbone.build(2).eval()
     for layer in model.body:
@@ -61,15 +61,13 @@ def summing(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -
     return folder / "fp32" / "model.xml"
 
 
-def test_sums_that_overflow_on_the_board_are_seen_under_its_instruction_set_and_not_with_the_fix(
-    summing: Path, faces: ExportFaces, tmp_path: Path
-) -> None:
+def test_sums_overflow_under_the_boards_cap_without_the_fix(summing: Path, faces: ExportFaces, tmp_path: Path) -> None:
     if not cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"}:
         pytest.skip("needs a CPU with VNNI")
     networks = {}
     for fix in ("ENABLE", "DISABLE"):
         networks[fix] = tmp_path / fix / "model.xml"
-        quantize(summing, networks[fix], Candidate(overflow_fix=fix), CONTRACT, faces.calibration)
+        quantize(summing, networks[fix], Int8Candidate(overflow_fix=fix), CONTRACT, faces.calibration)
     with start_workers() as workers:
         found = {
             isa: workers.run(measure_networks, {"fp32": summing, **networks}, CONTRACT, faces.measured, isa=isa)
@@ -83,7 +81,7 @@ def test_sums_that_overflow_on_the_board_are_seen_under_its_instruction_set_and_
 
 
 def on_the_twin(network: Path, faces: ExportFaces, folder: Path) -> np.ndarray:
-    """Return the logits of the measured faces, computed with the board's cores in software."""
+    """Return the logits of the measured faces, computed on the board's cores in software."""
     pixels = np.concatenate([face_pixels(read_picture(face.path), face.box, CONTRACT) for face in faces.measured])
     np.save(folder / "pixels.npy", pixels)
     given = [str(network), json.dumps(CONTRACT.to_dict()), str(folder / "pixels.npy"), str(folder / "logits.npy")]
@@ -93,10 +91,11 @@ def on_the_twin(network: Path, faces: ExportFaces, folder: Path) -> np.ndarray:
     return np.load(folder / "logits.npy")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which(twin.QEMU) is None, reason="needs qemu-user")
-def test_int8_sums_saturate_on_the_twin_exactly_as_capped(summing: Path, faces: ExportFaces, tmp_path: Path) -> None:
+def test_sums_saturate_on_the_twin_as_capped(summing: Path, faces: ExportFaces, tmp_path: Path) -> None:
     network = tmp_path / "int8" / "model.xml"
-    quantize(summing, network, Candidate(overflow_fix="DISABLE"), CONTRACT, faces.calibration)
+    quantize(summing, network, Int8Candidate(overflow_fix="DISABLE"), CONTRACT, faces.calibration)
     with start_workers() as workers:
         native, capped = (
             workers.run(measure_networks, {"fp32": summing, "int8": network}, CONTRACT, faces.measured, isa=isa)
@@ -104,9 +103,9 @@ def test_int8_sums_saturate_on_the_twin_exactly_as_capped(summing: Path, faces: 
         )
     exact = on_the_twin(network, faces, tmp_path)
     np.testing.assert_allclose(exact, capped["int8"], rtol=0, atol=1e-6)
-    # Sums that did not saturate would be FP32's, but for the rounding to bytes: about a hundredth.
+    # Without saturation, rounding to bytes would move them by about a hundredth.
     own = np.abs(capped["fp32"]).max()
     assert np.abs(exact - capped["fp32"]).max() > 0.05 * own
     if np.abs(native["int8"] - capped["int8"]).max() > 1e-4:
-        # A CPU with VNNI; one with AVX2 alone saturates as the board does, and its answers are the same.
+        # This CPU has VNNI. One with AVX2 only saturates as the board does and gives the same answers.
         assert np.abs(exact - native["int8"]).max() > 1e-4

@@ -1,6 +1,5 @@
-"""Calibration never sees what is measured."""
+"""Which faces calibrate and which are measured."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ def names(faces) -> set[str]:
     return {f"{face.label}/{face.path.name}" for face in faces}
 
 
-def test_a_plain_folder_is_cut_into_seeded_disjoint_halves(tiny_data: Path) -> None:
+def test_a_plain_folder_is_cut_into_disjoint_halves(tiny_data: Path) -> None:
     faces = choose_faces(tiny_data, calibration=1000, measured=1000)
     assert not names(faces.calibration) & names(faces.measured)
     assert len(faces.calibration) + len(faces.measured) == 120
@@ -40,27 +39,27 @@ def test_a_catalogs_splits_are_kept(tiny_data: Path, tmp_path: Path) -> None:
         assert names(faces.measured) == names(catalog.split("valid"))
 
 
-def test_faces_that_the_model_was_trained_on_calibrate_and_are_never_measured(tiny_data: Path, tmp_path: Path) -> None:
+def test_faces_of_the_training_are_never_measured(tiny_data: Path, tmp_path: Path) -> None:
     trained = {face_mark(face) for face in load_data(tiny_data).split("train")}
     faces = choose_faces(tiny_data, calibration=1000, measured=20, trained=trained)
     assert len(faces.measured) == 20
     assert not among(trained, faces.measured)
     assert among(trained, faces.calibration)
-    assert re.fullmatch(r"\d\d faces that the model was trained on are not measured.", faces.notes[0])
+    assert "trained on are not measured" in faces.notes[0]
 
 
-def test_a_folder_of_nothing_but_training_faces_is_refused_with_the_reason(tiny_data: Path) -> None:
+def test_a_folder_of_training_faces_only_is_refused(tiny_data: Path) -> None:
     trained = {face_mark(face) for face in load_data(tiny_data).records}
     with pytest.raises(DataError, match="trained on; give faces that it has not seen"):
         choose_faces(tiny_data, calibration=1000, measured=1000, trained=trained)
 
 
-def test_few_faces_are_said_to_be_few(tiny_data: Path) -> None:
-    assert "300 are wanted" in choose_faces(tiny_data, calibration=10, measured=300).notes[0]
+def test_few_faces_get_a_note(tiny_data: Path) -> None:
+    assert "300" in choose_faces(tiny_data, calibration=10, measured=300).notes[0]
     assert not choose_faces(tiny_data, calibration=10, measured=20).notes
 
 
-def test_pictures_that_have_gone_or_broken_since_are_left_out(tiny_data: Path, tmp_path: Path) -> None:
+def test_missing_and_broken_pictures_are_left_out(tiny_data: Path, tmp_path: Path) -> None:
     catalog = load_data(tiny_data)
     gone = replace(catalog.records[0], path=tmp_path / "gone.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
@@ -72,7 +71,7 @@ def test_pictures_that_have_gone_or_broken_since_are_left_out(tiny_data: Path, t
         "gone.png": "not found",
         "broken.png": "not a picture that can be read",
     }
-    assert faces.notes[0] == "2 pictures can't be used and are left out."
+    assert faces.notes[0].startswith("2 pictures")
 
 
 def test_a_folder_full_of_broken_files_is_refused(tmp_path: Path) -> None:
@@ -85,7 +84,7 @@ def test_a_folder_full_of_broken_files_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["fake", "real", "both"])
-def test_a_missing_class_or_nothing_at_all_is_refused(tiny_data: Path, tmp_path: Path, missing: str) -> None:
+def test_a_missing_class_is_refused(tiny_data: Path, tmp_path: Path, missing: str) -> None:
     for name in ("real", "fake"):
         if missing in (name, "both"):
             (tmp_path / name).mkdir()
@@ -96,7 +95,7 @@ def test_a_missing_class_or_nothing_at_all_is_refused(tiny_data: Path, tmp_path:
     assert "\n" not in str(error.value)
 
 
-def test_what_the_splits_keep_together_is_drawn_together(tiny_data: Path) -> None:
+def test_faces_of_one_identity_are_one_group(tiny_data: Path) -> None:
     faces = choose_faces(tiny_data, calibration=10, measured=20)
     assert len(faces.groups) == 20
     one = tuple(replace(face, identity="she") for face in faces.measured)

@@ -1,4 +1,4 @@
-"""The second article's network, Hugging Face's ViT, from a folder of weights to the runtime's answer."""
+"""Hugging Face's ViT (the second article's network), from a folder of weights to the runtime's answer."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from edge_runtime.pixels.preprocess import face_pixels
 from edge_runtime.pixels.quality import QualityLimits
 from edge_runtime.web.service.heat import HeatNetwork
 from export.export import export_bundle
-from export.int8.gate import Limits
+from export.int8.gate import GateLimits
 from train.data.build import load_data
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
@@ -27,13 +27,14 @@ from train.models.network import normalize
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 
+pytestmark = pytest.mark.slow
 SIDE = 32
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small ViT, saved on the spot as Transformers saves one, and trained from there."""
+    """A small ViT, saved by Transformers and trained from there."""
     folder = tmp_path_factory.mktemp("vit")
     torch.manual_seed(0)
     config = transformers.ViTConfig(num_labels=3, image_size=SIDE, patch_size=8, **SMALL)
@@ -54,8 +55,8 @@ def checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def bundle(checkpoint: Path, tiny_data: Path, quick, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    # Of 20 faces a single pair that changes places is an AUC of 0.01.
-    options = replace(quick, calibration_faces=20, measured_faces=20, limits=Limits(auc_loss=0.1, changed=0.2))
+    # On 20 faces, one pair in the wrong order costs an AUC of 0.01.
+    options = replace(quick, calibration_faces=20, measured_faces=20, limits=GateLimits(auc_loss=0.1, changed=0.2))
     return export_bundle(checkpoint, tiny_data, tmp_path_factory.mktemp("export") / "bundle", options=options)
 
 
@@ -71,7 +72,7 @@ def test_a_small_vit_is_trained_exported_and_run(bundle: Bundle, tiny_data: Path
     assert scores[0] < scores[1]
 
 
-def test_its_saliency_network_answers_as_pytorch_does(bundle: Bundle, checkpoint: Path, tiny_data: Path) -> None:
+def test_its_saliency_network_agrees_with_pytorch(bundle: Bundle, checkpoint: Path, tiny_data: Path) -> None:
     pixels = face_pixels(read_picture(tiny_data / "fake" / "07.png"), None, bundle.contract)
     image = normalize(torch.from_numpy(pixels), bundle.contract)
     network = openvino_core().compile_model(

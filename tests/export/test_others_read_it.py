@@ -26,7 +26,7 @@ OVMS_KEYS = {
     "target_device": str,
     "plugin_config": dict,
 }
-"""Of the server's MODELS_CONFIG_SCHEMA (src/schema.cpp of openvinotoolkit/model_server); no other keys are allowed."""
+"""From MODELS_CONFIG_SCHEMA (src/schema.cpp of openvinotoolkit/model_server), which allows no other keys."""
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,12 @@ def pixels(tiny_bundle: Bundle, tiny_data: Path) -> np.ndarray:
     return np.concatenate([face_pixels(read_picture(path), None, tiny_bundle.contract) for path in paths])
 
 
-def test_model_api_reads_the_bundle_without_any_configuration(tiny_bundle: Bundle, pixels: np.ndarray) -> None:
+def test_model_api_needs_no_configuration(tiny_bundle: Bundle, pixels: np.ndarray) -> None:
     models = pytest.importorskip("model_api.models", reason="needs openvino-model-api")
     model = models.ClassificationModel.create_model(str(tiny_bundle.path / "int8" / "model.xml"), device="CPU")
     logits = Classifier(tiny_bundle.model("int8"), tiny_bundle.contract).logits(pixels)
     for crop, expected in zip(pixels, logits, strict=True):
-        # Model API takes OpenCV's BGR and turns it round, as reverse_input_channels says.
+        # Model API takes BGR as OpenCV reads it and swaps the channels, as reverse_input_channels asks.
         result = model(np.ascontiguousarray(crop[..., ::-1]))
         assert result.top_labels[0].name == tiny_bundle.contract.labels[expected.argmax()]
         assert result.saliency_map.shape == (1, 2, 4, 4)
@@ -48,7 +48,7 @@ def test_model_api_reads_the_bundle_without_any_configuration(tiny_bundle: Bundl
         assert result.raw_scores.sum() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_dl_streamers_rules_for_model_info_are_met(tiny_bundle: Bundle) -> None:
+def test_model_info_follows_dl_streamers_rules(tiny_bundle: Bundle) -> None:
     root = ElementTree.parse(tiny_bundle.path / "int8" / "model.xml").getroot()
     section = root.find("./rt_info/model_info")
     assert section is not None
@@ -59,7 +59,7 @@ def test_dl_streamers_rules_for_model_info_are_met(tiny_bundle: Bundle) -> None:
     assert info["resize_type"] in ("crop", "standard", "fit_to_window", "fit_to_window_letterbox")
 
 
-def test_the_model_server_gets_a_repository_by_its_schema(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_repository_follows_the_model_servers_schema(tiny_bundle: Bundle, tmp_path: Path) -> None:
     config = write_repository(tiny_bundle, tmp_path / "served", precision="int8")
     values = json.loads(config.read_text(encoding="utf-8"))
     assert list(values) == ["model_config_list"]
@@ -72,9 +72,7 @@ def test_the_model_server_gets_a_repository_by_its_schema(tiny_bundle: Bundle, t
         assert {path.name for path in versions[0].iterdir()} == {"model.xml", "model.bin"}
 
 
-def test_what_the_server_gets_answers_pixels_as_the_board_does(
-    tiny_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
-) -> None:
+def test_the_served_network_takes_pixels(tiny_bundle: Bundle, pixels: np.ndarray, tmp_path: Path) -> None:
     config = write_repository(tiny_bundle, tmp_path / "served", precision="int8")
     path = config.parent / "detector" / "1" / "model.xml"
     served = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -84,7 +82,7 @@ def test_what_the_server_gets_answers_pixels_as_the_board_does(
     np.testing.assert_allclose(answers, expected, atol=1e-4)
 
 
-def test_a_repository_is_not_written_over_anything(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_repository_replaces_nothing(tiny_bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="--ovms"):
         write_repository(tiny_bundle, tmp_path, precision="int8")

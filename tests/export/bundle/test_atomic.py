@@ -1,123 +1,173 @@
-"""A bundle is there whole or not at all."""
+"""A bundle is written whole or not at all, and never takes other files along."""
 
-import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from benchmarks.studies.small import write_small_bundle
 from edge_runtime.errors import UsageError
+from edge_runtime.model.bundle import Bundle
 from export.bundle import atomic
 from export.bundle.atomic import check_target, folder_in_one_step
 
 WRITER = """
-import sys
+import shutil, sys
 from pathlib import Path
 from export.bundle.atomic import folder_in_one_step
-target, generation = Path(sys.argv[1]), 1
+target, sources = Path(sys.argv[1]), sys.argv[2:]
 while True:
-    generation += 1
-    with folder_in_one_step(target) as folder:
-        for name in ("a", "b", "c"):
-            (folder / name).write_text(str(generation) * 1000)
-        (folder / "model.json").write_text(str(generation))
-    print(generation, flush=True)
+    for source in sources:
+        with folder_in_one_step(target, replace=True) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+        print("written", flush=True)
+"""
+HOLDER = """
+import sys, time
+from pathlib import Path
+from export.bundle.atomic import folder_in_one_step
+with folder_in_one_step(Path(sys.argv[1])) as folder:
+    (folder / "half").touch()
+    print("writing", flush=True)
+    time.sleep(600)
 """
 
 
-def write(target: Path, text: str) -> None:
-    with folder_in_one_step(target) as folder:
-        (folder / "model.json").write_text(text)
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_bundle(tmp_path_factory.mktemp("old") / "bundle", precisions=("fp32",))
 
 
-def write_half(target: Path) -> None:
-    with folder_in_one_step(target) as folder:
-        (folder / "model.json").write_text("half")
-        raise OSError("disk full")
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_bundle(tmp_path_factory.mktemp("new") / "bundle", precisions=("fp32", "int8"))
 
 
-def test_the_folder_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> None:
+@pytest.fixture
+def target(tmp_path: Path, old: Path) -> Path:
+    """A bundle that can be replaced, alone in its folder."""
+    return shutil.copytree(old, tmp_path / "bundle")
+
+
+def write(target: Path, source: Path, *, replace: bool = False, meanwhile: Callable[[], object] = bool) -> None:
+    with folder_in_one_step(target, replace=replace) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        meanwhile()
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_folder_appears_when_the_block_ends(tmp_path: Path, new: Path) -> None:
     target = tmp_path / "deep" / "bundle"
-    with folder_in_one_step(target) as folder:
-        (folder / "model.json").write_text("{}")
-        assert not target.exists()
-    assert (target / "model.json").read_text() == "{}"
-    assert [path.name for path in target.parent.iterdir()] == ["bundle"]
+    write(target, new, meanwhile=lambda: target.exists() and pytest.fail("it is there too early"))
+    Bundle.open(target).check()
+    assert names(target.parent) == {"bundle"}
 
 
-def test_a_block_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    write(target, "old")
-    with pytest.raises(OSError, match="disk full"):
-        write_half(target)
-    assert (target / "model.json").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+def test_a_failing_block_leaves_the_old_bundle(target: Path, new: Path) -> None:
+    before = names(target)
+    with pytest.raises(ZeroDivisionError):
+        write(target, new, replace=True, meanwhile=lambda: 1 / 0)
+    assert names(target) == before
+    assert names(target.parent) == {"bundle"}
 
 
 @pytest.mark.parametrize("exchange", [True, False])
-def test_a_bundle_is_replaced_with_and_without_the_system_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+def test_replacing_with_and_without_the_system_call(
+    target: Path, new: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
 ) -> None:
     if not exchange:
         monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
-    target = tmp_path / "bundle"
-    write(target, "old")
-    write(target, "new")
-    assert (target / "model.json").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    write(target, new, replace=True)
+    assert names(target) == names(new)
+    assert names(target.parent) == {"bundle"}
 
 
-def test_killed_at_any_moment_the_old_bundle_or_the_new_one_is_there_whole(tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    write(target, "1")
+def test_killed_at_any_moment_one_whole_bundle_is_there(target: Path, old: Path, new: Path) -> None:
     pause, seen = random.Random(42), set()
     for _ in range(6):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True)
-        assert writer.stdout
-        writer.stdout.readline()
-        time.sleep(pause.uniform(0, 0.02))
-        writer.send_signal(signal.SIGKILL)
-        writer.communicate()
-        generation = (target / "model.json").read_text()
-        seen.add(generation)
-        others = {path.read_text() for path in target.iterdir() if path.name != "model.json"}
-        assert others <= {generation * 1000}
-        assert generation == "1" or len(list(target.iterdir())) == 4
-    write(target, "last")
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"], "what the killed left is removed"
-    assert len(seen) > 1
+        command = [sys.executable, "-c", WRITER, str(target), str(new), str(old)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            writer.stdout.readline()
+            time.sleep(pause.uniform(0, 0.02))
+            writer.send_signal(signal.SIGKILL)
+        bundle = Bundle.open(target)
+        bundle.check()
+        seen.add(len(bundle.precisions))
+        assert names(target) == names(new if len(bundle.precisions) == 2 else old)
+    write(target, new, replace=True)
+    assert names(target.parent) == {"bundle"}, "the next writer removes what a killed one left"
 
 
-def test_another_export_at_work_is_left_alone(tmp_path: Path) -> None:
-    alive = tmp_path / f".bundle.partial-{os.getppid()}"
-    alive.mkdir()
-    write(tmp_path / "bundle", "new")
-    assert alive.is_dir()
+def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path, new: Path) -> None:
+    target = tmp_path / "bundle"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(target)], stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(UsageError, match="another process is writing it"):
+            write(target, new)
+        assert (tmp_path / ".bundle.partial" / "half").exists()
+        holder.send_signal(signal.SIGKILL)
+    write(target, new)
+    assert names(tmp_path) == {"bundle"}
+    assert names(target) == names(new)
 
 
-def test_an_empty_folder_or_none_may_be_written(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    check_target(tmp_path / "empty", replace=False)
-    check_target(tmp_path / "none" / "yet", replace=False)
+def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path, new: Path) -> None:
+    target = tmp_path / "bundle"
+    with pytest.raises(UsageError, match="appeared meanwhile"):
+        write(target, new, meanwhile=lambda: (target.mkdir(), (target / "thesis.tex").touch()))
+    assert names(target) == {"thesis.tex"}
+    assert names(tmp_path) == {"bundle"}
 
 
-def test_a_bundle_is_only_replaced_when_that_is_said(tmp_path: Path) -> None:
-    write(tmp_path / "bundle", "old")
+def test_a_file_that_appears_in_the_old_bundle_is_kept(target: Path, new: Path) -> None:
+    with pytest.raises(UsageError, match=r"thesis\.tex is not part of the bundle"):
+        write(target, new, replace=True, meanwhile=(target / "thesis.tex").touch)
+    assert (target / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("place", ["thesis.tex", "fp32/best.pth", "photos/holiday.jpg", "link"])
+def test_a_bundle_with_other_files_is_never_replaced(target: Path, place: str) -> None:
+    path = target / place
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(target.parent) if place == "link" else path.touch()
+    with pytest.raises(UsageError, match=f"{place} is not part of the bundle"):
+        check_target(target, replace=True)
+
+
+def test_a_bundle_is_replaced_only_on_request(target: Path) -> None:
     with pytest.raises(UsageError, match="add --replace"):
-        check_target(tmp_path / "bundle", replace=False)
-    check_target(tmp_path / "bundle", replace=True)
+        check_target(target)
+    check_target(target, replace=True)
 
 
 @pytest.mark.parametrize("replace", [True, False])
-def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, replace: bool) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "holiday.jpg").touch()
+@pytest.mark.parametrize("what", ["photos", "manifest", "file", "link", "file/below"])
+def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, what: str, replace: bool) -> None:
+    for folder, name in (("photos", "holiday.jpg"), ("manifest", "model.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text("{}")
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "photos")
-    for name in ("photos", "file", "link"):
-        with pytest.raises(UsageError, match="choose another --out"):
-            check_target(tmp_path / name, replace=replace)
+    with pytest.raises(UsageError, match="choose another --out"):
+        check_target(tmp_path / what, replace=replace)
+
+
+def test_a_mount_point_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(UsageError, match="is a mount point"):
+        check_target(tmp_path)
+
+
+def test_an_empty_folder_or_none_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    check_target(tmp_path / "empty")
+    check_target(tmp_path / "none" / "yet")

@@ -1,4 +1,4 @@
-"""A saliency map is the gradient that it claims to be, and means something."""
+"""Saliency maps: the gradient or rollout that they should be, and a sign of what matters."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ CNNS = [name for name in BACKBONES if not name.startswith("vit")]
 
 
 @pytest.mark.parametrize("name", CNNS)
-def test_of_every_cnn_the_map_is_its_features_weighed_by_the_logits_gradient(name: str) -> None:
+def test_a_cnns_map_is_features_times_gradient(name: str) -> None:
     torch.manual_seed(0)
     backbone = BACKBONES[name]
     model = backbone.build(2).eval()
@@ -48,7 +48,7 @@ def tiny_vit() -> VisionTransformer:
     return model
 
 
-def test_a_transformers_map_is_the_class_tokens_row_of_the_rolled_out_attention() -> None:
+def test_a_vits_map_is_its_rolled_out_attention() -> None:
     model = tiny_vit()
     explained = explain(model, BACKBONES["vit_b_16"])
     assert explained.outputs == ("logits", "feature_vector")
@@ -77,12 +77,12 @@ def tiny_hub_vit() -> nn.Module:
     model = BACKBONES["vit_hf"].build(2, image_size=32, patch_size=8, **sizes).eval()
     for name, value in model.named_parameters():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
-            # Untrained, every token looks at all others alike, and any map would do.
+            # Untrained, every token attends to all others alike, and any map would pass.
             nn.init.normal_(value)
     return model
 
 
-def test_hugging_faces_vit_rolls_out_its_attention_too() -> None:
+def test_hugging_faces_vit_rolls_out_its_attention() -> None:
     model = tiny_hub_vit()
     explained = explain(model, BACKBONES["vit_hf"])
     assert explained.outputs == ("logits", "feature_vector")
@@ -105,7 +105,8 @@ def test_hugging_faces_vit_rolls_out_its_attention_too() -> None:
         torch.testing.assert_close(maps[:, label].flatten(1), rolled[:, 0, 1:], atol=1e-5, rtol=1e-4)
 
 
-def test_masking_the_hottest_quarter_changes_the_score_more_than_a_random_quarter(shared) -> None:
+@pytest.mark.slow
+def test_the_hottest_quarter_matters_more_than_chance(shared) -> None:
     path = shared / "checkpoints" / "efficientnet_lite0_faces.pth"
     checkpoint = import_state_dict(path, arch="efficientnet_lite0", labels=("real", "fake"), input_preset="native")
     network = explain(load_model(checkpoint), BACKBONES["efficientnet_lite0"]).network
@@ -128,7 +129,7 @@ def test_masking_the_hottest_quarter_changes_the_score_more_than_a_random_quarte
 
 
 def _masked(image: torch.Tensor, heat: np.ndarray) -> torch.Tensor:
-    """Paint the quarter of the places with the most heat in the mean colour."""
+    """Fill the hottest quarter of the places with the mean colour."""
     side = image.shape[-1]
     places = torch.from_numpy(heat >= np.quantile(heat, 0.75))
     mask = nn.functional.interpolate(places[None, None].float(), size=(side, side))

@@ -1,4 +1,4 @@
-"""Every backbone through ONNX, FP32 and INT8; what stays in floating point; accuracy control."""
+"""Every backbone through ONNX, FP32 and INT8; layers in floating point; accuracy control."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from export.convert.saliency import OUTPUTS, explain
 from export.faces import ExportFaces, choose_faces
 from export.int8.quantize import (
     METRIC_DROP,
-    Candidate,
     Control,
+    Int8Candidate,
     beside_the_logits,
     last_layer,
     layers_in_int8,
@@ -67,7 +67,7 @@ def quantizers(xml: Path) -> int:
 
 
 def lively(model: nn.Module) -> nn.Module:
-    """Give an untrained network's batch norms the statistics of some pictures: else its logits are all alike."""
+    """Fit an untrained network's batch norms to some images; without that all its logits are alike."""
     model.train()
     with torch.no_grad():
         for _ in range(3):
@@ -76,7 +76,7 @@ def lively(model: nn.Module) -> nn.Module:
 
 
 def untrained(name: str) -> tuple[nn.Module, ModelContract]:
-    """A backbone with random weights at a small input; Hugging Face's ViT is small itself."""
+    """A backbone with random weights and a small input; Hugging Face's ViT is a small one."""
     torch.manual_seed(0)
     if name == "vit_hf":
         pytest.importorskip("transformers", reason="needs transformers")
@@ -94,18 +94,18 @@ def test_every_backbone_goes_through_onnx_fp32_and_int8(name: str, faces: Export
     exact = judge(torch_logits(model, what), what, faces.measured)
     for other in (OnnxNetwork(tmp_path / "model.onnx", what), Classifier(xml, what).logits):
         np.testing.assert_allclose(judge(other, what, faces.measured), exact, atol=1e-3, rtol=1e-3)
-    quantize(xml, tmp_path / "int8" / "model.xml", Candidate(), what, faces.calibration[:4])
+    quantize(xml, tmp_path / "int8" / "model.xml", Int8Candidate(), what, faces.calibration[:4])
     assert layers_in_int8(tmp_path / "int8" / "model.xml") > 5
     assert np.isfinite(judge(Classifier(tmp_path / "int8" / "model.xml", what).logits, what, faces.measured)).all()
 
 
-def test_the_last_layer_and_what_lies_beside_the_logits_stay_in_floating_point(
+def test_the_head_and_the_saliency_branch_stay_in_floating_point(
     tiny_fp32: Path, faces: ExportFaces, tmp_path: Path
 ) -> None:
     model = openvino_core().read_model(tiny_fp32)
     assert beside_the_logits(model)
     assert last_layer(model) not in beside_the_logits(model)
-    quantize(tiny_fp32, tmp_path / "model.xml", Candidate(), contract("tiny", 32), faces.calibration)
+    quantize(tiny_fp32, tmp_path / "model.xml", Int8Candidate(), contract("tiny", 32), faces.calibration)
     quantized = openvino_core().read_model(tmp_path / "model.xml")
     kinds = {op.get_friendly_name(): op for op in quantized.get_ordered_ops()}
     head = kinds[last_layer(quantized)]
@@ -114,9 +114,7 @@ def test_the_last_layer_and_what_lies_beside_the_logits_stay_in_floating_point(
     assert layers_in_int8(tiny_fp32) == 0
 
 
-def test_accuracy_control_gives_back_the_layers_that_hurt_most_and_no_more(
-    tiny_fp32: Path, faces: ExportFaces, tmp_path: Path
-) -> None:
+def test_accuracy_control_gives_back_only_the_worst_layers(tiny_fp32: Path, faces: ExportFaces, tmp_path: Path) -> None:
     what = contract("tiny", 32)
     exact = judge(Classifier(tiny_fp32, what).logits, what, faces.measured)
 
@@ -124,7 +122,7 @@ def test_accuracy_control_gives_back_the_layers_that_hurt_most_and_no_more(
         return float(np.abs(judge(Classifier(xml, what).logits, what, faces.measured) - exact).max())
 
     plain, told = tmp_path / "plain.xml", list[int]()
-    quantize(tiny_fp32, plain, Candidate(), what, faces.calibration, advance=told.append)
+    quantize(tiny_fp32, plain, Int8Candidate(), what, faces.calibration, advance=told.append)
     assert sum(told) == len(faces.calibration)
     allowed = 0.5 * farthest(plain)
 
@@ -133,17 +131,15 @@ def test_accuracy_control_gives_back_the_layers_that_hurt_most_and_no_more(
 
     out, told = tmp_path / "model.xml", []
     control = Control(faces.measured, exact, half_as_far)
-    quantize(tiny_fp32, out, Candidate(control=True), what, faces.calibration, control, advance=told.append)
+    quantize(tiny_fp32, out, Int8Candidate(control=True), what, faces.calibration, control, advance=told.append)
     assert sum(told) == len(faces.calibration)
     assert 0 < quantizers(out) < quantizers(plain)
     assert farthest(out) <= allowed
 
 
-def test_layers_that_hurt_are_named_as_in_pytorch_the_worst_first(
-    tiny_fp32: Path, faces: ExportFaces, tmp_path: Path
-) -> None:
+def test_layers_that_hurt_are_named_as_in_pytorch(tiny_fp32: Path, faces: ExportFaces, tmp_path: Path) -> None:
     what, out = contract("tiny", 32), tmp_path / "model.xml"
-    quantize(tiny_fp32, out, Candidate(), what, faces.calibration)
+    quantize(tiny_fp32, out, Int8Candidate(), what, faces.calibration)
     worst = layers_that_hurt(tiny_fp32, out, what, faces.calibration)
     assert {found.layer for found in worst} == {"body.0", "body.3", "body.6"}
     assert [found.added for found in worst] == sorted((found.added for found in worst), reverse=True)

@@ -1,10 +1,8 @@
 """The golden pictures of a real bundle."""
 
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ import torch
 from torch import nn
 
 from board_setup.isa import CAPS
+from board_setup.workstation import twin
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.golden import Golden, check_golden
@@ -32,7 +31,7 @@ for precision in bundle.precisions:
 """
 
 
-def test_every_precision_on_this_cpu_gives_its_golden_answers(tiny_bundle: Bundle) -> None:
+def test_this_cpu_gives_the_golden_answers(tiny_bundle: Bundle) -> None:
     for precision in tiny_bundle.precisions:
         network = Classifier(tiny_bundle.model(precision), tiny_bundle.contract)
         result = check_golden(network, tiny_bundle, precision)
@@ -40,7 +39,7 @@ def test_every_precision_on_this_cpu_gives_its_golden_answers(tiny_bundle: Bundl
         assert result.difference < 1e-4
 
 
-def test_the_answers_differ_so_much_that_they_tell_something(tiny_bundle: Bundle) -> None:
+def test_the_answers_spread_far_beyond_the_tolerance(tiny_bundle: Bundle) -> None:
     golden = Golden.of(tiny_bundle)
     assert len(golden.pictures) == 8
     for name, answers in golden.logits.items():
@@ -49,8 +48,8 @@ def test_the_answers_differ_so_much_that_they_tell_something(tiny_bundle: Bundle
         assert np.ptp(margins) > 4 * golden.tolerance[name]["CPU"]
 
 
-@pytest.mark.parametrize("fault", ["channels swapped", "not normalized", "another precision's limits"])
-def test_a_device_that_prepares_pixels_wrongly_is_found(tiny_bundle: Bundle, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["channels swapped", "not normalized", "another precision"])
+def test_a_device_with_wrong_answers_is_found(tiny_bundle: Bundle, fault: str) -> None:
     network = Classifier(tiny_bundle.model("fp32"), tiny_bundle.contract)
 
     class Faulty:
@@ -64,7 +63,7 @@ def test_a_device_that_prepares_pixels_wrongly_is_found(tiny_bundle: Bundle, fau
     assert not check_golden(Faulty(), tiny_bundle, "fp32").right
 
 
-def test_rounding_to_half_precision_changes_a_little_and_leaves_the_model_alone(tiny_model: nn.Module) -> None:
+def test_half_precision_changes_a_copy_a_little(tiny_model: nn.Module) -> None:
     image = torch.randn(4, 3, 32, 32)
     before = tiny_model(image)
     change = (rounded_to_half(tiny_model)(image) - before).abs().max()
@@ -72,15 +71,12 @@ def test_rounding_to_half_precision_changes_a_little_and_leaves_the_model_alone(
     torch.testing.assert_close(tiny_model(image), before, rtol=0, atol=0)
 
 
-def test_the_bundle_on_the_board_twin_gives_the_capped_logits(tiny_bundle: Bundle) -> None:
-    qemu = shutil.which("qemu-x86_64")
-    if qemu is None:
+@pytest.mark.slow
+def test_the_board_twin_gives_the_capped_logits(tiny_bundle: Bundle) -> None:
+    if shutil.which(twin.QEMU) is None:
         pytest.skip("needs qemu-user")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ONEDNN", "OV_CPU"))}
-    environment |= {"OPENBLAS_CORETYPE": "Nehalem", "PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [qemu, "-cpu", "Snowridge", str(Path(sys.executable).resolve()), "-c", TWIN, str(tiny_bundle.path)]
-    environment["PYTHONPATH"] += os.pathsep + os.pathsep.join(path for path in sys.path if "site-packages" in path)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = twin.twin_command([sys.executable, "-c", TWIN, str(tiny_bundle.path)])
+    done = subprocess.run(command, env=twin.twin_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     for line in done.stdout.splitlines():
         name, difference, nearest = line.split(maxsplit=2)

@@ -1,0 +1,74 @@
+"""The options of an export."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_runtime.model.contract import CHECKPOINT, ModelContract, Precision
+from export.int8.gate import GateLimits
+from export.int8.quantize import CALIBRATION_FACES, Int8Candidate
+from train.data.catalog import SEED
+
+ONNX = "onnx"
+PARTS = (*(precision.value for precision in Precision), ONNX)
+"""What a bundle can hold."""
+
+CANDIDATES = (Int8Candidate("PERFORMANCE", "ENABLE"), Int8Candidate("MIXED", "ENABLE"))
+"""Tried by default: with the overflow fix in all layers, which held on the board (docs/int8.md)."""
+
+FALLBACKS = (Int8Candidate("PERFORMANCE", "FIRST_LAYER"), Int8Candidate("MIXED", "FIRST_LAYER"))
+"""Tried where none of CANDIDATES is accepted: finer weights, but sums may saturate on the board."""
+
+ALL_CANDIDATES = tuple(
+    Int8Candidate(preset, overflow)
+    for preset in ("PERFORMANCE", "MIXED")
+    for overflow in ("ENABLE", "FIRST_LAYER", "DISABLE")
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an export is made.
+
+    Attributes:
+        parts: which of PARTS the bundle holds.
+        name: the bundle's name.
+        version: the model's; empty keeps the checkpoint's.
+        candidates: INT8 candidates, tried in this order.
+        fallbacks: tried where none of the candidates is accepted.
+        accuracy_control: where nothing is accepted, give layers back to floating point; takes long.
+        limits: what INT8 may change.
+        calibration_faces: at most this many faces calibrate.
+        measured_faces: at most this many faces are measured.
+        parity_faces: this many of the measured faces also go through PyTorch and ONNX Runtime.
+        seed: of the choice of faces.
+        max_fpr: share of real faces that may be called fake; None keeps the checkpoint's.
+        max_fnr: share of fakes that may be called real; None keeps the checkpoint's.
+        face_model: the face detector's file; None takes the installed package's.
+        replace: whether an existing bundle is replaced.
+    """
+
+    parts: Sequence[str] = PARTS
+    name: str = "detector"
+    version: str = ""
+    candidates: Sequence[Int8Candidate] = CANDIDATES
+    fallbacks: Sequence[Int8Candidate] = FALLBACKS
+    accuracy_control: bool = True
+    limits: GateLimits = field(default_factory=GateLimits)
+    calibration_faces: int = CALIBRATION_FACES
+    measured_faces: int = 300
+    parity_faces: int = 100
+    seed: int = SEED
+    max_fpr: float | None = None
+    max_fnr: float | None = None
+    face_model: Path | None = None
+    replace: bool = False
+
+
+def allowed_errors(contract: ModelContract, options: Options) -> dict[str, float]:
+    """Return `max_fpr` and `max_fnr` that thresholds are fitted to: from the options, else from the checkpoint."""
+    trained = contract.calibration(CHECKPOINT)
+    return {
+        "max_fpr": trained.max_fpr if options.max_fpr is None else options.max_fpr,
+        "max_fnr": trained.max_fnr if options.max_fnr is None else options.max_fnr,
+    }
