@@ -4,10 +4,11 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from edge_runtime.errors import EdgeError
 
@@ -16,28 +17,55 @@ DEBUG_VARIABLE = "DEEPFAKE_EDGE_DEBUG"
 INTERRUPTED = 130
 
 
-def run_command(function: Callable[..., int | None], name: str) -> NoReturn:
+EPILOG = "`--version` prints the version, `--debug` prints the traceback of an error."
+
+Command = Callable[..., int | None]
+
+
+class _Group(TyperGroup):
+    """A command that has subcommands and also runs without one. Its own options belong to the latter alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] in self.commands:
+            self.params, self.callback = [], None
+        return super().parse_args(ctx, args)
+
+
+def run_command(function: Command, name: str, *, subcommands: Sequence[Command] = ()) -> NoReturn:
     """Run `function` as command `name` and exit; Typer reads its parameters as options.
 
-    The function returns the exit code (None is 0). An EdgeError is printed as one line and has its own exit code;
-    `--debug` anywhere on the command line also prints the traceback. Ctrl-C exits with 130.
+    One of `subcommands` runs instead if the command line begins with its name. A function returns the exit code (None
+    is 0). An EdgeError is printed as one line and has its own exit code; `--debug` anywhere on the command line also
+    prints the traceback. Ctrl-C exits with 130.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1 or bool(os.environ.get(DEBUG_VARIABLE))
-    if arguments == ["--version"]:
+    if arguments[-1:] == ["--version"] and arguments[:-1] in ([], *([command.__name__] for command in subcommands)):
         import importlib.metadata
 
         print(f"{name} {importlib.metadata.version(DISTRIBUTION)}")
         sys.exit(0)
+    command_app(function, subcommands, debug=debug)(args=arguments, prog_name=name)
+    sys.exit(0)
 
-    @functools.wraps(function)
-    def command(*args: Any, **options: Any) -> None:
-        raise typer.Exit(_exit_code(lambda: function(*args, **options), debug))
+
+def command_app(function: Command, subcommands: Sequence[Command] = (), *, debug: bool = False) -> typer.Typer:
+    """Return the Typer app that `run_command` runs."""
+
+    def ending_well(function: Command) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(*args: Any, **options: Any) -> None:
+            raise typer.Exit(_exit_code(lambda: function(*args, **options), debug))
+
+        return command
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-    app.command(epilog="`--version` prints the version, `--debug` prints the traceback of an error.")(command)
-    app(args=arguments, prog_name=name)
-    sys.exit(0)
+    if subcommands:
+        group = app.callback(cls=_Group, invoke_without_command=True, subcommand_metavar="[COMMAND]", epilog=EPILOG)
+        group(ending_well(function))
+    for command in subcommands or [function]:
+        app.command(epilog=EPILOG)(ending_well(command))
+    return app
 
 
 def _exit_code(work: Callable[[], int | None], debug: bool) -> int:

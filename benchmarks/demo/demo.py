@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.demo.steps import Done, Journal, Step, run_steps, write_whole
-from benchmarks.measure.cases import Engine, Mode
+from benchmarks.measure.cases import EngineKind, Mode
 from benchmarks.results.schema import Accuracy, Report
 from edge_runtime.command import run_command
 from edge_runtime.errors import DataError
@@ -185,9 +185,9 @@ class Line:
 def summarize(report: Report) -> list[Line]:
     """Return accuracy and speed by precision, on the first device that was measured."""
     found = []
-    for row in report.find(engine=Engine.RUNTIME, mode=Mode.THROUGHPUT, isa="native", device="CPU"):
+    for row in report.find(engine=EngineKind.RUNTIME, mode=Mode.THROUGHPUT, isa="native", device="CPU"):
         latency = report.find(
-            engine=Engine.RUNTIME, mode=Mode.LATENCY, isa="native", device="CPU", precision=row.case.precision
+            engine=EngineKind.RUNTIME, mode=Mode.LATENCY, isa="native", device="CPU", precision=row.case.precision
         )
         right = report.accuracy(row.case)
         found.append(

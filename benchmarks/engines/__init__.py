@@ -1,1 +1,1 @@
-"""Other engines to compare with."""
+"""The engines that are timed: this project's runtime and the baselines to compare it with."""

@@ -1,14 +1,21 @@
-"""What is measured: cases (which engine runs which network where and how), and what one round of a case gave."""
+"""What is measured: a case is one engine with one network in one place, a round is one measurement of it."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+ONNX_FILE = "onnx/model.onnx"
+"""The ONNX network inside a bundle."""
 
-class Engine(str, Enum):
-    """Who computes: this project's runtime, or a row to compare with."""
+MAX_AUC_LOSS = 0.01
+"""Default for the AUC that a recommended network may lose against FP32."""
+
+UNLIMITED_FRAMES = 1_000_000
+
+
+class EngineKind(str, Enum):
+    """This project's runtime, or a baseline to compare it with."""
 
     RUNTIME = "runtime"
     ARTICLE = "article"
@@ -17,17 +24,17 @@ class Engine(str, Enum):
     CEILING = "benchmark_app"
 
 
-ENGINE_NAMES: Mapping[Engine, str] = {
-    Engine.RUNTIME: "this project",
-    Engine.ARTICLE: "the article's loop",
-    Engine.PYTORCH: "PyTorch, channels last",
-    Engine.ONNXRUNTIME: "ONNX Runtime",
-    Engine.CEILING: "benchmark_app (ceiling)",
+ENGINE_NAMES: Mapping[EngineKind, str] = {
+    EngineKind.RUNTIME: "this project",
+    EngineKind.ARTICLE: "the article's loop",
+    EngineKind.PYTORCH: "PyTorch, channels last",
+    EngineKind.ONNXRUNTIME: "ONNX Runtime",
+    EngineKind.CEILING: "benchmark_app (ceiling)",
 }
 
 
 class Mode(str, Enum):
-    """One frame after the other, or as many at once as pays."""
+    """One frame at a time, or as many in parallel as gives the most frames/s."""
 
     LATENCY = "latency"
     THROUGHPUT = "throughput"
@@ -46,16 +53,16 @@ class Case:
 
     Attributes:
         bundle: the bundle's name in this report.
-        engine: who computes.
+        engine: what computes.
         precision: fp32, fp16 or int8.
-        device: an OpenVINO device, CPU or GPU.
+        device: an OpenVINO device such as CPU or GPU.
         mode: latency or throughput.
         isa: a key of `board_setup.isa.CAPS`.
-        streams: inferences side by side; 0 leaves it to the engine.
+        streams: parallel inferences; 0 lets the engine decide.
     """
 
     bundle: str
-    engine: Engine
+    engine: EngineKind
     precision: str
     device: str
     mode: Mode
@@ -64,76 +71,80 @@ class Case:
 
     @property
     def key(self) -> str:
-        """Return what two reports know the same case by."""
+        """The name under which `compare` finds the same case in another report."""
         parts = (self.bundle, self.engine.value, self.precision, self.device, self.mode.value, self.isa)
         return "/".join(parts) + (f"/{self.streams}" if self.streams else "")
+
+    def has(self, **wanted: Any) -> bool:
+        """Return whether the case has these attributes."""
+        return all(getattr(self, name) == value for name, value in wanted.items())
 
     def __str__(self) -> str:
         streams = f", {self.streams} streams" if self.streams else ""
         cap = "" if self.isa == "native" else f", {ISA_NAMES[self.isa]}"
-        who = "" if self.engine is Engine.RUNTIME else f" by {ENGINE_NAMES[self.engine]}"
-        return f"{self.bundle} {self.precision.upper()} on {self.device}{who}, {self.mode.value}{streams}{cap}"
+        engine = "" if self.engine is EngineKind.RUNTIME else f" by {ENGINE_NAMES[self.engine]}"
+        return f"{self.bundle} {self.precision.upper()} on {self.device}{engine}, {self.mode.value}{streams}{cap}"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How long one timing takes: until `seconds` have passed or `frames` were done; the warm-up is not timed.
+class TimingLimits:
+    """How long one timing takes: it ends after `seconds` or `frames`, whichever comes first.
 
-    `delay` slows every frame of the runtime by this share of its own time, so that it can be seen whether a comparison
-    of reports finds it.
+    Attributes:
+        seconds, frames: the limits.
+        warmup_frames: frames before the timing that are not timed.
+        delay: slows every frame of the runtime by this share of its own time, to check that `compare` finds it.
     """
 
     seconds: float = 2.0
-    frames: int = 1_000_000
+    frames: int = UNLIMITED_FRAMES
     warmup_frames: int = 5
     delay: float = 0.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a child process is asked: a case, where its files lie, and how long to measure.
+    """One measurement for a worker process.
 
     Attributes:
         case: what to measure.
         bundle: the bundle's folder.
-        checkpoint: the PyTorch checkpoint, for the engines that need one.
-        pictures: paths of the pictures that all engines are shown.
-        limits: how long.
+        checkpoint: the PyTorch checkpoint, for engines that need one.
+        pictures: paths of the pictures that all engines get.
+        limits: how long to measure.
         started: `time.monotonic()` when the process was started.
-        outputs: whether the logits of the pictures are wanted, to be held against others.
-        sustained_s: seconds of a sustained run; 0 for a usual round.
-        series: the file that a sustained run writes a line a second to.
+        outputs: whether to return the logits of the pictures.
+        sustained_s: seconds of a sustained run; 0 for a normal round.
+        series: the file to which a sustained run appends a line per second.
     """
 
     case: Case
     bundle: str
     checkpoint: str | None
     pictures: tuple[str, ...]
-    limits: Limits = field(default_factory=Limits)
+    limits: TimingLimits = field(default_factory=TimingLimits)
     started: float = 0.0
     outputs: bool = True
     sustained_s: float = 0.0
     series: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the job as plain values that JSON can hold."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Job":
-        """Read what `to_dict` wrote."""
-        case = dict(values["case"])
-        case["engine"], case["mode"] = Engine(case["engine"]), Mode(case["mode"])
-        changed = {
-            "case": Case(**case),
-            "pictures": tuple(values["pictures"]),
-            "limits": Limits(**values["limits"]),
-        }
-        return cls(**{**values, **changed})
+@dataclass(frozen=True)
+class Round:
+    """What one worker process measured.
 
+    Attributes:
+        figures: by the names in FIGURES; what this machine does not show is missing.
+        facts: versions and settings of what ran.
+        logits: [N][2] of the pictures' first crops; empty where the engine gives none.
+        latencies_ms: percentiles 0 to 100 of the latency from file to verdict.
+    """
 
-MAX_AUC_LOSS = 0.01
-"""How much AUC may be lost against FP32 in what is recommended, where the user asks for nothing else."""
+    figures: dict[str, float]
+    facts: dict[str, Any]
+    logits: list[list[float]] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+
 
 FIGURES: Mapping[str, str] = {
     "model_fps": "frames/s",
@@ -152,8 +163,8 @@ FIGURES: Mapping[str, str] = {
     "temperature_c": "°C",
     "clock_mhz": "MHz",
     "throttled": "times",
-    "energy_j": "J a frame",
+    "energy_j": "J per frame",
     "foreign_load": "share of all cores",
     "pace": "GFLOP/s",
 }
-"""What one round may give, and in which unit. A figure that can't be read here is missing, never 0."""
+"""The figures of a round and their units. A figure that can't be read on this machine is missing, never 0."""

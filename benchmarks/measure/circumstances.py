@@ -1,4 +1,4 @@
-"""The circumstances of a measurement: no figure of a report stands without them."""
+"""The circumstances of a measurement: machine, software versions, commit and load."""
 
 import os
 import platform
@@ -11,11 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure.children import emulator
-from benchmarks.measure.sensors import PROC, SYS, read_text
+import psutil
+
+from benchmarks.measure.sensors import SYS, read_text
 from board_setup.isa import cpu_flags, widest_isa
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.model.profile import driver_packages, processor_name
+from export.children.process import emulator
 
 FLAGS = ("sse4_2", "avx", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 """The CPU flags that change which kernels run."""
@@ -30,20 +32,21 @@ class Circumstances:
     Attributes:
         made: ISO 8601, UTC.
         command: as it was typed.
-        commit: the project's git commit, with `+` where files were changed since, or its version outside of git.
-        processor: name and cores.
-        isa: the widest instruction set that changes INT8.
-        flags: the CPU flags that change which kernels run.
-        memory_gb: of the whole machine.
+        commit: git commit, with `+` if the working tree differs from it; outside a clone the project's version.
+        processor: name and number of cores.
+        isa: the widest instruction set that changes how INT8 is computed.
+        flags: the CPU flags in FLAGS that this CPU has.
+        memory_gb: the machine's memory.
         virtual: whether it is a virtual machine.
-        emulator: the emulator's name where the whole command ran under one; its times mean nothing.
-        kernel, system, python: what runs below.
-        governor: of the clock, `not readable` where Linux does not show it.
-        turbo: whether the clock may rise above its base, `not readable` likewise.
-        devices: OpenVINO's devices by name.
+        emulator: the emulator and its options if the command ran under one (times are then meaningless), else empty.
+        kernel, system, python: versions.
+        governor: clock governor, `not readable` if Linux does not show it.
+        turbo: `on`, `off` or `not readable`.
+        devices: OpenVINO's devices, full name by device.
         drivers: packages of Intel's GPU driver.
         packages: versions by name.
-        load: of the last minute when the run began (how many processes wanted a core).
+        load: load average of the last minute at the start.
+        threads: environment variables that set thread counts.
     """
 
     made: str
@@ -68,7 +71,7 @@ class Circumstances:
 
     @classmethod
     def here(cls, command: str) -> "Circumstances":
-        """Look around."""
+        """Return the circumstances of this process."""
         core, flags = openvino_core(), cpu_flags()
         around = emulator()
         return cls(
@@ -78,7 +81,7 @@ class Circumstances:
             processor=processor_name(),
             isa="SSE4.2 (emulated)" if around else widest_isa(flags),
             flags=tuple(flag for flag in FLAGS if flag in flags),
-            memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+            memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
             virtual="hypervisor" in flags,
             emulator=" ".join([Path(around[0]).name, *around[1:]]) if around else "",
             kernel=platform.release(),
@@ -103,46 +106,37 @@ def package_version(name: str) -> str:
 
 
 def commit(folder: Path = Path(__file__).parent) -> str:
-    """Return the git commit of the code that runs, with `+` where it was changed since; outside of git its version."""
-    described = ["git", "-C", str(folder), "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
+    """Return the git commit, with `+` if the working tree differs from it; outside a clone the project's version."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
     try:
-        done = subprocess.run(described, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
         return package_version("deepfake-edge")
     return done.stdout.strip() or package_version("deepfake-edge")
 
 
 def system_name(release: Path = Path("/etc/os-release")) -> str:
-    """Return what the operating system calls itself."""
+    """Return the operating system's name and version."""
     lines = dict(line.split("=", 1) for line in read_text(release).splitlines() if "=" in line)
     return lines.get("PRETTY_NAME", sys.platform).strip('"')
 
 
 def governor(sys_folder: Path = SYS) -> str:
-    """Return the cores' clock governors, each once."""
+    """Return the cores' clock governors, without duplicates."""
     paths = sys_folder.glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor")
     return ", ".join(sorted({read_text(path) for path in paths} - {""})) or "not readable"
 
 
 def turbo(sys_folder: Path = SYS) -> str:
-    """Return whether the clock may rise above its base: on, off or not readable."""
+    """Return whether turbo is on, off or not readable."""
     cpu = sys_folder / "devices/system/cpu"
-    meaning = {"intel_pstate/no_turbo": {"0": "on", "1": "off"}, "cpufreq/boost": {"1": "on", "0": "off"}}
-    found = (values.get(read_text(cpu / name)) for name, values in meaning.items())
+    values_of = {"intel_pstate/no_turbo": {"0": "on", "1": "off"}, "cpufreq/boost": {"1": "on", "0": "off"}}
+    found = (values.get(read_text(cpu / name)) for name, values in values_of.items())
     return next((value for value in found if value), "not readable")
 
 
-def busy_processes(proc: Path = PROC) -> int:
-    """Return how many processes want a core now, this one included; 0 where it can't be read."""
-    fields = read_text(proc / "loadavg").split()
-    return int(fields[3].split("/")[0]) if len(fields) > 3 else 0
-
-
 def facts_line(facts: Mapping[str, Any]) -> str:
-    """Return the facts of a measurement, kernels left out, as one line."""
+    """Return the facts of a measurement, without its kernels, in one line."""
     shown = {name: value for name, value in facts.items() if name != "kernels" and value not in ("", [], {})}
-    return ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in shown.items())
-
-
-def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    texts = {name: " ".join(map(str, v)) if isinstance(v, (list, tuple)) else v for name, v in shown.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())

@@ -1,4 +1,4 @@
-"""Stopwatches: how long frames take, one after the other or many at once."""
+"""Times frames one by one, in batches or in threads."""
 
 import hashlib
 import itertools
@@ -13,56 +13,56 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure.cases import Limits
+from benchmarks.measure.cases import TimingLimits
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 WORK = bytes(1 << 14)
-"""What a brake hashes: so much at a time that Python lets other threads go on meanwhile."""
+"""What a brake hashes: large enough that hashlib releases the GIL."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What a stopwatch saw: how many frames in how many seconds, and each frame's own latency in milliseconds [N]."""
+    """The duration of a timing and the latency of each frame in milliseconds [N]."""
 
     seconds: float
     latencies_ms: NDArray[np.float64]
 
     @property
     def frames(self) -> int:
-        """Return how many frames were done."""
+        """The number of frames."""
         return len(self.latencies_ms)
 
     @property
     def fps(self) -> float:
-        """Return frames a second."""
+        """Frames per second."""
         return self.frames / self.seconds
 
 
 class Clock:
-    """Says when a timing is over; it starts when it is made."""
+    """Decides when a timing ends; it starts at construction."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: TimingLimits) -> None:
         self._limits = limits
         self.start = time.perf_counter()
 
     def goes_on(self, frames: int) -> bool:
-        """Whether another frame is to be started after `frames`; at least one always is."""
+        """Whether to start another frame after `frames` frames; the first one always is."""
         if frames == 0:
             return True
         return frames < self._limits.frames and time.perf_counter() - self.start < self._limits.seconds
 
     def stop(self, latencies_s: Sequence[float]) -> Timing:
-        """Return what was seen."""
+        """Return the timing of frames with these latencies in seconds."""
         return Timing(time.perf_counter() - self.start, 1000.0 * np.asarray(latencies_s, np.float64))
 
 
 class Brake:
-    """Slows frames by a share of what they take, as a change of the code would.
+    """Slows frames by a share of their own time, as slower code would.
 
-    One after the other, a frame is followed by a sleep. Where frames are computed side by side a sleep of one is filled
-    by the others, so there it is work: of the processor time that this process has taken since the last frame.
+    One by one, a frame is followed by a sleep. In parallel the other frames would fill a sleep, so the brake computes
+    instead: a share of the CPU time that this process has used.
     """
 
     def __init__(self, share: float) -> None:
@@ -70,7 +70,7 @@ class Brake:
         self._lock, self._start, self._burnt = threading.Lock(), time.process_time(), 0.0
 
     def sleep(self, step: Callable[[T], R]) -> Callable[[T], R]:
-        """Return `step` with a sleep after it."""
+        """Return `step` followed by a sleep."""
 
         def slowed(given: T) -> R:
             before = time.perf_counter()
@@ -81,7 +81,7 @@ class Brake:
         return slowed if self._share else step
 
     def work(self, step: Callable[[T], R]) -> Callable[[T], R]:
-        """Return `step` with work after it."""
+        """Return `step` followed by computing."""
 
         def slowed(given: T) -> R:
             result = step(given)
@@ -91,11 +91,11 @@ class Brake:
         return slowed if self._share else step
 
     def burn(self) -> None:
-        """Compute until the share of what this process has computed otherwise is reached."""
+        """Compute until the brake's share of this process's other CPU time is reached."""
         if not self._share:
             return
         with self._lock:
-            # What other threads still have to burn counts as burnt: seen as work it would be burnt for in turn.
+            # What other threads are still burning counts as burnt, or it would be taken for work and burnt for in turn.
             work = time.process_time() - self._start - self._burnt
             wanted = max(0.0, self._share * work - self._burnt)
             self._burnt += wanted
@@ -104,8 +104,8 @@ class Brake:
             hashlib.sha256(WORK)
 
 
-def one_by_one(step: Callable[[T], object], inputs: Sequence[T], limits: Limits) -> Timing:
-    """Time `step` on `inputs`, in a circle, one after the other."""
+def one_by_one(step: Callable[[T], object], inputs: Sequence[T], limits: TimingLimits) -> Timing:
+    """Time `step` on `inputs`, repeated as often as needed, one by one."""
     clock, latencies = Clock(limits), list[float]()
     for given in itertools.cycle(inputs):
         if not clock.goes_on(len(latencies)):
@@ -116,8 +116,8 @@ def one_by_one(step: Callable[[T], object], inputs: Sequence[T], limits: Limits)
     return clock.stop(latencies)
 
 
-def in_batches(step: Callable[[list[T]], object], inputs: Sequence[T], limits: Limits, size: int) -> Timing:
-    """Time `step` on batches of `size`; each frame's latency is its batch's."""
+def in_batches(step: Callable[[list[T]], object], inputs: Sequence[T], limits: TimingLimits, size: int) -> Timing:
+    """Time `step` on batches of `size` inputs; each frame's latency is its batch's."""
     clock, latencies, circle = Clock(limits), list[float](), itertools.cycle(inputs)
     while clock.goes_on(len(latencies)):
         batch = list(itertools.islice(circle, size))
@@ -127,8 +127,8 @@ def in_batches(step: Callable[[list[T]], object], inputs: Sequence[T], limits: L
     return clock.stop(latencies)
 
 
-def in_threads(step: Callable[[T], object], inputs: Sequence[T], limits: Limits, threads: int) -> Timing:
-    """Time `step` on `inputs`, in a circle, in `threads` threads at once."""
+def in_threads(step: Callable[[T], object], inputs: Sequence[T], limits: TimingLimits, threads: int) -> Timing:
+    """Time `step` on `inputs`, repeated as often as needed, in `threads` threads."""
 
     def timed(given: T) -> float:
         before = time.perf_counter()

@@ -1,6 +1,6 @@
-"""The pictures of a report: bars of FPS with their spread, accuracy against FPS, latencies, a long run over time.
+"""A report's plots: frames/s with their spread, accuracy against frames/s, latencies, and a sustained run over time.
 
-They are drawn narrow, with large letters, so that they can be read at the width of a phone.
+They are narrow, with large letters, so that they can be read on a phone.
 """
 
 import io
@@ -13,25 +13,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.measure.cases import Engine, Mode
+from benchmarks.measure.cases import EngineKind, Mode
 from benchmarks.results.answer import SPEED, number
-from benchmarks.results.schema import Report, Row, Spread, Sustained
+from benchmarks.results.schema import Report, Spread, Sustained
 
 matplotlib.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
 
 WIDTH = 5.6
-"""Inches; with RESOLUTION about 730 pixels."""
+"""Inches; about 730 pixels at RESOLUTION."""
 
 RESOLUTION = 130
-"""Pixels an inch."""
+"""Pixels per inch."""
 
 COLOURS = {"fp32": "#4c6a92", "fp16": "#7aa6a1", "int8": "#e08a3c"}
-"""Blue, green and orange: also told apart by those who see red and green alike, and in grey."""
+"""Blue, green and orange, which can be told apart with red-green blindness and in greyscale."""
 
+LINE_STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK = "#30363d"
 OTHER = "#9a9fa6"
-MODES = {Mode.LATENCY: "one by one", Mode.THROUGHPUT: "at once"}
 
 
 def png(figure: Figure) -> bytes:
@@ -42,25 +42,28 @@ def png(figure: Figure) -> bytes:
 
 
 def fps_bars(report: Report, isa: str) -> Figure | None:
-    """Return bars of FPS, file to verdict, of every bundle and precision, with smallest and largest round."""
+    """Return bars of frames/s from file to verdict by bundle and precision, with the minimum and maximum round."""
     bars = list(_bars(report, isa))
     if not bars:
         return None
     figure, axes = _axes(height=1.1 + 0.27 * (len(bars) + 1.4 * len(report.bundles)))
-    place, ticks, names = 0.0, [], []
+    y, ticks, names = 0.0, [], []
     for bundle in report.bundles:
-        axes.text(0, place, f" {bundle.name}", weight="bold", va="center", color=INK)
+        axes.text(0, y, f" {bundle.name}", weight="bold", va="center", color=INK)
         for name, colour, spread in (bar[1:] for bar in bars if bar[0] == bundle.name):
-            place += 1.0
-            _bar(axes, place, colour, spread)
-            ticks.append(place)
+            y += 1.0
+            error = [[spread.median - spread.low], [spread.high - spread.median]]
+            axes.barh(y, spread.median, color=colour, xerr=error, error_kw={"ecolor": INK, "capsize": 2.5, "lw": 1})
+            text, end = number(spread.median), (spread.high, y)
+            axes.annotate(text, end, xytext=(5, 0), textcoords="offset points", va="center", color=INK)
+            ticks.append(y)
             names.append(name)
-        place += 1.4
+        y += 1.4
     axes.set_yticks(ticks, names)
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(place - 0.7, -0.7)
+    axes.set_ylim(y - 0.7, -0.7)
     axes.set_xlim(0, 1.18 * max(bar[3].high for bar in bars))
-    axes.set_xlabel("frames a second, file to verdict\n(bar: median of the rounds, line: smallest to largest)")
+    axes.set_xlabel("speed from file to verdict, frames/s\n(bar: median over the rounds, line: minimum to maximum)")
     axes.set_title(f"Speed, {report.place(isa)}", loc="left")
     axes.grid(axis="y", visible=False)
     return figure
@@ -68,33 +71,22 @@ def fps_bars(report: Report, isa: str) -> Figure | None:
 
 def _bars(report: Report, isa: str) -> Iterator[tuple[str, str, str, Spread]]:
     """Yield bundle, name, colour and spread of each bar."""
-    for row in report.find(engine=Engine.ARTICLE, isa=isa):
+    for row in report.find(engine=EngineKind.ARTICLE, isa=isa):
         if spread := row.spread(SPEED):
             yield row.case.bundle, "article's loop", OTHER, spread
-    devices = {row.case.device for row in report.find(engine=Engine.RUNTIME, isa=isa)}
-    rows = sorted(report.find(engine=Engine.RUNTIME, isa=isa), key=lambda row: (row.case.device, row.case.mode.value))
-    for row in rows:
+    rows = report.find(engine=EngineKind.RUNTIME, isa=isa)
+    devices = {row.case.device for row in rows}
+    for row in sorted(rows, key=lambda row: (row.case.device, row.case.mode.value)):
         if spread := row.spread(SPEED):
             device = f" {row.case.device}" if len(devices) > 1 else ""
-            name = f"{row.case.precision.upper()}{device}, {MODES[row.case.mode]}{_streams(row)}"
+            streams = f" ×{row.case.streams}" if row.case.streams else ""
+            name = f"{row.case.precision.upper()}{device}, {row.case.mode.value}{streams}"
             yield row.case.bundle, name, COLOURS[row.case.precision], spread
 
 
-def _streams(row: Row) -> str:
-    return f" ×{row.case.streams}" if row.case.streams else ""
-
-
-def _bar(axes: Axes, place: float, colour: str, spread: Spread) -> None:
-    around = [[spread.median - spread.low], [spread.high - spread.median]]
-    axes.barh(place, spread.median, color=colour, xerr=around, error_kw={"ecolor": INK, "capsize": 2.5, "lw": 1})
-    axes.annotate(
-        number(spread.median), (spread.high, place), xytext=(5, 0), textcoords="offset points", va="center", color=INK
-    )
-
-
 def pareto(report: Report, isa: str) -> Figure | None:
-    """Return accuracy (AUC with its interval) against FPS; the line joins what nothing else beats in both."""
-    rows = [row for row in report.find(engine=Engine.RUNTIME, isa=isa, mode=Mode.THROUGHPUT) if row.spread(SPEED)]
+    """Return AUC with its interval against frames/s; the line joins the points that no other beats in both."""
+    rows = [row for row in report.find(engine=EngineKind.RUNTIME, isa=isa, mode=Mode.THROUGHPUT) if row.spread(SPEED)]
     points = [(row, accuracy) for row in rows if (accuracy := report.accuracy(row.case)) and accuracy.auc is not None]
     if not points:
         return None
@@ -115,8 +107,8 @@ def pareto(report: Report, isa: str) -> Figure | None:
     front = pareto_front([(row.median(SPEED) or 0.0, accuracy.auc or 0.0) for row, accuracy in points])
     axes.plot(*zip(*front, strict=True), color=INK, lw=1, ls="--", zorder=0)
     axes.set_xlim(left=0)
-    axes.set_xlabel("frames a second, file to verdict, many at once")
-    axes.set_ylabel("AUC (with its 95 % interval)")
+    axes.set_xlabel("throughput from file to verdict, frames/s")
+    axes.set_ylabel("AUC (with 95 % interval)")
     axes.set_title(f"Accuracy against speed, {report.place(isa)}", loc="left")
     shapes = [
         Line2D([], [], marker=MARKERS[index % len(MARKERS)], ls="", color=INK, label=name)
@@ -127,7 +119,7 @@ def pareto(report: Report, isa: str) -> Figure | None:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (speed, accuracy) that no other point beats in both, by rising speed."""
+    """Return the points (speed, accuracy) that no other point beats in both, by increasing speed."""
     front: list[tuple[float, float]] = []
     for speed, accuracy in sorted(points, reverse=True):
         if not front or accuracy > front[-1][1]:
@@ -149,39 +141,33 @@ def _legend(axes: Axes, bundles: Sequence[Line2D], precisions: Sequence[str]) ->
 
 
 def latencies(report: Report, isa: str) -> Figure | None:
-    """Return how latency is distributed: for each share of frames, the milliseconds that it stays below."""
-    rows = [row for row in report.find(engine=Engine.RUNTIME, isa=isa, mode=Mode.LATENCY) if row.latencies_ms]
+    """Return the cumulative distribution of latency: for each latency, the share of frames that are faster."""
+    rows = [row for row in report.find(engine=EngineKind.RUNTIME, isa=isa, mode=Mode.LATENCY) if row.latencies_ms]
     if not rows:
         return None
     figure, axes = _axes(height=4.4)
     bundles = list(dict.fromkeys(row.case.bundle for row in rows))
     for row in rows:
-        style = _style(bundles.index(row.case.bundle))
-        wide = 3.5 if row.case.precision == "fp32" else 1.5  # FP16 often lies on FP32; so both are seen.
+        style = LINE_STYLES[bundles.index(row.case.bundle) % len(LINE_STYLES)]
+        wide = 3.5 if row.case.precision == "fp32" else 1.5  # FP16 often hides FP32 otherwise.
         axes.plot(row.latencies_ms, range(101), ls=style, lw=wide, color=COLOURS[row.case.precision])
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(FuncFormatter(_minor))
-    axes.set_xlabel("latency of a frame, file to verdict, ms (logarithmic)")
-    axes.set_ylabel("share of frames that are faster, %")
-    axes.set_title(f"Latency one by one, {report.place(isa)}", loc="left")
-    lines = [Line2D([], [], ls=_style(index), color=INK, label=name) for index, name in enumerate(bundles)]
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else ""))
+    axes.set_xlabel("latency from file to verdict, ms (logarithmic)")
+    axes.set_ylabel("frames that are faster, %")
+    axes.set_title(f"Latency one frame at a time, {report.place(isa)}", loc="left")
+    lines = [
+        Line2D([], [], ls=LINE_STYLES[index % len(LINE_STYLES)], color=INK, label=name)
+        for index, name in enumerate(bundles)
+    ]
     _legend(axes, lines, [row.case.precision for row in rows])
     return figure
 
 
-def _style(index: int) -> str:
-    return ("-", "--", ":", "-.")[index % 4]
-
-
-def _minor(value: float, _: int) -> str:
-    first = int(f"{value:e}"[0])
-    return f"{value:g}" if first in (2, 5) else ""
-
-
 def over_time(run: Sustained) -> Figure | None:
-    """Return FPS, and clock and temperature where they can be read, over the minutes of a long run."""
-    wanted = ((SPEED, "frames a second"), ("clock_mhz", "clock, MHz"), ("temperature_c", "temperature, °C"))
+    """Return frames/s, and clock and temperature if they can be read, over the minutes of a sustained run."""
+    wanted = ((SPEED, "speed, frames/s"), ("clock_mhz", "clock, MHz"), ("temperature_c", "temperature, °C"))
     shown = [(name, label) for name, label in wanted if any(name in row for row in run.series)]
     if not shown:
         return None
@@ -193,8 +179,8 @@ def over_time(run: Sustained) -> Figure | None:
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
-    panels[-1, 0].set_xlabel("minutes")
-    panels[0, 0].set_title("Without a pause", loc="left")
+    panels[-1, 0].set_xlabel("time, minutes")
+    panels[0, 0].set_title("Sustained run", loc="left")
     return figure
 
 

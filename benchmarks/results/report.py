@@ -1,101 +1,193 @@
-"""The report of a run: `report.json` for programs, `report.html` and `report.md` for people, and its plots as PNG."""
+"""Writes a report: `report.json` for programs, `report.html` and `report.md` for people, and the plots as PNG."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.measure.cases import ENGINE_NAMES, Engine
+from benchmarks.measure.cases import ENGINE_NAMES, EngineKind
 from benchmarks.measure.circumstances import facts_line
 from benchmarks.results import plots
 from benchmarks.results.answer import SPEED, article_row, best, figure, fp32_row, number, speedup
-from benchmarks.results.schema import Accuracy, BundleFacts, Report, Row, Spread, Sustained
+from benchmarks.results.schema import Accuracy, GoldenState, Report, Row, Spread
+from edge_runtime.atomic import write_atomic
 from train.report.html import Block, Picture, Section, Table, figure_text, write_report
 
-JSON = "report.json"
-HEAT = "°C / MHz / times throttled"
-HTML = "report.html"
+JSON, HTML = "report.json", "report.html"
+HEAT = "temperature, °C / clock, MHz / times throttled"
 
 
 def write(report: Report, out: Path) -> Path:
     """Write a report and its plots into folder `out`; return the HTML file."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / JSON).write_text(report.to_json(), encoding="utf-8")
-    write_report(out / HTML, title(report), list(sections(report, out)))
+    write_atomic(out / JSON, report.to_json())
+    names = ", ".join(bundle.name for bundle in report.bundles)
+    title = f"Benchmark of {names} on {report.circumstances.processor}"
+    write_report(out / HTML, title, list(sections(report, out)))
     return out / HTML
 
 
-def title(report: Report) -> str:
-    """Return the report's title."""
-    names = ", ".join(bundle.name for bundle in report.bundles)
-    return f"Benchmark of {names} on {report.circumstances.processor}"
-
-
 def sections(report: Report, out: Path | None = None) -> Iterator[Section]:
-    """Return the sections of a report; its plots are written into `out` too, where one is given."""
-    summary = _summary(report)
+    """Yield the sections of a report; its plots are also written into `out`, if given."""
+
+    def picture(drawn: "plots.Figure | None", text: str, stem: str) -> list[Block]:
+        if drawn is None:
+            return []
+        found = Picture(plots.png(drawn), text)
+        if out is not None:
+            (out / f"{stem}.png").write_bytes(found.png)
+        return [found]
+
+    summary = _summary_table(report)
     yield Section("The answer", [*report.answer, summary] if summary.rows else report.answer)
     for isa in dict.fromkeys(row.case.isa for row in report.rows):
-        yield from _isa_sections(report, isa, out)
+        name = report.place(isa)
+        rows = [row for row in report.rows if row.case.isa == isa and row.rounds]
+        plot = picture(plots.fps_bars(report, isa), f"Frames/s of each case, {name}", f"speed-{isa}")
+        yield Section(f"Speed ({name})", [*plot, _speed_table(rows)])
+        plot = picture(plots.latencies(report, isa), f"Distribution of latency, {name}", f"latency-{isa}")
+        yield Section(f"Latency and memory ({name})", [*plot, _latency_table(rows)])
+        if found := [accuracy for accuracy in report.accuracies if accuracy.isa == isa]:
+            plot = picture(plots.pareto(report, isa), f"AUC against frames/s, {name}", f"pareto-{isa}")
+            yield Section(f"Accuracy ({name})", [*plot, _accuracy_table(found)])
     for run in report.sustained:
-        picture = _picture(plots.over_time(run), f"FPS and clock over time of {run.case}", "sustained", out)
-        ended = [f"It ended after {_seconds(run):.0f} s: {run.failed}."] if run.failed else []
-        yield Section("Without a pause", [*ended, *([picture] if picture else [])])
-    if report.left_out or any(row.failed for row in report.rows):
-        yield Section("What was not measured", [_left_out(report)])
-    yield Section("What ran", list(_what_ran(report)))
+        plot = picture(plots.over_time(run), f"Frames/s and clock over time, {run.case}", "sustained")
+        seconds = run.series[-1]["second"] if run.series else 0.0
+        ended = [f"It ended after {seconds:.0f} s: {run.failed}."] if run.failed else []
+        yield Section("Sustained run", [*ended, *plot])
+    failed = [(str(row.case), f"failed: {row.failed}") for row in report.rows if row.failed]
+    if report.left_out or failed:
+        rows_left_out = [*((item.what, item.why) for item in report.left_out), *failed]
+        yield Section("What was not measured", [Table(("case", "reason"), rows_left_out)])
+    yield Section("What ran", [_circumstances_table(report), *_tables_of_what_ran(report)])
 
 
-def _seconds(run: Sustained) -> float:
-    return run.series[-1]["second"] if run.series else 0.0
+def _summary_table(report: Report) -> Table:
+    def cells(row: Row) -> tuple[str, ...]:
+        case, accuracy = row.case, report.accuracy(row.case)
+        others = (fp32_row(report, case), article_row(report, case))
+        return (
+            case.bundle,
+            f"{case.precision.upper()} {case.device}",
+            figure(row, SPEED),
+            *(f"{speedup(row, other).median:.1f}" if other else "–" for other in others),
+            "–" if accuracy is None else figure_text(dict(accuracy.figures["auc"])),
+            "–" if accuracy is None else _auc_change(accuracy),
+            report.place(case.isa),
+        )
 
-
-def _summary(report: Report) -> Table:
-    head = ("backbone", "take", "frames/s", "× FP32", "× article's loop", "AUC", "AUC − FP32's", "where")
     isas = dict.fromkeys(row.case.isa for row in report.rows)
     found = [row for isa in isas for bundle in report.bundles if (row := best(report, bundle.name, isa))]
-    caption = f"Many at once, from file to verdict. At most {report.max_auc_loss:g} of AUC may be lost against FP32."
-    return Table(head, [_summary_cells(report, row) for row in found], caption)
-
-
-def _summary_cells(report: Report, row: Row) -> tuple[str, ...]:
-    case, accuracy = row.case, report.accuracy(row.case)
-    others = (fp32_row(report, case), article_row(report, case))
-    ratios = [f"{speedup(row, other).median:.1f}" if other else "–" for other in others]
-    auc = "–" if accuracy is None else figure_text(dict(accuracy.figures["auc"]))
-    change = "–" if accuracy is None else _change(accuracy)
-    cells = (figure(row, SPEED), *ratios, auc, change, report.place(case.isa))
-    return (case.bundle, f"{case.precision.upper()} {case.device}", *cells)
-
-
-def _isa_sections(report: Report, isa: str, out: Path | None) -> Iterator[Section]:
-    name = report.place(isa)
-    pictures = (
-        (plots.fps_bars(report, isa), f"Bars of frames a second, {name}", f"speed-{isa}"),
-        (plots.pareto(report, isa), f"AUC against frames a second, {name}", f"pareto-{isa}"),
-        (plots.latencies(report, isa), f"Distribution of latency, {name}", f"latency-{isa}"),
+    return Table(
+        (
+            "backbone",
+            "recommended",
+            "speed, frames/s",
+            "times FP32",
+            "times the article's loop",
+            "AUC",
+            "AUC change from FP32",
+            "measured",
+        ),
+        [cells(row) for row in found],
+        "Throughput mode, from file to verdict. A recommended network may lose at most "
+        f"{report.settings.max_auc_loss:g} of AUC against FP32.",
     )
-    speed, trade, latency = (_picture(drawn, text, stem, out) for drawn, text, stem in pictures)
-    rows = [row for row in report.rows if row.case.isa == isa and row.rounds]
-    yield Section(f"Speed ({name})", [block for block in (speed, _speed_table(rows)) if block])
-    yield Section(f"Latency and memory ({name})", [block for block in (latency, _latency_table(rows)) if block])
-    found = [accuracy for accuracy in report.accuracies if accuracy.isa == isa]
-    if found:
-        yield Section(f"Accuracy ({name})", [block for block in (trade, _accuracy_table(report, found)) if block])
 
 
-def _picture(drawn: "plots.Figure | None", text: str, stem: str, out: Path | None) -> Block | None:
-    if drawn is None:
-        return None
-    picture = Picture(plots.png(drawn), text)
-    if out is not None:
-        (out / f"{stem}.png").write_bytes(picture.png)
-    return picture
+def _speed_table(rows: list[Row]) -> Table:
+    def heat(row: Row) -> str:
+        throttled = row.values("throttled")
+        parts = (figure(row, "temperature_c"), figure(row, "clock_mhz"), f"{sum(throttled):.0f}" if throttled else "–")
+        return " / ".join(parts)
+
+    return Table(
+        (
+            "case",
+            "network alone, frames/s",
+            "file to verdict, frames/s",
+            "CPU use, cores",
+            "energy, J per frame",
+            HEAT,
+        ),
+        [
+            (
+                _name(row),
+                _spread(row.spread("model_fps")),
+                _spread(row.spread(SPEED)),
+                figure(row, "cpu_use"),
+                figure(row, "energy_j"),
+                heat(row),
+            )
+            for row in rows
+        ],
+        "Median over the rounds (minimum–maximum). – means not measured, or not readable on this machine.",
+    )
 
 
-def _who(row: Row) -> str:
+def _latency_table(rows: list[Row]) -> Table:
+    return Table(
+        (
+            "case",
+            "median latency, ms",
+            "95th percentile, ms",
+            "99th percentile, ms",
+            "maximum, ms",
+            "time to first verdict, s",
+            "peak memory, MB",
+            "logit difference from FP32",
+            "changed decisions",
+        ),
+        [
+            (
+                _name(row),
+                *(figure(row, f"end_to_end_{name}_ms") for name in ("p50", "p95", "p99", "max")),
+                figure(row, "first_verdict_s"),
+                figure(row, "rss_peak_mb"),
+                "–" if row.difference is None else f"{row.difference:.1g}",
+                "–" if row.changed is None else str(row.changed),
+            )
+            for row in rows
+            if row.median(SPEED) is not None
+        ],
+        "From file to verdict, median over the rounds. The first verdict counts from the start of the process; the "
+        "compiled model is cached from the second round on. Logits and decisions: on the timed pictures.",
+    )
+
+
+def _accuracy_table(found: list[Accuracy]) -> Table:
+    def cells(accuracy: Accuracy) -> tuple[str, ...]:
+        name = f"{accuracy.bundle}, {accuracy.precision.upper()} {accuracy.device}"
+        if accuracy.failed:
+            return (name, f"failed: {accuracy.failed}", *[""] * 6)
+        names = ("auc", "tpr_at_1_fpr", "tpr_at_5_fpr", "accuracy")
+        return (
+            name,
+            *(figure_text(dict(accuracy.figures[key])) for key in names),
+            _auc_change(accuracy),
+            "–" if accuracy.changed is None else f"{accuracy.changed} of {accuracy.pictures}",
+            _golden(accuracy),
+        )
+
+    return Table(
+        (
+            "network",
+            "AUC",
+            "TPR at 1 % FPR",
+            "TPR at 5 % FPR",
+            "accuracy",
+            "AUC change from FP32",
+            "changed decisions",
+            "golden pictures",
+        ),
+        [cells(accuracy) for accuracy in found],
+        f"On {found[0].pictures} faces, with 95 % intervals (bootstrap).",
+    )
+
+
+def _name(row: Row) -> str:
     case = row.case
-    who = f"{case.precision.upper()} {case.device}" if case.engine is Engine.RUNTIME else ENGINE_NAMES[case.engine]
-    precision = "" if case.engine is Engine.RUNTIME else f" {case.precision.upper()}"
-    return f"{case.bundle}, {who}{precision}, {case.mode.value}"
+    engine = "" if case.engine is EngineKind.RUNTIME else f"{ENGINE_NAMES[case.engine]} "
+    device = f" {case.device}" if case.engine is EngineKind.RUNTIME else ""
+    return f"{case.bundle}, {engine}{case.precision.upper()}{device}, {case.mode.value}"
 
 
 def _spread(spread: Spread | None) -> str:
@@ -104,98 +196,22 @@ def _spread(spread: Spread | None) -> str:
     return f"{number(spread.median)} ({number(spread.low)}–{number(spread.high)})"
 
 
-def _speed_table(rows: list[Row]) -> Table:
-    head = ("what", "network alone, frames/s", "file to verdict, frames/s", "CPU use, cores", "energy, J a frame", HEAT)
-    cells = [
-        (
-            _who(row),
-            _spread(row.spread("model_fps")),
-            _spread(row.spread(SPEED)),
-            figure(row, "cpu_use"),
-            figure(row, "energy_j"),
-            _heat(row),
-        )
-        for row in rows
-    ]
-    return Table(head, cells, "Median of the rounds (smallest–largest). – is not measured or not readable here.")
-
-
-def _heat(row: Row) -> str:
-    throttled = row.values("throttled")
-    parts = (figure(row, "temperature_c"), figure(row, "clock_mhz"), f"{sum(throttled):.0f}" if throttled else "–")
-    return " / ".join(parts)
-
-
-def _latency_table(rows: list[Row]) -> Table:
-    head = (
-        "what",
-        "p50, ms",
-        "p95, ms",
-        "p99, ms",
-        "max, ms",
-        "first verdict, s",
-        "memory peak, MB",
-        "logits − FP32's",
-    )
-    cells = [
-        (
-            _who(row),
-            *(figure(row, f"end_to_end_{name}_ms") for name in ("p50", "p95", "p99", "max")),
-            figure(row, "first_verdict_s"),
-            figure(row, "rss_peak_mb"),
-            "–" if row.difference is None else f"{row.difference:.1g}, {row.changed} changed",
-        )
-        for row in rows
-        if row.median(SPEED) is not None
-    ]
-    caption = (
-        "From file to verdict, median of the rounds. First verdict: from the start of the process, with the model "
-        "cached from the second round on. Logits: largest difference from FP32's on the pictures shown, and how many "
-        "decisions differ."
-    )
-    return Table(head, cells, caption)
-
-
-def _accuracy_table(report: Report, found: list[Accuracy]) -> Table:
-    head = (
-        "what",
-        "AUC",
-        "TPR at 1 % FPR",
-        "TPR at 5 % FPR",
-        "accuracy",
-        "AUC − FP32's",
-        "changed",
-        "golden",
-    )
-    cells = [_accuracy_cells(accuracy) for accuracy in found]
-    return Table(head, cells, f"On {found[0].pictures} faces, with intervals of 95 % (bootstrap).")
-
-
-def _accuracy_cells(accuracy: Accuracy) -> tuple[str, ...]:
-    name = f"{accuracy.bundle}, {accuracy.precision.upper()} {accuracy.device}"
-    if accuracy.failed:
-        return (name, f"failed: {accuracy.failed}", *[""] * 6)
-    names = ("auc", "tpr_at_1_fpr", "tpr_at_5_fpr", "accuracy")
-    figures = [figure_text(dict(accuracy.figures[key])) for key in names]
-    changed = "–" if accuracy.changed is None else f"{accuracy.changed} of {accuracy.pictures}"
-    return (name, *figures, _change(accuracy), changed, accuracy.golden)
-
-
-def _change(accuracy: Accuracy) -> str:
+def _auc_change(accuracy: Accuracy) -> str:
     change = accuracy.auc_change
     if change is None:
         return "–"
     return f"{change['value']:+.4f} ({change['low']:+.4f} to {change['high']:+.4f})".replace("-", "−")
 
 
-def _left_out(report: Report) -> Table:
-    failed = [(str(row.case), f"failed: {row.failed}") for row in report.rows if row.failed]
-    return Table(("what", "why"), [*((item.what, item.why) for item in report.left_out), *failed])
+def _golden(accuracy: Accuracy) -> str:
+    if accuracy.golden is GoldenState.NONE:
+        return "none in the bundle"
+    allowed = f", allowed {accuracy.golden_tolerance:.2g}" if accuracy.golden is GoldenState.WRONG else ""
+    return f"{accuracy.golden.value} (logits within {accuracy.golden_difference:.2g}{allowed})"
 
 
-def _what_ran(report: Report) -> Iterator[Block]:
-    around = report.circumstances
-    load = report.foreign_load
+def _circumstances_table(report: Report) -> Table:
+    around, load, settings = report.circumstances, report.foreign_load, report.settings
     rows = [
         ("made", around.made),
         ("command", around.command),
@@ -209,34 +225,32 @@ def _what_ran(report: Report) -> Iterator[Block]:
         ("devices", ", ".join(f"{name}: {full}" for name, full in around.devices.items())),
         ("GPU driver", ", ".join(around.drivers) or "none"),
         ("packages", ", ".join(f"{name} {version}" for name, version in around.packages.items())),
-        ("load when it began", f"{around.load}"),
+        ("load average at the start", f"{around.load}"),
         (
-            "used by others",
+            "used by other processes",
             "not readable" if load is None else f"{load.median:.1%} of all cores, at most {load.high:.1%}",
         ),
-        ("faces", f"{report.data['faces']} for accuracy, {report.data['shown']} of them under the stopwatch"),
-        ("rounds", _rounds(report)),
+        ("faces", f"{report.data.faces} for accuracy, {report.data.shown} of them timed"),
+        ("rounds", f"{settings.rounds}, interleaved; {settings.seconds:g} s per timing, after a warm-up"),
     ]
-    yield Table(("circumstance", ""), rows)
+    return Table(("circumstance", "value"), rows)
+
+
+def _tables_of_what_ran(report: Report) -> Iterator[Block]:
     sizes = [
-        (f"{bundle.name} {bundle.version}", bundle.sha256[:12], *(_size(bundle, p) for p in ("fp32", "fp16", "int8")))
+        (
+            f"{bundle.name} {bundle.version}",
+            bundle.sha256[:12],
+            *(number(bundle.sizes_mb[p]) if p in bundle.sizes_mb else "–" for p in ("fp32", "fp16", "int8")),
+        )
         for bundle in report.bundles
     ]
-    yield Table(("bundle", "model.json", "FP32, MB", "FP16, MB", "INT8, MB"), sizes)
+    yield Table(("bundle", "SHA-256 of model.json", "FP32, MB", "FP16, MB", "INT8, MB"), sizes)
     measured = [row for row in report.rows if row.rounds]
-    yield Table(("what", "ran with"), [(str(row.case), facts_line(row.facts)) for row in measured])
-    kernels = [(str(row.case), _kernels(row)) for row in measured if row.facts.get("kernels")]
-    yield Table(("what", "kernels of the compiled graph (layer, kernel, how many)"), kernels)
-
-
-def _rounds(report: Report) -> str:
-    settings = report.settings
-    return f"{settings['rounds']}, interleaved; {settings['seconds']} s a figure in each, after a warm-up"
-
-
-def _size(bundle: BundleFacts, precision: str) -> str:
-    return number(bundle.sizes_mb[precision]) if precision in bundle.sizes_mb else "–"
-
-
-def _kernels(row: Row) -> str:
-    return "; ".join(f"{name} × {count}" for name, count in row.facts["kernels"].items())
+    yield Table(("case", "settings and versions"), [(str(row.case), facts_line(row.facts)) for row in measured])
+    kernels = [
+        (str(row.case), "; ".join(f"{name} × {count}" for name, count in row.facts["kernels"].items()))
+        for row in measured
+        if row.facts.get("kernels")
+    ]
+    yield Table(("case", "kernels of the compiled graph (layer, kernel, count)"), kernels)

@@ -20,7 +20,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from benchmarks.measure.worker import peak_memory_mb
+from benchmarks.measure.memory import peak_memory_mb
 from edge_runtime.command import run_command
 from edge_runtime.model.contract import LABELS
 

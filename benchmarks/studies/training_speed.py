@@ -17,7 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.engines.baselines import article_training, torch_facts
+from benchmarks.engines.article import article_training
+from benchmarks.engines.pytorch import torch_facts
 from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
 from train.data.build import Catalog, FaceRecord

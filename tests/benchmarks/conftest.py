@@ -1,65 +1,39 @@
-import json
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
-from openvino import opset13 as ops
 from PIL import Image
 
-from benchmarks.measure.cases import Case, Engine, Mode
+from benchmarks.engines.common import picture_pixels
+from benchmarks.measure.cases import Case, EngineKind, Mode
 from benchmarks.measure.circumstances import Circumstances
-from benchmarks.results.schema import Accuracy, BundleFacts, Report, Row
-from edge_runtime.inference.core import openvino_core
-from edge_runtime.model.bundle import Bundle, Manifest, sha256
-from edge_runtime.model.contract import Calibration, ModelContract, PixelRecipe
+from benchmarks.results.schema import Accuracy, BundleFacts, DataFacts, GoldenState, Report, Row, Settings
+from benchmarks.studies.small import small_contract, write_small_bundle
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import Calibration
 from edge_runtime.model.golden import GOLDEN, Golden
-
-SIZE = 32
-"""Pixels a side of the tiny network."""
-
-
-def tiny_network(seed: int = 0) -> ov.Model:
-    """A network that sees how much colour a picture has: one convolution, a mean, two logits."""
-    generator = np.random.default_rng(seed)
-    given = ops.parameter([1, 3, SIZE, SIZE], np.float32, name="input")
-    kernel = ops.constant(generator.normal(0, 0.4, (8, 3, 3, 3)).astype(np.float32))
-    features = ops.relu(ops.convolution(given, kernel, [2, 2], [1, 1], [1, 1], [1, 1]))
-    mean = ops.reduce_mean(features, np.array([2, 3]), keep_dims=False)
-    logits = ops.matmul(mean, ops.constant(generator.normal(0, 1, (8, 2)).astype(np.float32)), False, False)
-    logits.output(0).set_names({"logits"})
-    return ov.Model([logits], [given], "tiny")
-
-
-def make_bundle(folder: Path, *, architecture: str = "tiny", seed: int = 0) -> Bundle:
-    """A bundle of the tiny network in two precisions, with one golden picture."""
-    folder.mkdir(parents=True)
-    for name, compressed in (("fp32", False), ("fp16", True)):
-        (folder / name).mkdir()
-        ov.save_model(tiny_network(seed), folder / name / "model.xml", compress_to_fp16=compressed)
-    (folder / "golden").mkdir()
-    grey = Image.new("RGB", (SIZE, SIZE), (128, 128, 128))
-    grey.save(folder / "golden" / "0.png")
-    contract = ModelContract(
-        architecture,
-        input_size=SIZE,
-        pixels=PixelRecipe(resize_to=SIZE),
-        calibrations={"fp32": Calibration(), "fp16": Calibration()},
-    )
-    planes = (128 / 255 - np.asarray(contract.mean)) / np.asarray(contract.scale)
-    given = np.broadcast_to(planes.reshape(1, 3, 1, 1), (1, 3, SIZE, SIZE)).astype(np.float32)
-    answer = openvino_core().compile_model(tiny_network(seed), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([given])[0]
-    logits = {name: {"native": answer.astype(float).tolist()} for name in ("fp32", "fp16")}
-    tolerance = {name: {"CPU": 0.01, "GPU": 0.1} for name in ("fp32", "fp16")}
-    (folder / GOLDEN).write_text(Golden(["golden/0.png"], {"native": "the workstation"}, logits, tolerance).to_json())
-    files = {str(f.relative_to(folder)): sha256(f) for f in folder.rglob("*") if f.is_file()}
-    (folder / "model.json").write_text(Manifest(contract, files, name=architecture).to_json())
-    return Bundle.open(folder)
+from export.bundle.files import write_manifest
 
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+    """A bundle of the small network in two precisions, with one golden picture."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    contract = small_contract(architecture="tiny", calibrations={"fp32": Calibration(), "fp16": Calibration()})
+    opened = Bundle.open(write_small_bundle(folder, contract, ("fp32", "fp16")))
+    (folder / "golden").mkdir()
+    Image.new("RGB", (contract.input_size,) * 2, (128, 128, 128)).save(folder / "golden" / "0.png")
+    logits = Classifier(opened.model("fp32"), contract).logits(picture_pixels(folder / "golden" / "0.png", contract))
+    golden = Golden(
+        pictures=["golden/0.png"],
+        isas={"native": "the workstation"},
+        logits={name: {"native": logits.astype(float).tolist()} for name in ("fp32", "fp16")},
+        tolerance={name: {"CPU": 0.01, "GPU": 0.1} for name in ("fp32", "fp16")},
+    )
+    (folder / GOLDEN).write_text(golden.to_json())
+    write_manifest(folder, contract, "tiny", {})
+    return Bundle.open(folder)
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +55,7 @@ def circumstances() -> Circumstances:
 
 @pytest.fixture(scope="session")
 def make_report(circumstances):
-    """Return a function that makes up a report: {case key part: rounds} for one bundle, seeded noise."""
+    """Return a function that makes up a report with seeded noise."""
 
     def make(
         *,
@@ -97,31 +71,34 @@ def make_report(circumstances):
     ) -> Report:
         generator = np.random.default_rng(seed)
         speeds = fps or {"fp32": 40.0, "fp16": 40.0, "int8": 100.0}
-        rows = [
-            made_up_row(Case(name, engine, precision, "CPU", mode, isa), speed / slower, rounds, spread, generator)
+        cases = [
+            Case(name, engine, precision, "CPU", mode, isa)
             for isa in isas
             for name in bundles
-            for engine, precision, speed in [
-                *((Engine.RUNTIME, precision, speed) for precision, speed in speeds.items()),
-                (Engine.ARTICLE, "fp32", 12.0 * slower),
-            ]
-            for mode in (Mode if engine is Engine.RUNTIME else [Mode.LATENCY])
+            for engine, precision in [*((EngineKind.RUNTIME, p) for p in speeds), (EngineKind.ARTICLE, "fp32")]
+            for mode in (Mode if engine is EngineKind.RUNTIME else [Mode.LATENCY])
+        ]
+        rows = [
+            # The article's loop is never slowed.
+            made_up_row(
+                case,
+                12.0 if case.engine is EngineKind.ARTICLE else speeds[case.precision] / slower,
+                generator,
+                spread,
+                rounds,
+            )
+            for case in cases
         ]
         found = auc or {"fp32": 0.95, "fp16": 0.95, "int8": 0.948}
         accuracies = [
-            made_up_accuracy(name, p, isa, v, found["fp32"])
-            for isa in isas
-            for name in bundles
-            for p, v in found.items()
+            made_up_accuracy(n, p, i, v, found["fp32"]) for i in isas for n in bundles for p, v in found.items()
         ]
-        facts = tuple(
-            BundleFacts(n, n, "1.0.0", False, "ab" * 32, {"fp32": 94.0, "fp16": 47.0, "int8": 24.0}) for n in bundles
-        )
+        sizes = {"fp32": 94.0, "fp16": 47.0, "int8": 24.0}
         values = {
             "circumstances": circumstances,
-            "bundles": facts,
-            "data": {"faces": 200, "shown": 32, "fingerprint": "cd" * 32},
-            "settings": {"rounds": rounds, "seconds": 2.0, "frames": 1_000_000, "warmup_frames": 5},
+            "bundles": tuple(BundleFacts(n, n, "1.0.0", demo=False, sha256="ab" * 32, sizes_mb=sizes) for n in bundles),
+            "data": DataFacts(faces=200, shown=32, fingerprint="cd" * 32),
+            "settings": Settings(rounds=rounds),
             "rows": tuple(rows),
             "accuracies": tuple(accuracies),
         }
@@ -130,7 +107,7 @@ def make_report(circumstances):
     return make
 
 
-def made_up_row(case: Case, fps: float, rounds: int, spread: float, generator: np.random.Generator) -> Row:
+def made_up_row(case: Case, fps: float, generator: np.random.Generator, spread: float, rounds: int) -> Row:
     def noisy(value: float) -> float:
         return float(value * np.exp(generator.normal(0, spread)))
 
@@ -166,9 +143,16 @@ def made_up_accuracy(name: str, precision: str, isa: str, auc: float, fp32: floa
     changed, difference = (None, None) if precision == "fp32" else (3, 0.02)
     figures = {key: figure(auc) for key in names}
     return Accuracy(
-        name, precision, "CPU", isa, 200, figures, change, changed, difference, "right (logits within 0.001)"
+        bundle=name,
+        precision=precision,
+        device="CPU",
+        isa=isa,
+        pictures=200,
+        figures=figures,
+        auc_change=change,
+        changed=changed,
+        difference=difference,
+        golden=GoldenState.RIGHT,
+        golden_difference=0.001,
+        golden_tolerance=0.01,
     )
-
-
-def read_json(path: Path) -> dict:
-    return json.loads(path.read_text())

@@ -1,4 +1,4 @@
-import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -7,35 +7,40 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.measure.cases import Case, Engine, Job, Limits, Mode
+from benchmarks.measure.cases import Case, EngineKind, Job, Mode, TimingLimits
 from benchmarks.measure.children import run_job
+from export.children.process import emulator
 
 TWIN = ("qemu-x86_64", "-cpu", "Snowridge", "-E", "OPENBLAS_CORETYPE=Nehalem")
 
 SCRIPT = """
-import json, pathlib, sys
-from benchmarks.measure.cases import Job
-from benchmarks.measure.children import emulator, run_job
+import pathlib, pickle, sys
+from benchmarks.measure.children import run_job
+from export.children.process import emulator
 folder = pathlib.Path(sys.argv[1])
-done = run_job(Job.from_dict(json.loads((folder / "job.json").read_text())), folder)
-(folder / "out.json").write_text(json.dumps({**done.result, "emulator": emulator(), "around": done.figures}))
+found = run_job(pickle.loads((folder / "job").read_bytes()), folder)
+(folder / "found").write_bytes(pickle.dumps((found, emulator())))
 """
 
 
-def test_a_round_measured_on_the_twin_runs_there_whole_and_gives_the_boards_logits(bundle, faces, tmp_path):
+@pytest.mark.slow
+def test_round_on_the_twin_gives_the_boards_logits(bundle, faces, tmp_path):
     if not shutil.which(TWIN[0]):
         pytest.skip("needs qemu-user")
-    pictures = tuple(str(path) for path in sorted(faces.rglob("*.png"))[:3])
-    case = Case("tiny", Engine.RUNTIME, "fp32", "CPU", Mode.LATENCY, "native")
-    job = Job(case, str(bundle.path), None, pictures, Limits(0.01, 1, 1))
-    (tmp_path / "job.json").write_text(json.dumps(job.to_dict()))
-
+    job = Job(
+        case=Case("tiny", EngineKind.RUNTIME, "fp32", "CPU", Mode.LATENCY, "native"),
+        bundle=str(bundle.path),
+        checkpoint=None,
+        pictures=tuple(str(path) for path in sorted(faces.rglob("*.png"))[:3]),
+        limits=TimingLimits(seconds=0.01, frames=1, warmup_frames=1),
+    )
+    (tmp_path / "job").write_bytes(pickle.dumps(job))
     subprocess.run([*TWIN, sys.executable, "-c", SCRIPT, str(tmp_path)], check=True, capture_output=True)
-
-    found = json.loads((tmp_path / "out.json").read_text())
-    capped = run_job(replace(job, case=replace(case, isa="sse42")), tmp_path)
-    np.testing.assert_allclose(found["logits"], capped.result["logits"], atol=1e-5)
-    assert found["emulator"][1:3] == ["-cpu", "Snowridge"]
-    # The child was emulated too: natively it would have run AVX kernels.
-    assert not [name for name in found["facts"]["kernels"] if "avx" in name]
-    assert "pace" not in found["around"]
+    found, command = pickle.loads((tmp_path / "found").read_bytes())
+    capped = run_job(replace(job, case=replace(job.case, isa="sse42")), tmp_path)
+    np.testing.assert_allclose(found.logits, capped.logits, atol=1e-5)
+    assert command[1:3] == ["-cpu", "Snowridge"]
+    # The worker was emulated too: natively it would have run AVX kernels.
+    assert not [name for name in found.facts["kernels"] if "avx" in name]
+    assert "pace" not in found.figures
+    assert emulator() == []

@@ -1,6 +1,7 @@
+import psutil
 import pytest
 
-from benchmarks.measure.sensors import CpuTime, Reading, foreign_load, pace, read_cpu_time, read_sensors
+from benchmarks.measure.sensors import LoadMeter, SensorReading, pace, read_sensors
 
 
 def put(folder, name, text):
@@ -22,50 +23,36 @@ def board(tmp_path):
     return tmp_path
 
 
-def test_the_hottest_zone_the_mean_clock_and_all_throttling_are_read(board):
+def test_temperature_clock_and_throttling_are_read(board):
     reading = read_sensors(board)
-    assert reading.temperature_c == 67.5
-    assert reading.clock_mhz == 2400.0
-    assert reading.throttled == 6
+    assert (reading.temperature_c, reading.clock_mhz, reading.throttled) == (67.5, 2400.0, 6)
 
 
-def test_energy_is_what_the_packages_took_their_parts_not_counted_twice(board):
+@pytest.mark.parametrize(("counter", "joules"), [(7_500_000, 2.5), (999_999, 6.0)])
+def test_energy_counts_packages_and_wraps_around(board, counter, joules):
     before = read_sensors(board)
-    put(board, "class/powercap/intel-rapl:0/energy_uj", 7_500_000)
-    assert read_sensors(board).energy_since(before) == 2.5
+    put(board, "class/powercap/intel-rapl:0/energy_uj", counter)
+    assert read_sensors(board).energy_since(before) == pytest.approx(joules)
 
 
-def test_an_energy_counter_that_began_anew_is_read_rightly(board):
-    before = read_sensors(board)
-    put(board, "class/powercap/intel-rapl:0/energy_uj", 999_999)
-    assert read_sensors(board).energy_since(before) == pytest.approx(6.0)
-
-
-def test_what_a_machine_does_not_show_is_missing_never_zero(tmp_path):
-    reading = read_sensors(tmp_path)
-    assert reading == Reading(None, None, None, None)
-    assert reading.energy_since(reading) is None
-
-
-def test_an_unreadable_energy_counter_is_missing(board):
+def test_missing_sensors_are_none(board, tmp_path):
     (board / "class/powercap/intel-rapl:0/energy_uj").unlink()
     assert read_sensors(board).energy_uj is None
+    nothing = read_sensors(tmp_path / "nowhere")
+    assert nothing == SensorReading(None, None, None, None)
+    assert nothing.energy_since(nothing) is None
 
 
-def test_cpu_time_counts_work_and_what_other_machines_stole(tmp_path):
-    put(tmp_path, "stat", "cpu  100 200 300 9999 50 10 20 70 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0")
-    found = read_cpu_time(tmp_path)
-    assert found.busy == pytest.approx(6.3)
-    assert found.stolen == pytest.approx(0.7)
-    assert read_cpu_time(tmp_path / "nowhere") is None
+def test_load_of_others_is_a_share_of_all_cores(monkeypatch):
+    times = psutil.cpu_times()
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times._replace(user=now * 0.1, steal=now * 0.1))
+    meter = LoadMeter()
+    now = 10.0
+    assert meter.read() == pytest.approx(0.1, abs=0.01)
 
 
-def test_foreign_load_is_what_others_used_of_all_cores():
-    before, after = CpuTime(10.0, 1.0), CpuTime(15.0, 1.0)
-    assert foreign_load(before, after, own_s=4.0, wall_s=5.0, cores=2) == pytest.approx(0.1)
-    assert foreign_load(before, after, own_s=9.0, wall_s=5.0, cores=2) == 0.0
-    assert foreign_load(None, after, own_s=0.0, wall_s=5.0, cores=2) is None
-
-
-def test_the_machines_pace_is_a_number_above_zero():
+def test_pace_is_positive():
     assert pace(0.001) > 0

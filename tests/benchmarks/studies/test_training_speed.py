@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.engines.baselines import article_training
+from benchmarks.engines.article import article_training
 from benchmarks.studies import training_speed
 from edge_runtime.command import run_command
 
@@ -28,7 +28,7 @@ def test_the_articles_loop_learns(faces):
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
     before = network[2].weight.detach().clone()
-    losses = article_training(network, pictures, batch=8)
+    losses = article_training(network, pictures, batch_size=8)
     first, *_, last = (next(losses) for _ in range(4))
     assert last < first
     assert not torch.equal(network[2].weight, before)

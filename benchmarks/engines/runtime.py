@@ -1,4 +1,4 @@
-"""This project's runtime under the stopwatch: pixels to logits, and file to verdict."""
+"""This project's runtime, timed from pixels to logits and from file to verdict."""
 
 import itertools
 import threading
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-from numpy.typing import NDArray
 
-from benchmarks.measure.cases import Case, Job, Limits, Mode
+from benchmarks.engines.common import Logits, Pixels
+from benchmarks.measure.cases import Case, Job, Mode, TimingLimits
 from benchmarks.measure.timing import Brake, Clock, Timing, one_by_one
 from edge_runtime.errors import DeviceError
 from edge_runtime.inference.classifier import Classifier
@@ -23,27 +23,19 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import ModelContract, Precision
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pixels.pictures import read_picture
-from edge_runtime.pixels.preprocess import face_pixels
 from edge_runtime.pixels.quality import QualityLimits
+from edge_runtime.plain_json import plain
 from edge_runtime.sources import Frame, Source
 
-Pixels = NDArray[np.uint8]
-Logits = NDArray[np.float32]
-
 READERS = 2
-"""Frames that are decoded while the device computes others, as the runtime's detector has it for files."""
-
-
-def picture_pixels(path: str | Path, contract: ModelContract) -> Pixels:
-    """Read a picture and return the model's pixels, uint8 [K, H, W, 3]."""
-    return face_pixels(read_picture(path), None, contract)
+"""Pictures decoded while the device infers others, as in the runtime's detector for files."""
 
 
 def start_engine(bundle: Bundle, case: Case) -> tuple[Engine, ov.CompiledModel]:
-    """Start the runtime's engine for a case, its golden pictures checked; return it and its compiled network.
+    """Start the runtime's engine for a case and check its golden pictures; return it with its compiled network.
 
     Raises:
-        DeviceError: the device is missing or gives wrong answers; the CPU is not measured in its place.
+        DeviceError: the device is missing or gives wrong logits; the CPU is not measured instead.
     """
     built: list[Classifier] = []
 
@@ -55,12 +47,12 @@ def start_engine(bundle: Bundle, case: Case) -> tuple[Engine, ov.CompiledModel]:
     choice = Choice(case.device, Precision(case.precision), case.mode.value.upper(), streams)
     engine = Engine(bundle, choice, build=build)
     if engine.choice != choice:
-        raise DeviceError(f"{case.device} gave wrong answers or failed, and the runtime went on without it")
+        raise DeviceError(f"{case.device} gave wrong logits or failed, and the runtime fell back to another device")
     return engine, built[-1].compiled
 
 
-class Circle(Source):
-    """A source for the runtime's pipeline: picture files over and over, until the clock says stop."""
+class RepeatedPictures(Source):
+    """A source that yields the same picture files again and again until the clock stops it."""
 
     live = False
     still = True
@@ -70,7 +62,7 @@ class Circle(Source):
         self._paths, self._clock = paths, clock
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
-        """Yield the pictures as frames that are decoded where they are judged."""
+        """Yield the pictures as frames that the pipeline's workers decode."""
         for index, path in enumerate(itertools.cycle(self._paths)):
             if stop.is_set() or not self._clock.goes_on(index):
                 return
@@ -78,14 +70,14 @@ class Circle(Source):
 
 
 def picture_frame(path: str, index: int = 0) -> Frame:
-    """Return a picture file as the frame of a source."""
+    """Return a picture file as a frame."""
     return Frame(path, index, partial(read_picture, path), still=True)
 
 
 class RuntimeEngine:
     """The runtime's own scorer and pipeline, as `edge-detect` runs them on a folder of pictures.
 
-    Pictures that are too dark or blurred are judged all the same: the rows to compare with do so too.
+    Quality limits are off: dark and blurred pictures are judged too, as the baselines do.
     """
 
     def __init__(self, job: Job) -> None:
@@ -97,38 +89,17 @@ class RuntimeEngine:
         self._scorer = FrameScorer(self._engine, limits=QualityLimits(0, 0.0, 0.0))
 
     def logits(self, pixels: Pixels) -> Logits:
-        """Return the logits [N, 2] of crops [N, H, W, 3], one after the other."""
+        """Return the logits [N, 2] of crops [N, H, W, 3], inferred one after the other."""
         return np.concatenate([self._infer(crop[None]) for crop in pixels])
 
     def verdict(self, path: str) -> object:
         """Judge one picture file."""
         return Verdicts(self.contract).of_frame(self._scorer(picture_frame(path)))
 
-    def time_model(self, crops: Sequence[Pixels], limits: Limits) -> Timing:
-        """Time crops [1, H, W, 3] that lie in memory."""
+    def time_model(self, crops: Sequence[Pixels], limits: TimingLimits) -> Timing:
+        """Time inference on crops [1, H, W, 3] in memory."""
         if self._mode is Mode.LATENCY:
             return one_by_one(Brake(limits.delay).sleep(self._infer), crops, limits)
-        return self._queue(crops, limits)
-
-    def time_end_to_end(self, paths: Sequence[str], limits: Limits) -> Timing:
-        """Time files to verdicts: read, decode, cut, infer, judge."""
-        if self._mode is Mode.LATENCY:
-            return one_by_one(Brake(limits.delay).sleep(self.verdict), paths, limits)
-        clock = Clock(limits)
-        workers = self._engine.parallel + READERS
-        scorer = Brake(limits.delay).work(self._scorer)
-        pipeline = Pipeline([Circle(paths, clock)], scorer, Verdicts(self.contract), workers=workers)
-        return clock.stop([judged.result.latency_ms / 1000.0 for judged in pipeline.results()])
-
-    def facts(self) -> dict[str, Any]:
-        """Say what runs: the device, streams, threads, requests and kernels of the compiled network."""
-        return compiled_facts(self._compiled)
-
-    def _infer(self, crop: Pixels) -> Logits:
-        self._request.infer([crop], share_inputs=True)
-        return self._request.get_output_tensor(0).data.copy()
-
-    def _queue(self, crops: Sequence[Pixels], limits: Limits) -> Timing:
         latencies: list[float] = []
         queue = ov.AsyncInferQueue(self._compiled)
         queue.set_callback(lambda request, started: latencies.append(time.perf_counter() - started))
@@ -142,9 +113,27 @@ class RuntimeEngine:
         queue.wait_all()
         return clock.stop(latencies)
 
+    def time_end_to_end(self, paths: Sequence[str], limits: TimingLimits) -> Timing:
+        """Time files to verdicts: read, decode, crop, infer, judge."""
+        if self._mode is Mode.LATENCY:
+            return one_by_one(Brake(limits.delay).sleep(self.verdict), paths, limits)
+        clock = Clock(limits)
+        workers = self._engine.parallel + READERS
+        scorer = Brake(limits.delay).work(self._scorer)
+        pipeline = Pipeline([RepeatedPictures(paths, clock)], scorer, Verdicts(self.contract), workers=workers)
+        return clock.stop([judged.result.latency_ms / 1000.0 for judged in pipeline.results()])
+
+    def facts(self) -> dict[str, Any]:
+        """Return device, streams, threads, requests and kernels of the compiled network."""
+        return compiled_facts(self._compiled)
+
+    def _infer(self, crop: Pixels) -> Logits:
+        self._request.infer([crop], share_inputs=True)
+        return self._request.get_output_tensor(0).data.copy()
+
 
 def compiled_facts(compiled: ov.CompiledModel) -> dict[str, Any]:
-    """Say what a compiled network runs on and with which kernels, as OpenVINO itself tells."""
+    """Return what OpenVINO reports about a compiled network: device, settings and kernels."""
     wanted = {
         "execution_devices": "EXECUTION_DEVICES",
         "streams": "NUM_STREAMS",
@@ -155,7 +144,8 @@ def compiled_facts(compiled: ov.CompiledModel) -> dict[str, Any]:
         "from_cache": "LOADED_FROM_CACHE",
     }
     supported = set(compiled.get_property("SUPPORTED_PROPERTIES"))
-    facts = {name: _plain(compiled.get_property(key)) for name, key in wanted.items() if key in supported}
+    values = {name: compiled.get_property(key) for name, key in wanted.items() if key in supported}
+    facts = {name: v.to_string() if isinstance(v, ov.Type) else plain(v) for name, v in values.items()}
     return {**facts, "openvino": ov.__version__, "kernels": kernels(compiled)}
 
 
@@ -167,14 +157,6 @@ def kernels(compiled: ov.CompiledModel) -> dict[str, int]:
         layer, kernel = (str(info[key].value) if key in info else "" for key in ("layerType", "primitiveType"))
         precision = str(info["runtimePrecision"].value) if "runtimePrecision" in info else ""
         if kernel and layer not in ("Input", "Output", "Const"):
-            # OpenVINO's names say it themselves (jit_sse42_I8), but for kernels that it has no name for.
+            # Kernel names contain the precision (jit_sse42_I8), except for unnamed kernels.
             found[f"{layer}, {kernel}_{precision}" if kernel == "unknown" else f"{layer}, {kernel}"] += 1
     return dict(found.most_common())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, ov.Type):
-        return value.to_string()
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
