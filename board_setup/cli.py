@@ -5,12 +5,14 @@ import contextlib
 import functools
 import inspect
 import os
+import pwd
 import sys
 from typing import TYPE_CHECKING, Callable, List, NoReturn, Optional
 
+from board_setup import __version__
 from board_setup.board import doctor, install, lock, service, undo, versions
 from board_setup.board.layout import Layout
-from board_setup.errors import BoardError
+from board_setup.errors import BoardError, printable
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -24,8 +26,10 @@ def main(arguments: Optional[List[str]] = None) -> NoReturn:
     except BoardError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except PermissionError as error:
-        print(f"error: {error.filename}: permission denied; run the same command with sudo", file=sys.stderr)
+    except OSError as error:
+        advice = "; run the same command with sudo" if isinstance(error, PermissionError) else ""
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {printable(place)}{error.strerror or error}{advice}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
@@ -37,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="setup-board", description="Packs, installs and maintains the detector on a board."
     )
+    parser.add_argument("--version", action="version", version=f"setup-board {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     commands.required = True
     add = functools.partial(add_command, commands)
@@ -48,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--kit", help="the kit to install")
     what.add_argument("--undo", action="store_true", help="remove everything that was installed")
     command.add_argument("--dry-run", action="store_true", help="print the plan only")
-    user = os.environ.get("SUDO_USER")
+    user = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
     command.add_argument("--user", default=user, help="who gets access to the camera (default: you)")
     add(versions_here, "versions", "setup-board versions")
     add(rollback_here, "rollback", "sudo setup-board rollback")
@@ -108,7 +113,9 @@ def versions_here(options: argparse.Namespace) -> int:
     for entry in versions.history(layout):
         if os.path.isdir(os.path.join(layout.versions, entry.id)):
             mark = "*" if entry.id == now else " "
-            print(f"{mark} {entry.id}  {entry.when}  {'good' if entry.good else 'does not run here'}")
+            state = "good" if entry.good else "does not run here"
+            model = versions.describe_model(layout, entry.id)
+            print(printable(f"{mark} {entry.id}  {model}  installed {entry.when}  {state}"))
     if not now:
         print("nothing is installed; run: sudo python3 setup-board.pyz install --kit kit.tar")
     return 0
@@ -132,8 +139,7 @@ def status_here(options: argparse.Namespace) -> int:
         return 0 if now else 1
     status = service.status()
     print(f"service  {status.active}, {status.restarts} restarts")
-    # An error of an earlier run says nothing about a service that runs now.
-    print(f"         {service.last_line({status.invocation} if status.active == 'active' else None)}")
+    print(f"         {printable(service.last_line_of(status))}")
     return 0 if status.is_healthy else 1
 
 

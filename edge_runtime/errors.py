@@ -6,6 +6,7 @@
     │   └── LargePictureError   it has too many pixels
     ├── SourceError       a camera, video or stream that can't be opened or read
     ├── BundleError       a bundle that is missing, changed or of another format
+    │   ├── MissingBundleError  none was named and none was found
     │   └── ContractError   its contract can't be read
     ├── DeviceError       a device that fails or computes something else
     │   └── MissingDeviceError  it is not there at all
@@ -45,6 +46,10 @@ class SourceError(EdgeError):
 
 class BundleError(EdgeError):
     """A bundle that is missing, changed or of another format."""
+
+
+class MissingBundleError(BundleError):
+    """No bundle was named, and none is where one is looked for."""
 
 
 class ContractError(BundleError):

@@ -9,7 +9,7 @@ import shutil
 import tarfile
 from typing import Callable, List, Optional
 
-from board_setup.board import kit, steps, undo, versions
+from board_setup.board import kit, service, steps, undo, versions
 from board_setup.board.layout import Layout
 from board_setup.board.steps import InstallError, Step, Target
 from board_setup.errors import BoardError
@@ -64,6 +64,15 @@ def install(
     shutil.rmtree(os.path.join(layout.programs, "kits"), ignore_errors=True)
     versions.tidy(layout)
     say(f"{target.kit.id} is installed")
+    if target.live and target.systemd:
+        say(next_step(service.has_camera()))
+
+
+def next_step(has_camera: bool) -> str:
+    """Return what to do after an installation."""
+    if has_camera:
+        return f"the service judges the camera's faces; watch it with: sudo tail -f {service.RESULTS}"
+    return "no camera found: the service waits for one; plug one in, then run: sudo setup-board status"
 
 
 def plan_steps(target: Target) -> List[Step]:

@@ -171,6 +171,11 @@ def last_line(invocations: Optional[Set[str]] = None) -> str:
     return lines[-1].strip() if lines else "it printed nothing"
 
 
+def last_line_of(status: Status) -> str:
+    """Return the last line of a running service's current run; of any run if it does not run."""
+    return last_line({status.invocation} if status.active == "active" else None)
+
+
 def restart() -> None:
     """Restart the service and wait until it runs; without a camera it waits for one, which is not waited for here.
 

@@ -27,18 +27,14 @@ def undo(layout: Layout, *, say: Callable[[str], None], dry_run: bool = False) -
     brought = Brought.read(layout)
     for number, line in enumerate(plan(layout, brought) or ["nothing is installed"], 1):
         say(f"{number}. {line}")
+    if os.path.exists(layout.at(service.OPTIONS_FILE)):
+        say(f"your file {layout.at(service.OPTIONS_FILE)} is kept; delete it yourself if you no longer need it")
     if dry_run:
         return
     live = layout.is_live and bool(service.systemd_version())
     if live and os.path.exists(service.UNIT_PATH):
         commands.call(["systemctl", "disable", "--now", SERVICE])
-    for path, reload in FILES:
-        existed = os.path.lexists(layout.at(path))
-        for name in (layout.at(path), layout.at(path) + disk.PARTIAL):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-        for command in reload if existed and live else ():
-            commands.call(command)
+    _remove_files(layout, live)
     for path in (layout.command, layout.command + disk.PARTIAL):
         if _is_ours(path, layout):
             os.unlink(path)
@@ -62,6 +58,17 @@ def plan(layout: Layout, brought: "Brought") -> List[str]:
         *(f"remove {user} from {', '.join(groups)}" for user, groups in brought.groups.items() if groups),
         *(f"remove the package {name}" for name in brought.packages),
     ]
+
+
+def _remove_files(layout: Layout, live: bool) -> None:
+    """Remove the configuration files, and what a power cut left of writing them."""
+    for path, reload in FILES:
+        existed = os.path.lexists(layout.at(path))
+        for name in (layout.at(path), layout.at(path) + disk.PARTIAL):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+        for command in reload if existed and live else ():
+            commands.call(command)
 
 
 def _remove_folders(layout: Layout, brought: "Brought") -> None:

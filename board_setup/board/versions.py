@@ -104,6 +104,17 @@ def history(layout: Layout) -> List[Entry]:
     return [Entry(entry["id"], entry["when"], entry["good"]) for entry in entries]
 
 
+def describe_model(layout: Layout, version: str) -> str:
+    """Return name, architecture and date of a version's model, as far as its bundle says."""
+    try:
+        manifest = json.loads(disk.read_text(os.path.join(layout.versions, version, "model.json")))
+        name, date = str(manifest["name"]), str(manifest.get("created", ""))[:10]
+        demo = ", demonstration model" if manifest["contract"].get("demo") else ""
+        return f"{name} ({manifest['contract'].get('architecture', 'unknown architecture')}{demo}) {date}".rstrip()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "unreadable model.json"
+
+
 def remember(layout: Layout, version: str, *, good: bool) -> None:
     """Record that a version was installed, and whether it is good."""
     entries = [entry for entry in history(layout) if entry.id != version]

@@ -53,11 +53,11 @@ def add_workstation_commands(
 
 
 def _here_or_there(name: str, run_here: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    return lambda options: _board(options).run(name) if options.host else run_here(options)
+    return lambda options: _board(options).run(name) if options.host is not None else run_here(options)
 
 
 def _board(options: argparse.Namespace) -> deploy.Board:
-    return deploy.Board(options.host, options.ssh, options.root)
+    return deploy.Board(deploy.check_host(options.host), options.ssh, options.root)
 
 
 def pack_kit(options: argparse.Namespace) -> int:
@@ -80,6 +80,8 @@ def pack_kit(options: argparse.Namespace) -> int:
     for part, size in pack.measure_parts(options.out):
         print(f"{size / 1e6:9.1f} MB  {part}")
     print(f"{options.out}: {made.id} for Python {made.python}")
+    if pack.read_manifest(os.path.expanduser(options.model))["contract"].get("demo"):
+        print("warning: this is a demonstration model: its verdicts on photographs mean nothing", file=sys.stderr)
     if not any(name.startswith("bundle/face/") for name in made.files):
         print(f"warning: no face model: {NO_FACE_MODEL}; first run {ADD_FACE_MODEL}", file=sys.stderr)
     tool = os.path.join(os.path.dirname(options.out), TOOL)

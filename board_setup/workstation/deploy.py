@@ -1,6 +1,7 @@
 """Bringing a kit to a board over ssh: rsync copies it, and the tool beside it installs it."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -24,6 +25,17 @@ PASSWORD_NEEDED_CODE = 77
 
 class DeployError(BoardError):
     """The board can't be reached, or the kit can't be brought to it."""
+
+
+def check_host(host: str) -> str:
+    """Return `host` if it is a host name or address with an optional user; ssh would read others as options.
+
+    Raises:
+        DeployError: it is anything else.
+    """
+    if not re.fullmatch(r"([A-Za-z0-9_][\w.-]*@)?([A-Za-z0-9_][\w.-]*|\[[0-9A-Fa-f:.]+(%\w+)?\])", host, re.ASCII):
+        raise DeployError(f"{host!r}: not a host; give user@board, user@192.0.2.1 or user@[fe80::1%eth0]")
+    return host
 
 
 class Board(NamedTuple):
@@ -94,7 +106,8 @@ class Board(NamedTuple):
         command = ["rsync", "--partial", "--inplace", "--times", "--timeout=60", "-e", self.ssh]
         for _ in range(TRIES):
             try:
-                code = subprocess.call([*command, *paths, f"{self.host}:{self.incoming}/"])
+                # An absolute path: rsync would take the part of a relative one before a colon for a host.
+                code = subprocess.call([*command, *map(os.path.abspath, paths), f"{self.host}:{self.incoming}/"])
             except FileNotFoundError:
                 raise DeployError("rsync is not installed; run: sudo apt-get install rsync") from None
             if code == 0:
@@ -105,7 +118,9 @@ class Board(NamedTuple):
         raise DeployError(f"{self.host}: rsync ended with {code}; run the same command again to continue")
 
     def _ssh(self, command: str, *options: str) -> int:
-        return subprocess.call([*shlex.split(self.ssh), *options, self.host, command])
+        # ssh takes an IPv6 address without the brackets that rsync needs.
+        host = self.host.replace("[", "").replace("]", "")
+        return subprocess.call([*shlex.split(self.ssh), *options, "--", host, command])
 
 
 def deploy(board: Board, kit_path: str) -> int:

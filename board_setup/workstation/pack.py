@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import tarfile
-import tempfile
 import time
 import zipapp
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from board_setup.board.disk import atomic, sha256
+from board_setup.board.disk import ANY, atomic, has_shape, sha256
 from board_setup.board.kit import FORMAT, MANIFEST, TOOL, Kit, KitError, copy_checked
+from board_setup.workstation.scratch import scratch_folder
 from board_setup.workstation.wheels import gather_wheels
 
 DEFAULT_PYTHON = "3.10"
@@ -58,7 +58,7 @@ def pack(
     project = project or os.path.dirname(PACKAGE)
     if not os.path.exists(os.path.join(project, "pyproject.toml")):
         raise KitError(f"{project}: not the project's source; run setup-board pack from a clone, or give --project")
-    with tempfile.TemporaryDirectory(prefix="setup-board-") as folder:
+    with scratch_folder() as folder:
         version = take_bundle(bundle, os.path.join(folder, "bundle"), precisions)
         requirement = gather_wheels(os.path.join(folder, "wheels"), project, python, glibc, extras)
         make_tool(os.path.join(folder, TOOL))
@@ -100,19 +100,36 @@ def check_options(out: str, python: str, glibc: str) -> None:
             raise KitError(f"{option} {text}: give two numbers, such as {DEFAULT_GLIBC}")
 
 
+def read_manifest(bundle: str) -> Dict[str, Any]:
+    """Return the `model.json` of a bundle.
+
+    Raises:
+        KitError: it is not a bundle, or its version can't be part of a folder's name.
+    """
+    try:
+        with open(os.path.join(bundle, "model.json"), encoding="utf-8") as file:
+            manifest = json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise KitError(f"{bundle}: not a bundle ({error}); make one with export-openvino") from None
+    if not has_shape(manifest, {"files": {ANY: str}, "contract": {"version": str}}):
+        raise KitError(f"{bundle}: its model.json is damaged; export it again")
+    version = manifest["contract"]["version"]
+    if not version.isprintable() or "/" in version or len(version) > 100:
+        raise KitError(f"{bundle}: version {version[:100]!r} can't name a folder; export it with another --version")
+    outside = next((name for name in manifest["files"] if name.startswith("/") or ".." in name.split("/")), None)
+    if outside:
+        raise KitError(f"{bundle}: its model.json names {outside!r}, which is outside; do not use this bundle")
+    return manifest
+
+
 def take_bundle(bundle: str, target: str, precisions: Sequence[str]) -> str:
     """Copy a bundle in the chosen precisions and return its model's version.
 
     Raises:
         KitError: it is not a bundle, a file was changed, or it lacks a precision.
     """
-    try:
-        with open(os.path.join(bundle, "model.json"), encoding="utf-8") as file:
-            manifest = json.load(file)
-        files: Dict[str, str] = dict(manifest["files"])
-        version = str(manifest["contract"]["version"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise KitError(f"{bundle}: not a bundle ({error}); make one with export-openvino") from None
+    manifest = read_manifest(bundle)
+    files, version = manifest["files"], manifest["contract"]["version"]
     held = [name for name in ("fp32", "fp16", "int8") if f"{name}/model.xml" in files]
     for name in precisions:
         if name not in held:
@@ -148,7 +165,7 @@ def take_python(archive: str, folder: str, python: str) -> str:
 
 def make_tool(path: str) -> None:
     """Write this tool, as far as the board needs it, as a single file that Python 3.8 and newer runs."""
-    with tempfile.TemporaryDirectory(prefix="setup-board-") as folder:
+    with scratch_folder() as folder:
         target = os.path.join(folder, "board_setup")
         os.mkdir(target)
         for name in IN_TOOL:

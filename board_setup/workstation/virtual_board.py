@@ -10,11 +10,12 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from board_setup.board.kit import TOOL, read_kit
+from board_setup.workstation.scratch import scratch_folder
+from board_setup.workstation.twin import CPU
 from board_setup.workstation.virtual_board_image import (
     SHARE,
     TOOLS_FOLDER,
@@ -108,7 +109,7 @@ class VirtualBoard:
     def command(self, interactive: bool = False) -> List[str]:
         """Return qemu's command line."""
         return [
-            *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "Snowridge", "-smp", "2", "-m", "3G"),
+            *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", "2", "-m", "3G"),
             *("-nographic", "-no-reboot", "-nic", "none"),
             *("-kernel", self._image.kernel, "-initrd", self._image.initrd),
             *("-append", "root=/dev/vda rw console=ttyS0 " + ("" if interactive else "quiet")),
@@ -193,7 +194,7 @@ def open_console(kit: Optional[str] = None, camera: Optional[str] = None) -> int
         VirtualBoardError: the board can't be made or started, or the installation failed.
     """
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="virtual-board-"))
+        folder = stack.enter_context(scratch_folder())
         share = os.path.join(folder, "share")
         os.makedirs(share)
         fill_share(share, kit, camera)

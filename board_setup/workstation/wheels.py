@@ -9,6 +9,7 @@ import tempfile
 from typing import List, Optional, Sequence, Tuple
 
 from board_setup.board.kit import KitError
+from board_setup.workstation.scratch import scratch_folder
 
 EXTRAS = ("benchmarks", "web")
 """What else the runtime can do on a board: edge-benchmark, edge-serve."""
@@ -45,7 +46,7 @@ def gather_wheels(folder: str, project: str, python: str, glibc: str, extras: Se
 
 def build_wheel(project: str, folder: str) -> str:
     """Build the project's wheel from a copy, so that no build folder is left in it, and return its file name."""
-    with tempfile.TemporaryDirectory(prefix="setup-board-") as copy:
+    with scratch_folder() as copy:
         for name in PROJECT_FILES:
             shutil.copy(os.path.join(project, name), copy)
         for name in PACKAGES:

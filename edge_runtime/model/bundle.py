@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, MissingBundleError
 from edge_runtime.model.contract import ModelContract, Precision
 
 MANIFEST = "model.json"
@@ -177,7 +177,7 @@ def find_bundle(model: Path | str | None = None) -> Bundle:
     for folder in (Path("detector"), INSTALLED):
         if (folder / MANIFEST).exists():
             return Bundle.open(folder)
-    raise BundleError(
+    raise MissingBundleError(
         f"no bundle found: looked at --model, ${MODEL_VARIABLE}, ./detector and {INSTALLED}; "
         "make one with export-openvino or give --model"
     )

@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from edge_runtime.command import run_command
-from edge_runtime.errors import BundleError, DeviceError, EdgeError
+from edge_runtime.errors import BundleError, DeviceError, EdgeError, MissingBundleError
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.faces import FACE_MODEL
@@ -34,6 +34,7 @@ def check(
         "runtime": importlib.metadata.version("deepfake-edge"),
         "openvino": importlib.metadata.version("openvino"),
         "devices": openvino_core().available_devices,
+        "state": "passed",
         "error": None,
     }
     try:
@@ -44,6 +45,7 @@ def check(
         found["answer"] = _answer(bundle, device)
     except EdgeError as error:
         found["error"] = str(error)
+        found["state"] = "no bundle" if isinstance(error, MissingBundleError) else "failed"
     print(json.dumps(found, indent=2))
     return 2 if found["error"] else 0
 

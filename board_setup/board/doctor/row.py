@@ -4,6 +4,8 @@ import enum
 import json
 from typing import List, NamedTuple
 
+from board_setup.errors import printable
+
 
 class State(enum.Enum):
     """How serious a finding is, from best to worst."""
@@ -38,9 +40,9 @@ def as_text(rows: List[Row]) -> str:
     width = max(len(row.name) for row in rows)
     lines = []
     for row in rows:
-        lines.append(f"{row.state.value:<8} {row.name:<{width}}  {row.seen}")
+        lines.append(f"{row.state.value:<8} {row.name:<{width}}  {printable(row.seen)}")
         if row.fix:
-            lines.append(f"{'':<8} {'':<{width}}  → {row.fix}")
+            lines.append(f"{'':<8} {'':<{width}}  → {printable(row.fix)}")
     ok, warnings, faults = (sum(row.state is state for row in rows) for state in State)
     lines.append(f"{ok} ok, {warnings} to look at, {faults} at fault")
     return "\n".join(lines)

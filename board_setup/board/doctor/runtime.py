@@ -47,8 +47,13 @@ def check_runtime(system: System, model: Optional[str] = None) -> List[Row]:
         return [Row("runtime", State.FAULT, check.reason, FIND_WHEEL)]
     if not check.found:
         return [Row("runtime", State.FAULT, check.reason, install if is_installed else f"{python} -m pip check")]
-    # A bundle given by --model did not come from a kit.
-    fix = install if is_installed and not model else "export-openvino … --out detector   (or name one with --model)"
+    # The kit repairs its own bundle, but not one given by --model.
+    if is_installed and not model:
+        fix = install
+    elif check.state is CheckState.NO_BUNDLE:
+        fix = "export-openvino best.pth --out detector   (or name one: setup-board doctor --model FOLDER)"
+    else:
+        fix = "export it again with export-openvino, or name another with --model"
     openvino = _check_openvino(check.found["openvino"], python, install if is_installed else "")
     return [openvino, *_check_bundle(check, fix)]
 
@@ -62,8 +67,6 @@ def _check_openvino(version: str, python: str, install: str) -> Row:
 
 
 def _check_bundle(check: Check, fix: str) -> List[Row]:
-    if check.state is CheckState.NO_BUNDLE:
-        return [Row("bundle", State.WARNING, check.reason, fix)]
     if check.state is not CheckState.PASSED:
         return [Row("bundle", State.FAULT, check.reason, fix)]
     rows = [Row("bundle", State.OK, check.found["bundle"]), Row("smoke test", State.OK, check.found["answer"])]

@@ -167,7 +167,7 @@ def test_clock_in_the_past(machine) -> None:
         (124, "", FAULT, "longer than"),
         (1, "Traceback\nValueError: odd", FAULT, "ValueError: odd"),
         (2, json.dumps({**FOUND, "error": "model.bin was changed"}), FAULT, "model.bin was changed"),
-        (2, json.dumps({**FOUND, "error": "none found", "state": "no bundle"}), WARNING, "none found"),
+        (2, json.dumps({**FOUND, "error": "none found", "state": "no bundle"}), FAULT, "none found"),
     ],
 )
 def test_failed_check_is_explained(machine, code, out, state, seen) -> None:
@@ -253,7 +253,12 @@ def test_this_machine_as_json(tmp_path, capsys) -> None:
     told = json.loads(capsys.readouterr().out)
     assert (told["worst"], ended.value.code) == ("fault", 2)
     bundle = next(row for row in told["rows"] if row["name"] == "bundle")
-    assert bundle["seen"].startswith(f"{tmp_path}: no bundle")
+    assert str(tmp_path) in bundle["seen"]
+    assert "edge_runtime.model.check" not in bundle["mend"]
+
+
+def test_terminal_escapes_are_not_printed() -> None:
+    assert "\x1b" not in doctor.as_text([Row("bundle", OK, "resnet50 \x1b[2J1.0", "\x1b[31m")])
 
 
 def test_nothing_is_written(machine) -> None:

@@ -5,7 +5,9 @@ The kits hold a small stand-in for the runtime, so that a test is quick; the vir
 
 import grp
 import io
+import json
 import os
+import pwd
 import subprocess
 import sys
 import tarfile
@@ -16,8 +18,9 @@ from types import SimpleNamespace
 import pytest
 from helpers.kits import PYTHON, make_kit
 
+from board_setup import cli
 from board_setup.board import commands, disk, environment, service, steps, undo, versions
-from board_setup.board.install import install
+from board_setup.board.install import install, next_step
 from board_setup.board.layout import Layout
 from board_setup.board.service import ServiceError
 from board_setup.board.steps import InstallError, Target
@@ -212,6 +215,41 @@ def test_other_command_of_that_name_is_kept(kits, layout) -> None:
     put_in(kits / "1.tar", layout)
     take_out(layout)
     assert Path(layout.command).read_text() == "another"
+
+
+def test_versions_name_the_model(tmp_path, layout, capsys) -> None:
+    put_in(make_kit(tmp_path / "kit.tar", "1"), layout)
+    model = {"name": "faces\x1b[2J", "created": "2026-11-27T08:00:00Z", "contract": {"architecture": "resnet50"}}
+    for text, told in ((json.dumps(model), "faces\\x1b[2J (resnet50) 2026-11-27"), ("[" * 100_000, "unreadable")):
+        Path(layout.versions, "1-aa", "model.json").write_text(text)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["versions", "--root", layout.root])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith(f"* 1-aa  {told}")
+
+
+def test_undo_names_the_users_options(layout) -> None:
+    path = Path(layout.at(service.OPTIONS_FILE))
+    path.parent.mkdir(parents=True)
+    path.write_text("DETECT_OPTIONS=--camera 0\n")
+    said: list[str] = []
+    undo.undo(layout, say=said.append)
+    assert any(str(path) in line for line in said)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("sudo", [None, "edge"])
+def test_plan_is_for_the_same_user_without_sudo(monkeypatch, sudo) -> None:
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name="edge"))
+    if sudo:
+        monkeypatch.setenv("SUDO_USER", sudo)
+    assert cli.build_parser().parse_args(["install", "--kit", "kit.tar"]).user == "edge"
+
+
+@pytest.mark.parametrize(("has_camera", "told"), [(False, "waits for one"), (True, "tail -f")])
+def test_next_step_after_installation(has_camera, told) -> None:
+    assert told in next_step(has_camera)
 
 
 def test_failing_version_is_not_switched_to(kits, layout) -> None:

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from board_setup.board import commands, service
-from board_setup.board.layout import BOARD, CAMERA
+from board_setup.board.layout import BOARD, CAMERA, SERVICE
 from edge_runtime.cli import edge_detect
 
 
@@ -52,12 +52,22 @@ def test_edge_detect_has_the_default_options() -> None:
     assert {word for word in words if word.startswith("--")} <= known
 
 
-def test_systemd_rates_the_unit_as_safe(tmp_path: Path) -> None:
+def web_unit() -> str:
+    """Return the unit of edge-serve in the documentation."""
+    blocks = (Path(__file__).resolve().parents[3] / "docs" / "deployment.md").read_text(encoding="utf-8").split("```")
+    return next(block for block in blocks if "[Service]" in block).partition("\n")[2]
+
+
+@pytest.mark.parametrize(
+    "text", [service.unit(BOARD, groups=["video"], systemd=252), web_unit()], ids=["edge-detect", "edge-serve"]
+)
+def test_systemd_rates_the_unit_as_safe(tmp_path: Path, text: str) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze")
     path = tmp_path / "deepfake-edge.service"
-    path.write_text(service.unit(BOARD, groups=["video"], systemd=252))
-    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=29", "--no-pager", str(path)]
+    path.write_text(text)
+    # Below 1.5 of 10.
+    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", "--no-pager", str(path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-300:]
 
@@ -131,6 +141,15 @@ def test_restart_reports_the_new_runs_only(monkeypatch) -> None:
     with pytest.raises(service.ServiceError, match="does not stay up: error: this version is broken"):
         service.restart()
     assert set(ran[-1][-2:]) == {"_SYSTEMD_INVOCATION_ID=b", "_SYSTEMD_INVOCATION_ID=c"}
+
+
+@pytest.mark.parametrize(
+    ("active", "match"), [("active", "_SYSTEMD_INVOCATION_ID=b"), ("failed", f"_SYSTEMD_UNIT={SERVICE}")]
+)
+def test_running_service_reports_its_current_run(monkeypatch, active, match) -> None:
+    ran = answers(monkeypatch, [])
+    service.last_line_of(service.Status(active, 3, "b"))
+    assert ran[-1][-1] == match
 
 
 def test_restart_does_not_wait_for_a_camera(monkeypatch) -> None:

@@ -4,6 +4,25 @@ import pytest
 from helpers.kits import make_kit
 
 from board_setup import cli
+from board_setup.workstation import deploy
+
+
+@pytest.mark.parametrize(
+    "host", ["-oProxyCommand=touch x", "edge@-oProxyCommand=x", "a b", "", "board;ls", "$(ls)", "edge@", "x\n", "a/b"]
+)
+@pytest.mark.parametrize("name", ["deploy", "versions", "rollback", "status"])
+def test_host_is_no_option(tmp_path, monkeypatch, capsys, name, host) -> None:
+    monkeypatch.chdir(tmp_path)
+    kit = ["--kit", str(make_kit(tmp_path / "kit.tar", "1"))] if name == "deploy" else []
+    monkeypatch.setattr(deploy.subprocess, "call", lambda command: pytest.fail(f"ran {command}"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--ssh", "ssh", *kit, "--", host])
+    assert (ended.value.code, capsys.readouterr().err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("host", ["board", "edge@board.local", "edge@192.0.2.1", "edge@[fe80::1%eth0]", "my_board-2"])
+def test_host_names_and_addresses_are_accepted(host) -> None:
+    assert deploy.check_host(host) == host
 
 
 @pytest.mark.parametrize(

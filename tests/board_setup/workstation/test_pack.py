@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import os
+import resource
 import subprocess
+import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,17 +16,20 @@ from board_setup import cli
 from board_setup.board import kit as kits
 from board_setup.board.kit import KitError
 from board_setup.workstation import pack, wheels
+from board_setup.workstation.scratch import scratch_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN_WHEEL = "deepfake_edge-0.1.0-py3-none-any.whl"
 
 
-def write_bundle(folder: Path, precisions: tuple[str, ...] = ("fp32", "fp16", "int8"), faces: bool = True) -> Path:
+def write_bundle(
+    folder: Path, precisions: tuple[str, ...] = ("fp32", "fp16", "int8"), faces: bool = True, size: int = 0
+) -> Path:
     names = [*(f"{precision}/model.xml" for precision in precisions), "onnx/model.onnx", "golden/golden.json"]
     for name in [*names, *(["face/face_detection.tflite"] if faces else [])]:
         path = folder / name
         path.parent.mkdir(parents=True)
-        path.write_text(name)
+        path.write_text(name.ljust(size))
     files = {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.*")}
     (folder / "model.json").write_text(json.dumps({"contract": {"version": "1.4.0"}, "files": files, "name": "x"}))
     return folder
@@ -62,6 +69,56 @@ def test_packed_kit_can_be_read(tmp_path, no_downloads, capsys, faces) -> None:
     assert {f"bundle/{name}" for name in files} <= set(kit.files)
     assert ("--face-model" in told.err) is not faces
     assert (tmp_path / "setup-board.pyz").read_bytes() == (tmp_path / "unpacked" / "setup-board.pyz").read_bytes()
+
+
+def test_demonstration_model_is_named(tmp_path, no_downloads, capsys) -> None:
+    bundle = write_bundle(tmp_path / "detector")
+    manifest = json.loads((bundle / "model.json").read_text())
+    (bundle / "model.json").write_text(json.dumps({**manifest, "contract": {"version": "0.1", "demo": True}}))
+    assert run("pack", "--out", str(tmp_path / "kit.tar"), "--model", str(bundle)) == 0
+    assert "demonstration model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[" * 100_000,
+        "[]",
+        '{"files": {}, "contract": {"version": 1}}',
+        '{"files": {"a": 1}, "contract": {"version": "1"}}',
+        '{"files": {}, "contract": {"version": "1\\u001b[2J"}}',
+        '{"files": {}, "contract": {"version": "../1"}}',
+        '{"files": {"../../etc/passwd": ""}, "contract": {"version": "1"}}',
+        '{"files": {"gone": ""}, "contract": {"version": "1"}}',
+    ],
+)
+def test_damaged_bundle_is_one_line(tmp_path, no_downloads, capsys, text) -> None:
+    (tmp_path / "model.json").write_text(text)
+    assert run("pack", "--out", str(tmp_path / "kit.tar"), "--model", str(tmp_path)) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told[:-1].isprintable()
+
+
+def test_killed_run_leaves_nothing_for_good(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    script = (
+        "import time; from board_setup.workstation.scratch import scratch_folder\n"
+        "with scratch_folder() as folder: print(folder, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        left = Path(killed.stdout.readline().strip())
+        os.utime(left, (0, 0))
+        with scratch_folder():
+            assert left.exists(), "its run still lives"
+        killed.kill()
+        killed.wait()
+        with scratch_folder() as folder:
+            assert list(tmp_path.iterdir()) == [Path(folder)]
 
 
 def test_missing_precision_is_named(tmp_path) -> None:
@@ -162,6 +219,18 @@ def test_bad_option_is_one_line(tmp_path, monkeypatch, no_downloads, capsys, opt
     told = capsys.readouterr().err
     assert told.startswith("error: " + message)
     assert told.count("\n") == 1
+    assert not list(tmp_path.glob("kit.tar*"))
+
+
+def test_full_disk_leaves_nothing(tmp_path, no_downloads, capsys) -> None:
+    bundle = write_bundle(tmp_path / "detector", size=100_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))
+    try:
+        assert run("pack", "--out", str(tmp_path / "kit.tar"), "--model", str(bundle)) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/kit.tar: can't be written")
     assert not list(tmp_path.glob("kit.tar*"))
 
 

@@ -35,6 +35,18 @@ def test_capped_command_has_both_caps() -> None:
 
 @pytest.mark.slow
 @needs_qemu
+def test_qemu_prints_no_warnings() -> None:
+    assert setup_board("twin", "--", "true").stderr == ""
+
+
+@pytest.mark.slow
+@needs_qemu
+def test_native_measurement_is_named() -> None:
+    assert "this machine's CPU" in setup_board("twin", "--", "setup-board", "--version").stderr
+
+
+@pytest.mark.slow
+@needs_qemu
 def test_sigill_is_explained(tmp_path: Path) -> None:
     if shutil.which("gcc") is None:
         pytest.skip("needs a C compiler")

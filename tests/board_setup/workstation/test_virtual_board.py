@@ -9,7 +9,7 @@ from helpers.kits import make_kit
 from PIL import Image
 
 from board_setup import cli
-from board_setup.workstation import virtual_board, virtual_board_agent, virtual_board_camera, virtual_board_image
+from board_setup.workstation import twin, virtual_board, virtual_board_agent, virtual_board_camera, virtual_board_image
 from board_setup.workstation.virtual_board import VirtualBoard
 from board_setup.workstation.virtual_board_image import VirtualBoardError
 
@@ -76,7 +76,7 @@ def board(monkeypatch, tmp_path: Path) -> VirtualBoard:
 
 def test_board_has_snow_ridge_and_no_network(board) -> None:
     command = board.command()
-    assert command[command.index("-cpu") + 1] == "Snowridge"
+    assert command[command.index("-cpu") + 1] == twin.CPU
     assert command[command.index("-nic") + 1] == "none"
     assert Path(board.share, virtual_board_image.TOOLS_FOLDER, "agent.py").exists()
 
