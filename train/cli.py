@@ -64,9 +64,7 @@ def prepare_faces_main() -> None:
 
 def train_detector(
     data: Annotated[Path, typer.Argument(help="A catalog.csv, or a folder with real/ and fake/.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run; a run stopped there is resumed.")] = Path(
-        "runs/detector"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder of the run, new or to resume.")] = Path("runs/detector"),
     arch: Annotated[str, typer.Option(help="The backbone.")] = "resnet50",
     preset: Annotated[Preset, typer.Option(help="The recipe.")] = Preset.DEFAULT,
     weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file.")] = None,
@@ -74,20 +72,12 @@ def train_detector(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training faces.")] = None,
     batch: Annotated[int | None, typer.Option(min=2, help="Faces per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", min=0.0, help="Highest learning rate.")] = None,
-    pixels: Annotated[
-        InputPreset | None, typer.Option("--input", help="How a face becomes the model's pixels.")
-    ] = None,
+    pixels: Annotated[InputPreset | None, typer.Option("--input", help="How a face becomes pixels.")] = None,
     without: Annotated[str, typer.Option(help="Augmentations to leave out, separated by commas, or all.")] = "",
-    spared: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Share of the faces that no augmentation damages.")
-    ] = None,
-    staged: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Share of the epochs that learn a teacher's maps one by one.")
-    ] = None,
+    spared: Annotated[float | None, typer.Option(min=0, max=1, help="Share of faces left undamaged.")] = None,
+    staged: Annotated[float | None, typer.Option(min=0, max=1, help="Share of epochs on teacher maps.")] = None,
     progressive: Annotated[str | None, typer.Option(help="Growing crops, like 0.5:64,0.35:128.")] = None,
-    patience: Annotated[
-        int | None, typer.Option(min=0, help="Stop after this many epochs without a better AUC; 0 never does.")
-    ] = None,
+    patience: Annotated[int | None, typer.Option(min=0, help="Epochs without a better AUC; 0: no limit.")] = None,
     keep: Annotated[Keep | None, typer.Option(help="Keep the best epoch on validation, or the last.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = SHARES,
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = SEED,
@@ -154,9 +144,7 @@ def evaluate_detector(
     split: Annotated[str, typer.Option(help="train, valid, test or all; auto is test where there is one.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="Of a bundle: fp32, fp16 or int8.")] = None,
     device: Annotated[str, typer.Option(help="Of a bundle: CPU or GPU.")] = "CPU",
-    robustness: Annotated[
-        Robustness, typer.Option(help="Measure damaged pictures too: one cause at a time, or causes crossed.")
-    ] = Robustness.ONE,
+    robustness: Annotated[Robustness, typer.Option(help="Grid of damaged pictures.")] = Robustness.ONE,
     robustness_faces: Annotated[int, typer.Option(min=2, help="Faces per row of the robustness grid.")] = 400,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Leave faces out of the report.")] = False,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,

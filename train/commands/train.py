@@ -85,8 +85,8 @@ def train_detector(
     Args:
         data: a catalog, or a folder with real/ and fake/.
         out: the folder of the run; a run that was stopped there is resumed.
-        options: how to run the training.
-        changes: fields of the preset's recipe to replace; None changes nothing.
+        options: everything apart from the recipe.
+        changes: fields to replace in the preset's recipe, where not None.
         off: augmentations to leave out, separated by commas, or `all`.
 
     Raises:

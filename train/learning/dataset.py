@@ -89,34 +89,24 @@ def collate(samples: list[Sample] | PictureGoneError) -> Batch | PictureGoneErro
     return batch
 
 
-class EpochBatches(Sampler[list[int]]):
-    """The batches of keys of one epoch, shuffled by seed and epoch: this process's share of each, from `first` on.
+def epoch_batches(
+    count: int, batch: int, *, seed: int, epoch: int, first: int = 0, rank: int = 0, world: int = 1
+) -> list[list[int]]:
+    """Return the shuffled batches of keys of one epoch, from batch `first` on: the share of process `rank` in each.
 
     All processes together see what one alone would see. Faces that do not fill a batch are left out of the epoch.
     """
-
-    def __init__(
-        self, count: int, batch: int, *, seed: int, epoch: int, first: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
-        order = np.random.default_rng((seed, epoch)).permutation(count) + epoch * count
-        batch = min(batch, count)
-        self._batches = order[: count // batch * batch].reshape(-1, batch)[first:, rank::world]
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._batches.tolist())
+    order = np.random.default_rng((seed, epoch)).permutation(count) + epoch * count
+    batch = min(batch, count)
+    keys: list[list[int]] = order[: count // batch * batch].reshape(-1, batch)[first:, rank::world].tolist()
+    return keys
 
 
 class CurrentBatches(Sampler[list[int]]):
     """Asks `batches` anew whenever an epoch begins, so that one loader and its processes serve all epochs."""
 
-    def __init__(self, batches: Callable[[], EpochBatches]) -> None:
+    def __init__(self, batches: Callable[[], list[list[int]]]) -> None:
         self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches())
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self._batches())

@@ -1,6 +1,7 @@
 """The folder of a run: what it saves, whether it may be resumed with what was asked for, and how it is resumed."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,10 +34,6 @@ class Progress:
     best_epoch: int = -1
     finished: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
-
-    def stale_epochs(self, stages: int) -> int:
-        """Return the epochs since the best AUC, or since the last of `stages` epochs that are not judged."""
-        return self.epoch - max(self.best_epoch, stages)
 
 
 @dataclass
@@ -82,6 +79,9 @@ class RunState:
 class Session:
     """One run in one folder. Nothing is written before `begin`.
 
+    Attributes:
+        saved_at: when the state was saved last, or the session began, by the monotonic clock.
+
     Raises:
         CheckpointError: the folder's last checkpoint can't be read.
         DataError: the folder holds a run on other data.
@@ -92,6 +92,7 @@ class Session:
         self.out, self.catalog, self.contract, self.recipe = out, catalog, contract, recipe
         last = out / LAST
         self._found = load_checkpoint(last) if last.exists() else None
+        self.saved_at = time.monotonic()
         if self._found is None:
             return
         before = self._found.contract
@@ -177,3 +178,4 @@ class Session:
             progress=asdict(state.progress),
             tally=asdict(state.tally),
         )
+        self.saved_at = time.monotonic()

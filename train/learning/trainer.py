@@ -27,7 +27,7 @@ from train.choices import Keep, StepPrecision, TrainingDevice
 from train.data.catalog import Catalog
 from train.evaluation.logits import PictureGoneError, judge, require_logits
 from train.evaluation.metrics import auc
-from train.learning.dataset import Batch, CurrentBatches, EpochBatches, FaceDataset, collate
+from train.learning.dataset import Batch, CurrentBatches, FaceDataset, collate, epoch_batches
 from train.learning.distillation import Teacher
 from train.learning.objectives import build_objective
 from train.learning.optimizer import build_optimizer, running_average, training_precision
@@ -119,7 +119,7 @@ class Trainer:
         self.state = RunState(model, average, objective, optimizer, self.accelerator.scaler)
         self.session.restore(self.state)
         self.state.progress.finished = self._is_over()
-        self.steps = len(self._batches(0))
+        self.steps = len(train) // min(recipe.batch, len(train))
         self.schedule = Schedule(recipe, self.steps, objective.stages)
         loaders = min(4, os.cpu_count() or 1) if workers is None else workers
         self._loader: DataLoader[Any] = DataLoader(
@@ -131,7 +131,7 @@ class Trainer:
             worker_init_fn=_ignore_interrupts,
         )
         self._stop = threading.Event()
-        self._save_every_s, self._saved_at = save_every_s, time.monotonic()
+        self._save_every_s = save_every_s
 
     def run(self, report: Callable[[Mapping[str, Any]], None] | None = None) -> Path:
         """Train to the end and return the best checkpoint.
@@ -153,7 +153,7 @@ class Trainer:
                     self._finish_epoch()
                 except PictureGoneError:
                     if main and progress.step:
-                        self._save()
+                        self.session.save(self.state)
                     raise
                 if report and main:
                     report(progress.history[-1])
@@ -187,8 +187,14 @@ class Trainer:
                 tally.waited_s += arrived - asked
                 asked = time.perf_counter()
                 tally.worked_s += asked - arrived
-                if progress.step % self.steps != 0:
-                    self._save_or_stop()
+                if progress.step % self.steps == 0:
+                    continue  # `_finish_epoch` saves.
+                stopping = self._stop.is_set()
+                due = stopping or time.monotonic() - self.session.saved_at > self._save_every_s
+                if due and self.accelerator.is_main_process:
+                    self.session.save(state)
+                if stopping:
+                    raise KeyboardInterrupt
 
     def _step(self, network: nn.Module, batch: Batch) -> None:
         state, device = self.state, self.accelerator.device
@@ -210,17 +216,6 @@ class Trainer:
         state.tally.loss += float(loss.detach()) * len(labels)
         state.tally.faces += len(labels)
 
-    def _save_or_stop(self) -> None:
-        stopping = self._stop.is_set()
-        if self.accelerator.is_main_process and (stopping or time.monotonic() - self._saved_at > self._save_every_s):
-            self._save()
-        if stopping:
-            raise KeyboardInterrupt
-
-    def _save(self) -> None:
-        self.session.save(self.state)
-        self._saved_at = time.monotonic()
-
     def _finish_epoch(self) -> None:
         """Judge the epoch on the validation split, keep the network if it is the best, and save."""
         state, progress, main = self.state, self.state.progress, self.accelerator.is_main_process
@@ -239,7 +234,7 @@ class Trainer:
             return
         if better:
             self.session.keep(state.judged)
-        self._save()
+        self.session.save(state)
         self.session.write_history(progress.history)
         if not self.accelerator.trackers:
             self.accelerator.init_trackers("tensorboard")
@@ -305,20 +300,17 @@ class Trainer:
             teacher.measure(batches())
         return teacher
 
-    def _batches(self, epoch: int, first: int = 0) -> EpochBatches:
-        return EpochBatches(
+    def _rest_of_epoch(self) -> list[list[int]]:
+        progress = self.state.progress
+        return epoch_batches(
             len(self.dataset),
             self.recipe.batch,
             seed=self.recipe.seed,
-            epoch=epoch,
-            first=first,
+            epoch=progress.epoch,
+            first=progress.step - progress.epoch * self.steps,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
-
-    def _rest_of_epoch(self) -> EpochBatches:
-        progress = self.state.progress
-        return self._batches(progress.epoch, progress.step - progress.epoch * self.steps)
 
 
 def check_splits(catalog: Catalog) -> None:

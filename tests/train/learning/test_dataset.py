@@ -10,7 +10,7 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.data.build import load_data
 from train.learning.augment import FULL
-from train.learning.dataset import EpochBatches, FaceDataset, collate
+from train.learning.dataset import FaceDataset, collate, epoch_batches
 from train.models.checkpoint import INPUTS
 
 CONTRACT = ModelContract("resnet18", input_size=48, pixels=INPUTS["native"])
@@ -100,24 +100,24 @@ def test_missing_picture_is_named(make_faces):
 
 
 def test_epoch_shows_every_face_once():
-    first = [key for batch in EpochBatches(32, 8, seed=1, epoch=0) for key in batch]
-    second = [key for batch in EpochBatches(32, 8, seed=1, epoch=1) for key in batch]
+    first = [key for batch in epoch_batches(32, 8, seed=1, epoch=0) for key in batch]
+    second = [key for batch in epoch_batches(32, 8, seed=1, epoch=1) for key in batch]
     assert sorted(first) == list(range(32))
     assert sorted(second) == list(range(32, 64))
     assert [key - 32 for key in second] != first
 
 
 def test_resumed_epoch_is_the_rest():
-    whole = list(EpochBatches(40, 8, seed=1, epoch=2))
-    assert list(EpochBatches(40, 8, seed=1, epoch=2, first=3)) == whole[3:]
+    whole = epoch_batches(40, 8, seed=1, epoch=2)
+    assert epoch_batches(40, 8, seed=1, epoch=2, first=3) == whole[3:]
 
 
 def test_two_processes_share_each_batch():
-    whole = list(EpochBatches(40, 8, seed=1, epoch=0))
-    halves = [list(EpochBatches(40, 8, seed=1, epoch=0, rank=rank, world=2)) for rank in (0, 1)]
+    whole = epoch_batches(40, 8, seed=1, epoch=0)
+    halves = [epoch_batches(40, 8, seed=1, epoch=0, rank=rank, world=2) for rank in (0, 1)]
     assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in whole]
     assert {len(batch) for half in halves for batch in half} == {4}
 
 
 def test_few_faces_are_one_batch():
-    assert len(EpochBatches(5, 32, seed=1, epoch=0)) == 1
+    assert len(epoch_batches(5, 32, seed=1, epoch=0)) == 1

@@ -19,7 +19,7 @@ from edge_runtime.model.contract import Framing
 from train.choices import Keep
 from train.data.build import load_data
 from train.data.catalog import Catalog
-from train.learning.dataset import EpochBatches
+from train.learning.dataset import epoch_batches
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
 from train.models.checkpoint import load_checkpoint
@@ -98,7 +98,7 @@ def test_resumed_run_equals_an_unstopped_one(whole, catalog, tmp_path, step):
 def test_missing_picture_is_named_and_costs_no_step(whole, faces, tmp_path, split, workers):
     catalog = load_data(shutil.copytree(faces, tmp_path / faces.name))
     train = len(catalog.split("train"))
-    first = next(iter(EpochBatches(train, TINY.batch, seed=TINY.seed, epoch=1)))[0] - train
+    first = next(iter(epoch_batches(train, TINY.batch, seed=TINY.seed, epoch=1)))[0] - train
     gone, away = catalog.split(split)[first if split == "train" else 0].path, tmp_path / "away.png"
     run = trainer(catalog, tmp_path / "run", workers=workers)
     after_step(run, 1, lambda: gone.rename(away))
