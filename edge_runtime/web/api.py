@@ -11,7 +11,7 @@ from edge_runtime.web.http.forms import Upload, read_pictures
 from edge_runtime.web.http.problems import MEDIA_TYPE, ProblemError, ProblemKind
 from edge_runtime.web.schemas import Batch, BatchItem, Health, ModelAnswer, Prediction, ProblemDetails
 from edge_runtime.web.service.metrics import Metrics
-from edge_runtime.web.service.uploads import FORMAT_NAMES, UploadJudge
+from edge_runtime.web.service.uploads import UploadJudge, readable_formats
 from edge_runtime.web.settings import Settings
 
 AT_ONCE = 4
@@ -33,7 +33,11 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _form(field: str, *, many: bool) -> dict[str, Any]:
     """Describe a multipart form with pictures in `field` for OpenAPI."""
-    binary: dict[str, Any] = {"type": "string", "format": "binary", "description": FORMAT_NAMES}
+    binary: dict[str, Any] = {
+        "type": "string",
+        "format": "binary",
+        "description": ", ".join(readable_formats().values()),
+    }
     value = {"type": "array", "items": binary, "minItems": 1} if many else binary
     schema = {"type": "object", "required": [field], "properties": {field: value}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

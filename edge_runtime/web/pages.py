@@ -18,9 +18,9 @@ from edge_runtime.web.http.forms import Upload, read_pictures
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.schemas import FaceAnswer, Prediction
 from edge_runtime.web.service.feed import BOUNDARY, CameraFeed, Stream, mjpeg, status_events
-from edge_runtime.web.service.uploads import FORMATS, UploadJudge
+from edge_runtime.web.service.uploads import UploadJudge, readable_formats
 from edge_runtime.web.settings import Settings
-from edge_runtime.web.texts import TEXTS, choose_language, percent, problem_text, threshold_percent
+from edge_runtime.web.texts import TEXTS, choose_language, percent, problem_texts, threshold_percent
 
 HERE = Path(__file__).parent
 SCRIPT_TEXTS = (
@@ -28,6 +28,19 @@ SCRIPT_TEXTS = (
     *("state_opening", "state_ok", "state_lost", "state_ended"),
 )
 """The texts that the scripts use, besides those of the problems."""
+
+MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+    "PPM": "image/x-portable-anymap",
+    "AVIF": "image/avif",
+    "HEIF": "image/heic,image/heif",
+}
+"""Media types of `edge_runtime.pixels.file_types.FORMATS`, for the file chooser."""
 
 PREVIEW_PIXELS = 1024
 """Longer side of a preview."""
@@ -83,7 +96,7 @@ class Pages:
     """Renders the pages of one service."""
 
     def __init__(self, judge: UploadJudge, settings: Settings) -> None:
-        self._judge, self._settings = judge, settings
+        self._judge, self._settings, self._formats = judge, settings, readable_formats()
         self._templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=select_autoescape(default=True, default_for_string=True),
@@ -92,21 +105,24 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.globals.update(
-            percent=percent, threshold_percent=threshold_percent, problem_text=problem_text, formats=FORMATS
+            percent=percent,
+            threshold_percent=threshold_percent,
+            accepted=",".join(MEDIA_TYPES[name] for name in self._formats),
         )
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """Return a page in the language of the request."""
         language = choose_language(request.headers.get("accept-language", ""), request.query_params.get("lang"))
         texts, limits = TEXTS[language], self._settings.limits
-        keys = (*(key for key in texts if key.startswith("problem_")), *SCRIPT_TEXTS)
+        problems = problem_texts(texts, files=limits.files, formats=self._formats.values())
         detector = self._judge.detector
         choice = detector.engine.choice
         html = self._templates.get_template(template).render(
             lang=language,
             query=self.language_query(request),
             t=texts,
-            page_texts={key: texts[key].replace("{files}", str(limits.files)) for key in keys},
+            problems=problems,
+            script_texts={**{key: texts[key] for key in SCRIPT_TEXTS}, "problems": problems},
             contract=detector.engine.contract,
             calibration=detector.engine.calibration,
             device=choice.device,

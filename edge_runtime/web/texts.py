@@ -1,7 +1,7 @@
 """The page's texts in English and Chinese, and the choice between them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 DEFAULT = "en"
@@ -33,9 +33,22 @@ def choose_language(accepted: str, requested: str | None = None) -> str:
     return best if quality[best] > 0 else DEFAULT
 
 
-def problem_text(texts: Texts, slug: str) -> str:
-    """Return the page's text for a kind of problem."""
-    return texts.get(f"problem_{slug}", texts["problem_other"])
+def problem_texts(texts: Texts, *, files: int, formats: Iterable[str]) -> dict[str, str]:
+    """Return the texts for the kinds of problem.
+
+    Args:
+        texts: of one language.
+        files: most pictures in one request.
+        formats: names of the readable formats.
+    """
+    values = {"{files}": str(files), "{formats}": ", ".join(formats)}
+    problems = {}
+    for key, text in texts.items():
+        if key.startswith("problem_"):
+            for placeholder, value in values.items():
+                text = text.replace(placeholder, value)
+            problems[key.removeprefix("problem_")] = text
+    return problems
 
 
 def percent(score: float) -> str:

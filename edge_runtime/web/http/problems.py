@@ -36,6 +36,7 @@ class ProblemKind(Enum):
     WRONG_HOST = ("wrong-host", 421, "Unknown host name")
     NO_PICTURE = ("no-picture", 422, "The form contains no picture")
     NOT_A_PICTURE = ("not-a-picture", 422, "The picture can't be read")
+    UNSUPPORTED_FORMAT = ("unsupported-format", 422, "The picture's format is not supported")
     BAD_VALUE = ("bad-value", 422, "Invalid value")
     TOO_MANY_REQUESTS = ("too-many-requests", 429, "Too many requests")
     INTERNAL = ("internal", 500, "Internal error")

@@ -1,28 +1,26 @@
 """Judges uploaded pictures: a few threads decode and cut out faces, the crops of all clients share one queue."""
 
 import asyncio
-import io
+import importlib.util
 import os
-import re
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from edge_runtime.detector import Detector
-from edge_runtime.errors import EdgeError, PictureError
+from edge_runtime.errors import EdgeError, LargePictureError, PictureError
 from edge_runtime.inference.engine import Answer
 from edge_runtime.judging.decide import decide
 from edge_runtime.judging.results import FaceResult, Reason
 from edge_runtime.judging.scorer import PreparedFace, all_crops, find_faces, prepare_face, score_faces, split_rows
 from edge_runtime.model.contract import Verdict
+from edge_runtime.pixels.file_types import FORMATS, HEAD_BYTES, Content, file_type_of
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.schemas import FaceAnswer, HeatAnswer, Prediction
@@ -31,19 +29,8 @@ from edge_runtime.web.service.heat import HeatMap, HeatNetwork, heat_map
 from edge_runtime.web.service.metrics import Metrics
 from edge_runtime.web.settings import ServiceLimits
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Formats accepted from clients. Pillow's other readers are older and less tested, and one starts other programs."""
-
-FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP or TIFF"
-
-LARGE_PIXELS = 12_000_000
-"""Pictures with more pixels are decoded one at a time, since each takes hundreds of megabytes."""
-
-MOST_SCANS = 100
-"""Scans of a JPEG. Each covers the whole picture: a few bytes per scan would occupy a thread for hours."""
-
-MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
-"""A JPEG marker that starts a segment or ends the picture."""
+LABELS = {"WEBP": "WebP", "PPM": "PNM", "HEIF": "HEIC"}
+"""Names of formats for people, if Pillow's differ."""
 
 PROOF_S = 5.0
 """How long an answer of the detector counts as proof that it works."""
@@ -86,7 +73,6 @@ class UploadJudge:
         self.queue = BatchingQueue(limits.waiting, metrics.batches.observe)
         metrics.queue.set_function(lambda: self.queue.waiting)
         self._pool = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 4), thread_name_prefix="picture")
-        self._large = threading.Lock()
         self._proved = float("-inf")
 
     def close(self) -> None:
@@ -139,7 +125,9 @@ class UploadJudge:
     async def _judge(self, data: bytes, heat: bool, began: float) -> JudgedUpload:
         detector = self.detector
         contract = detector.engine.contract
-        prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, data)
+        prepared = await asyncio.get_running_loop().run_in_executor(
+            self._pool, self._prepare, data, began + self._limits.answer_s
+        )
         crops = all_crops(prepared.faces)
         answer = detector.engine.no_answer if crops is None else await self._answer(crops, heat)
         scored = score_faces(prepared.faces, answer.logits, prepared.size)
@@ -170,27 +158,29 @@ class UploadJudge:
         )
         return JudgedUpload(prediction, tuple(maps), tuple(result.reason_code for result in results))
 
-    def _prepare(self, data: bytes) -> _PreparedUpload:
+    def _prepare(self, data: bytes, deadline: float) -> _PreparedUpload:
+        """Decode a picture and cut out its faces; give up between two steps if its sender has got an answer."""
         picture = self._read(data)
+        check_deadline(deadline)
         found = find_faces(picture, self.detector.faces)
-        chosen = sorted(found[: self._limits.faces], key=lambda face: face.box[:2] if face else ())
         contract, limits = self.detector.engine.contract, self.detector.limits
-        faces = tuple(prepare_face(picture, face, contract, limits) for face in chosen)
-        return _PreparedUpload(picture.size, faces, len(found) - len(faces))
+        faces = []
+        for face in sorted(found[: self._limits.faces], key=lambda face: face.box[:2] if face else ()):
+            check_deadline(deadline)
+            faces.append(prepare_face(picture, face, contract, limits))
+        return _PreparedUpload(picture.size, tuple(faces), len(found) - len(faces))
 
     def _read(self, data: bytes) -> Image.Image:
-        pixels = pixels_of(data)
-        if pixels > self._limits.pixels:
-            detail = f"{pixels / 1e6:.0f} megapixels; the limit is {self._limits.pixels / 1e6:g}"
-            raise ProblemError(ProblemKind.TOO_MANY_PIXELS, detail)
-        if has_too_many_scans(data):
-            detail = f"the JPEG has over {MOST_SCANS} scans; save it again with another program"
-            raise ProblemError(ProblemKind.NOT_A_PICTURE, detail)
-        with self._large if pixels > LARGE_PIXELS else nullcontext():
-            try:
-                return read_picture(data, formats=FORMATS, max_pixels=self._limits.pixels)
-            except PictureError as error:
-                raise ProblemError(ProblemKind.NOT_A_PICTURE, str(error)) from None
+        try:
+            return read_picture(data, max_pixels=self._limits.pixels)
+        except LargePictureError as error:
+            raise ProblemError(ProblemKind.TOO_MANY_PIXELS, str(error)) from None
+        except PictureError as error:
+            found = file_type_of(data[:HEAD_BYTES])
+            unreadable = found.content is Content.PICTURE and found.format not in readable_formats()
+            if unreadable or found.content is Content.OTHER_PICTURE:
+                raise ProblemError(ProblemKind.UNSUPPORTED_FORMAT, str(error)) from None
+            raise ProblemError(ProblemKind.NOT_A_PICTURE, str(error)) from None
 
     async def _answer(self, pixels: NDArray[np.uint8], heat: bool) -> Answer:
         """Return the logits of each crop, followed by its saliency map if `heat` and the network has one."""
@@ -205,6 +195,12 @@ class UploadJudge:
         return answer
 
 
+def check_deadline(deadline: float) -> None:
+    """Raise a ProblemError after `deadline`, in monotonic seconds."""
+    if time.monotonic() > deadline:
+        raise ProblemError(ProblemKind.TOO_SLOW, "try again later")
+
+
 def decisive_face(results: Sequence[FaceResult]) -> FaceResult | None:
     """Return the face with the highest score, the first face if none was judged, None if there is no face."""
     judged = [result for result in results if result.score is not None]
@@ -213,31 +209,14 @@ def decisive_face(results: Sequence[FaceResult]) -> FaceResult | None:
     return results[0] if results else None
 
 
-def pixels_of(data: bytes) -> int:
-    """Return the number of pixels that a picture's header declares, without decoding it.
-
-    Raises:
-        ProblemError: it is not a picture in an accepted format.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            return picture.width * picture.height
-    except Image.DecompressionBombError:
-        raise ProblemError(ProblemKind.TOO_MANY_PIXELS, "make it smaller") from None
-    # Pillow's readers raise many kinds of errors on malformed files.
-    except Exception:
-        raise ProblemError(ProblemKind.NOT_A_PICTURE, f"it can't be read; send {FORMAT_NAMES}") from None
-
-
-def has_too_many_scans(data: bytes) -> bool:
-    """Return whether `data` is a JPEG with more than MOST_SCANS scans (ITU-T T.81, B.1); what follows it is ignored."""
-    if not data.startswith(b"\xff\xd8"):
-        return False
-    place, scans = 2, 0
-    while scans <= MOST_SCANS and (found := MARKER.search(data, place)) and found[1] != b"\xd9":
-        scans += found[1] == b"\xda"
-        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return scans > MOST_SCANS
+def readable_formats() -> dict[str, str]:
+    """Return the formats that can be read with the installed packages: Pillow's names, and those for people."""
+    missing = set()
+    if importlib.util.find_spec("pillow_heif") is None:
+        missing.add("HEIF")
+    if not features.check("avif"):
+        missing.add("AVIF")
+    return {name: LABELS.get(name, name) for name in FORMATS if name not in missing}
 
 
 def _face_answer(result: FaceResult, heat: HeatMap | None) -> FaceAnswer:

@@ -41,7 +41,7 @@ function connect(reconnecting) {
   source.addEventListener("message", showStatus);
   source.addEventListener("error", () => {
     reconnecting = true;
-    show("state", texts.problem_offline);
+    show("state", texts.problems.offline);
     for (const id of ["fps", "age", "faces"]) show(id, null);
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, RETRY_MS, reconnecting);
   });

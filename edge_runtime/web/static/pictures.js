@@ -82,7 +82,7 @@ function judgedCard(file, html) {
 function failedCard(file, problem) {
   const card = element("failed").content.firstElementChild.cloneNode(true);
   card.querySelector(".name").textContent = file.name;
-  card.querySelector(".why").textContent = texts["problem_" + problem] || texts.problem_other;
+  card.querySelector(".why").textContent = texts.problems[problem] || texts.problems.other;
   card.dataset.result = JSON.stringify({ name: file.name, result: null, problem });
   return card;
 }

@@ -3,13 +3,15 @@
 import io
 import json
 import logging
+import sys
 import tempfile
 import threading
+import time
 
 import httpx2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_runtime.errors import DeviceError
@@ -120,9 +122,21 @@ def test_exif_orientation_is_applied(client, face):
     assert judged(client, to_bytes(turned, "JPEG", exif=exif, quality=95))["prediction"] == 1
 
 
-@pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF"])
 def test_other_formats_are_read(plain, face, format):
+    if format == "HEIF":
+        pytest.importorskip("pillow_heif", reason="needs pillow-heif").register_heif_opener()
     assert judged(plain, to_bytes(Image.open(io.BytesIO(face())), format))["prediction"] == 1
+
+
+def test_unsupported_formats_are_named(plain, face, monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif")
+    pillow_heif.register_heif_opener()
+    picture = Image.open(io.BytesIO(face()))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for format in ("HEIF", "JPEG2000"):
+        answer = plain.post("/predict", files={"image": to_bytes(picture, format)})
+        assert problem(answer) == (422, "unsupported-format")
 
 
 def test_demonstration_model_has_a_notice(opened, demo_detector, face, no_face):
@@ -179,7 +193,7 @@ def test_every_problem_has_a_page(plain, kind):
 def test_huge_pictures_are_refused_before_decoding(opened, whole_detector, side, monkeypatch):
     data = to_bytes(Image.new("1", (side, side)), "PNG")
     assert len(data) < 100_000
-    monkeypatch.setattr("edge_runtime.web.service.uploads.read_picture", None)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
     with opened(whole_detector) as client:
         assert problem(client.post("/predict", files={"image": data})) == (413, "too-many-pixels")
 
@@ -215,6 +229,19 @@ def test_slow_detector_is_a_problem(opened, whole_detector, face, monkeypatch):
         answer = client.post("/predict", files={"image": face()})
         held.set()
     assert problem(answer) == (503, "too-slow")
+
+
+def test_abandoned_pictures_are_not_finished(opened, whole_detector, face, monkeypatch):
+    def slow(data: bytes, **_: object) -> Image.Image:
+        time.sleep(0.3)
+        return Image.open(io.BytesIO(data))
+
+    searched = []
+    monkeypatch.setattr("edge_runtime.web.service.uploads.read_picture", slow)
+    monkeypatch.setattr("edge_runtime.web.service.uploads.find_faces", lambda *arguments: searched.append(arguments))
+    with opened(whole_detector, Settings(limits=ServiceLimits(answer_s=0.1))) as client:
+        assert problem(client.post("/predict", files={"image": face()})) == (503, "too-slow")
+    assert searched == []
 
 
 def test_model_has_contract_hashes_and_metrics(client, detector):

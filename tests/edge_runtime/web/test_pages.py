@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from edge_runtime.model.contract import Calibration, ModelContract
-from edge_runtime.web.service.uploads import FORMATS
-from edge_runtime.web.texts import TEXTS
+from edge_runtime.pixels.file_types import FORMATS
+from edge_runtime.web.pages import MEDIA_TYPES
+from edge_runtime.web.service.uploads import readable_formats
+from edge_runtime.web.texts import TEXTS, problem_texts
 
 ENGLISH, CHINESE = TEXTS["en"], TEXTS["zh-Hans"]
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>.jpg'
@@ -55,9 +57,11 @@ def test_page_loads_nothing_from_elsewhere(plain):
 
 
 def test_file_chooser_lists_the_accepted_formats(plain):
-    # A phone converts its own format to one of these.
     accepted = re.search(r'id="choose" accept="([^"]*)"', plain.get("/").text)[1].split(",")
-    assert [name.removeprefix("image/").upper() for name in accepted] == list(FORMATS)
+    # Phones convert their own format to the first one if it is missing.
+    assert accepted[0] == "image/jpeg"
+    assert {"image/png", "image/webp", "image/tiff"} < set(accepted)
+    assert set(MEDIA_TYPES) == set(FORMATS)
 
 
 def test_whole_picture_models_ask_for_crops(plain, client):
@@ -77,7 +81,9 @@ def test_several_pictures_are_judged_without_script(client, face, three_faces, n
     assert answer.status_code == 200
     assert outcomes(answer.text) == ["fake", "fake", "no_face", "failed"]
     assert answer.text.count('src="data:image/jpeg;base64,') == 3
-    assert ENGLISH["problem_not-a-picture"] in html.unescape(answer.text)
+    assert problem_texts(ENGLISH, files=32, formats=readable_formats().values())["not-a-picture"] in html.unescape(
+        answer.text
+    )
     assert answer.text.count('class="box ') == 4
 
 

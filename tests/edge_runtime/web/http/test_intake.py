@@ -216,9 +216,27 @@ def scan_bomb(side: int, scans: int) -> bytes:
     return file.getvalue()[:start] + file.getvalue()[start:-2] * scans + b"\xff\xd9"
 
 
+def segment_bomb(size: int) -> bytes:
+    """Return a JPEG of `size` bytes of tiny APP1 segments, which Pillow would join in quadratic time."""
+    segment = b"\xff\xe1\x00\x0fExif\0\0" + b"x" * 7
+    return b"\xff\xd8" + segment * (size // len(segment)) + b"\xff\xd9"
+
+
+def tile_bomb(side: int) -> bytes:
+    """Return a TIFF of 64×64 pixels in one tile of side² pixels."""
+    strip = zlib.compress(bytes(side * 64))
+    entries = [(256, 64), (257, 64), (258, 8), (259, 8), (262, 1), (277, 1)]
+    entries += [(322, side), (323, side), (324, 200), (325, len(strip))]
+    tags = b"".join(tag.to_bytes(2, "little") + b"\4\0\1\0\0\0" + value.to_bytes(4, "little") for tag, value in entries)
+    directory = len(entries).to_bytes(2, "little") + tags + bytes(4)
+    return (b"II*\0\x08\0\0\0" + directory).ljust(200, b"\0") + strip
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
+        pytest.param(segment_bomb(900_000), 422, id="segments"),
+        pytest.param(tile_bomb(20_000), 413, id="tile"),
         pytest.param(png_bomb(9_000), 413, id="bomb"),
         pytest.param(lying_png(), 413, id="lie"),
         pytest.param(scan_bomb(2_000, 2_000), 422, id="scans"),
