@@ -180,6 +180,11 @@ def edge_detect(
     sources = open_sources(inputs or [], options, cameras=camera or [])
     pipeline = detector.pipeline(sources)
     contract = detector.bundle.contract
+    outputs = [path for path in (jsonl, csv, video) if path is not None]
+    if outputs or snapshots:
+        from edge_runtime.sinks.places import check_places
+
+        check_places(outputs, snapshots, sources, detector.bundle)
     title = f"{contract.architecture} {contract.version}, {detector.choice.precision.value} on {detector.choice.device}"
     sinks = [
         *_files(jsonl, csv, video, rotate_at),

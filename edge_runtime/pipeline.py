@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from PIL import Image
 
 from edge_runtime.errors import EdgeError
-from edge_runtime.judging.results import FrameResult, SourceState
+from edge_runtime.judging.results import FrameResult
 from edge_runtime.judging.scorer import ScoredFrame, Verdicts
 from edge_runtime.sources import Frame, Gap, Source
 
@@ -170,7 +170,11 @@ class Pipeline:
                 if self._leave.is_set():
                     break
         except EdgeError as error:
-            self._inbox.put(number, Gap(source.name, SourceState.ENDED, str(error), failed=True), self._leave)
+            self._inbox.put(number, Gap.failure(source.name, error), self._leave)
+        # A source that fails in any other way is a failed input too, not one that has ended.
+        except Exception as error:
+            text = f"{source.name}: can't be read further ({type(error).__name__}: {error})"
+            self._inbox.put(number, Gap.failure(source.name, text), self._leave)
         finally:
             self._inbox.close_one()
 

@@ -21,18 +21,26 @@ class LineFile:
 
     Args:
         path: `-` is standard output.
+        begins: what every such file begins with; a file that begins otherwise is left alone.
         header: first line of every file.
         rotate_at: size in bytes at which a new file is started; None never.
 
     Raises:
-        UsageError: it can't be opened.
+        UsageError: it can't be opened, or holds something else.
     """
 
-    def __init__(self, path: Path | str, *, header: str | None = None, rotate_at: int | None = None) -> None:
+    def __init__(
+        self, path: Path | str, *, begins: str, header: str | None = None, rotate_at: int | None = None
+    ) -> None:
         self._standard = str(path) == "-"
         self._path, self._losses = Path(path), Losses("standard output" if self._standard else path)
         self._header, self._rotate_at = header, None if self._standard else rotate_at
         try:
+            if self._path.is_file() and not self._standard:
+                with self._path.open("rb") as file:
+                    start = file.read(len(begins.encode()))
+                if not begins.encode().startswith(start):
+                    raise UsageError(f"{path}: holds something else, lines are not appended to it; choose another file")
             self._file = os.dup(1) if self._standard else self._open()
         except OSError as error:
             raise UsageError(f"{path}: can't be written ({error.strerror}); choose another place") from None
@@ -98,7 +106,7 @@ class JsonlSink(Sink):
     """One JSON object per frame and line."""
 
     def __init__(self, path: Path | str, *, rotate_at: int | None = None) -> None:
-        self._file = LineFile(path, rotate_at=rotate_at)
+        self._file = LineFile(path, begins='{"source":', rotate_at=rotate_at)
 
     @property
     def lost(self) -> int:
@@ -125,7 +133,7 @@ class CsvSink(Sink):
     """One line per face, and one for a frame without a face."""
 
     def __init__(self, path: Path | str, *, rotate_at: int | None = None) -> None:
-        self._file = LineFile(path, header=",".join(COLUMNS), rotate_at=rotate_at)
+        self._file = LineFile(path, begins="source,frame,", header=",".join(COLUMNS), rotate_at=rotate_at)
 
     @property
     def lost(self) -> int:

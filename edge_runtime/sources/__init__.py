@@ -19,7 +19,6 @@ from PIL import Image
 from edge_runtime.defaults import STALL_TIMEOUT_S
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import SourceState
-from edge_runtime.pixels.file_types import SUFFIXES
 
 EXPECTED = "give a picture, folder, video, address or camera"
 
@@ -88,6 +87,10 @@ class Source(Protocol):
         """
         return
 
+    def files(self) -> Iterable[Path]:
+        """Return the files it reads, and the folders whose future files it reads too."""
+        return ()
+
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield frames until the source ends or `stop` is set. A `Gap` says that it was lost or has failed."""
 
@@ -122,6 +125,8 @@ def open_source(text: str, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
     Raises:
         SourceError: nothing is there, or it can't be read at all.
     """
+    if not text:
+        raise SourceError(f"an input's name is empty; {EXPECTED}")
     if text == "-":
         from edge_runtime.sources.mjpeg import StandardInput
 
@@ -136,27 +141,20 @@ def open_source(text: str, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
         return camera_source(text, options)
     try:
         return _open_path(text, options)
-    except OSError as error:
-        raise SourceError(f"{text}: can't be opened ({error.strerror or error})") from None
+    # RuntimeError: the user in ~USER does not exist.
+    except (OSError, RuntimeError) as error:
+        raise SourceError(f"{text}: can't be opened ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _open_path(text: str, options: SourceOptions) -> Source:
-    from edge_runtime.sources import files
+    from edge_runtime.sources.files import Folder, Glob, open_file
 
     path = Path(text).expanduser()
     if path.is_dir():
-        return files.Folder(path, watch=options.watch)
+        return Folder(path, watch=options.watch)
     if not path.exists() and not path.is_symlink() and glob.has_magic(text):
-        return files.Glob(text)
-    if path.suffix.lower() in SUFFIXES:
-        return files.Pictures([path])
-    if not path.exists():
-        raise SourceError(f"{text}: not found; {EXPECTED}")
-    if not path.is_file():
-        raise SourceError(f"{text}: not a regular file; use - for standard input")
-    from edge_runtime.sources.video import Video, looks_like_video
-
-    return Video(path) if looks_like_video(path) else files.Pictures([path])
+        return Glob(text)
+    return open_file(path)
 
 
 def open_camera(name: str | int, options: SourceOptions = DEFAULT_OPTIONS) -> Source:

@@ -1,17 +1,24 @@
 """Pictures on disk: single files, globs, and folders, which can be watched for new pictures."""
 
+import errno
 import functools
 import glob
+import logging
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from stat import S_ISDIR
 from time import monotonic
 
 from edge_runtime.errors import SourceError
-from edge_runtime.pixels.file_types import SUFFIXES
+from edge_runtime.pixels.file_types import SUFFIXES, Content, file_type
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.sources import EXPECTED, Frame, Gap, Source
+
+log = logging.getLogger("edge_runtime")
 
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".mjpeg", ".mjpg"}
@@ -26,6 +33,28 @@ PAUSE_PER_SCAN = 10
 
 SETTLED_S = 1.0
 """A file in a watched folder is complete once it has not changed for this long."""
+
+
+def open_file(path: Path) -> Source:
+    """Return a file as pictures or as a video, by its content; a name with a picture's suffix is a picture.
+
+    Raises:
+        SourceError: it is missing, or neither.
+    """
+    if path.suffix.lower() in SUFFIXES:
+        return Pictures([path])
+    if not path.exists():
+        raise SourceError(f"{path}: not found; {EXPECTED}")
+    if not path.is_file():
+        raise SourceError(f"{path}: not a regular file; use - for standard input")
+    content = file_type(path).content
+    if content is Content.AUDIO:
+        raise SourceError(f"{path}: sound without pictures; {EXPECTED}")
+    if content is not Content.OTHER:
+        return Pictures([path])
+    from edge_runtime.sources.video import Video
+
+    return Video(path)
 
 
 def picture_frame(path: Path) -> Frame:
@@ -47,6 +76,10 @@ class Pictures(Source):
         if not any(path.exists() for path in self.paths):
             raise SourceError(f"{self.paths[0]}: not found; {EXPECTED}")
 
+    def files(self) -> Iterable[Path]:
+        """Return the pictures."""
+        return self.paths
+
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield every picture, in the given order."""
         return map(picture_frame, self.paths)
@@ -65,19 +98,18 @@ class Glob(Source):
                 f"{pattern}: no picture or video matches; put quotes around the pattern and check the folder"
             )
 
-    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield every picture and every frame of every video; a video that can't be read yields a gap."""
-        from edge_runtime.sources.video import Video
+    def files(self) -> Iterable[Path]:
+        """Return the files that match."""
+        return self.paths
 
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
+        """Yield every picture and every frame of every video; a file that can't be read yields a gap."""
         for path in self.paths:
             if stop.is_set():
                 return
-            if path.suffix.lower() in SUFFIXES:
-                yield picture_frame(path)
-                continue
             try:
-                yield from Video(path).frames(stop)
-            except SourceError as error:
+                yield from open_file(path).frames(stop)
+            except (SourceError, OSError) as error:
                 yield Gap.failure(str(path), error)
 
 
@@ -88,23 +120,43 @@ class Folder(Source):
 
     def __init__(self, path: Path, *, watch: bool = False) -> None:
         self.path, self.endless, self.name = path, watch, str(path)
-        if not watch and next(pictures_below(path), None) is None:
-            raise SourceError(f"{path}: no pictures in it (looked for {', '.join(sorted(SUFFIXES))})")
+        if not watch and not any(isinstance(found, Path) for found in pictures_below(path)):
+            failures = (found.error for found in pictures_below(path) if isinstance(found, Gap))
+            looked_for = f"{path}: no pictures in it (looked for {', '.join(sorted(SUFFIXES))})"
+            raise SourceError(next(failures, None) or looked_for)
+
+    def files(self) -> Iterable[Path]:
+        """Return the folder and the pictures that are in it now."""
+        return chain([self.path], (found for found in pictures_below(self.path) if isinstance(found, Path)))
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield every picture once; while watching, a new or changed one once it is complete."""
+        """Yield every picture once; while watching, a new or changed one once it is complete.
+
+        A subfolder that can't be read yields a gap.
+        """
         if self.endless:
             yield from self._watched(stop)
-        else:
-            yield from map(picture_frame, pictures_below(self.path))
+            return
+        skipped: Counter[str] = Counter()
+        for found in pictures_below(self.path, skipped):
+            yield found if isinstance(found, Gap) else picture_frame(found)
+        if skipped:
+            kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in skipped.most_common(5))
+            log.info(f"{self.path}: {skipped.total()} other files skipped ({kinds})")
 
-    def _watched(self, stop: threading.Event) -> Iterator[Frame]:
+    def _watched(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         seen: dict[Path, _File] = {}
+        failed: set[str] = set()
         while not stop.is_set():
             now = monotonic()
+            found = list(pictures_below(self.path))
             # A folder that is empty all at once may be a disk that was removed; its pictures come back with it.
-            seen = _scan(self.path, seen, now) or seen
+            seen = _updated(seen, [path for path in found if isinstance(path, Path)], now) or seen
             took_s = monotonic() - now
+            for gap in found:
+                if isinstance(gap, Gap) and gap.source not in failed:
+                    failed.add(gap.source)
+                    yield gap
             for path, file in seen.items():
                 if not file.yielded and now - file.since >= SETTLED_S:
                     file.yielded = True
@@ -121,10 +173,10 @@ class _File:
     yielded: bool = False
 
 
-def _scan(folder: Path, seen: dict[Path, _File], now: float) -> dict[Path, _File]:
-    """Return the non-empty pictures below `folder`; those that are unchanged keep their entry in `seen`."""
+def _updated(seen: dict[Path, _File], paths: Iterable[Path], now: float) -> dict[Path, _File]:
+    """Return an entry for each non-empty file of `paths`; unchanged ones keep their entry in `seen`."""
     found = {}
-    for path in pictures_below(folder):
+    for path in paths:
         before = seen.get(path)
         try:
             stat = path.stat()
@@ -139,16 +191,36 @@ def _scan(folder: Path, seen: dict[Path, _File], now: float) -> dict[Path, _File
     return found
 
 
-def pictures_below(folder: Path) -> Iterator[Path]:
-    """Yield the pictures in `folder` and its subfolders, sorted by name within each folder, without hidden ones."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
+def pictures_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Path | Gap]:
+    """Yield the pictures in `folder` and its subfolders, sorted by name within each folder, without hidden ones.
+
+    Links are followed, but no folder is entered twice. A folder that can't be read is yielded as a gap.
+
+    Args:
+        folder: where to start.
+        skipped: counts the other files, by suffix.
+    """
+    entered: set[tuple[int, int]] = set()
+    # Not recursive: folders may be nested deeper than Python's stack.
+    pending = [iter([folder])]
+    while pending:
+        path = next(pending[-1], None)
+        if path is None:
+            pending.pop()
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            yield from pictures_below(entry)
-        elif entry.suffix.lower() in SUFFIXES:
-            yield entry
+        try:
+            found = path.stat()
+            if S_ISDIR(found.st_mode):
+                if (found.st_dev, found.st_ino) not in entered:
+                    entered.add((found.st_dev, found.st_ino))
+                    pending.append(iter(sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))))
+                continue
+        except OSError as error:
+            # A broken link may still be named as a picture; reading it says what is wrong.
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                yield Gap.failure(str(path), f"{path}: can't be read ({error.strerror})")
+                continue
+        if path.suffix.lower() in SUFFIXES:
+            yield path
+        elif skipped is not None:
+            skipped[path.suffix.lower()] += 1

@@ -4,7 +4,8 @@ import functools
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from PIL import Image
 
@@ -95,6 +96,10 @@ class StandardInput(Source):
     """JPEGs on standard input. Every one is judged, so the sender has to wait."""
 
     name = "-"
+
+    def files(self) -> Iterable[Path]:
+        """Return the file that is standard input, if it is one."""
+        return [Path("/dev/stdin")]
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield every JPEG until the input ends."""

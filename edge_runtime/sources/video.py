@@ -2,26 +2,15 @@
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edge_runtime.errors import SourceError
-from edge_runtime.pixels.file_types import SUFFIXES
 from edge_runtime.sources import Frame, Gap, Source
 from edge_runtime.sources.opencv import cv2, openable, picture_of
 
-PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
-
 WHOLE = 0.9
 """A video with fewer frames than this share of its container's frame count, which may be an estimate, broke off."""
-
-
-def looks_like_video(path: Path) -> bool:
-    """Return whether a file is to be opened as a video: neither its suffix nor its first bytes are a picture's."""
-    if path.suffix.lower() in SUFFIXES:
-        return False
-    with path.open("rb") as file:
-        return not file.read(4).startswith(PICTURE_STARTS)
 
 
 class Video(Source):
@@ -30,6 +19,10 @@ class Video(Source):
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
         self._open().release()
+
+    def files(self) -> Iterable[Path]:
+        """Return the file."""
+        return [self.path]
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield every frame; a video that ends too early yields a gap at its end."""

@@ -164,10 +164,11 @@ def test_a_reader_that_leaves_is_no_error(tmp_path, red, bundle_path):
 
 
 def test_a_full_standard_output_stops_nothing(spawn, tmp_path, red):
+    (tmp_path / "in").mkdir()
     for number in range(3):
-        red.save(tmp_path / f"{number}.png")
+        red.save(tmp_path / "in" / f"{number}.png")
     with Path("/dev/full").open("w") as full:
-        child = spawn(".", "--jsonl", "out.jsonl", stdout=full)
+        child = spawn("in", "--jsonl", "out.jsonl", stdout=full)
         note, summary = child.communicate(timeout=60)[1].splitlines()
     assert child.returncode == 1
     assert len(lines(tmp_path / "out.jsonl")) == 3
@@ -194,6 +195,27 @@ def test_a_video_is_judged_and_drawn(detect, tmp_path, red):
     assert {line["faces"][0]["track"] for line in found} == {1}
     assert cv2.VideoCapture(str(tmp_path / "seen.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 10
     assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_inputs_are_never_overwritten(detect, tmp_path, red):
+    before = write_video(tmp_path / "clip.avi", [red] * 3).read_bytes()
+    for output in ("--video", "--jsonl", "--csv"):
+        done = detect("clip.avi", "--faces", "off", output, "./clip.avi", "--snapshots", "kept")
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+    assert (tmp_path / "clip.avi").read_bytes() == before
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("name", ["vid\udce9o.avi", "2026-01-02T10:15:30.avi", "file:x.avi"])
+def test_videos_may_have_any_name(detect, tmp_path, red, name):
+    (tmp_path / os.fsdecode(os.fsencode(name))).write_bytes(write_video(tmp_path / "a.avi", [red] * 3).read_bytes())
+    outputs = ("--video", f"out{name}", "--jsonl", f"{name}.jsonl", "--snapshots", f"{name}.d")
+    done = detect(name, f"*{name[3:]}", "--faces", "off", *outputs)
+    assert done.returncode == 0, done.stderr
+    assert len(lines(tmp_path / f"{name}.jsonl")) == 6
+    shutil.copy(tmp_path / f"out{name}", tmp_path / "seen.avi")
+    assert cv2.VideoCapture(str(tmp_path / "seen.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 6
 
 
 def test_a_video_needs_a_face_model(detect, tmp_path, red):

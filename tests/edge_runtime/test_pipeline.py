@@ -145,6 +145,18 @@ def test_a_source_that_fails_ends_alone():
     assert [j.result.frame for j in results if j.result.source == "a"] == list(range(5))
 
 
+@pytest.mark.parametrize("error", [SourceError("a: gone"), OSError("Input/output error"), RecursionError("too deep")])
+def test_a_source_that_raises_is_a_failed_input(error):
+    class Raises(Numbers):
+        def frames(self, stop):
+            yield from super().frames(stop)
+            raise error
+
+    *_, last = pipeline(Raises("a", 2)).results()
+    assert last.failed
+    assert str(error) in last.result.error
+
+
 def test_a_failing_device_ends_the_run_with_its_own_error():
     def fails(frame):
         raise DeviceError("the CPU is on fire")

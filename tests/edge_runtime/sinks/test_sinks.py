@@ -52,11 +52,11 @@ def test_a_second_run_appends(tmp_path):
 
 
 def test_a_cut_line_does_not_spoil_the_next(tmp_path):
-    (tmp_path / "out.jsonl").write_text('{"whole": 1}\n{"cut')
+    (tmp_path / "out.jsonl").write_text('{"source": 1}\n{"cut')
     with JsonlSink(tmp_path / "out.jsonl") as sink:
         sink.write(frame())
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert lines[0] == '{"whole": 1}'
+    assert lines[0] == '{"source": 1}'
     assert json.loads(lines[-1])["source"] == "door"
 
 
@@ -109,7 +109,7 @@ import resource, signal, sys
 from edge_runtime.sinks.lines import LineFile
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-file = LineFile(sys.argv[1])
+file = LineFile(sys.argv[1], begins="x")
 for number in range(20):
     file.append("x" * 150)
 print(file.lost)
@@ -360,3 +360,16 @@ def test_brackets_in_names_are_not_markup():
     view = LiveView(Console(file=io.StringIO()))
     view.write(Judged(dataclasses.replace(frame().result, source="[red]x[/red].mp4")))
     assert "[red]x[/red].mp4" in shown(view)
+
+
+@pytest.mark.parametrize("sink", [JsonlSink, CsvSink])
+@pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0", b'{\n  "contract": {}\n}', b"RIFF", b"s"])
+def test_lines_are_not_appended_to_other_files(tmp_path, sink, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    if content == b"s" and sink is CsvSink:
+        sink(path).close()
+        return
+    with pytest.raises(UsageError, match="holds something else"):
+        sink(path)
+    assert path.read_bytes() == content

@@ -3,6 +3,7 @@
 import errno
 import os
 import struct
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from helpers.videos import write_video
 from helpers.waiting import until
 
 from edge_runtime.errors import SourceError
-from edge_runtime.sources import SourceOptions, camera, open_source, open_sources
+from edge_runtime.sources import Gap, SourceOptions, camera, open_source, open_sources
 from edge_runtime.sources.files import Folder, Pictures
 
 
@@ -34,10 +35,68 @@ def test_an_empty_folder_is_refused(tmp_path):
         open_source(str(tmp_path))
 
 
-def test_a_link_to_a_folder_above_ends(tmp_path, red):
+def test_links_are_followed_once(tmp_path, red):
+    for name in ("in/a.jpg", "other/deep/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        red.save(tmp_path / name)
+    (tmp_path / "in/above").symlink_to(tmp_path / "in")
+    (tmp_path / "in/other").symlink_to("../other")
+    (tmp_path / "in/z").symlink_to("../other/deep")
+    (tmp_path / "in/gone").symlink_to("nowhere")
+    found = [name.removeprefix(f"{tmp_path}/in/") for name in names(open_source(str(tmp_path / "in")))]
+    assert found == ["a.jpg", "other/deep/b.jpg"]
+
+
+@pytest.fixture
+def nest(tmp_path, red):
+    """Makes folders in folders, with a picture in the innermost, and removes them."""
+
+    def make(name, levels):
+        red.save(tmp_path / "a.jpg")
+        folder = os.open(tmp_path, os.O_RDONLY)
+        for _ in range(levels):
+            os.mkdir(name, dir_fd=folder)
+            inner = os.open(name, os.O_RDONLY, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        file = os.open("b.jpg", os.O_WRONLY | os.O_CREAT, dir_fd=folder)
+        os.write(file, (tmp_path / "a.jpg").read_bytes())
+        os.close(file)
+        os.close(folder)
+        return tmp_path
+
+    yield make
+    subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True)
+
+
+def test_deep_folders_are_read(nest):
+    assert len(names(open_source(str(nest("d", 1500))))) == 2
+
+
+def test_folders_that_can_not_be_read_fail(nest):
+    frame, gap = open_source(str(nest("d" * 250, 20))).frames(threading.Event())
+    assert frame.source.endswith("a.jpg")
+    assert gap.failed
+    assert "File name too long" in gap.error
+
+
+@pytest.mark.parametrize("watch", [False, True])
+def test_an_unreadable_subfolder_fails_once(tmp_path, red, monkeypatch, watch):
     red.save(tmp_path / "a.jpg")
-    (tmp_path / "again").symlink_to(tmp_path)
-    assert len(names(open_source(str(tmp_path)))) == 1
+    (tmp_path / "secret").mkdir()
+    iterdir = Path.iterdir
+
+    def refused(path):
+        if path.name == "secret":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    monkeypatch.setattr("edge_runtime.sources.files.SETTLED_S", 0.0)
+    items = list(Folder(tmp_path, watch=watch).frames(Steps(lambda: None, lambda: None)))
+    (gap,) = (item for item in items if isinstance(item, Gap))
+    assert gap.failed
+    assert "secret: can't be read" in gap.error
 
 
 def test_a_pattern_matches_pictures(tmp_path, red):
@@ -71,10 +130,18 @@ def test_odd_names_are_files(tmp_path, red, monkeypatch):
     assert frame.load().size == red.size
 
 
-@pytest.mark.parametrize("text", ["gone.mp4", "http://", "http://[::1", "rtsp://:99999", "a" * 300])
+@pytest.mark.parametrize(
+    "text", ["gone.mp4", "http://", "http://[::1", "rtsp://:99999", "rtsp://a..b/", "a" * 300, "~nobody-here/x.jpg"]
+)
 def test_what_can_not_be_opened_is_named(text):
-    with pytest.raises(SourceError, match=r"gone|http|rtsp|aaa"):
+    with pytest.raises(SourceError) as caught:
         open_source(text)
+    assert text in str(caught.value)
+
+
+def test_an_empty_name_is_refused():
+    with pytest.raises(SourceError, match="empty"):
+        open_source("")
 
 
 @pytest.mark.parametrize("content", [b"no video", b""])
