@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 def main(arguments: Optional[List[str]] = None) -> NoReturn:
     """Run the command and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        # Names that the terminal's encoding lacks are escaped, not a reason to fail.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     options = build_parser().parse_args(arguments)
     try:
         sys.exit(options.run(options))
@@ -53,8 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--kit", help="the kit to install")
     what.add_argument("--undo", action="store_true", help="remove everything that was installed")
     command.add_argument("--dry-run", action="store_true", help="print the plan only")
-    user = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
-    command.add_argument("--user", default=user, help="who gets access to the camera (default: you)")
+    command.add_argument("--user", default=this_user(), help="who gets access to the camera (default: you)")
     add(versions_here, "versions", "setup-board versions")
     add(rollback_here, "rollback", "sudo setup-board rollback")
     add(status_here, "status", "sudo setup-board status")
@@ -77,6 +79,14 @@ def add_command(
     parser.add_argument("--root", default="/", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
     return parser
+
+
+def this_user() -> Optional[str]:
+    """Return who runs this command, also with sudo; None for a user id without a name."""
+    try:
+        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return None
 
 
 def doctor_here(options: argparse.Namespace) -> int:

@@ -68,18 +68,29 @@ def read_kit(path: str) -> Kit:
         raise KitError(f"{path}: not found; make a kit with: setup-board pack --out {path}") from None
     except (tarfile.TarError, KeyError, ValueError, OSError, EOFError, RecursionError) as error:
         raise KitError(f"{path}: not a kit, or cut off ({error}); copy or pack it again") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        found = repr(values.get("format") if isinstance(values, dict) else None)[:40]
-        raise KitError(f"{path}: format {found}, this tool reads {FORMAT}; use the setup-board.pyz packed with the kit")
+    return parse_manifest(values, path)
+
+
+def parse_manifest(values: Any, path: str) -> Kit:
+    """Return the kit that the JSON of its manifest describes; `path` is for messages.
+
+    Raises:
+        KitError: it is damaged, of another format, or names files outside the kit.
+    """
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        number = repr(found)[:40]
+        raise KitError(
+            f"{path}: format {number}, this tool reads {FORMAT}; use the setup-board.pyz packed with the kit"
+        )
     fields = {name: values.get(name) for name in Kit._fields}
     wrong = next((name for name in Kit._fields if not _is_valid(name, fields)), None)
     if wrong:
         raise KitError(f"{path}: {MANIFEST} has no valid {wrong!r}; pack it again")
-    kit = Kit(**fields)  # type: ignore[arg-type]
-    for name in kit.files:
+    for name in fields["files"]:
         if name.startswith("/") or ".." in name.split("/"):
             raise KitError(f"{path}: {name!r} points outside the kit; do not use this kit")
-    return kit
+    return Kit(**fields)
 
 
 def _is_valid(name: str, fields: Dict[str, Any]) -> bool:

@@ -168,7 +168,9 @@ def last_line(invocations: Optional[Set[str]] = None) -> str:
     chosen = [f"_SYSTEMD_INVOCATION_ID={name}" for name in invocations or () if name]
     match = chosen or [f"_SYSTEMD_UNIT={SERVICE}"]
     lines = commands.output(["journalctl", "--quiet", "--lines=1", "--output=cat", "--no-pager", *match]).splitlines()
-    return lines[-1].strip() if lines else "it printed nothing"
+    if lines:
+        return lines[-1].strip()
+    return "it printed nothing" if os.geteuid() == 0 else "its last line is only shown with sudo"
 
 
 def last_line_of(status: Status) -> str:

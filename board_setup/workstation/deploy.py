@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from board_setup.board.kit import TOOL, read_kit
 from board_setup.board.layout import Layout
@@ -25,6 +25,21 @@ PASSWORD_NEEDED_CODE = 77
 
 class DeployError(BoardError):
     """The board can't be reached, or the kit can't be brought to it."""
+
+
+def split_command(ssh: str) -> List[str]:
+    """Return the words of an ssh command.
+
+    Raises:
+        DeployError: there are none, or a quote is open.
+    """
+    try:
+        words = shlex.split(ssh)
+    except ValueError as error:
+        raise DeployError(f"--ssh {ssh!r}: {error}; quote it as in a shell") from None
+    if not words:
+        raise DeployError("--ssh is empty; give a command such as: ssh -p 2222")
+    return words
 
 
 def check_host(host: str) -> str:
@@ -120,7 +135,7 @@ class Board(NamedTuple):
     def _ssh(self, command: str, *options: str) -> int:
         # ssh takes an IPv6 address without the brackets that rsync needs.
         host = self.host.replace("[", "").replace("]", "")
-        return subprocess.call([*shlex.split(self.ssh), *options, "--", host, command])
+        return subprocess.call([*split_command(self.ssh), *options, "--", host, command])
 
 
 def deploy(board: Board, kit_path: str) -> int:

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import zipapp
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from board_setup.board.disk import ANY, atomic, has_shape, sha256
-from board_setup.board.kit import FORMAT, MANIFEST, TOOL, Kit, KitError, copy_checked
+from board_setup.board.kit import FORMAT, MANIFEST, TOOL, Kit, KitError, copy_checked, parse_manifest
 from board_setup.workstation.scratch import scratch_folder
 from board_setup.workstation.wheels import gather_wheels
 
@@ -75,6 +76,8 @@ def pack(
         kit = Kit(f"{version}-{digest[:8]}", python, requirement, archive, files)
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         manifest = {"format": FORMAT, "created": created, "glibc": glibc, **kit._asdict()}
+        # A file name with a control character would make a kit that the board refuses.
+        parse_manifest(manifest, out)
         with open(os.path.join(folder, MANIFEST), "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
         write_tar(folder, out)
@@ -86,8 +89,10 @@ def check_options(out: str, python: str, glibc: str) -> None:
     """Check what can be checked before anything is downloaded.
 
     Raises:
-        KitError: the kit can't be written there, or a version is malformed.
+        KitError: the kit can't be written there, a version is malformed, or a package is missing.
     """
+    if importlib.util.find_spec("packaging") is None:
+        raise KitError("setup-board pack needs the package packaging; run: pip install packaging")
     folder = os.path.dirname(os.path.abspath(out))
     if not os.path.isdir(folder):
         raise KitError(f"{out}: the folder {folder} does not exist; create it or choose another one")

@@ -244,6 +244,7 @@ def test_plan_is_for_the_same_user_without_sudo(monkeypatch, sudo) -> None:
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name="edge"))
     if sudo:
         monkeypatch.setenv("SUDO_USER", sudo)
+        monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
     assert cli.build_parser().parse_args(["install", "--kit", "kit.tar"]).user == "edge"
 
 

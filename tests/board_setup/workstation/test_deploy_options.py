@@ -20,6 +20,13 @@ def test_host_is_no_option(tmp_path, monkeypatch, capsys, name, host) -> None:
     assert (ended.value.code, capsys.readouterr().err.count("\n")) == (2, 1)
 
 
+@pytest.mark.parametrize("ssh", ["", "ssh 'x", "/none/ssh"])
+def test_wrong_ssh_command_is_one_line(capsys, ssh) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["status", "board", "--ssh", ssh])
+    assert (ended.value.code, capsys.readouterr().err.count("\n")) == (2, 1)
+
+
 @pytest.mark.parametrize("host", ["board", "edge@board.local", "edge@192.0.2.1", "edge@[fe80::1%eth0]", "my_board-2"])
 def test_host_names_and_addresses_are_accepted(host) -> None:
     assert deploy.check_host(host) == host

@@ -222,6 +222,16 @@ def test_bad_option_is_one_line(tmp_path, monkeypatch, no_downloads, capsys, opt
     assert not list(tmp_path.glob("kit.tar*"))
 
 
+def test_unprintable_file_name_is_refused(tmp_path, no_downloads, capsys) -> None:
+    (tmp_path / "debs").mkdir()
+    (tmp_path / "debs" / "a\x1b[2J\udcff.deb").write_text("")
+    bundle = write_bundle(tmp_path / "detector")
+    options = ["--out", str(tmp_path / "kit.tar"), "--model", str(bundle), "--debs", str(tmp_path / "debs")]
+    assert run("pack", *options) == 2
+    assert "no valid 'files'" in capsys.readouterr().err
+    assert not (tmp_path / "kit.tar").exists()
+
+
 def test_full_disk_leaves_nothing(tmp_path, no_downloads, capsys) -> None:
     bundle = write_bundle(tmp_path / "detector", size=100_000)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
