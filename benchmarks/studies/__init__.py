@@ -1,1 +1,1 @@
-"""One-off studies whose figures are in docs/results."""
+"""One-off studies; their results are in docs/results."""

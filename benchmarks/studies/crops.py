@@ -1,10 +1,9 @@
-"""How a face becomes pixels: what each way is worth on clean and on damaged faces, and what it costs.
+"""Compares the ways from a face to pixels (`--input`): AUC on clean and degraded faces, and time.
 
     python -m benchmarks.studies.crops runs/native/best.pth faces/
 
-A network is at its best with the pixels that it was trained on, so a fair choice compares a checkpoint for each way:
-give several, each is judged in all ways and its own is marked. The networks run as on the board, by OpenVINO in
-float32 on the CPU.
+A network is best with the pixels it was trained on, so for a fair comparison give a checkpoint for each way. Each is
+judged in all ways, and its own is marked. The networks run in float32 on the CPU with OpenVINO.
 """
 
 import statistics
@@ -39,24 +38,26 @@ from train.report.html import figure_text
 
 CONDITIONS = (Condition(), Condition(quality=50), Condition(scale=0.5))
 TIMED = 32
-"""Faces that are timed in each round."""
+"""Faces that are timed per round."""
 
 ROUNDS = 3
+RESAMPLES = 200
+"""Bootstrap samples behind each interval."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way from a face to pixels: AUC by condition, and milliseconds a face from picture to logits."""
+    """One way from a face to pixels: AUC by condition, and milliseconds per face from picture to logits."""
 
     name: str
     own: bool
     auc: Mapping[str, Figure]
     ms: float
-    core_ms: float
+    cpu_ms: float
 
 
 def ways(contract: ModelContract) -> dict[str, ModelContract]:
-    """Return `contract` with each way to pixels, by the name that `--input` takes."""
+    """Return `contract` with each way to pixels, by its name for `--input`."""
     from train.models.checkpoint import INPUTS
 
     size = contract.input_size
@@ -67,7 +68,7 @@ def ways(contract: ModelContract) -> dict[str, ModelContract]:
 
 
 def open_network(model: Path, folder: Path) -> tuple[Path, ModelContract]:
-    """Return the float32 network of a bundle, or of a checkpoint, which is exported into `folder`."""
+    """Return the float32 network of a bundle, or of a checkpoint after exporting it into `folder`."""
     if model.is_dir():
         bundle = Bundle.open(model)
         return bundle.model("fp32"), bundle.contract
@@ -82,7 +83,7 @@ def open_network(model: Path, folder: Path) -> tuple[Path, ModelContract]:
 
 
 def compare_ways(xml: Path, contract: ModelContract, faces: Sequence[FaceRecord]) -> list[Way]:
-    """Judge `faces` in every way and time the ways in turn on some of them."""
+    """Judge `faces` in every way, and time the ways on some of them."""
     contracts = ways(contract)
     network = Classifier(xml, contract)
     times = time_ways(network, contracts, faces[:: max(1, len(faces) // TIMED)][:TIMED])
@@ -104,51 +105,54 @@ def judge_way(
         lost = next(face.path for face, fine in zip(faces, read, strict=True) if not fine)
         raise DataError(f"{lost}: can't be read; run prepare-faces again")
     labels, groups = [face.label for face in faces], group_faces(faces)
-    return measure(labels, fake_scores(logits), groups=groups, bootstrap=200)["auc"]
+    return measure(labels, fake_scores(logits), groups=groups, bootstrap=RESAMPLES)["auc"]
 
 
 def time_ways(
     network: Classifier, contracts: Mapping[str, ModelContract], faces: Sequence[FaceRecord]
 ) -> dict[str, tuple[float, float]]:
-    """Return milliseconds and milliseconds of core time a face, from decoded picture to logits, by way.
+    """Return by way the median wall-clock and CPU milliseconds per face, from decoded picture to logits.
 
-    The ways take turns, face by face, after a round that does not count; the medians of all others are returned.
+    The ways alternate face by face; the first round does not count.
     """
     pictures = [(read_picture(face.path), face.box) for face in faces]
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in contracts}
-    for turn in range(ROUNDS + 1):
+    for number in range(ROUNDS + 1):
         for picture, box in pictures:
             for name, contract in contracts.items():
                 wall, core = time.perf_counter(), time.process_time()
                 network.logits(face_pixels(picture, box, contract))
                 taken = (time.perf_counter() - wall, time.process_time() - core)
-                seen[name] += [taken] if turn else []
-    return {name: _medians(rows) for name, rows in seen.items()}
-
-
-def _medians(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    walls, cores = zip(*rows, strict=True)
-    return 1000 * statistics.median(walls), 1000 * statistics.median(cores)
+                seen[name] += [taken] if number else []
+    medians = {
+        name: [1000 * statistics.median(values) for values in zip(*rows, strict=True)] for name, rows in seen.items()
+    }
+    return {name: (wall, cpu) for name, (wall, cpu) in medians.items()}
 
 
 def print_ways(title: str, rows: Sequence[Way]) -> None:
-    """Print a line for each way; that of the checkpoint itself has a star."""
+    """Print a line for each way; the checkpoint's own has a star."""
     table = Table(title=title, title_justify="left")
-    for head in ("input", *(f"AUC {condition.name}" for condition in CONDITIONS), "ms a face", "core ms a face"):
+    for head in (
+        "input",
+        *(f"AUC, {condition.name}" for condition in CONDITIONS),
+        "time per face, ms",
+        "CPU time per face, ms",
+    ):
         table.add_column(head, justify="left" if head == "input" else "right")
     for row in rows:
         figures = [figure_text(row.auc[condition.name]) for condition in CONDITIONS]
-        table.add_row(f"{row.name}{' *' if row.own else ''}", *figures, f"{row.ms:.1f}", f"{row.core_ms:.1f}")
+        table.add_row(f"{row.name}{' *' if row.own else ''}", *figures, f"{row.ms:.1f}", f"{row.cpu_ms:.1f}")
     Console(highlight=False, width=120).print(table)
 
 
 def crops(
     models: Annotated[list[Path], typer.Argument(help="Checkpoints or bundles.")],
     data: Annotated[Path, typer.Argument(help="A catalog.csv, or a folder with real/ and fake/.")],
-    split: Annotated[str, typer.Option(help="Choices are made on validation.")] = "valid",
-    faces: Annotated[int, typer.Option(min=20, help="How many faces are judged.")] = 400,
+    split: Annotated[str, typer.Option(help="The split to judge; make choices on valid.")] = "valid",
+    faces: Annotated[int, typer.Option(min=20, help="Number of faces to judge.")] = 400,
 ) -> int:
-    """Compare article, resize, native and native5: AUC clean, at JPEG 50 and at half size, and what each costs."""
+    """Compare article, resize, native and native5: AUC on clean, JPEG 50 and half-size faces, and time per face."""
     catalog = read_data(data)
     chosen = pick_faces(catalog.split(choose_split(data, catalog, split)), faces)
     if not chosen:
@@ -161,4 +165,4 @@ def crops(
 
 
 if __name__ == "__main__":
-    run_command(crops, "crops")
+    run_command(crops, "python -m benchmarks.studies.crops")

@@ -1,9 +1,9 @@
-"""How old a live frame is when its verdict is there, and whether that grows.
+"""Measures the age of live frames at their verdicts, and whether it grows.
 
     python -m benchmarks.studies.live_latency BUNDLE --seconds 600
 
-A source gives a frame at a fixed rate, as a camera does. No verdict should be older than one frame interval (a frame
-that waits longer is replaced by a newer one) plus one inference, and the last minute should be as young as the first.
+A source yields frames at a fixed rate, as a camera does. No verdict should be older than one frame interval (a frame
+that waits longer is replaced by a newer one) plus one inference, and frames should not get older over time.
 """
 
 import threading
@@ -22,7 +22,7 @@ from edge_runtime.sources import Frame, Source
 
 
 class Paced(Source):
-    """A live source of so many frames a second, for some seconds."""
+    """A live source with a fixed frame rate, for some seconds."""
 
     name, live, still = "paced", True, False
 
@@ -31,7 +31,7 @@ class Paced(Source):
         self._pictures = textures(8, 640)
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
-        """Yield a frame at each tick of the rate; a tick that was missed is left out."""
+        """Yield a frame at each tick; missed ticks are skipped."""
         began = time.monotonic()
         number = 0
         while not stop.is_set() and (now := time.monotonic()) < began + self._seconds:
@@ -42,7 +42,7 @@ class Paced(Source):
 
 
 def one_inference_ms(detector: Detector, times: int = 50) -> float:
-    """Return how long one face takes alone, the 99th percentile in milliseconds."""
+    """Return the 99th percentile of one inference alone, in milliseconds."""
     size = detector.bundle.contract.input_size
     pixels = np.zeros((1, size, size, 3), np.uint8)
     spans = []
@@ -54,11 +54,11 @@ def one_inference_ms(detector: Detector, times: int = 50) -> float:
 
 
 def live_latency(
-    bundle: Annotated[Path, typer.Argument(help="The bundle that judges.")],
-    fps: Annotated[float, typer.Option(min=0.1, help="Frames a second of the source.")] = 25.0,
-    seconds: Annotated[float, typer.Option(min=1.0, help="How long.")] = 600.0,
+    bundle: Annotated[Path, typer.Argument(help="A bundle.")],
+    fps: Annotated[float, typer.Option(min=0.1, help="Frame rate of the source, frames/s.")] = 25.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Duration in seconds.")] = 600.0,
 ) -> int:
-    """Measure the age of live frames at their verdicts; 1 where it is more than it should be."""
+    """Measure the age of live frames at their verdicts; exit code 1 if it is too high or grows."""
     detector = Detector(bundle, faces="off")
     inference_ms = one_inference_ms(detector)
     results = [judged.result for judged in detector.pipeline([Paced(fps, seconds)]).results()]
@@ -66,7 +66,7 @@ def live_latency(
     tenth = max(1, len(ages) // 10)
     first, last = float(np.median(ages[:tenth])), float(np.median(ages[-tenth:]))
     limit, found = 1e3 / fps + inference_ms, float(np.percentile(ages, 99))
-    print(f"{len(ages)} frames judged, {results[-1].dropped} dropped for newer ones at {fps:g} frames a second")
+    print(f"{len(ages)} frames judged, {results[-1].dropped} dropped for newer ones at {fps:g} frames/s")
     print(f"age at the verdict: median {np.median(ages):.1f} ms, 99th percentile {found:.1f} ms")
     print(f"one frame interval and one inference (99th percentile, alone): {limit:.1f} ms")
     print(f"median of the first tenth {first:.1f} ms, of the last {last:.1f} ms")

@@ -1,9 +1,9 @@
-"""What saliency maps cost: a network with all its outputs against the same network with its logits alone.
+"""Measures what saliency maps cost: a network with all outputs against the same network with its logits alone.
 
     python -m benchmarks.studies.saliency_cost BUNDLE
 
-Both are compiled in one process, one thread each, and asked in turn; the figures are the process's own CPU time, so
-that others on the machine count little.
+Both run in one process, one thread each, alternating. Figures are CPU time, which other load on the machine hardly
+changes.
 """
 
 import statistics
@@ -25,22 +25,17 @@ from edge_runtime.model.contract import Precision
 from export.convert.saliency import LOGITS
 
 ALLOWED = 0.02
-"""Up to here the map may lie in the network itself."""
+"""Up to this cost the map may be part of the network."""
 
 FRAMES = 10
-"""Frames of each network in one pair."""
-
-
-def main() -> None:
-    """Start the command."""
-    run_command(saliency_cost, "saliency_cost")
+"""Frames of each network per pair."""
 
 
 def saliency_cost(
     bundle: Annotated[Path, typer.Argument(help="A bundle whose networks give saliency maps.", show_default=False)],
     precision: Annotated[Precision, typer.Option(help="Which network.")] = Precision.INT8,
-    rounds: Annotated[int, typer.Option(min=1, help="Figures of which the median and the spread are told.")] = 7,
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of measurements in a round.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of figures behind the median and the spread.")] = 7,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of measurements per round.")] = 20,
 ) -> int:
     """Measure what the saliency map and the feature vector add to a network's CPU time; exit 1 above 2 %."""
     opened = Bundle.open(bundle)
@@ -56,7 +51,7 @@ def saliency_cost(
 
 
 def _step(bundle: Bundle, precision: Precision, *, explained: bool) -> Callable[[], object]:
-    """Return what computes one frame, with all outputs or with the logits alone."""
+    """Return a function that infers one frame, with all outputs or with the logits alone."""
     core = openvino_core()
     network = build_network(core, bundle.model(precision), bundle.contract)
     if not explained:
@@ -74,23 +69,20 @@ def logits_alone(network: ov.Model) -> ov.Model:
 
 
 def measured_cost(networks: Sequence[Callable[[], object]], pairs: int) -> float:
-    """Return how much more CPU time the second takes than the first, as a share: the median of pairs, in turn."""
+    """Return how much more CPU time the second network takes than the first, as a share: the median of pairs."""
     for step in networks:
         step()
     ratios = []
     for number in range(pairs):
-        turn = (0, 1) if number % 2 else (1, 0)
-        took = {which: _cpu_seconds(networks[which]) for which in turn}
-        ratios.append(took[1] / took[0])
+        cpu_s = {}
+        for which in (0, 1) if number % 2 else (1, 0):
+            began = time.process_time()
+            for _ in range(FRAMES):
+                networks[which]()
+            cpu_s[which] = time.process_time() - began
+        ratios.append(cpu_s[1] / cpu_s[0])
     return statistics.median(ratios) - 1.0
 
 
-def _cpu_seconds(step: Callable[[], object]) -> float:
-    began = time.process_time()
-    for _ in range(FRAMES):
-        step()
-    return time.process_time() - began
-
-
 if __name__ == "__main__":
-    main()
+    run_command(saliency_cost, "python -m benchmarks.studies.saliency_cost")

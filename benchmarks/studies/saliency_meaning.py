@@ -1,4 +1,4 @@
-"""What saliency maps mean: masking the hottest quarter of a face must change its score more than a random quarter.
+"""Checks that saliency maps mean something: the hottest quarter of a face must matter more than random ones.
 
 python -m benchmarks.studies.saliency_meaning BUNDLE --data FACES
 """
@@ -28,14 +28,15 @@ Network = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.fl
 
 QUARTER = 0.25
 CHANCES = 4
-"""Random quarters a face."""
+"""Random quarters per face."""
 
 RESAMPLED = 2000
+"""Bootstrap samples behind the interval."""
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """How much the score of the verdict falls, in the mean over faces, and the difference's interval of 95 %."""
+    """Mean drop of the verdict's score over faces, and the 95 % interval of the difference."""
 
     hottest: float
     random: float
@@ -43,19 +44,14 @@ class Meaning:
     high: float
 
 
-def main() -> None:
-    """Start the command."""
-    run_command(saliency_meaning, "saliency_meaning")
-
-
 def saliency_meaning(
     bundle: Annotated[Path, typer.Argument(help="A bundle whose networks give saliency maps.", show_default=False)],
     data: Annotated[Path, typer.Option(help="Catalog, or folder with real/ and fake/.", show_default=False)],
     precision: Annotated[Precision, typer.Option(help="Which network.")] = Precision.INT8,
-    faces: Annotated[int, typer.Option(min=2, help="How many faces, of the validation split.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the choice of faces and of the random quarters.")] = 42,
+    faces: Annotated[int, typer.Option(min=2, help="Number of faces of the validation split.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed for choosing faces and random quarters.")] = 42,
 ) -> int:
-    """Mask the hottest quarter of faces, and random quarters; exit 1 where the first does not change more."""
+    """Mask the hottest quarter of faces and random quarters; exit code 1 if the hottest does not change more."""
     opened = Bundle.open(bundle)
     network, contract = _network(opened, precision), opened.contract
     chosen = choose_faces(data, calibration=2, measured=faces, seed=seed).measured
@@ -83,7 +79,7 @@ def _network(bundle: Bundle, precision: Precision) -> Network:
 
 
 def score_drops(network: Network, crop: NDArray[np.uint8], generator: np.random.Generator) -> tuple[float, float]:
-    """Return by how much the score of the network's verdict falls: hottest quarter masked, random quarters masked."""
+    """Return how far the verdict's score falls with the hottest quarter masked, and with random quarters masked."""
     logits, maps = network(crop)
     verdict = int(logits.argmax())
 
@@ -95,7 +91,7 @@ def score_drops(network: Network, crop: NDArray[np.uint8], generator: np.random.
 
 
 def masked(crop: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Return the crop, uint8 [H, W, 3], with the quarter of its places that have the most heat in its mean colour."""
+    """Return the crop, uint8 [H, W, 3], with its hottest quarter painted in its mean colour."""
     places = heat >= np.quantile(heat, 1.0 - QUARTER)
     size = (crop.shape[1], crop.shape[0])
     mask = np.asarray(Image.fromarray(places).resize(size, Image.Resampling.NEAREST))
@@ -107,7 +103,7 @@ def _score(logits: NDArray[np.float32], label: int) -> float:
 
 
 def judge_drops(drops: NDArray[np.float64], seed: int) -> Meaning:
-    """Return the means of drops [N, 2], and the interval of their difference from faces drawn again."""
+    """Return the means of drops [N, 2], and the bootstrap interval of their difference."""
     difference = drops[:, 0] - drops[:, 1]
     draws = np.random.default_rng(seed).integers(0, len(drops), (RESAMPLED, len(drops)))
     low, high = np.quantile(difference[draws].mean(1), (0.025, 0.975))
@@ -116,4 +112,4 @@ def judge_drops(drops: NDArray[np.float64], seed: int) -> Meaning:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(saliency_meaning, "python -m benchmarks.studies.saliency_meaning")

@@ -1,15 +1,13 @@
-"""Scan very many small files: how many a second, and does memory stay bounded?
+"""Measures scanning very many small files: files/s, and whether memory stays bounded.
 
     python -m benchmarks.studies.scan --files 50000
 
-The files are made first, by a process of its own. They are scanned as `prepare-faces` scans them, stopped half way,
-and scanned again from the notes.
+The files are scanned as `prepare-faces` scans them, stopped half way, and scanned again from the notes. A process of
+its own makes them.
 """
 
 import itertools
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,24 +15,28 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import psutil
 import typer
 from PIL import Image
 
+from benchmarks.measure.children import in_process
 from benchmarks.measure.memory import peak_memory_mb
 from edge_runtime.command import run_command
 from edge_runtime.model.contract import LABELS
+from train.commands.prepare import PrepareOptions, ScanNotes, find_candidates
+from train.data.build import build_catalog
 
 SIDE = 64
-"""Pixels a side of a file."""
+"""Width and height of a file's picture in pixels."""
 
 
 class StoppedError(Exception):
-    """As many files were scanned as were wanted."""
+    """The wanted number of files was scanned."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What one scan did: files and seconds, and memory in MB before and after it."""
+    """One scan: number of files, wall-clock and CPU seconds, and memory in MB before and after it."""
 
     files: int
     seconds: float
@@ -43,22 +45,21 @@ class Scan:
     after_mb: float
 
     def __str__(self) -> str:
-        rate, core = self.files / self.seconds, 1000 * self.cpu_s / self.files
-        return f"{self.files} files, {rate:.0f} a second, {core:.2f} ms of core time each; {self._memory()}"
-
-    def _memory(self) -> str:
+        rate, cpu_ms = self.files / self.seconds, 1000 * self.cpu_s / self.files
         grown = 1e6 * (self.after_mb - self.before_mb) / self.files
-        return f"{self.before_mb:.0f} → {self.after_mb:.0f} MB, {grown:.0f} bytes a file"
+        return (
+            f"{self.files} files, {rate:.0f} files/s, {cpu_ms:.2f} ms CPU time per file; "
+            f"{self.before_mb:.0f} → {self.after_mb:.0f} MB, {grown:.0f} bytes per file"
+        )
 
 
 def memory_mb() -> float:
-    """Return what this process holds in memory."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    """Return this process's resident memory."""
+    return psutil.Process().memory_info().rss / 1e6
 
 
 def write_files(folder: Path, count: int) -> None:
-    """Write `count` small JPEGs, one half into real/ and one into fake/, each with a picture of its own."""
+    """Write `count` different small JPEGs, half into real/ and half into fake/."""
     random = np.random.default_rng(42)
     for number in range(count):
         place = folder / LABELS[number % 2]
@@ -68,10 +69,7 @@ def write_files(folder: Path, count: int) -> None:
 
 
 def scan_files(folder: Path, notes: Path, stop_after: int | None = None) -> Scan:
-    """Scan `folder` with what `notes` know, to the end or until `stop_after` files are done."""
-    from train.commands.prepare import PrepareOptions, ScanNotes, find_candidates
-    from train.data.build import build_catalog
-
+    """Scan `folder` with what `notes` already has, to the end or until `stop_after` files are done."""
     counted = itertools.count(1)
 
     def advance(done: int) -> None:
@@ -86,26 +84,31 @@ def scan_files(folder: Path, notes: Path, stop_after: int | None = None) -> Scan
             files = len(catalog.records) + len(catalog.quarantine)
     except StoppedError:
         files = stop_after or 0
-    return Scan(files, time.perf_counter() - start, time.process_time() - cpu, before, memory_mb())
+    return Scan(
+        files=files,
+        seconds=time.perf_counter() - start,
+        cpu_s=time.process_time() - cpu,
+        before_mb=before,
+        after_mb=memory_mb(),
+    )
 
 
-def scan(files: Annotated[int, typer.Option(min=100, help="How many files.")] = 50_000) -> int:
-    """Make very many small files and scan them, with a stop half way."""
+def scan(files: Annotated[int, typer.Option(min=100, help="Number of files.")] = 50_000) -> int:
+    """Scan very many small files, with a stop half way."""
     with tempfile.TemporaryDirectory() as name:
         folder, notes = Path(name) / "faces", Path(name) / "scan.jsonl"
-        making = f"from benchmarks.studies.scan import *; write_files(Path({str(folder)!r}), {files})"
-        subprocess.run([sys.executable, "-c", making], check=True)
+        in_process(write_files, folder, files)
         scan_files(folder, Path(name) / "warm.jsonl", stop_after=100)
-        print(f"first half:  {scan_files(folder, notes, stop_after=files // 2)}", flush=True)
+        print(f"first half: {scan_files(folder, notes, stop_after=files // 2)}", flush=True)
         print(f"all, half of it from the notes: {scan_files(folder, notes)}", flush=True)
         print(f"all from the notes: {scan_files(folder, notes)}")
-        print(f"memory peak: {peak_memory_mb():.0f} MB; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+        print(f"peak memory: {peak_memory_mb():.0f} MB; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     return 0
 
 
 def main() -> None:
-    """Start the measurement."""
-    run_command(scan, "scan")
+    """Start the command."""
+    run_command(scan, "python -m benchmarks.studies.scan")
 
 
 if __name__ == "__main__":

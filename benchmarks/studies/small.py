@@ -1,4 +1,4 @@
-"""A bundle with a network of a few hundred weights, so that everything around the network can be tried at length."""
+"""A bundle with a network of about a hundred weights, for testing everything around the network."""
 
 import hashlib
 import shutil
@@ -12,11 +12,11 @@ from edge_runtime.model.bundle import MANIFEST, Manifest
 from edge_runtime.model.contract import Calibration, Framing, ModelContract, PixelRecipe
 
 SIZE = 32
-"""Pixels a side of its input."""
+"""Width and height of its input in pixels."""
 
 
 def small_network(size: int = SIZE) -> ov.Model:
-    """Return a network f32 [1, 3, size, size] → logits [1, 2]: that of fake grows with red and falls with blue."""
+    """Return a network f32 [1, 3, size, size] → logits [1, 2]; the more red and the less blue, the more fake."""
     pixels = ops.parameter([1, 3, size, size], np.float32, name="pixels")
     kernel = np.zeros((4, 3, 3, 3), np.float32)
     for channel in range(3):
@@ -29,10 +29,10 @@ def small_network(size: int = SIZE) -> ov.Model:
 
 
 def small_contract(**changes: object) -> ModelContract:
-    """Return the contract of the small network, with `changes`."""
+    """Return the contract of the small network with `changes`."""
     calibration = Calibration(temperature=1.0, low=0.3, high=0.7, fitted=True)
     contract = ModelContract(
-        "redness",
+        architecture="redness",
         version="1.4.0",
         input_size=SIZE,
         framing=Framing.WHOLE,
@@ -49,7 +49,7 @@ def write_small_bundle(
     face_model: Path | None = None,
     network: ov.Model | None = None,
 ) -> Path:
-    """Write a bundle with `network` (the small one if None) in each of `precisions`; return its folder."""
+    """Write a bundle with `network` (default: the small one) in each of `precisions`; return its folder."""
     contract = contract or small_contract()
     for precision in precisions:
         (folder / precision).mkdir(parents=True)

@@ -1,14 +1,13 @@
-"""A million frames through the real decoder, face stage, pipeline and sinks: does anything grow?
+"""Runs a million frames through the real decoder, face stage, pipeline and sinks, and checks that nothing grows.
 
     python -m benchmarks.studies.soak --frames 1000000 --face-model face_detection_full_range.tflite
 
-The network is a small one, since what could grow lies around it. Memory, open files and threads after the first
-thousand frames are compared with those at the end.
+The network is small, because what could grow lies around it. Memory, open files and threads after the first thousand
+frames are compared with those at the end.
 """
 
 import contextlib
 import gc
-import os
 import tempfile
 import threading
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import psutil
 import typer
 
 from benchmarks.studies.small import write_small_bundle
@@ -27,16 +27,17 @@ from edge_runtime.sinks import Sink
 from edge_runtime.sinks.lines import CsvSink, JsonlSink
 from edge_runtime.sinks.snapshots import SnapshotSink
 from edge_runtime.sources import Frame, Gap, Source
-from edge_runtime.sources.opencv import cv2
 from edge_runtime.sources.video import Video
+from train.sample_faces import draw_face
+from train.sample_faces.files import write_video
 
 SETTLED = 1000
-"""Frames after which memory should have stopped growing."""
+"""Frames after which memory should no longer grow."""
 
 ALLOWED_MB = 5.0
 
 
-class Again(Source):
+class RepeatedVideo(Source):
     """A video that is opened and read again and again."""
 
     live, still = False, False
@@ -45,7 +46,7 @@ class Again(Source):
         self.name, self._path, self._frames = str(path), path, frames
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield so many frames."""
+        """Yield `frames` frames."""
         given = 0
         while given < self._frames and not stop.is_set():
             for item in Video(self._path).frames(stop):
@@ -56,7 +57,7 @@ class Again(Source):
 
 
 @dataclass(frozen=True)
-class State:
+class Footprint:
     """What a process holds: memory in MB, open files, threads."""
 
     memory_mb: float
@@ -64,36 +65,34 @@ class State:
     threads: int
 
     @classmethod
-    def now(cls) -> "State":
-        """Look at this process."""
+    def now(cls) -> "Footprint":
+        """Return this process's footprint."""
         gc.collect()
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        files = len(list(Path("/proc/self/fd").iterdir()))
-        return cls(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, files, threading.active_count())
+        process = psutil.Process()
+        return cls(process.memory_info().rss / 1e6, process.num_fds(), threading.active_count())
 
     def __str__(self) -> str:
         return f"{self.memory_mb:.1f} MB, {self.files} files, {self.threads} threads"
 
 
 def write_clip(path: Path, frames: int = 50) -> None:
-    """Write a short video of a drawn face that moves."""
-    from train.sample_faces import draw_face
-
-    face = np.asarray(draw_face(42, 120))[:, :, ::-1]
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (320, 240))
+    """Write a short video of a moving drawn face."""
+    face = np.asarray(draw_face(42, 120))
     background = np.random.default_rng(42).integers(60, 120, (240, 320, 3), np.uint8)
-    for number in range(frames):
-        frame = background.copy()
-        frame[60:180, number : number + 120] = face
-        writer.write(frame)
-    writer.release()
+
+    def frame(number: int) -> np.ndarray:
+        picture = background.copy()
+        picture[60:180, number : number + 120] = face
+        return picture
+
+    write_video(path, map(frame, range(frames)))
 
 
 def soak(
-    frames: Annotated[int, typer.Option(min=SETTLED + 1, help="How many frames.")] = 1_000_000,
-    face_model: Annotated[Path | None, typer.Option(help="BlazeFace full range, as TFLite.")] = None,
+    frames: Annotated[int, typer.Option(min=SETTLED + 1, help="Number of frames.")] = 1_000_000,
+    face_model: Annotated[Path | None, typer.Option(help="BlazeFace full range (.tflite).")] = None,
 ) -> int:
-    """Judge very many frames and tell whether anything grew."""
+    """Judge very many frames and check that nothing grows; exit code 1 if something does."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         write_clip(folder / "clip.mp4")
@@ -104,28 +103,30 @@ def soak(
             stack.enter_context(CsvSink(folder / "out.csv", rotate_at=1 << 20)),
             stack.enter_context(SnapshotSink(folder / "kept", max_bytes=1 << 20)),
         ]
-        states: list[State] = []
-        settled = State.now()
+        states: list[Footprint] = []
+        settled = Footprint.now()
         began, told, faces = time.monotonic(), time.monotonic(), 0
         try:
-            for number, judged in enumerate(detector.pipeline([Again(folder / "clip.mp4", frames)]).results(), 1):
+            results = detector.pipeline([RepeatedVideo(folder / "clip.mp4", frames)]).results()
+            for number, judged in enumerate(results, 1):
                 faces += len(judged.result.faces)
                 for sink in sinks:
                     sink.write(judged)
                 if number in (SETTLED, frames) or time.monotonic() - told > 60:
                     told = time.monotonic()
-                    states.append(State.now())
+                    states.append(Footprint.now())
                     settled = states[-1] if number == SETTLED else settled
                     pace = f"{number / (told - began):.0f} FPS"
                     print(f"{number} frames, {faces} faces, {pace}: {states[-1]}", flush=True)
         except KeyboardInterrupt:
-            # Hours of a run that is stopped have told something too.
-            _verdict(settled, states[-1] if states else settled)
+            # A run that is stopped after hours also shows something.
+            growth_code(settled, states[-1] if states else settled)
             raise
-    return _verdict(settled, states[-1])
+    return growth_code(settled, states[-1])
 
 
-def _verdict(first: State, last: State) -> int:
+def growth_code(first: Footprint, last: Footprint) -> int:
+    """Print how much a process grew; return exit code 1 if that is too much."""
     grown = last.memory_mb - first.memory_mb
     files, threads = last.files - first.files, last.threads - first.threads
     print(f"memory grew by {grown:.1f} MB, files by {files}, threads by {threads}")

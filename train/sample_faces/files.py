@@ -1,7 +1,7 @@
 """Sample faces as files: folders of real and fake pictures of one format, and short clips."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -133,17 +133,31 @@ def make_clip(
         UsageError: the suffix is another.
         DataError: OpenCV can't write it there.
     """
+    frames = enumerate(draw_moving(seed, *size, frames=max(1, round(seconds * fps))))
+    both = (half_and_half(frame, np.random.default_rng([seed, 5, index])) for index, frame in frames)
+    write_video(path, both, fps=fps)
+    return path
+
+
+def write_video(path: Path, frames: Iterable[Picture], *, fps: float = 25.0) -> None:
+    """Write RGB frames of one size as `.avi` (Motion JPEG) or `.mp4` (MPEG-4).
+
+    Raises:
+        UsageError: the suffix is another.
+        DataError: OpenCV can't write it there.
+    """
     codecs = {".mp4": "mp4v", ".avi": "MJPG"}
     if path.suffix not in codecs:
         raise UsageError(f"{path}: a clip is written as {' or '.join(codecs)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codecs[path.suffix]), fps, size)
-    if not writer.isOpened():
-        raise DataError(f"{path}: OpenCV can't write a video there")
+    writer = cv2.VideoWriter()
     try:
-        for index, frame in enumerate(draw_moving(seed, *size, frames=max(1, round(seconds * fps)))):
-            both = half_and_half(frame, np.random.default_rng([seed, 5, index]))
-            writer.write(np.ascontiguousarray(both[..., ::-1]))
+        for frame in frames:
+            if not writer.isOpened():
+                height, width = frame.shape[:2]
+                codec = cv2.VideoWriter.fourcc(*codecs[path.suffix])
+                if not writer.open(str(path), codec, fps, (width, height)):
+                    raise DataError(f"{path}: OpenCV can't write a video there")
+            writer.write(np.ascontiguousarray(frame[..., ::-1]))
     finally:
         writer.release()
-    return path

@@ -11,31 +11,29 @@ from train.data.sample import pick_faces
 INPUTS = ["article", "resize", "native", "native5"]
 
 
-def test_every_way_is_judged_and_timed_and_the_networks_own_is_marked(bundle, faces, capsys):
+def test_every_way_is_judged_and_timed(bundle, faces, monkeypatch, capsys):
+    monkeypatch.setattr(crops, "RESAMPLES", 10)
     xml, contract = crops.open_network(bundle.path, faces)
-    chosen = pick_faces(load_data(faces).records, 20)
-    rows = crops.compare_ways(xml, contract, chosen)
-    assert [row.name for row in rows] == INPUTS
-    assert [row.name for row in rows if row.own] == ["resize"]
+    rows = crops.compare_ways(xml, contract, pick_faces(load_data(faces).records, 20))
+    assert [(row.name, row.own) for row in rows] == [(name, name == "resize") for name in INPUTS]
     for row in rows:
         assert list(row.auc) == ["clean", "JPEG 50", "scale 0.5"]
         assert all(0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1 for figure in row.auc.values())
         assert row.ms > 0
     crops.print_ways("tiny", rows)
-    said = capsys.readouterr().out
-    assert all(name in said for name in (*INPUTS, "resize *", "AUC JPEG 50", "core ms a face"))
+    assert "resize *" in capsys.readouterr().out
 
 
-def test_faces_of_one_identity_are_drawn_together_in_the_interval(bundle, faces, monkeypatch):
+def test_bootstrap_keeps_identities_together(bundle, faces, monkeypatch):
     xml, contract = crops.open_network(bundle.path, faces)
     people = [replace(face, identity="she") for face in load_data(faces).records]
-    seen, measure = [], crops.measure
-    monkeypatch.setattr(crops, "measure", lambda *a, **k: seen.append(k["groups"]) or measure(*a, **k))
+    groups, measure = [], crops.measure
+    monkeypatch.setattr(crops, "measure", lambda *a, **k: groups.append(k["groups"]) or measure(*a, **k))
     crops.judge_way(Classifier(xml, contract), contract, people, crops.CONDITIONS[0])
-    assert len(set(seen[0])) == 1
+    assert len(set(groups[0])) == 1
 
 
-def test_five_crops_show_the_network_five_pictures(bundle, faces):
+def test_native5_judges_five_crops(bundle, faces):
     contracts = crops.ways(bundle.contract)
     shown = {}
 
@@ -49,13 +47,13 @@ def test_five_crops_show_the_network_five_pictures(bundle, faces):
     assert shown == {1: 3 * turns, 5: turns}
 
 
-def test_faces_are_resized_to_the_networks_own_input():
+def test_resizing_ways_use_the_networks_input_size():
     contract = ModelContract("tiny", input_size=96, pixels=PixelRecipe(resize_to=None))
     assert [way.pixels.resize_to for way in crops.ways(contract).values()] == [96, 96, None, None]
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_exported_for_it(tmp_path, faces):
+def test_checkpoint_is_exported_first(tmp_path, faces):
     import torch
 
     from train.models.backbones import build_backbone

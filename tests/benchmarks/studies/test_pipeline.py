@@ -5,10 +5,10 @@ import pytest
 from benchmarks.pictures.live_view import without_fonts
 from benchmarks.studies.live_latency import Paced
 from benchmarks.studies.pipeline import ratios, textures
-from benchmarks.studies.soak import State, _verdict
+from benchmarks.studies.soak import Footprint, growth_code
 
 
-def test_shares_are_of_the_network_alone_and_of_the_stages_core_time(monkeypatch):
+def test_ratios_are_shares_of_network_and_stages(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     measured = {
         "benchmark_app": {"fps": 100.0},
@@ -28,26 +28,23 @@ def test_shares_are_of_the_network_alone_and_of_the_stages_core_time(monkeypatch
     }
 
 
-def test_textures_are_always_the_same_and_have_detail():
+def test_textures_are_repeatable_and_have_detail():
     (one,), (again,) = textures(1, 64), textures(1, 64)
     assert one.tobytes() == again.tobytes()
     assert one.getextrema()[0][1] - one.getextrema()[0][0] > 100
 
 
-@pytest.mark.parametrize(
-    ("last", "code"),
-    [(State(104.0, 10, 5), 0), (State(106.0, 10, 5), 1), (State(100.0, 11, 5), 1), (State(100.0, 10, 6), 1)],
-)
-def test_a_soak_fails_where_memory_files_or_threads_grow(last, code):
-    assert _verdict(State(100.0, 10, 5), last) == code
+@pytest.mark.parametrize(("last", "code"), [((104, 10, 5), 0), ((106, 10, 5), 1), ((100, 11, 5), 1), ((100, 10, 6), 1)])
+def test_growth_fails_a_soak(last, code):
+    assert growth_code(Footprint(100.0, 10, 5), Footprint(*last)) == code
 
 
-def test_the_picture_of_the_live_view_fetches_nothing():
+def test_picture_of_the_live_view_fetches_nothing():
     svg = '<style>\n  @font-face {\n  src: url("https://fonts") }\n  .a { fill: red }</style>'
     assert without_fonts(svg) == "<style>\n  .a { fill: red }</style>"
 
 
-def test_a_paced_source_ends_when_it_is_told_to():
+def test_paced_source_stops_when_told():
     stop = threading.Event()
     frames = Paced(50.0, 60.0).frames(stop)
     assert next(frames).index == 0

@@ -1,5 +1,3 @@
-"""What saliency maps cost is measured on the same network, with and without them."""
-
 import time
 
 import numpy as np
@@ -19,12 +17,12 @@ def burn(seconds: float):
     return step
 
 
-def test_what_costs_half_as_much_again_is_told_so() -> None:
+def test_cost_is_a_share_of_cpu_time():
     assert measured_cost([burn(0.002), burn(0.003)], 3) == pytest.approx(0.5, abs=0.1)
     assert measured_cost([burn(0.003), burn(0.002)], 3) < 0
 
 
-def test_the_logits_alone_are_the_same_network_without_its_other_outputs() -> None:
+def test_logits_alone_drop_the_other_outputs():
     image = ops.parameter([1, 3, 4, 4], np.float32)
     pooled = ops.reduce_mean(image, np.array([2, 3]), keep_dims=False)
     extra = ops.multiply(image, ops.constant(np.float32(2)))

@@ -1,12 +1,10 @@
-"""A saliency map that means something is told from one that does not."""
-
 import numpy as np
 
 from benchmarks.studies.saliency_meaning import judge_drops, masked, score_drops
 
 
 def network(*, honest: bool):
-    """Judges by the top left quarter alone, and says so or names the opposite one."""
+    """Judge by the top left quarter alone; the map shows that quarter, or if not honest all others."""
 
     def answer(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         light = float(crop[:16, :16].mean()) / 32
@@ -27,17 +25,17 @@ def drops(*, honest: bool) -> np.ndarray:
     return np.array([score_drops(network(honest=honest), crop, generator) for crop in crops])
 
 
-def test_a_map_that_names_what_counts_is_found_to_mean_something() -> None:
+def test_honest_map_means_something():
     meaning = judge_drops(drops(honest=True), 0)
     assert meaning.hottest > 2 * meaning.random > 0
     assert 0 < meaning.low < meaning.hottest - meaning.random < meaning.high
 
 
-def test_a_map_that_names_another_place_is_found_out() -> None:
+def test_wrong_map_means_nothing():
     assert judge_drops(drops(honest=False), 0).low <= 0
 
 
-def test_a_quarter_is_painted_in_the_mean_colour() -> None:
+def test_hottest_quarter_gets_the_mean_colour():
     crop = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
     heat = np.arange(16.0).reshape(4, 4)
     painted = masked(crop, heat)

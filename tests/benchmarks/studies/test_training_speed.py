@@ -1,29 +1,13 @@
-import re
+from pathlib import Path
 
-import numpy as np
-import pytest
 import torch
-from PIL import Image
 
 from benchmarks.engines.article import article_training
 from benchmarks.studies import training_speed
-from edge_runtime.command import run_command
+from train.data.build import load_data
 
 
-@pytest.fixture
-def faces(tmp_path):
-    """Reals that are blue and fakes that are red, 30 of each."""
-    random = np.random.default_rng(0)
-    for name, channel in (("real", 2), ("fake", 0)):
-        (tmp_path / "faces" / name).mkdir(parents=True)
-        for index in range(30):
-            pixels = random.integers(0, 128, (48, 48, 3), np.uint8)
-            pixels[..., channel] += 100
-            Image.fromarray(pixels).save(tmp_path / "faces" / name / f"{index}.png")
-    return tmp_path / "faces"
-
-
-def test_the_articles_loop_learns(faces):
+def test_article_loop_learns(faces):
     pictures = [(str(path), int(path.parent.name == "fake")) for path in sorted(faces.rglob("*.png"))]
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
@@ -34,20 +18,18 @@ def test_the_articles_loop_learns(faces):
     assert not torch.equal(network[2].weight, before)
 
 
-def test_both_loops_are_measured_on_the_same_faces(faces, monkeypatch, capsys):
+def test_both_loops_train_on_the_same_faces(faces, tmp_path, monkeypatch, capsys):
     seen = []
 
-    def child(loop, catalog, arch):
-        seen.append((loop, catalog.read_text(), arch))
-        return {"images_per_second": {"article": 2.0, "ours": 7.0}[loop]}
+    def measure(job, catalog, arch):
+        seen.append((job, catalog))
+        return {"images_per_second": {training_speed.measure_article: 2.0, training_speed.measure_ours: 7.0}[job]}
 
-    monkeypatch.setattr(training_speed, "_child", child)
-    monkeypatch.setattr("sys.argv", ["x", str(faces), "--faces", "40", "--rounds", "2"])
-    monkeypatch.setattr(training_speed, "VALID", 4)
-    with pytest.raises(SystemExit) as end:
-        run_command(training_speed.training_speed, "x")
-    assert not end.value.code
-    assert [loop for loop, *_ in seen] == ["article", "ours"] * 2
-    assert len({text for _, text, _ in seen}) == 1
-    assert seen[0][1].count(",train,") == 32
-    assert re.search(r"ours is 3.50 times the article's \(3.50 to 3.50\)", capsys.readouterr().out)
+    for name, value in (("in_process", measure), ("VALIDATION_FACES", 2), ("BATCH_SIZE", 4)):
+        monkeypatch.setattr(training_speed, name, value)
+    load_data(faces).write(tmp_path / "catalog.csv")
+    assert training_speed.training_speed(Path(tmp_path / "catalog.csv"), faces=10, rounds=2) == 0
+    assert [job for job, _ in seen] == [training_speed.measure_article, training_speed.measure_ours] * 2
+    assert {catalog for _, catalog in seen} == {seen[0][1]}
+    assert len(seen[0][1].split("train")) == 8
+    assert "ours is 3.50 times the article's (3.50 to 3.50)" in capsys.readouterr().out
