@@ -25,20 +25,20 @@ Picture = Image.Image | NDArray[np.uint8] | bytes | str | Path
 
 
 class Detector:
-    """Says of every face whether it is real, fake or uncertain.
+    """Judges whether faces are real, fake or uncertain.
 
     Args:
-        bundle: folder of a bundle, or an opened one; None looks where `edge-detect` looks.
+        bundle: folder of a bundle, or an opened one; None searches where `edge-detect` searches.
         device: `AUTO`, `CPU` or `GPU`.
         precision: `auto`, `fp32`, `fp16` or `int8`.
-        faces: `auto` lets the face stage look at what moves, and at pictures where the contract says so; `off` takes
-            the whole picture for the face; `tiled` looks for far faces too.
-        limits: what a face must show to be judged.
-        window: judged frames of a track that its verdict is made from.
+        faces: `auto` finds faces in video, and in pictures if the contract says so; `off` takes the whole picture as
+            the face; `tiled` also finds distant faces.
+        limits: faces below these are not judged.
+        window: judged frames of a face that make its verdict.
         hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
 
     Raises:
-        BundleError: there is no bundle, it was changed, or it holds no face model where faces must be found.
+        BundleError: there is no bundle, it was changed, or it has no face model although faces must be found.
         DeviceError: the device is missing, or gives wrong answers.
         UsageError: the bundle lacks the precision.
     """
@@ -60,55 +60,56 @@ class Detector:
         self.engine = Engine(self.bundle, choose(self.bundle, device, precision, hint))
         self.limits, self.window, self._faces = limits, window, faces
         framed = self.bundle.contract.framing is Framing.DETECTED
-        stills = self._face_stage() if framed or faces == "tiled" else None
-        self.scorer = FrameScorer(self.engine, still_faces=stills, moving_faces=stills, limits=limits)
+        finder = self._face_detector() if framed or faces == "tiled" else None
+        self.scorer = FrameScorer(self.engine, still_faces=finder, moving_faces=finder, limits=limits)
 
     @property
     def notice(self) -> str | None:
-        """What must be said with every verdict: that a demonstration model gave it; else None."""
+        """What must be shown with every verdict: that the model is a demonstration; else None."""
         return DEMO_NOTICE if self.bundle.contract.demo else None
 
     @property
     def faces(self) -> FaceFinder | None:
-        """The face stage that looks at pictures; None where the whole picture is the face."""
+        """The face detector for still pictures; None if the whole picture is the face."""
         return self.scorer.still_faces
-
-    def moving_faces(self) -> FaceFinder | None:
-        """Return the face stage that looks at what moves, loaded when it is first asked for; None where it is off.
-
-        Raises:
-            BundleError: it is wanted, and the bundle holds no face model.
-        """
-        if self.scorer.moving_faces is None:
-            self.scorer.moving_faces = self._face_stage()
-        return self.scorer.moving_faces
-
-    def _face_stage(self) -> FaceFinder | None:
-        if self._faces == "off":
-            return None
-        from edge_runtime.inference.faces import FACE_MODEL, FaceStage
-
-        if FACE_MODEL not in self.bundle.manifest.files:
-            # Without one, an empty room would be judged as if it were a face.
-            raise BundleError(
-                f"{self.bundle.path}: holds no face model; export it again with --face-model, "
-                "or give --faces off, which takes the whole picture for the face"
-            )
-        properties = {**cache_properties(), "PERFORMANCE_HINT": "THROUGHPUT"}
-        return FaceStage(self.bundle.file(FACE_MODEL), tiled=self._faces == "tiled", properties=properties)
 
     @property
     def choice(self) -> Choice:
         """The device and precision in use."""
         return self.engine.choice
 
+    def moving_faces(self) -> FaceFinder | None:
+        """Return the face detector for video, loaded at the first call; None if `faces` is `off`.
+
+        Raises:
+            BundleError: the bundle has no face model.
+        """
+        if self.scorer.moving_faces is None:
+            self.scorer.moving_faces = self._face_detector()
+        return self.scorer.moving_faces
+
+    def _face_detector(self) -> FaceFinder | None:
+        if self._faces == "off":
+            return None
+        from edge_runtime.inference.faces import FACE_MODEL, FaceDetector
+
+        if FACE_MODEL not in self.bundle.manifest.files:
+            # Taking the whole picture instead would judge an empty room as a face.
+            raise BundleError(
+                f"{self.bundle.path}: holds no face model; export it again with --face-model, "
+                "or give --faces off, which takes the whole picture as the face"
+            )
+        properties = {**cache_properties(), "PERFORMANCE_HINT": "THROUGHPUT"}
+        return FaceDetector(self.bundle.file(FACE_MODEL), tiled=self._faces == "tiled", properties=properties)
+
     def detect(self, image: Picture) -> FrameResult:
-        """Judge one picture: a path, the bytes of a file, a Pillow picture, or RGB as uint8 [H, W, 3].
+        """Judge one picture: a path, the bytes of a file, a Pillow image, or RGB as uint8 [H, W, 3].
 
         Raises:
             PictureError: it can't be read.
         """
-        frame = Frame(_name(image), 0, lambda: as_picture(image), still=True)
+        name = str(image) if isinstance(image, (str, Path)) else "picture"
+        frame = Frame(name, 0, lambda: as_picture(image), still=True)
         result = Verdicts(self.bundle.contract, limits=self.limits).of_frame(self.scorer(frame))
         if result.error is not None:
             raise PictureError(result.error)
@@ -126,10 +127,10 @@ class Detector:
         yield from (judged.result for judged in pipeline.results())
 
     def pipeline(self, sources: Sequence[Source]) -> Pipeline:
-        """Return a pipeline over opened `sources`, for who needs its pictures or wants to stop it.
+        """Return a pipeline over opened `sources`, to get the pictures too or to stop it from another thread.
 
         Raises:
-            BundleError: faces must be found in what moves, and the bundle holds no face model.
+            BundleError: faces must be found in video, and the bundle has no face model.
         """
         if not all(source.still for source in sources):
             self.moving_faces()
@@ -143,16 +144,12 @@ def as_picture(image: Picture) -> Image.Image:
     """Return any kind of picture as RGB.
 
     Raises:
-        PictureError: it can't be read, or its shape is no picture's.
+        PictureError: it can't be read, or has the wrong shape or type.
     """
     if isinstance(image, Image.Image):
         return image if image.mode == "RGB" else image.convert("RGB")
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise PictureError(f"an array of {image.dtype} {image.shape} is no picture; give uint8 [H, W, 3], RGB")
+            raise PictureError(f"an array of {image.dtype} {image.shape} is not a picture; give RGB as uint8 [H, W, 3]")
         return Image.fromarray(image)
     return read_picture(image)
-
-
-def _name(image: Picture) -> str:
-    return str(image) if isinstance(image, (str, Path)) else "picture"

@@ -1,78 +1,80 @@
-"""The one family of errors that are the user's to mend, each told in one line.
+"""Errors the user can fix, printed as one line.
 
     EdgeError
-    ├── UsageError        a command was given something that can't be used
-    ├── PictureError      a picture that can't be read
+    ├── UsageError        an argument of a command can't be used
+    ├── PictureError      a picture can't be read
     │   └── LargePictureError   it has too many pixels
-    ├── SourceError       a camera, video or stream that can't be opened or read
-    ├── BundleError       a bundle that is missing, changed or of another format
+    ├── SourceError       a camera, video or stream can't be opened or read
+    ├── BundleError       a bundle is missing, was changed, or has another format
     │   ├── MissingBundleError  none was named and none was found
     │   └── ContractError   its contract can't be read
-    ├── DeviceError       a device that fails or computes something else
-    │   └── MissingDeviceError  it is not there at all
-    ├── DataError         folders or a catalog that can't be used
-    ├── CheckpointError   a checkpoint that can't be used
-    └── GateError         an export that was measured and did not hold
+    ├── DeviceError       a device fails or gives wrong answers
+    │   └── MissingDeviceError  it doesn't exist
+    ├── DataError         folders of pictures or a catalog can't be used
+    ├── CheckpointError   a checkpoint can't be used
+    └── GateError         an export missed its accuracy limits
 
 A message says what is wrong, with which value, and what to do.
 """
 
+from edge_runtime.printable import printable
+
 
 class EdgeError(Exception):
-    """An error of the user's making; `exit_code` is what the command ends with."""
+    """An error the user can fix; the command ends with `exit_code`."""
 
     exit_code = 2
 
     def __str__(self) -> str:
-        """Return what is told, on one line, whatever line breaks a name in it has."""
-        return " ".join(super().__str__().splitlines())
+        """Return the message on one line, without control characters that a name in it may have."""
+        return printable(super().__str__())
 
 
 class UsageError(EdgeError):
-    """A command was given something that it can't use."""
+    """An argument of a command can't be used."""
 
 
 class PictureError(EdgeError):
-    """A picture that can't be read."""
+    """A picture can't be read."""
 
 
 class LargePictureError(PictureError):
-    """A picture of too many pixels."""
+    """A picture has too many pixels."""
 
 
 class SourceError(EdgeError):
-    """A camera, video or stream that can't be opened or read."""
+    """A camera, video or stream can't be opened or read."""
 
 
 class BundleError(EdgeError):
-    """A bundle that is missing, changed or of another format."""
+    """A bundle is missing, was changed, or has another format."""
 
 
 class MissingBundleError(BundleError):
-    """No bundle was named, and none is where one is looked for."""
+    """No bundle was named, and none was found."""
 
 
 class ContractError(BundleError):
-    """A contract that can't be read."""
+    """A contract can't be read."""
 
 
 class DeviceError(EdgeError):
-    """A device that fails, or computes something else than it should."""
+    """A device fails or gives wrong answers."""
 
 
 class MissingDeviceError(DeviceError):
-    """A device that is not there."""
+    """A device doesn't exist."""
 
 
 class DataError(EdgeError):
-    """Folders of pictures or a catalog that can't be used."""
+    """Folders of pictures or a catalog can't be used."""
 
 
 class CheckpointError(EdgeError):
-    """A checkpoint that can't be used."""
+    """A checkpoint can't be used."""
 
 
 class GateError(EdgeError):
-    """An export that was measured and did not hold."""
+    """An export missed its accuracy limits."""
 
     exit_code = 1

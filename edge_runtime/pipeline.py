@@ -1,9 +1,9 @@
-"""From sources to results: every source is read by its own thread, frames are judged by a few, results keep order."""
+"""From sources to results: a thread reads each source, a few judge frames, and results keep their order."""
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -18,11 +18,11 @@ WAITING = 4
 """Frames of a file source that may wait to be judged; of a live source it is one, the newest."""
 
 TICK_S = 0.25
-"""How often the pipeline looks up when nothing happens."""
+"""How long the pipeline sleeps at most when nothing happens."""
 
 
 class Inbox:
-    """Where the threads of all sources leave their frames: bounded, the newest wins for live ones."""
+    """Where the reader threads put their frames. It is bounded; of a live source only the newest frame waits."""
 
     def __init__(self, sources: Sequence[Source], changed: threading.Condition) -> None:
         self._changed = changed
@@ -33,7 +33,7 @@ class Inbox:
         self._turn = 0
 
     def put(self, number: int, item: Frame | Gap, stop: threading.Event) -> None:
-        """Leave `item` of source `number`: at once for a live one, else as soon as there is room."""
+        """Add an item of source `number`; for a file source, wait until there is room."""
         with self._changed:
             waiting = self._waiting[number]
             if not self._live[number]:
@@ -46,7 +46,7 @@ class Inbox:
             self._changed.notify_all()
 
     def take(self) -> Frame | Gap | None:
-        """Return the next item, each source in its turn; None where nothing waits."""
+        """Return the next item, sources taking turns; None if nothing waits."""
         for step in range(len(self._waiting)):
             number = (self._turn + step) % len(self._waiting)
             if self._waiting[number]:
@@ -63,26 +63,26 @@ class Inbox:
             self._changed.notify_all()
 
     @property
+    def ready(self) -> bool:
+        """Whether an item waits."""
+        return any(self._waiting)
+
+    @property
     def over(self) -> bool:
         """Whether every source has ended and nothing waits."""
         return self._running == 0 and not self.ready
 
-    @property
-    def ready(self) -> bool:
-        """Whether something waits."""
-        return any(self._waiting)
-
 
 @dataclass(frozen=True)
 class Judged:
-    """A result and what sinks need beside it.
+    """A result, and what sinks need besides it.
 
     Attributes:
-        result: what is said.
-        picture: what it is said of; None for a gap or an unreadable picture.
+        result: of the frame or gap.
+        picture: the frame; None for a gap or an unreadable picture.
         failed: whether an input could not be read.
-        fps: the rate that the source says it has; None where frames come when they come.
-        still: it is said of a picture that stands for itself, whose source is not heard of again.
+        fps: the source's nominal frame rate; None if frames have no fixed rate.
+        still: whether the frame is an independent picture.
     """
 
     result: FrameResult
@@ -93,11 +93,15 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Work:
-    """A frame that is being scored, or a gap on its way, and when that began in monotonic seconds."""
+class _Work:
+    """A frame being scored, or a gap on its way, and when that began in monotonic seconds."""
 
-    work: Future[ScoredFrame] | Gap
+    item: Future[ScoredFrame] | Gap
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def done(self) -> bool:
+        return isinstance(self.item, Gap) or self.item.done()
 
 
 class Pipeline:
@@ -105,10 +109,10 @@ class Pipeline:
 
     Args:
         sources: what to read.
-        score: judges one frame; called by `workers` threads at once.
+        score: scores one frame; called by `workers` threads at once.
         verdicts: turns scored frames into results, in order.
-        workers: how many frames are worked on at once. With a live source it should be no more than the device can
-            truly compute at once, since a frame that waits grows old.
+        workers: frames in work at once. With a live source, no more than the device computes at once: a frame that
+            waits gets old.
     """
 
     def __init__(
@@ -124,10 +128,10 @@ class Pipeline:
         self._stop, self._leave = threading.Event(), threading.Event()
         self._changed = threading.Condition()
         self._inbox = Inbox(sources, self._changed)
-        self._pending: deque[Work] = deque()
+        self._pending: deque[_Work] = deque()
 
     def stop(self) -> None:
-        """End soon: no frame more is read, those that are being judged are still told of. Safe in a signal handler."""
+        """Read no more frames and end after those in work. Safe in a signal handler."""
         self._stop.set()
         self._leave.set()
 
@@ -138,14 +142,14 @@ class Pipeline:
 
     @property
     def busy_s(self) -> float:
-        """For how many seconds the oldest frame has been worked on; 0 where none is."""
+        """Seconds since work on the oldest frame in work began; 0 if there is none."""
         return time.monotonic() - self._pending[0].began if self._pending else 0.0
 
     def results(self, tick: Callable[[], None] = lambda: None) -> Generator[Judged, None, None]:
-        """Yield a result for every frame that is judged and for every gap, those of one source in order.
+        """Yield a result for every judged frame and every gap, in order within each source.
 
         Args:
-            tick: called about four times a second while no result is ready.
+            tick: called about four times per second while no result is ready.
         """
         threads = [
             threading.Thread(target=self._read, args=(number, source), name=f"source {source.name}", daemon=True)
@@ -157,7 +161,8 @@ class Pipeline:
             try:
                 while self._wait(tick):
                     self._submit(pool)
-                    yield from self._finished()
+                    if self._pending and self._pending[0].done:
+                        yield self._judged(self._pending.popleft().item)
             finally:
                 self._leave.set()
         for thread in threads:
@@ -179,46 +184,45 @@ class Pipeline:
             self._inbox.close_one()
 
     def _wait(self, tick: Callable[[], None]) -> bool:
-        """Wait until there is something to do; return False when all is done."""
+        """Wait until there is something to do; return False when everything is done."""
+
+        def something_to_do() -> bool:
+            if self._pending and self._pending[0].done:
+                return True
+            if self._stop.is_set():
+                return not self._pending
+            room = self._inbox.ready and len(self._pending) < self._workers
+            return room or (self._inbox.over and not self._pending)
+
         while True:
             with self._changed:
-                if self._changed.wait_for(self._something_to_do, TICK_S):
+                if self._changed.wait_for(something_to_do, TICK_S):
                     return bool(self._pending) or not (self._inbox.over or self._stop.is_set())
             tick()
 
-    def _something_to_do(self) -> bool:
-        if self._pending and self._head_done():
-            return True
-        if self._stop.is_set():
-            return not self._pending
-        return (self._inbox.ready and len(self._pending) < self._workers) or (self._inbox.over and not self._pending)
-
-    def _head_done(self) -> bool:
-        work = self._pending[0].work
-        return isinstance(work, Gap) or work.done()
-
     def _submit(self, pool: ThreadPoolExecutor) -> None:
+        def wake(_: Future[ScoredFrame]) -> None:
+            with self._changed:
+                self._changed.notify_all()
+
         with self._changed:
             while len(self._pending) < self._workers and not self._stop.is_set() and (taken := self._inbox.take()):
                 if isinstance(taken, Gap):
-                    self._pending.append(Work(taken))
+                    self._pending.append(_Work(taken))
                 else:
                     future = pool.submit(self._score, taken)
-                    self._pending.append(Work(future))
-                    future.add_done_callback(self._wake)
+                    self._pending.append(_Work(future))
+                    future.add_done_callback(wake)
 
-    def _wake(self, _: Future[ScoredFrame]) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
-    def _finished(self) -> Iterator[Judged]:
-        if not self._pending or not self._head_done():
-            return
-        head = self._pending.popleft().work
-        if isinstance(head, Gap):
-            yield Judged(self._verdicts.of_gap(head), failed=head.failed)
-        else:
-            scored = head.result()
-            still = scored.frame.still
-            failed = scored.error is not None and still
-            yield Judged(self._verdicts.of_frame(scored), scored.picture, failed, scored.frame.fps, still)
+    def _judged(self, item: Future[ScoredFrame] | Gap) -> Judged:
+        if isinstance(item, Gap):
+            return Judged(self._verdicts.of_gap(item), failed=item.failed)
+        scored = item.result()
+        frame = scored.frame
+        return Judged(
+            result=self._verdicts.of_frame(scored),
+            picture=scored.picture,
+            failed=scored.error is not None and frame.still,
+            fps=frame.fps,
+            still=frame.still,
+        )

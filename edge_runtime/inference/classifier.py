@@ -1,4 +1,4 @@
-"""The classifier: a bundle's network, compiled for a device, from the model's pixels to logits."""
+"""A bundle's network compiled for a device: from the model's pixels to logits."""
 
 import contextlib
 import os
@@ -12,13 +12,13 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from board_setup.isa import lacks_avx
-from edge_runtime.errors import DeviceError, MissingDeviceError
+from edge_runtime.errors import BundleError, DeviceError, MissingDeviceError
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.model.contract import ModelContract
 
 
 def build_network(core: ov.Core, path: Path, contract: ModelContract, batch: int = 1) -> ov.Model:
-    """Read an IR and build the model's own preprocessing into it: u8 [batch, H, W, 3] in, logits [batch, 2] out."""
+    """Read an IR and build its preprocessing into it: uint8 [batch, H, W, 3] in, logits [batch, 2] out."""
     model = core.read_model(path)
     size = contract.input_size
     prepost = ov.preprocess.PrePostProcessor(model)
@@ -35,20 +35,23 @@ def compile_network(
 ) -> ov.CompiledModel:
     """Compile a bundle's network for `device` with static shapes.
 
-    On the CPU everything is computed in float32 or INT8: a CPU with bfloat16 would otherwise answer differently.
+    The CPU computes in float32 or INT8 only: with bfloat16, CPUs that have it would answer differently.
 
     Raises:
         MissingDeviceError: there is no such device.
-        DeviceError: it can't compile it.
+        DeviceError: the device can't compile it.
     """
-    # Asking which devices there are loads the plugin of every kind: 25 MB, and there always is a CPU.
-    if device != "CPU":
-        _require(core, device)
+    # Listing the devices loads every plugin, 25 MB; a CPU is always there.
+    if device != "CPU" and device.split(".")[0] not in {name.split(".")[0] for name in core.available_devices}:
+        raise MissingDeviceError(
+            f"no device {device} (devices here: {', '.join(core.available_devices)}); choose one of them, or check the "
+            "driver and that you are in the group `render`"
+        )
     settings: dict[str, Any] = {"PERFORMANCE_HINT": hint, **properties}
     if device == "CPU":
         settings["INFERENCE_PRECISION_HINT"] = "f32"
         if hint == "THROUGHPUT" and lacks_avx():
-            # OpenVINO would give INT8 one stream over all cores there, which is half as fast as a stream a core.
+            # OpenVINO's own choice for INT8 without AVX, one stream over all cores, is half as fast.
             settings.setdefault("NUM_STREAMS", len(os.sched_getaffinity(0)))
     try:
         return core.compile_model(build_network(core, path, contract), device, settings)
@@ -56,28 +59,23 @@ def compile_network(
         raise DeviceError(f"{device}: can't run {path} ({_first_line(error)})") from error
 
 
-def _require(core: ov.Core, device: str) -> None:
-    devices = core.available_devices
-    if device.split(".")[0] not in {name.split(".")[0] for name in devices}:
-        raise MissingDeviceError(
-            f"no device {device} (devices here: {', '.join(devices)}); choose one of them, or check the driver "
-            "and that you are in the group `render`"
-        )
+def logits_port(compiled: ov.CompiledModel) -> ov.ConstOutput:
+    """Return the output named `logits`, or the first one."""
+    return next((port for port in compiled.outputs if "logits" in port.get_names()), compiled.output(0))
 
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def logits_port(compiled: ov.CompiledModel) -> ov.ConstOutput:
-    """Return the output named `logits`, or the first where none has a name."""
-    return next((port for port in compiled.outputs if "logits" in port.get_names()), compiled.output(0))
-
-
 class Classifier:
-    """A compiled network with a few requests that any number of threads share.
+    """A compiled network whose inference requests are shared by any number of threads.
 
-    A thread waits for its own answers, so a device's failure reaches the one who asked.
+    Each thread waits for its own answers, so a device's failure reaches the caller.
+
+    Raises:
+        BundleError: the network's answer is not two logits.
+        DeviceError: the device is missing, or can't compile the network.
     """
 
     def __init__(
@@ -86,17 +84,19 @@ class Classifier:
         self.contract = contract
         self.compiled = compile_network(openvino_core(), path, contract, device=device, hint=hint, **properties)
         self._output = logits_port(self.compiled)
+        if list(self._output.shape) != [1, 2]:
+            raise BundleError(f"{path}: answers with {self._output.shape}, not two logits; export the model again")
         self.requests = int(self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
-        # One more for each that computes: the device begins the next while a thread still wakes up for the last.
+        # Twice as many, so that the device starts the next while a thread still wakes up for the last.
         for _ in range(2 * self.requests):
             self._idle.put(self.compiled.create_infer_request())
-        # OpenVINO's binding initializes tables at its first input; two threads that do so at once wait for each other
-        # for ever, one holding the interpreter's lock, the other the table's. So the first input comes from here.
+        # OpenVINO's binding initializes tables at its first input, and two threads that do so at once deadlock, one
+        # holding the interpreter's lock, the other the table's. So the first input comes from here.
         self.logits(np.zeros((1, contract.input_size, contract.input_size, 3), np.uint8))
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3]; safe to call from several threads at once.
+        """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3]; safe to call from several threads.
 
         Raises:
             DeviceError: the device failed.
@@ -120,7 +120,7 @@ class Classifier:
     def _free_request(
         self, started: deque[tuple[ov.InferRequest, int]], results: NDArray[np.float32]
     ) -> ov.InferRequest:
-        """Return an idle request. Whoever holds some waits for its own first, so that nobody waits in a circle."""
+        """Return an idle request. A thread that holds some finishes its own first, so threads can't deadlock."""
         while started:
             with contextlib.suppress(queue.Empty):
                 return self._idle.get_nowait()
@@ -130,7 +130,7 @@ class Classifier:
     def _finish(self, started: deque[tuple[ov.InferRequest, int]], results: NDArray[np.float32]) -> None:
         request, index = started[0]
         request.wait()
-        # The request's own memory is used again: assigning copies it.
+        # Copies: the request's own memory is used again.
         results[index] = request.get_tensor(self._output).data[0]
         started.popleft()
         self._idle.put(request)

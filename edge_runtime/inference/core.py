@@ -1,4 +1,4 @@
-"""OpenVINO's core: one in a process, for as long as the process lives; and the stack for signals that cores change."""
+"""The process's only OpenVINO core, and the signal stack that cores change."""
 
 import ctypes
 import functools
@@ -9,37 +9,36 @@ import openvino as ov
 
 
 class SignalStack(ctypes.Structure):
-    """On which memory this thread handles signals: `stack_t` of sigaltstack(2); `start` is None for the usual stack."""
+    """The memory on which this thread handles signals: `stack_t` of sigaltstack(2); `start` is None by default."""
 
     _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
     @classmethod
     def now(cls) -> "SignalStack":
-        """Ask which it is."""
+        """Return the stack in use."""
         stack = cls()
         ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
         return stack
 
     def use(self) -> None:
-        """Handle signals there."""
+        """Handle signals on this stack."""
         ctypes.CDLL(None).sigaltstack(ctypes.byref(self), None)
 
 
 @functools.cache
 def openvino_core() -> ov.Core:
-    """Return the process's core; nobody else makes one.
+    """Return the process's core; create no other.
 
-    A core's CPU plugin gives its thread a stack for signals (`SigAltStackSetup` in OpenVINO's source, plugin.cpp of
-    intel_cpu) and at its end puts back the one that it had found. Of two cores that end in the order in which they
-    began, the second puts back a stack that is gone, and the next signal with a handler, Ctrl-C or SIGTERM, kills the
-    process with SIGSEGV.
+    A core's CPU plugin sets the signal stack of its thread (`SigAltStackSetup` in OpenVINO's intel_cpu/plugin.cpp) and
+    restores the previous one when it ends. Of two cores that end in the order in which they began, the second restores
+    a stack that is gone, and the next handled signal (Ctrl-C, SIGTERM) kills the process with SIGSEGV.
     """
     return ov.Core()
 
 
 @contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """Put this thread's stack for signals back at the end, whatever cores of others (NNCF's) began and ended inside."""
+    """Restore this thread's signal stack at the end, whatever cores (NNCF's) began and ended inside."""
     before = SignalStack.now()
     try:
         yield

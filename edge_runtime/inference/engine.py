@@ -1,11 +1,10 @@
-"""The engine: a bundle's network on a device that gave the right answers, with the reading of its logits."""
+"""The engine: a bundle's network on a device that passed the golden check, and how to read its logits."""
 
 import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,24 +15,29 @@ from edge_runtime.inference.classifier import Classifier
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration, ModelContract, Precision
 from edge_runtime.model.golden import GOLDEN, require_golden
+from edge_runtime.paths import cache_folder
 
 log = logging.getLogger("edge_runtime")
 
 PREFERRED = {"CPU": ("int8", "fp32", "fp16"), "GPU": ("fp16", "fp32", "int8")}
-"""Precisions by device, the one that is fastest there first; the board's GPU has no INT8 units."""
+"""Precisions by kind of device, fastest first; the board's GPU has no INT8 units."""
 
 
 class Network(Protocol):
-    """What computes logits: a `Classifier`, or a stand-in."""
+    """What computes logits: a `Classifier`, or a stand-in in tests.
+
+    Attributes:
+        requests: how many inputs it computes at once.
+    """
 
     requests: int
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3]; raises DeviceError when the device fails."""
+        """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3]; raises DeviceError if the device fails."""
 
 
 Build = Callable[..., Network]
-"""Makes a network from its path and contract, and `device`, `hint` and OpenVINO properties by name."""
+"""Makes a network from its path and contract, with `device`, `hint` and OpenVINO properties by name."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,15 @@ class Choice:
     hint: str = "THROUGHPUT"
     properties: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the device is the CPU."""
+        return self.device.split(".")[0] == "CPU"
+
 
 @dataclass(frozen=True)
 class Answer:
-    """Logits [N, 2], and what computed them, by which they are read."""
+    """Logits [N, 2], what computed them, and the temperature and thresholds that belong to it."""
 
     logits: NDArray[np.float32]
     choice: Choice
@@ -56,20 +65,21 @@ class Answer:
 
 
 def choose(bundle: Bundle, device: str = "AUTO", precision: str = "auto", hint: str = "THROUGHPUT") -> Choice:
-    """Return what to run: what was asked for, else what this board measured, else INT8 on the CPU and FP16 on a GPU.
+    """Return what to run: as asked, else as this board's profile says, else INT8 on the CPU and FP16 on a GPU.
 
     Raises:
-        UsageError: the bundle does not hold that precision.
+        UsageError: the bundle lacks the precision.
     """
     if device == "AUTO":
-        from edge_runtime.model.profile import find_profile
+        from edge_runtime.model.profile import ProfileState, find_profile
 
-        profile, line = find_profile(bundle)
-        if profile is not None and precision in ("auto", profile.precision.value):
-            log.info(line)
+        found = find_profile(bundle)
+        if found.profile is not None and precision in ("auto", found.profile.precision.value):
+            log.info(found.line)
+            profile = found.profile
             return Choice(profile.device, profile.precision, profile.hint, profile.properties())
-        if profile is None and "ignored" in line:
-            log.warning(line)
+        if found.state is ProfileState.UNUSABLE:
+            log.warning(found.line)
     name = "CPU" if device == "AUTO" else device
     return Choice(name, _precision(bundle, name, precision), hint)
 
@@ -80,11 +90,18 @@ def _precision(bundle: Bundle, device: str, precision: str) -> Precision:
     for candidate in wanted:
         if candidate in held:
             return Precision(candidate)
-    raise UsageError(f"{bundle.path}: holds no {' or '.join(wanted)} (it holds {', '.join(held) or 'none'})")
+    raise UsageError(
+        f"{bundle.path}: holds no {' or '.join(wanted)} (it holds {', '.join(held) or 'none'}); choose one of these"
+    )
 
 
 class Engine:
-    """Computes logits; a GPU that fails is replaced by the CPU, with the network and reading that belong to it.
+    """Computes logits. A GPU that fails is replaced by the CPU, with the network and calibration for the CPU.
+
+    Args:
+        bundle: the networks.
+        choice: which one runs where.
+        build: makes the network; tests give stand-ins.
 
     Raises:
         DeviceError: the device is missing, or the CPU gives wrong answers.
@@ -94,13 +111,12 @@ class Engine:
         self.bundle, self._build = bundle, build
         self._lock = threading.Lock()
         try:
-            self._network = self._start(choice)
+            self._network, self.choice = self._start(choice), choice
         except DeviceError as error:
-            if _is_cpu(choice) or isinstance(error, MissingDeviceError):
+            if choice.on_cpu or isinstance(error, MissingDeviceError):
                 raise
-            choice = self._replacement(choice, error)
-            self._network = self._start(choice)
-        self.choice = choice
+            self.choice = self._replacement(choice, error)
+            self._network = self._start(self.choice)
 
     @property
     def contract(self) -> ModelContract:
@@ -114,7 +130,7 @@ class Engine:
 
     @property
     def calibration(self) -> Calibration:
-        """How the logits of the network in use are read."""
+        """Temperature and thresholds of the network in use."""
         return self.contract.calibration(self.choice.precision.value)
 
     @property
@@ -127,7 +143,7 @@ class Engine:
         return self.answer(pixels).logits
 
     def answer(self, pixels: NDArray[np.uint8]) -> Answer:
-        """Return the logits of `pixels` with what computed them; safe to call from several threads.
+        """Return the logits of `pixels` and what computed them; safe to call from several threads.
 
         Raises:
             DeviceError: the CPU failed.
@@ -137,11 +153,15 @@ class Engine:
         try:
             logits = network.logits(pixels)
             if not np.isfinite(logits).all():
-                raise DeviceError(f"{choice.device} {choice.precision.value} answers what is no number")
+                raise DeviceError(f"{choice.device} {choice.precision.value} answers NaN or infinity")
         except DeviceError as error:
-            if _is_cpu(choice):
+            if choice.on_cpu:
                 raise
-            self._replace(network, choice, error)
+            with self._lock:
+                # Only the first of several threads that see the failure replaces the network.
+                if self._network is network:
+                    replacement = self._replacement(choice, error)
+                    self._network, self.choice = self._start(replacement), replacement
             return self.answer(pixels)
         return Answer(logits, choice, self.contract.calibration(choice.precision.value))
 
@@ -153,35 +173,16 @@ class Engine:
             log.debug(str(require_golden(network, self.bundle, choice.precision, choice.device)))
         return network
 
-    def _replace(self, failed: Network, choice: Choice, error: DeviceError) -> None:
-        """Put the CPU in the place of a network that failed, once however many threads saw it fail."""
-        with self._lock:
-            if self._network is failed:
-                replacement = self._replacement(choice, error)
-                self._network, self.choice = self._start(replacement), replacement
-
     def _replacement(self, choice: Choice, error: DeviceError) -> Choice:
-        replacement = Choice("CPU", _precision(self.bundle, "CPU", "auto"))
-        log.warning(f"{choice.device} is given up ({error}); {replacement.precision.value} on the CPU goes on")
-        return replace(replacement, hint=choice.hint)
-
-
-def _is_cpu(choice: Choice) -> bool:
-    return choice.device.split(".")[0] == "CPU"
-
-
-def cache_folder() -> Path:
-    """Return where compiled models are kept: a service's own cache folder, else the user's XDG cache."""
-    service = os.environ.get("CACHE_DIRECTORY")
-    if service:
-        return Path(service.split(":")[0])
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "deepfake-edge"
+        replacement = Choice("CPU", _precision(self.bundle, "CPU", "auto"), choice.hint)
+        log.warning(f"{choice.device} failed ({error}); continuing with {replacement.precision.value} on the CPU")
+        return replacement
 
 
 def cache_properties() -> dict[str, str]:
-    """Return OpenVINO's property for the model cache; empty where nothing can be written there."""
-    folder = cache_folder()
+    """Return OpenVINO's property for the cache of compiled models; empty if the folder can't be written."""
     try:
+        folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         return {}

@@ -1,4 +1,4 @@
-"""The bundle: a folder with a model's contract, its networks by precision and the SHA-256 of every file."""
+"""The bundle: a folder with a model's contract, its networks by precision, and the SHA-256 of every file."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from edge_runtime.model.contract import ModelContract, Precision
 MANIFEST = "model.json"
 MODEL_VARIABLE = "DEEPFAKE_EDGE_MODEL"
 INSTALLED = Path("/var/lib/deepfake-edge/current")
+AGAIN = "export or copy the bundle again"
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,11 @@ class Manifest:
 
     Attributes:
         contract: what the model is.
-        files: SHA-256 (hexadecimal) of every other file by its path inside the bundle, with forward slashes.
-        tools: version by name of each tool that made the bundle.
-        parity: what export measured from one stage to the next.
-        created: when, ISO 8601, UTC.
-        name: what the bundle is called.
+        files: SHA-256 (hexadecimal) of every other file, by its path in the bundle with forward slashes.
+        tools: versions of the tools that made the bundle, by name.
+        parity: differences that export measured from one stage to the next.
+        created: ISO 8601, UTC.
+        name: the bundle's name.
     """
 
     contract: ModelContract
@@ -54,7 +55,7 @@ class Manifest:
         """Read what `to_json` wrote.
 
         Raises:
-            BundleError: it is no JSON, a part is missing, or a file name leads out of the bundle.
+            BundleError: it isn't JSON, a part is missing or of the wrong type, or a file name leads out of the bundle.
             ContractError: the contract can't be read.
         """
         try:
@@ -62,22 +63,20 @@ class Manifest:
             contract, files = values["contract"], values["files"]
             parts = {key: values[key] for key in ("tools", "parity", "created", "name") if key in values}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise BundleError(f"{MANIFEST} can't be read ({error!r}); export or copy the bundle again") from None
+            raise BundleError(f"{MANIFEST} can't be read ({error!r}); {AGAIN}") from None
         manifest = cls(ModelContract.from_dict(contract), files, **parts)
-        _check_names(manifest)
+        texts = (manifest.name, manifest.created)
+        if not all(isinstance(part, dict) for part in (manifest.files, manifest.tools, manifest.parity)) or not all(
+            isinstance(text, str) and text.isprintable() for text in texts
+        ):
+            raise BundleError(f"{MANIFEST} can't be read (a part has the wrong type); {AGAIN}")
+        for name, digest in manifest.files.items():
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or not name:
+                raise BundleError(f"{MANIFEST} names {name!r}, which is outside the bundle; don't use this bundle")
+            if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise BundleError(f"{MANIFEST} has no SHA-256 for {name!r}; {AGAIN}")
         return manifest
-
-
-def _check_names(manifest: Manifest) -> None:
-    mappings = (manifest.files, manifest.tools, manifest.parity)
-    if not all(isinstance(part, dict) for part in mappings) or not isinstance(manifest.name, str):
-        raise BundleError(f"{MANIFEST} can't be read (a part has the wrong type); export or copy the bundle again")
-    for name, digest in manifest.files.items():
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not name:
-            raise BundleError(f"{MANIFEST} names {name!r}, which is outside the bundle; do not use this bundle")
-        if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
-            raise BundleError(f"{MANIFEST} has no SHA-256 for {name!r}; export or copy the bundle again")
 
 
 @dataclass(frozen=True)
@@ -92,14 +91,14 @@ class Bundle:
         """Open the bundle in folder `path` and read its manifest.
 
         Raises:
-            BundleError: there is none, or it can't be read.
+            BundleError: there is none, or its manifest can't be read.
         """
         folder = Path(path).expanduser()
         try:
             text = (folder / MANIFEST).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
-            raise BundleError(f"{folder}: no bundle (no {MANIFEST} in it); make one with export-openvino") from None
-        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{folder}: not a bundle (no {MANIFEST} in it); make one with export-openvino") from None
+        except (OSError, ValueError) as error:
             raise BundleError(f"{folder}/{MANIFEST}: can't be read ({error})") from None
         try:
             return cls(folder, Manifest.from_json(text))
@@ -113,11 +112,11 @@ class Bundle:
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """The precisions that the bundle holds."""
+        """The precisions in the bundle."""
         return tuple(p for p in Precision if f"{p.value}/model.xml" in self.manifest.files)
 
     def model(self, precision: Precision | str) -> Path:
-        """Return the path of the network of `precision`, after its files were checked.
+        """Check the files of the network of `precision`, and return its path.
 
         Raises:
             BundleError: the bundle has no such precision, or a file is missing or changed.
@@ -129,12 +128,12 @@ class Bundle:
         return self.file(f"{name}/model.xml", f"{name}/model.bin")
 
     def file(self, name: str, *beside: str) -> Path:
-        """Return the path of file `name` after it and those `beside` it were checked against their SHA-256."""
+        """Check file `name` and those `beside` it against their SHA-256, and return the path of `name`."""
         self.check((name, *beside))
         return self.path / name
 
     def check(self, names: Iterable[str] | None = None) -> None:
-        """Check files against their SHA-256: `names`, or every file of the bundle.
+        """Check `names`, or every file of the bundle, against their SHA-256.
 
         Raises:
             BundleError: one is missing or changed.
@@ -142,9 +141,9 @@ class Bundle:
         for name in self.manifest.files if names is None else names:
             expected = self.manifest.files.get(name)
             if expected is None:
-                raise BundleError(f"{self.path}: {name} is not in its {MANIFEST}; export or copy the bundle again")
+                raise BundleError(f"{self.path}: {name} is not in its {MANIFEST}; {AGAIN}")
             if sha256(self.path / name) != expected:
-                raise BundleError(f"{self.path}: {name} was changed; export or copy the bundle again")
+                raise BundleError(f"{self.path}: {name} was changed; {AGAIN}")
 
 
 def sha256(path: Path) -> str:
@@ -160,16 +159,14 @@ def sha256(path: Path) -> str:
                 digest.update(block)
             return digest.hexdigest()
     except OSError as error:
-        raise BundleError(
-            f"{path}: can't be read ({error.strerror or error}); export or copy the bundle again"
-        ) from None
+        raise BundleError(f"{path}: can't be read ({error.strerror or error}); {AGAIN}") from None
 
 
 def find_bundle(model: Path | str | None = None) -> Bundle:
     """Open the bundle to use: `model`, `$DEEPFAKE_EDGE_MODEL`, `./detector`, then the installed one.
 
     Raises:
-        BundleError: none of them is there, or the first that is asked for can't be used.
+        BundleError: none of them exists, or the first one found can't be used.
     """
     named = model or os.environ.get(MODEL_VARIABLE)
     if named:

@@ -1,7 +1,7 @@
-"""The contract between the stages: what a model is, what it expects and how its answers are read.
+"""The contract between the stages: what a model is, what input it expects and how to read its output.
 
-It is written into the checkpoint, into the IR's `rt_info` and into the bundle's `model.json`, so that nobody types
-labels, sizes, means or thresholds a second time.
+It is stored in the checkpoint, in the IR's `rt_info` and in the bundle's `model.json`, so that labels, sizes, means and
+thresholds are never typed twice.
 """
 
 import dataclasses
@@ -13,25 +13,29 @@ from enum import Enum
 from typing import Any
 
 from edge_runtime.errors import ContractError
+from edge_runtime.plain_json import plain
 
 FORMAT = 1
-"""The contract's format; a bundle of another format is refused."""
+"""Version of the contract's format; others are refused."""
 
 LABELS = ("real", "fake")
-"""In index order: index 1, fake, is the positive class everywhere."""
+"""In index order. Index 1, fake, is the positive class everywhere."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SCALE = (0.229, 0.224, 0.225)
-"""Per channel RGB, of pixels in [0, 1] (torchvision's weights are trained with these)."""
+"""Per RGB channel, for pixels in [0, 1]; torchvision's weights are trained with these."""
 
 CHECKPOINT = "checkpoint"
-"""The key of a checkpoint's own calibration, beside those of the precisions."""
+"""Key of the checkpoint's own calibration, beside those of the precisions."""
 
 DEMO_NOTICE = "demonstration model, no verdict on photographs"
 
+FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+"""Pillow's resampling filters."""
+
 
 class Precision(str, Enum):
-    """The precisions of a bundle, by the name of their folder."""
+    """The precisions a bundle may hold, by the names of their folders."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -39,21 +43,21 @@ class Precision(str, Enum):
 
 
 class Framing(str, Enum):
-    """What a model takes for the face: the whole picture, or what the face stage cuts out."""
+    """What a model is shown: the whole picture, or the face that the face detector found."""
 
     WHOLE = "whole"
     DETECTED = "detected"
 
 
 class Fit(str, Enum):
-    """How a box that is no square becomes one: its centre square, or stretched as the first article did."""
+    """How a region that isn't square becomes square: by its centre square, or stretched as in the first article."""
 
     SQUARE = "square"
     STRETCH = "stretch"
 
 
 class Verdict(str, Enum):
-    """What is said of a face."""
+    """The verdict on a face."""
 
     REAL = "real"
     FAKE = "fake"
@@ -64,9 +68,9 @@ class Verdict(str, Enum):
 class PixelRecipe:
     """How a face becomes the model's pixels.
 
-    The face's square is resized to `resize_to` pixels a side with Pillow's `filter` (`None`: it stays at its native
-    resolution), then `crops` squares of the model's input size are cut out of it: 1 is the centre, 5 are the centre and
-    the four corners, whose logits are averaged. `resize_to` equal to the input size is a plain resize.
+    The face's square is resized to `resize_to` pixels a side with Pillow's `filter` (None keeps the native resolution).
+    Then `crops` squares of the model's input size are cut out: 1 is the centre; 5 are the centre and the four corners,
+    whose logits are averaged. A plain resize has `resize_to` equal to the input size.
     """
 
     resize_to: int | None = 224
@@ -76,22 +80,27 @@ class PixelRecipe:
 
     def __post_init__(self) -> None:
         if self.crops not in (1, 5):
-            raise ContractError(f"the contract asks for {self.crops} crops a face; 1 and 5 are known")
-        if self.filter not in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"):
-            raise ContractError(f"the contract names the filter {self.filter!r}, which Pillow does not have")
-        if self.resize_to is not None and not 1 <= self.resize_to <= 4096:
-            raise ContractError(f"the contract resizes to {self.resize_to} pixels; 1 to 4096 are possible")
+            raise ContractError(f"the contract asks for {self.crops} crops per face; 1 and 5 are possible")
+        if self.filter not in FILTERS:
+            raise ContractError(f"the contract names the filter {self.filter!r}; choose one of {', '.join(FILTERS)}")
+        if self.resize_to is not None and not (isinstance(self.resize_to, int) and 1 <= self.resize_to <= 4096):
+            raise ContractError(
+                f"the contract resizes to {self.resize_to} pixels; whole numbers up to 4096 are possible"
+            )
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the logits of one precision are read.
+    """How to read the logits of one precision.
 
-    `temperature` divides the logits (Guo et al. 2017, "On Calibration of Modern Neural Networks"). A score of at most
-    `low` is real, of at least `high` fake, between them uncertain. `balanced` is the one threshold that weighs both
-    errors alike, for comparisons that ignore the uncertain band. All scores are in [0, 1]. `fitted` is false where no
-    labelled pictures were at hand. `max_fpr` and `max_fnr` are what `high` and `low` were fitted to: of real faces at
-    most this share is called fake, of fakes at most that share real; who fits anew keeps them.
+    Attributes:
+        temperature: divides the logits (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+        low: a score of at most this is real.
+        high: a score of at least this is fake; between the two the verdict is uncertain.
+        balanced: the single threshold that weighs both errors alike, for comparisons that ignore the uncertain band.
+        fitted: false if there were no labelled pictures to fit to.
+        max_fpr: `high` was fitted so that at most this share of real faces is called fake.
+        max_fnr: `low` was fitted so that at most this share of fake faces is called real. Refitting keeps both.
     """
 
     temperature: float = 1.0
@@ -107,20 +116,22 @@ class Calibration:
             raise ContractError(f"the contract's temperature is {self.temperature}; it must be above 0")
         if not 0.0 <= self.low <= self.high <= 1.0:
             raise ContractError(
-                f"the contract's thresholds are {self.low} and {self.high}; 0 ≤ low ≤ high ≤ 1 is meant"
+                f"the contract's thresholds are {self.low} and {self.high}; they must satisfy 0 ≤ low ≤ high ≤ 1"
             )
         if not 0.0 <= self.balanced <= 1.0:
-            raise ContractError(f"the contract's balanced threshold is {self.balanced}; 0 to 1 is meant")
+            raise ContractError(f"the contract's balanced threshold is {self.balanced}; it must be in [0, 1]")
         if not (0.0 <= self.max_fpr <= 1.0 and 0.0 <= self.max_fnr <= 1.0):
-            raise ContractError(f"the contract allows errors of {self.max_fpr} and {self.max_fnr}; 0 to 1 is meant")
+            raise ContractError(
+                f"the contract allows error rates of {self.max_fpr} and {self.max_fnr}; they must be in [0, 1]"
+            )
 
     def score(self, logit: float) -> float:
-        """Return the probability of fake, in [0, 1], for `logit` = logit of fake − logit of real."""
+        """Return the probability of fake, in [0, 1]; `logit` is the logit of fake minus that of real."""
         scaled = max(-700.0, min(700.0, logit / self.temperature))
         return 1.0 / (1.0 + math.exp(-scaled))
 
     def verdict(self, score: float) -> Verdict:
-        """Return what a score says: real, fake, or uncertain between the two thresholds."""
+        """Return the verdict for a score."""
         if score >= self.high:
             return Verdict.FAKE
         return Verdict.REAL if score <= self.low else Verdict.UNCERTAIN
@@ -128,21 +139,21 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ModelContract:
-    """What a model is, what it expects and how its answers are read.
+    """What a model is, what input it expects and how to read its output.
 
     Attributes:
         architecture: the backbone's name in the registry.
-        version: the model's own version, as its maker counts.
+        version: the model's own version.
         labels: in index order; index 1 is the positive class.
         input_size: pixels a side of the model's input.
-        mean, scale: per channel RGB, of pixels in [0, 1].
-        framing, margin: what is taken for the face; the margin is a share of the face box's longer side that is added
-            to it, for `detected` framing.
+        mean, scale: per RGB channel, for pixels in [0, 1].
+        framing: what the model is shown.
+        margin: share of the longer side of a face's box that is added to it, for `detected` framing.
         pixels: how a face becomes the model's pixels.
-        calibrations: by precision (and `checkpoint`), how logits are read.
-        metrics: by precision, measured figures.
-        data: a fingerprint of the training data (SHA-256 of the catalog), empty where unknown.
-        demo: true for a model of the made sample faces.
+        calibrations: how to read the logits, by precision (and `checkpoint`).
+        metrics: measured figures, by precision.
+        data: SHA-256 of the training catalog; empty if unknown.
+        demo: whether it was trained on the generated sample faces.
     """
 
     architecture: str
@@ -160,36 +171,41 @@ class ModelContract:
     demo: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("architecture", "version", "data"):
+            text = getattr(self, name)
+            # These are printed on terminals: no control characters.
+            if not isinstance(text, str) or not text.isprintable():
+                raise ContractError(f"the contract's {name} is {text!r}; it must be printable text")
         if tuple(self.labels) != LABELS:
             raise ContractError(
-                f"the contract's labels are {', '.join(map(str, self.labels))}; real, fake is the order"
+                f"the contract's labels are {', '.join(map(str, self.labels))}; they must be {', '.join(LABELS)}"
             )
         if not isinstance(self.input_size, int) or not 8 <= self.input_size <= 2048:
             raise ContractError(f"the contract's input size is {self.input_size} pixels; 8 to 2048 are possible")
-        known = all(map(math.isfinite, (*self.mean, *self.scale)))
-        if not known or len(self.mean) != 3 or len(self.scale) != 3 or min(self.scale) <= 0:
+        finite = all(map(math.isfinite, (*self.mean, *self.scale)))
+        if not finite or len(self.mean) != 3 or len(self.scale) != 3 or min(self.scale) <= 0:
             raise ContractError("the contract's mean and scale must be three numbers each, the scale above 0")
         if not 0.0 <= self.margin <= 2.0:
             raise ContractError(f"the contract's margin is {self.margin}; 0 to 2 is possible")
 
     def calibration(self, precision: str) -> Calibration:
-        """Return how logits of `precision` are read; the uncalibrated reading (0.5) where none was fitted."""
+        """Return how to read the logits of `precision`; thresholds of 0.5 if none were fitted."""
         return self.calibrations.get(precision, Calibration())
 
     def replace(self, **changes: Any) -> "ModelContract":
-        """Return a contract with `changes`."""
+        """Return a copy with `changes`."""
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the contract as plain values that JSON can hold, with its format."""
-        return {"format": FORMAT, **_plain(dataclasses.asdict(self))}
+        """Return the contract and its format as plain values for JSON."""
+        return {"format": FORMAT, **plain(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelContract":
         """Read what `to_dict` wrote.
 
         Raises:
-            ContractError: it is of another format, a field is unknown or missing, or a value is impossible.
+            ContractError: another format, an unknown or missing field, or an impossible value.
         """
         if not isinstance(values, Mapping):
             raise ContractError(f"the contract is a {type(values).__name__}, not a mapping")
@@ -206,20 +222,21 @@ class ModelContract:
             for name in ("labels", "mean", "scale"):
                 fields[name] = tuple(fields[name])
             return cls(**fields)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ContractError(f"the contract can't be read ({error}); export the model again") from error
 
     def to_rt_info(self) -> dict[str, str]:
-        """Return the keys of the IR's `model_info`, under the names that OpenVINO's Model API and DL Streamer read.
+        """Return the IR's `model_info`, under the names that OpenVINO's Model API and DL Streamer read.
 
-        Mean and scale are of pixels in [0, 255] there. Booleans are the strings "True" and "False", since DL Streamer
-        does not read OpenVINO's own YES and NO.
+        There, mean and scale are for pixels in [0, 255]. Booleans are "True" and "False", since DL Streamer doesn't
+        read OpenVINO's YES and NO.
         """
+        mean, scale = (" ".join(f"{255.0 * value:.6g}" for value in values) for values in (self.mean, self.scale))
         return {
             "model_type": "Classification",
             "labels": " ".join(self.labels),
-            "mean_values": _numbers(255.0 * value for value in self.mean),
-            "scale_values": _numbers(255.0 * value for value in self.scale),
+            "mean_values": mean,
+            "scale_values": scale,
             "reverse_input_channels": "True",
             "resize_type": "standard",
             "orig_height": str(self.input_size),
@@ -229,17 +246,3 @@ class ModelContract:
             "confidence_threshold": "0.0",
             "deepfake_edge_contract": json.dumps(self.to_dict(), sort_keys=True),
         }
-
-
-def _numbers(values: Any) -> str:
-    return " ".join(f"{value:.6g}" for value in values)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

@@ -1,25 +1,29 @@
-"""What this board chose: the device, precision and streams that `edge-benchmark --tune` measured to be best here.
+"""The profile: the device, precision and streams that `edge-benchmark --tune` measured to be fastest on this board.
 
-A profile speaks of one machine, one driver and one bundle. For any other it is ignored, and the reason is told.
+A profile belongs to one machine, one driver and one bundle. For any other it is ignored, and the log says why.
 """
 
 import dataclasses
 import json
+import math
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import openvino as ov
 
 from board_setup.isa import current_cap
+from edge_runtime.atomic import write_atomic
 from edge_runtime.errors import UsageError
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.model.bundle import MANIFEST, Bundle, sha256
 from edge_runtime.model.contract import Precision
+from edge_runtime.paths import state_folder
+from edge_runtime.plain_json import plain
 
 FORMAT = 1
 PROFILE = "profile.json"
@@ -29,13 +33,13 @@ DRIVER_PACKAGES = ("intel-opencl-icd", "intel-opencl-icd-legacy1", "intel-comput
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a measured choice depends on; two machines of the same make are alike.
+    """What a measured choice depends on; two machines of the same make are equal.
 
     Attributes:
         processor: the CPU's name and number of cores.
         device: OpenVINO's full name of the device.
-        driver: OpenVINO's version, and for a GPU the kernel's and the driver package's.
-        isa: the instruction set that the process is capped to, `native` where it is not.
+        driver: OpenVINO's version, and for a GPU those of the kernel and the driver package.
+        isa: the instruction set the process is limited to; `native` if it isn't.
     """
 
     processor: str
@@ -46,28 +50,38 @@ class Hardware:
     @classmethod
     def here(cls, device: str, core: ov.Core | None = None) -> "Hardware":
         """Describe this machine and `device`, an OpenVINO device such as CPU or GPU."""
-        return cls(processor_name(), _device_name(core or openvino_core(), device), _driver(device), current_cap())
+        core, kind = core or openvino_core(), device.split(".")[0]
+        there = kind in {name.split(".")[0] for name in core.available_devices}
+        drivers = [f"OpenVINO {ov.__version__.split('-')[0]}"]
+        if kind == "GPU":
+            drivers += [f"kernel {platform.release()}", *driver_packages()]
+        return cls(
+            processor=processor_name(),
+            device=str(core.get_property(device, "FULL_DEVICE_NAME")) if there else "missing",
+            driver=", ".join(drivers),
+            isa=current_cap(),
+        )
 
     def differences(self, other: "Hardware") -> list[str]:
-        """Say in which parts `other` is not alike, each as `part: this, other`."""
+        """Return the fields in which `other` differs, each as `field: this, here other`."""
         pairs = ((part.name, getattr(self, part.name), getattr(other, part.name)) for part in dataclasses.fields(self))
         return [f"{name}: {mine}, here {theirs}" for name, mine, theirs in pairs if mine != theirs]
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured to be best on this machine for one bundle.
+    """The fastest setting measured on this machine for one bundle.
 
     Attributes:
         device: an OpenVINO device, CPU or GPU.
         precision: which of the bundle's networks.
         hint: OpenVINO's performance hint, LATENCY or THROUGHPUT.
-        streams: how many inferences run side by side; 0 leaves it to OpenVINO.
-        fps: frames a second from file to verdict, as measured.
-        auc: on the tuning pictures; None where none were labelled.
+        streams: number of parallel inferences; 0 leaves it to OpenVINO.
+        fps: measured frames per second, from file to verdict.
+        auc: on the tuning pictures; None if they had no labels.
         bundle: SHA-256 of the bundle's `model.json`.
         hardware: where it was measured.
-        made: when, ISO 8601, UTC.
+        made: ISO 8601, UTC.
     """
 
     device: str
@@ -80,24 +94,36 @@ class Profile:
     hardware: Hardware
     made: str = ""
 
+    def __post_init__(self) -> None:
+        """Check types and values; raises ValueError."""
+        texts = (self.device, self.hint, self.bundle, self.made, *dataclasses.astuple(self.hardware))
+        if not all(isinstance(text, str) and text.isprintable() for text in texts):
+            raise ValueError("a text is missing or has control characters")
+        if self.hint not in ("LATENCY", "THROUGHPUT"):
+            raise ValueError(f"its hint is {self.hint!r}")
+        if not isinstance(self.streams, int) or not 0 <= self.streams <= 1024:
+            raise ValueError(f"its number of streams is {self.streams!r}")
+        if not isinstance(self.fps, (int, float)) or not math.isfinite(self.fps):
+            raise ValueError(f"its FPS is {self.fps!r}")
+
     def __str__(self) -> str:
         streams = f", {self.streams} streams" if self.streams > 1 else ", 1 stream" if self.streams else ""
         return f"{self.precision.value.upper()} on {self.device}{streams} ({self.fps:.1f} FPS on {self.made[:10]})"
 
     def properties(self) -> dict[str, Any]:
-        """Return the OpenVINO properties to compile with, beside the hint."""
+        """Return the OpenVINO properties to compile with, besides the hint."""
         return {"NUM_STREAMS": self.streams} if self.streams else {}
 
     def to_json(self) -> str:
         """Return the text of a profile file."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
+        return json.dumps({"format": FORMAT, **plain(self)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Profile":
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: it is no profile, of another format, or a value is impossible.
+            ValueError: it isn't a profile, has another format, or a value is impossible.
         """
         try:
             values = json.loads(text)
@@ -105,23 +131,95 @@ class Profile:
                 raise ValueError(f"it is not of format {FORMAT}")
             values["precision"] = Precision(values["precision"])
             values["hardware"] = Hardware(**values["hardware"])
-            profile = cls(**values)
-            _check(profile)
-            return profile
-        except (TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"it has a part missing or of the wrong type: {error}") from None
+            return cls(**values)
+        except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"a part is missing or of the wrong type: {error}") from None
 
 
-def _check(profile: Profile) -> None:
-    texts = (profile.device, profile.hint, profile.bundle, profile.made, *dataclasses.astuple(profile.hardware))
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("a text is missing")
-    if profile.hint not in ("LATENCY", "THROUGHPUT"):
-        raise ValueError(f"its hint is {profile.hint!r}")
-    if not isinstance(profile.streams, int) or not 0 <= profile.streams <= 1024:
-        raise ValueError(f"its number of streams is {profile.streams!r}")
-    if not isinstance(profile.fps, (int, float)):
-        raise ValueError(f"its FPS is {profile.fps!r}")
+class ProfileState(Enum):
+    """Whether there is a profile for this board and bundle."""
+
+    IN_FORCE = "in force"
+    MISSING = "missing"
+    UNUSABLE = "unusable"
+
+
+@dataclass(frozen=True)
+class FoundProfile:
+    """The result of looking for a profile.
+
+    Attributes:
+        state: whether one was found and can be used.
+        profile: it, if it can be used.
+        line: which profile is in force, or why there is none.
+    """
+
+    state: ProfileState
+    profile: Profile | None
+    line: str
+
+
+def find_profile(bundle: Bundle, core: ov.Core | None = None) -> FoundProfile:
+    """Return the profile in force for `bundle` on this machine.
+
+    The first file that exists counts: the user's or service's own (`profile_path`), then the installed service's.
+    """
+    for path in (profile_path(), SERVICE_FOLDER / PROFILE):
+        reason = ""
+        try:
+            profile = Profile.from_json(path.read_text(encoding="utf-8", errors="replace"))
+            if profile.bundle != bundle_key(bundle) or profile.precision not in bundle.precisions:
+                reason = "it was made for another bundle"
+            elif differences := profile.hardware.differences(Hardware.here(profile.device, core)):
+                reason = f"it was made elsewhere ({differences[0]})"
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            reason = f"it can't be read ({getattr(error, 'strerror', None) or error})"
+        if reason:
+            line = f"{path} ignored: {reason}; make it again with edge-benchmark --tune"
+            return FoundProfile(ProfileState.UNUSABLE, None, line)
+        return FoundProfile(ProfileState.IN_FORCE, profile, f"{profile}, from {path}")
+    return FoundProfile(ProfileState.MISSING, None, "no profile; edge-benchmark --tune measures one")
+
+
+def new_profile(bundle: Bundle, device: str, precision: Precision, **measured: Any) -> Profile:
+    """Return a profile of this machine for `bundle`; `measured` are hint, streams, fps and auc."""
+    return Profile(
+        device=device,
+        precision=precision,
+        bundle=bundle_key(bundle),
+        hardware=Hardware.here(device),
+        made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **measured,
+    )
+
+
+def write_profile(profile: Profile, path: Path | None = None) -> Path:
+    """Write `profile` atomically to `path` (default: `profile_path()`) and return the path.
+
+    Raises:
+        UsageError: it can't be written.
+    """
+    target = path or profile_path()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(target, profile.to_json())
+    except OSError as error:
+        raise UsageError(
+            f"{target}: can't write the profile ({error.strerror or error}); check the folder's permissions"
+        ) from None
+    return target
+
+
+def profile_path() -> Path:
+    """Return where a profile is written: in the state folder of the service or user."""
+    return state_folder() / PROFILE
+
+
+def bundle_key(bundle: Bundle) -> str:
+    """Return the SHA-256 of a bundle's `model.json`, which lists that of every file."""
+    return sha256(bundle.path / MANIFEST)
 
 
 def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -134,104 +232,15 @@ def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return f"{next(named, platform.processor() or platform.machine())} ({os.cpu_count()} cores)"
 
 
-def _device_name(core: ov.Core, device: str) -> str:
-    if device.split(".")[0] not in {name.split(".")[0] for name in core.available_devices}:
-        return "missing"
-    return str(core.get_property(device, "FULL_DEVICE_NAME"))
-
-
-def _driver(device: str) -> str:
-    openvino = f"OpenVINO {ov.__version__.split('-')[0]}"
-    if device.split(".")[0] != "GPU":
-        return openvino
-    return ", ".join([openvino, f"kernel {platform.release()}", *driver_packages()])
-
-
 def driver_packages(status: Path = Path("/var/lib/dpkg/status")) -> list[str]:
-    """Return name and version of each installed driver package for Intel's GPU (OpenVINO itself can't tell)."""
+    """Return name and version of each installed driver package for Intel's GPU, which OpenVINO can't tell."""
     try:
         text = status.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    blocks = (dict(line.split(": ", 1) for line in part.splitlines() if ": " in line) for part in text.split("\n\n"))
-    return [f"{block['Package']} {block.get('Version', '?')}" for block in blocks if _is_driver(block)]
-
-
-def _is_driver(block: Mapping[str, str]) -> bool:
-    return block.get("Package") in DRIVER_PACKAGES and block.get("Status", "").endswith(" installed")
-
-
-def profile_path() -> Path:
-    """Return where a profile is written: for a systemd service its state folder, else the user's XDG state folder."""
-    service = os.environ.get("STATE_DIRECTORY")
-    if service:
-        return Path(service.split(":")[0]) / PROFILE
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "deepfake-edge" / PROFILE
-
-
-def write_profile(profile: Profile, path: Path | None = None) -> Path:
-    """Write `profile` to `path` (default: `profile_path()`), whole or not at all; return where it lies.
-
-    Raises:
-        UsageError: it can't be written.
-    """
-    target = path or profile_path()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(profile.to_json(), encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        raise UsageError(f"{target}: can't write the profile ({error.strerror or error})") from None
-    return target
-
-
-def bundle_key(bundle: Bundle) -> str:
-    """Return what a profile knows a bundle by: the SHA-256 of its `model.json`, which names that of every file."""
-    return sha256(bundle.path / MANIFEST)
-
-
-def new_profile(bundle: Bundle, device: str, precision: Precision, **measured: Any) -> Profile:
-    """Return a profile of this machine for `bundle`; `measured` are hint, streams, fps and auc."""
-    made = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return Profile(device, precision, bundle=bundle_key(bundle), hardware=Hardware.here(device), made=made, **measured)
-
-
-def find_profile(bundle: Bundle, core: ov.Core | None = None) -> tuple[Profile | None, str]:
-    """Return the profile in force for `bundle` on this machine, or None, and a line that says which and why.
-
-    The first file that exists counts: the service's or user's own (`profile_path`), then the installed service's.
-    """
-    path, text = _first_profile()
-    if path is None:
-        return None, "no profile; edge-benchmark --tune measures one"
-    try:
-        profile = Profile.from_json(text)
-    except ValueError as error:
-        return None, f"{path} ignored: it can't be read ({error}); make it again with edge-benchmark --tune"
-    reason = _unfit(profile, bundle, core)
-    if reason:
-        return None, f"{path} ignored: {reason}; make it again with edge-benchmark --tune"
-    return profile, f"{profile}, from {path}"
-
-
-def _first_profile() -> tuple[Path | None, str]:
-    texts = ((path, _text(path)) for path in (profile_path(), SERVICE_FOLDER / PROFILE))
-    return next(((path, text) for path, text in texts if text is not None), (None, ""))
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        return f"({error.strerror or error})"
-
-
-def _unfit(profile: Profile, bundle: Bundle, core: ov.Core | None) -> str:
-    if profile.bundle != bundle_key(bundle) or profile.precision not in bundle.precisions:
-        return "it was made for another bundle"
-    differences = profile.hardware.differences(Hardware.here(profile.device, core))
-    return f"it was made elsewhere ({differences[0]})" if differences else ""
+    packages = (dict(line.split(": ", 1) for line in part.splitlines() if ": " in line) for part in text.split("\n\n"))
+    return [
+        f"{package['Package']} {package.get('Version', '?')}"
+        for package in packages
+        if package.get("Package") in DRIVER_PACKAGES and package.get("Status", "").endswith(" installed")
+    ]

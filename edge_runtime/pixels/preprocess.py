@@ -1,7 +1,7 @@
-"""From a picture and a box to the model's pixels: the one way for training, calibration, evaluation and the board.
+"""From a picture and a box to the model's pixels: the same code for training, calibration, evaluation and the board.
 
-Resizing is Pillow's, on the host: other filters differ by tens of grey levels, and a detector that lives on high
-frequencies is another detector after that.
+Pillow resizes, on the host: other filters differ by tens of grey levels, which changes a detector that relies on high
+frequencies.
 """
 
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ from edge_runtime.pixels.boxes import Box
 
 
 def face_pixels(picture: Image.Image, box: Sequence[float] | None, contract: ModelContract) -> NDArray[np.uint8]:
-    """Return the model's pixels for one face, uint8 [K, H, W, 3], RGB, K crops of input_size × input_size.
+    """Return the model's pixels for one face: uint8 [K, H, W, 3], RGB, K crops of input_size × input_size.
 
     Args:
         picture: RGB.
-        box: the face as the face stage found it, or None for the whole picture.
-        contract: says margin, resizing, filter and crops.
+        box: the face as the face detector found it, or None for the whole picture.
+        contract: sets margin, resizing, filter and crops.
     """
     return square_pixels(picture, face_region(picture.size, box, contract), contract.input_size, contract.pixels)
 
 
 def face_region(size: tuple[int, int], box: Sequence[float] | None, contract: ModelContract) -> Box:
-    """Return the region of a picture of `size` (width, height) that the model is shown for a face at `box`."""
+    """Return the region the model is shown for a face at `box` in a picture of `size` (width, height)."""
     width, height = size
     if box is None:
         whole = (0.0, 0.0, float(width), float(height))
@@ -36,10 +36,10 @@ def face_region(size: tuple[int, int], box: Sequence[float] | None, contract: Mo
 
 
 def square_within(size: tuple[int, int], box: Sequence[float], margin: float) -> Box:
-    """Return the square around `box` with `margin` (a share of its longer side), whole pixels, inside the picture.
+    """Return the square around `box` with `margin` (a share of its longer side), in whole pixels, inside the picture.
 
-    A square around a box that reaches beyond the picture is shifted, then shrunk, never padded. Without margin and for
-    a box that is the whole picture this is the centre square.
+    A square that reaches beyond the picture is shifted, then shrunk, never padded. For the whole picture without margin
+    this is the centre square.
     """
     width, height = size
     left, top, right, bottom = box
@@ -52,29 +52,21 @@ def square_within(size: tuple[int, int], box: Sequence[float], margin: float) ->
 def square_pixels(picture: Image.Image, region: Box, input_size: int, recipe: PixelRecipe) -> NDArray[np.uint8]:
     """Cut `region` out of `picture` and turn it into crops, uint8 [K, input_size, input_size, 3].
 
-    A region smaller than the input is enlarged to it, whatever the recipe says of its native resolution.
+    A region smaller than the input is enlarged, even if the recipe keeps the native resolution.
     """
-    target = _target_size(region, input_size, recipe)
-    resampling = Image.Resampling[recipe.filter.upper()]
-    if target == (region[2] - region[0], region[3] - region[1]):
+    sides = (int(region[2] - region[0]), int(region[3] - region[1]))
+    width, height = (max(side if recipe.resize_to is None else recipe.resize_to, input_size) for side in sides)
+    if (width, height) == sides:
         face = picture.crop(tuple(int(edge) for edge in region))  # type: ignore[arg-type]
     else:
-        face = picture.resize(target, resampling, box=region)
+        face = picture.resize((width, height), Image.Resampling[recipe.filter.upper()], box=region)
     pixels = np.asarray(face, dtype=np.uint8)
-    offsets = crop_offsets(target, input_size, recipe.crops)
+    offsets = crop_offsets((width, height), input_size, recipe.crops)
     return np.stack([pixels[y : y + input_size, x : x + input_size] for x, y in offsets])
 
 
-def _target_size(region: Box, input_size: int, recipe: PixelRecipe) -> tuple[int, int]:
-    width, height = int(region[2] - region[0]), int(region[3] - region[1])
-    if recipe.resize_to is not None:
-        side = max(recipe.resize_to, input_size)
-        return (side, side)
-    return (max(width, input_size), max(height, input_size))
-
-
 def crop_offsets(size: tuple[int, int], input_size: int, crops: int) -> list[tuple[int, int]]:
-    """Return left and top of each crop: the centre, then for 5 crops the four corners."""
+    """Return left and top of each crop: the centre; with 5 crops, then the four corners."""
     right, bottom = size[0] - input_size, size[1] - input_size
     centre = (right // 2, bottom // 2)
     return [centre] if crops == 1 else [centre, (0, 0), (right, 0), (0, bottom), (right, bottom)]

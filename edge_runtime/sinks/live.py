@@ -12,8 +12,9 @@ from edge_runtime.judging.rate import RollingRate
 from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
 from edge_runtime.model.contract import Verdict
 from edge_runtime.pipeline import Judged
+from edge_runtime.printable import printable
 from edge_runtime.sinks import Sink
-from edge_runtime.sinks.terminal import frame_lines, printable
+from edge_runtime.sinks.terminal import frame_lines
 
 VERDICT_STYLES = {Verdict.FAKE: "bold red", Verdict.REAL: "bold green", Verdict.UNCERTAIN: "yellow"}
 STATE_STYLES = {SourceState.OK: "green", SourceState.LOST: "bold red", SourceState.ENDED: "dim"}

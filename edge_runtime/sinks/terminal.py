@@ -8,6 +8,7 @@ from edge_runtime.judging.rate import RollingRate
 from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
 from edge_runtime.model.contract import DEMO_NOTICE
 from edge_runtime.pipeline import Judged
+from edge_runtime.printable import printable
 from edge_runtime.sinks import Sink
 from edge_runtime.sinks.disk import Losses
 
@@ -86,9 +87,3 @@ def face_text(face: FaceResult) -> str:
     score = "" if face.track_score is None else f"  {face.track_score:.3f}"
     reason = f" ({face.reason})" if face.reason else ""
     return f"{number}{face.verdict.value}{reason}{score}"
-
-
-def printable(text: str) -> str:
-    """Return `text` with escapes for what would control a terminal or can't be encoded."""
-    clean = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in clean)

@@ -155,7 +155,7 @@ def test_edge_detect_finds_the_profile(tuned, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     run, found, _ = tuned()
     write_profile(profile_of(run.plan, found))
-    profile, *_ = find_profile(run.plan.bundles["tiny"])
+    profile = find_profile(run.plan.bundles["tiny"]).profile
     assert (profile.device, profile.precision) == ("CPU", Precision.FP16)
     assert (profile.hint, profile.streams) == ("THROUGHPUT", 1)
 

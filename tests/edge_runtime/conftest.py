@@ -1,5 +1,6 @@
-"""A tiny bundle, made on the spot without torch: quick to compile, and its answer follows the picture's colour."""
+"""A tiny bundle, made without torch: quick to compile, and its answer follows the picture's colour."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.studies.small import small_contract, write_small_bundle
-from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.bundle import Bundle, sha256
+from edge_runtime.model.golden import Golden
 
 
 @pytest.fixture(scope="session")
@@ -72,11 +74,28 @@ def make_bundle() -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def add_golden() -> Callable[..., Bundle]:
+    """Adds golden pictures and their answers to a bundle's folder: folder, golden, pictures."""
+
+    def add(folder: Path, golden: Golden, pictures: list[Image.Image]) -> Bundle:
+        (folder / "golden").mkdir()
+        for name, picture in zip(golden.pictures, pictures, strict=True):
+            picture.save(folder / name)
+        (folder / "golden" / "golden.json").write_text(golden.to_json())
+        manifest = json.loads((folder / "model.json").read_text())
+        manifest["files"] |= {name: sha256(folder / name) for name in (*golden.pictures, "golden/golden.json")}
+        (folder / "model.json").write_text(json.dumps(manifest))
+        return Bundle.open(folder)
+
+    return add
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep caches and profiles of this machine out of the tests, and theirs out of it."""
+    """Keep the caches and profiles of this machine and of the tests apart."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    # A profile that one test wrote is no business of the next; compiled models are.
+    # Tests share compiled models, but not profiles.
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     for variable in ("DEEPFAKE_EDGE_MODEL", "STATE_DIRECTORY", "CACHE_DIRECTORY", "NOTIFY_SOCKET"):
         monkeypatch.delenv(variable, raising=False)

@@ -3,9 +3,11 @@
 from PIL import Image, ImageDraw, ImageFilter
 
 
-def draw_face(skin: tuple[int, int, int], centre: tuple[int, int], radius: float) -> Image.Image:
-    """Return a 640x480 picture of a wall with a face of this skin colour."""
-    picture = Image.new("RGB", (640, 480), (110, 130, 140))
+def draw_face(
+    skin: tuple[int, int, int], centre: tuple[int, int], radius: float, picture: Image.Image | None = None
+) -> Image.Image:
+    """Draw a face of this skin colour on `picture`, by default a wall of 640x480 pixels."""
+    picture = picture or Image.new("RGB", (640, 480), (110, 130, 140))
     draw = ImageDraw.Draw(picture)
     red, green, blue = skin
     dark = (red // 3, green // 3, blue // 3)

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from edge_runtime.errors import DataError, UsageError
-from edge_runtime.inference.faces import FaceStage
+from edge_runtime.inference.faces import FaceDetector
 from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.pictures import read_picture
@@ -136,7 +136,7 @@ def face_finder(model: Path | None) -> FindBox:
     Raises:
         UsageError: there is no model.
     """
-    stage = FaceStage(model.expanduser() if model else _packaged_model())
+    stage = FaceDetector(model.expanduser() if model else _packaged_model())
 
     def find(picture: Image.Image) -> Box | None:
         faces = stage.detect(picture)

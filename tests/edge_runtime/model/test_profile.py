@@ -12,6 +12,7 @@ from edge_runtime.model.contract import ModelContract, Precision
 from edge_runtime.model.profile import (
     Hardware,
     Profile,
+    ProfileState,
     driver_packages,
     find_profile,
     new_profile,
@@ -28,7 +29,6 @@ def core():
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(module, "SERVICE_FOLDER", tmp_path / "service")
     return tmp_path
@@ -36,115 +36,114 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def bundle(tmp_path):
-    return make_bundle(tmp_path / "detector")
+    return open_bundle(tmp_path / "detector")
 
 
-def make_bundle(folder: Path, name: str = "detector") -> Bundle:
+def open_bundle(folder: Path, name: str = "detector") -> Bundle:
     folder.mkdir()
     files = {f"{precision}/model.xml": "0" * 64 for precision in ("fp32", "int8")}
     (folder / "model.json").write_text(Manifest(ModelContract("resnet50"), files, name=name).to_json())
     return Bundle.open(folder)
 
 
-def tuned(bundle: Bundle) -> Profile:
-    return new_profile(bundle, "CPU", Precision.INT8, hint="THROUGHPUT", streams=2, fps=91.5, auc=0.98)
+def tuned(bundle: Bundle, **changes: object) -> Profile:
+    profile = new_profile(bundle, "CPU", Precision.INT8, hint="THROUGHPUT", streams=2, fps=91.5, auc=0.98)
+    return dataclasses.replace(profile, **changes)
 
 
-def test_without_a_profile_the_line_says_how_to_make_one(bundle, core):
-    assert find_profile(bundle, core) == (None, "no profile; edge-benchmark --tune measures one")
+def unusable(bundle: Bundle, core) -> str:
+    """Return why the profile in place can't be used."""
+    found = find_profile(bundle, core)
+    assert (found.state, found.profile) == (ProfileState.UNUSABLE, None)
+    assert "\n" not in found.line
+    return found.line
 
 
-def test_a_written_profile_is_in_force_and_shown(bundle, core):
-    written = tuned(bundle)
-    path = write_profile(written)
-
-    found, line = find_profile(bundle, core)
-
-    assert found == written
-    assert line.startswith("INT8 on CPU, 2 streams (91.5 FPS on 20")
-    assert line.endswith(str(path))
-    assert found.properties() == {"NUM_STREAMS": 2}
+def test_there_may_be_no_profile(bundle, core):
+    found = find_profile(bundle, core)
+    assert (found.state, found.profile) == (ProfileState.MISSING, None)
 
 
-def test_streams_left_to_openvino_set_no_property(bundle):
-    assert dataclasses.replace(tuned(bundle), streams=0).properties() == {}
+def test_a_written_profile_is_in_force(bundle, core):
+    path = write_profile(tuned(bundle))
+    found = find_profile(bundle, core)
+    assert (found.state, found.profile) == (ProfileState.IN_FORCE, tuned(bundle, made=found.profile.made))
+    assert found.line.startswith("INT8 on CPU, 2 streams (91.5 FPS on 20")
+    assert found.line.endswith(str(path))
+    assert found.profile.properties() == {"NUM_STREAMS": 2}
+    assert tuned(bundle, streams=0).properties() == {}
 
 
-def test_a_profile_of_another_bundle_is_ignored(bundle, core, tmp_path):
-    write_profile(tuned(make_bundle(tmp_path / "other", name="other")))
-    found, line = find_profile(bundle, core)
-    assert found is None
-    assert "another bundle" in line
+def test_another_bundles_profile_is_ignored(bundle, core, tmp_path):
+    write_profile(tuned(open_bundle(tmp_path / "other", name="other")))
+    assert "another bundle" in unusable(bundle, core)
 
 
 @pytest.mark.parametrize("part", ["processor", "device", "driver", "isa"])
-def test_a_profile_of_other_hardware_or_driver_is_ignored_and_the_difference_told(bundle, core, part):
+def test_another_machines_profile_is_ignored(bundle, core, part):
     made = tuned(bundle)
-    elsewhere = dataclasses.replace(made.hardware, **{part: "something else"})
-    write_profile(dataclasses.replace(made, hardware=elsewhere))
-
-    found, line = find_profile(bundle, core)
-
-    assert found is None
-    assert f"{part}: something else, here {getattr(made.hardware, part)}" in line
+    write_profile(tuned(bundle, hardware=dataclasses.replace(made.hardware, **{part: "something else"})))
+    assert f"{part}: something else, here {getattr(made.hardware, part)}" in unusable(bundle, core)
 
 
-def test_a_profile_of_a_device_that_is_gone_is_ignored(bundle, core):
-    made = tuned(bundle)
-    there = dataclasses.replace(made.hardware, device="Intel(R) UHD Graphics (iGPU)")
-    write_profile(dataclasses.replace(made, device="GPU.7", hardware=there))
-    found, line = find_profile(bundle, core)
-    assert found is None
-    assert "here missing" in line
+def test_a_missing_devices_profile_is_ignored(bundle, core):
+    there = dataclasses.replace(tuned(bundle).hardware, device="Intel(R) UHD Graphics (iGPU)")
+    write_profile(tuned(bundle, device="GPU.7", hardware=there))
+    assert "here missing" in unusable(bundle, core)
 
 
-def test_a_profile_made_under_a_cap_does_not_speak_for_the_uncapped_machine(bundle, core, monkeypatch):
-    for name in ("ONEDNN_MAX_CPU_ISA", "OV_CPU_MAX_ISA"):
+def test_a_capped_profile_holds_only_under_the_cap(bundle, core, monkeypatch):
+    names = ("ONEDNN_MAX_CPU_ISA", "OV_CPU_MAX_ISA")
+    for name in names:
         monkeypatch.setenv(name, "SSE41")
     write_profile(tuned(bundle))
-    assert find_profile(bundle, core)[0] is not None
-    for name in ("ONEDNN_MAX_CPU_ISA", "OV_CPU_MAX_ISA"):
+    assert find_profile(bundle, core).state is ProfileState.IN_FORCE
+    for name in names:
         monkeypatch.delenv(name)
-    assert "isa: sse42, here native" in find_profile(bundle, core)[1]
+    assert "isa: sse42, here native" in unusable(bundle, core)
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "null", '{"format": 1}', '{"format": 2}', "\x00", "[" * 100_000],
+    "text", ["", "{", "[]", "null", '{"format": 1}', '{"format": 2}', "\x00", "[" * 100_000, "a folder"]
 )
-def test_a_broken_profile_is_ignored_with_its_path(bundle, core, text):
+def test_a_broken_profile_is_ignored_by_name(bundle, core, text):
     path = write_profile(tuned(bundle))
-    path.write_text(text)
-    found, line = find_profile(bundle, core)
-    assert found is None
+    if text == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_text(text)
+    line = unusable(bundle, core)
     assert str(path) in line
     assert "can't be read" in line
-    assert "\n" not in line
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("streams", -1), ("streams", "2"), ("hint", "FAST"), ("precision", "int4"), ("device", 3), ("fps", "9")],
+    [
+        *(("streams", -1), ("streams", "2"), ("hint", "FAST"), ("precision", "int4"), ("device", 3), ("fps", "9")),
+        *(("fps", 10**400), ("made", "\x1b[2J")),
+    ],
 )
-def test_a_profile_with_an_impossible_value_is_no_profile(bundle, key, value):
+def test_impossible_values_are_refused(bundle, key, value):
     values = {**json.loads(tuned(bundle).to_json()), key: value}
     with pytest.raises(ValueError, match=r"\S"):
         Profile.from_json(json.dumps(values))
 
 
-def test_the_users_own_profile_goes_before_the_services(bundle, core, home):
-    write_profile(dataclasses.replace(tuned(bundle), fps=1.0), home / "service" / "profile.json")
-    assert find_profile(bundle, core)[0].fps == 1.0
-    write_profile(dataclasses.replace(tuned(bundle), fps=2.0))
-    assert find_profile(bundle, core)[0].fps == 2.0
+def test_the_users_profile_comes_first(bundle, core, home):
+    write_profile(tuned(bundle, fps=1.0), home / "service" / "profile.json")
+    assert find_profile(bundle, core).profile.fps == 1.0
+    write_profile(tuned(bundle, fps=2.0))
+    assert find_profile(bundle, core).profile.fps == 2.0
 
 
-def test_a_systemd_service_keeps_its_profile_in_its_state_folder(monkeypatch, tmp_path):
+def test_a_service_keeps_its_profile_in_its_state_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "service"))
     assert profile_path() == tmp_path / "service" / "profile.json"
 
 
-def test_a_profile_that_cannot_be_written_says_so_in_one_line(bundle, tmp_path):
+def test_an_unwritable_place_is_a_usage_error(bundle, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="can't write the profile"):
         write_profile(tuned(bundle), tmp_path / "file" / "profile.json")
@@ -157,7 +156,7 @@ def test_the_processor_is_named_with_its_cores(tmp_path):
     assert "cores)" in processor_name(tmp_path / "missing")
 
 
-def test_only_installed_driver_packages_are_named(tmp_path):
+def test_only_installed_drivers_are_named(tmp_path):
     status = tmp_path / "status"
     status.write_text(
         "Package: intel-opencl-icd-legacy1\nStatus: install ok installed\nVersion: 24.35.30872.36\n\n"
@@ -168,5 +167,5 @@ def test_only_installed_driver_packages_are_named(tmp_path):
     assert driver_packages(tmp_path / "missing") == []
 
 
-def test_hardware_of_the_same_machine_is_alike(core):
+def test_the_same_machine_has_no_differences(core):
     assert Hardware.here("CPU", core).differences(Hardware.here("CPU", core)) == []

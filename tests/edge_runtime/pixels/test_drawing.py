@@ -1,5 +1,3 @@
-"""A picture with what was said of it."""
-
 from datetime import datetime, timezone
 
 import numpy as np
@@ -28,20 +26,20 @@ def share_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> float:
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
-def test_a_face_has_a_box_in_the_colour_of_its_verdict(verdict):
+def test_boxes_have_the_colour_of_the_verdict(verdict):
     pixels = drawn(frame(face((200, 150, 400, 350), verdict)))
     edge = share_of(pixels[150:152, 204:396], COLOURS[verdict])
     assert edge > 0.9 if verdict is not Verdict.UNCERTAIN else 0.3 < edge < 0.9
     assert share_of(pixels[240:260, 280:320], (90, 90, 90)) == 1.0
 
 
-def test_the_label_says_the_word_and_the_score_of_the_track():
+def test_labels_name_verdict_and_track_score():
     assert label_of(face((0, 0, 9, 9), Verdict.FAKE, 0.987)) == "fake 0.99"
     assert label_of(face((0, 0, 9, 9), Verdict.UNCERTAIN, None)) == "uncertain"
     assert label_of(FaceResult((0, 0, 9, 9), 0.9, 1, 0.2, Verdict.FAKE, track_score=0.9)) == "fake 0.90"
 
 
-def test_without_faces_the_picture_stays_as_it_is_and_the_given_one_is_never_changed():
+def test_the_given_picture_is_not_changed():
     picture = Image.new("RGB", (64, 48), (90, 90, 90))
     assert np.array_equal(np.asarray(draw_result(picture, frame())), np.asarray(picture))
     draw_result(picture, frame(face((5, 5, 30, 30), Verdict.FAKE)))
@@ -49,12 +47,12 @@ def test_without_faces_the_picture_stays_as_it_is_and_the_given_one_is_never_cha
 
 
 @pytest.mark.parametrize("box", [(-50, -50, 30, 30), (0, 0, 640, 480), (630, 470, 700, 520), (0, 0, 1, 1)])
-def test_a_box_at_the_edge_of_the_picture_is_drawn_as_far_as_it_goes(box):
+def test_boxes_may_leave_the_picture(box):
     for verdict in Verdict:
         assert drawn(frame(face(box, verdict))).shape == (480, 640, 3)
 
 
-def test_a_face_that_no_face_stage_found_has_a_label_but_no_box():
+def test_whole_pictures_have_no_box():
     pixels = drawn(frame(FaceResult((0, 0, 640, 480), None, None, 0.9, Verdict.FAKE)))
     assert share_of(pixels[100:, :], (90, 90, 90)) == 1.0
     assert share_of(pixels[:60, :200], COLOURS[Verdict.FAKE]) > 0

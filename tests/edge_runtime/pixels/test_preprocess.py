@@ -1,4 +1,4 @@
-"""From a picture and a box to the model's pixels: exact where it must be, never outside the picture."""
+"""The model's pixels are exact where they must be and never outside the picture."""
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ def contract(size: int = 32, **changes: object) -> ModelContract:
     return ModelContract("resnet50", input_size=size, **changes)  # type: ignore[arg-type]
 
 
-def test_a_native_crop_is_the_picture_itself_to_the_last_bit() -> None:
+def test_a_native_crop_changes_no_bit() -> None:
     face = picture(64, 64)
     pixels = face_pixels(face, None, contract(32, pixels=PixelRecipe(resize_to=None)))
     np.testing.assert_array_equal(pixels[0], np.asarray(face)[16:48, 16:48])
 
 
-def test_five_crops_are_the_centre_and_the_corners() -> None:
+def test_five_crops_are_centre_and_corners() -> None:
     face = picture(64, 64)
     pixels = face_pixels(face, None, contract(32, pixels=PixelRecipe(resize_to=None, crops=5)))
     whole = np.asarray(face)
@@ -39,25 +39,25 @@ def test_a_resize_is_pillows_own() -> None:
     np.testing.assert_array_equal(pixels[0], np.asarray(face.resize((32, 32), Image.Resampling.BICUBIC)))
 
 
-def test_a_resize_larger_than_the_input_is_cropped_afterwards() -> None:
+def test_a_larger_resize_is_cropped() -> None:
     face = picture(100, 100)
     pixels = face_pixels(face, None, contract(32, pixels=PixelRecipe(resize_to=40)))
     expected = np.asarray(face.resize((40, 40), Image.Resampling.BILINEAR))[4:36, 4:36]
     np.testing.assert_array_equal(pixels[0], expected)
 
 
-def test_a_face_smaller_than_the_input_is_enlarged_even_at_native_resolution() -> None:
+def test_small_faces_are_enlarged() -> None:
     assert face_pixels(picture(1, 1), None, contract(32, pixels=PixelRecipe(resize_to=None))).shape == (1, 32, 32, 3)
 
 
-def test_a_whole_picture_that_is_no_square_gives_its_centre_or_is_stretched() -> None:
+def test_wide_pictures_are_cut_or_stretched() -> None:
     wide = picture(100, 60)
     assert face_region(wide.size, None, contract()) == (20, 0, 80, 60)
     stretched = face_pixels(wide, None, contract(pixels=PixelRecipe(resize_to=32, fit=Fit.STRETCH)))
     np.testing.assert_array_equal(stretched[0], np.asarray(wide.resize((32, 32), Image.Resampling.BILINEAR)))
 
 
-def test_the_margin_counts_for_detected_faces_only() -> None:
+def test_only_detected_faces_get_a_margin() -> None:
     box = (40, 40, 60, 60)
     assert face_region((100, 100), box, contract(framing=Framing.DETECTED, margin=0.5)) == (35, 35, 65, 65)
     assert face_region((100, 100), box, contract(framing=Framing.WHOLE, margin=0.5)) == box
@@ -71,7 +71,7 @@ def test_the_margin_counts_for_detected_faces_only() -> None:
         ((-50, -50, 150, 150), (0, 0, 100, 100)),  # shrunk
     ],
 )
-def test_a_square_beyond_the_picture_is_shifted_then_shrunk(box: tuple, square: tuple) -> None:
+def test_squares_are_shifted_then_shrunk(box: tuple, square: tuple) -> None:
     assert square_within((100, 100), box, 1.0) == square
 
 
@@ -87,5 +87,5 @@ def test_a_square_never_leaves_the_picture(size: tuple, box: tuple, margin: floa
     assert right - left == bottom - top
 
 
-def test_crops_fit_into_a_square_of_their_own_size() -> None:
+def test_crops_may_fill_their_square() -> None:
     assert crop_offsets((32, 32), 32, 5) == [(0, 0)] * 5

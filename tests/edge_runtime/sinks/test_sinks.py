@@ -18,10 +18,11 @@ from edge_runtime.errors import UsageError
 from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
 from edge_runtime.model.contract import DEMO_NOTICE, Verdict
 from edge_runtime.pipeline import Judged
+from edge_runtime.printable import printable
 from edge_runtime.sinks.lines import COLUMNS, CsvSink, JsonlSink
 from edge_runtime.sinks.live import LiveView
 from edge_runtime.sinks.snapshots import SnapshotSink, blurred, snapshot_name
-from edge_runtime.sinks.terminal import PlainLines, frame_lines, printable
+from edge_runtime.sinks.terminal import PlainLines, frame_lines
 from edge_runtime.sinks.video import VideoSink
 from edge_runtime.sources.opencv import cv2
 

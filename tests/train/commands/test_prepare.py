@@ -149,7 +149,7 @@ def test_a_scan_whose_process_was_killed_goes_on_where_it_was(faces, tmp_path):
 
 
 def test_cropping_finds_the_face_as_the_board_does_and_leaves_out_pictures_without_one(shared, tmp_path):
-    from edge_runtime.inference.faces import FaceStage
+    from edge_runtime.inference.faces import FaceDetector
     from edge_runtime.pixels.pictures import read_picture
     from train.commands import prepare as preparing
 
@@ -167,7 +167,7 @@ def test_cropping_finds_the_face_as_the_board_does_and_leaves_out_pictures_witho
     assert [file.path.name for file in prepared.catalog.quarantine] == ["04_consomme.JPEG"] or [
         file.reason for file in prepared.catalog.quarantine
     ] == ["no face found in it"]
-    stage = FaceStage(preparing._packaged_model())
+    stage = FaceDetector(preparing._packaged_model())
     for face in prepared.catalog.records:
         assert face.box == pytest.approx(stage.detect(read_picture(face.path))[0].box, abs=0.01)
 
