@@ -13,6 +13,7 @@ from edge_runtime.errors import GateError, UsageError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import DEMO_NOTICE, Precision
 from export.bundle.atomic import check_target
+from train.choices import InputPreset
 from train.data.catalog import SEED
 
 if TYPE_CHECKING:
@@ -41,10 +42,7 @@ def export_openvino(
         str | None, typer.Option(help="Labels of a bare state_dict: real,fake or fake,real.", show_default=False)
     ] = None,
     preset: Annotated[
-        str | None,
-        typer.Option(
-            "--input", help="Input of a bare state_dict: article, resize, native or native5.", show_default=False
-        ),
+        InputPreset | None, typer.Option("--input", help="Input of a bare state_dict.", show_default=False)
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "detector",
     version: Annotated[

@@ -25,7 +25,7 @@ from export.faces import ExportFaces, choose_faces, draw_faces
 from export.int8.gate import Logits
 from export.int8.search import Int8Choice, find_int8
 from export.options import ONNX, Options, allowed_errors
-from export.progress import Silent, Steps
+from export.progress import Steps
 from export.proof.certificate import Certificate, Measured, certify
 from export.proof.golden import draw_golden, measure_golden
 from export.proof.report import write_export_report
@@ -63,7 +63,7 @@ def export_bundle(
         GateError: no INT8 network was accepted; the bundle is there with the other precisions.
         CheckpointError, DataError, UsageError: an input can't be used; nothing was written.
     """
-    options, steps, target = options or Options(), steps or Silent(), Path(out).expanduser()
+    options, steps, target = options or Options(), steps or Steps(), Path(out).expanduser()
     check_target(target, replace=options.replace)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else read_source(Path(checkpoint).expanduser())
     data = calibration or source.catalog or None

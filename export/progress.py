@@ -3,45 +3,28 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import contextmanager
 
 from train.data.catalog import Quarantined, left_out_lines
 from train.parallel import Advance, progress_bar
 
 
-class Steps(Protocol):
-    """Shows the progress of an export."""
-
-    def step(self, title: str, total: int = 0) -> AbstractContextManager[Advance]:
-        """Run a block as a step of `total` parts; the block calls what it gets with the number just finished."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Show a sentence."""
-        ...
-
-    def left_out(self, files: Sequence[Quarantined]) -> None:
-        """Show which pictures could not be used."""
-        ...
-
-
-class Silent:
-    """Shows nothing."""
+class Steps:
+    """Follows the steps of an export; this one shows nothing."""
 
     @contextmanager
     def step(self, title: str, total: int = 0) -> Iterator[Advance]:
-        """Run the block."""
+        """Run a block as a step of `total` parts; the block calls what it gets with the number just finished."""
         yield lambda count: None
 
     def note(self, text: str) -> None:
-        """Do nothing."""
+        """Show a sentence."""
 
     def left_out(self, files: Sequence[Quarantined]) -> None:
-        """Do nothing."""
+        """Show which pictures could not be used."""
 
 
-class Printed:
+class Printed(Steps):
     """Prints a line with its time for each step that is done, and a bar meanwhile where there is a terminal."""
 
     def __init__(self) -> None:

@@ -61,51 +61,48 @@ def summing(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -
     return folder / "fp32" / "model.xml"
 
 
-def test_sums_overflow_under_the_boards_cap_without_the_fix(summing: Path, faces: ExportFaces, tmp_path: Path) -> None:
-    if not cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"}:
-        pytest.skip("needs a CPU with VNNI")
-    networks = {}
+@pytest.fixture(scope="module")
+def answers(summing: Path, faces: ExportFaces) -> dict[str, dict[str, np.ndarray]]:
+    """Logits by instruction set and network: FP32, INT8 with (ENABLE) and without (DISABLE) the overflow fix."""
+    networks = {"fp32": summing}
     for fix in ("ENABLE", "DISABLE"):
-        networks[fix] = tmp_path / fix / "model.xml"
+        networks[fix] = summing.parent / fix / "model.xml"
         quantize(summing, networks[fix], Int8Candidate(overflow_fix=fix), CONTRACT, faces.calibration)
     with start_workers() as workers:
-        found = {
-            isa: workers.run(measure_networks, {"fp32": summing, **networks}, CONTRACT, faces.measured, isa=isa)
-            for isa in ("native", BOARD)
-        }
-    apart = {name: float(np.abs(found["native"][name] - found[BOARD][name]).max()) for name in found[BOARD]}
-    own = float(np.abs(found["native"]["DISABLE"] - found["native"]["fp32"]).max())
-    assert apart["fp32"] < 1e-5
-    assert apart["ENABLE"] < 1e-4
-    assert apart["DISABLE"] > 10 * max(own, apart["ENABLE"])
+        given = (measure_networks, networks, CONTRACT, faces.measured)
+        return {isa: workers.run(*given, isa=isa) for isa in ("native", BOARD)}
 
 
-def on_the_twin(network: Path, faces: ExportFaces, folder: Path) -> np.ndarray:
-    """Return the logits of the measured faces, computed on the board's cores in software."""
-    pixels = np.concatenate([face_pixels(read_picture(face.path), face.box, CONTRACT) for face in faces.measured])
-    np.save(folder / "pixels.npy", pixels)
-    given = [str(network), json.dumps(CONTRACT.to_dict()), str(folder / "pixels.npy"), str(folder / "logits.npy")]
-    command = twin.twin_command([sys.executable, "-c", ON_THE_TWIN, *given])
-    done = subprocess.run(command, env=twin.twin_environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return np.load(folder / "logits.npy")
+def apart(answers: dict[str, dict[str, np.ndarray]], name: str) -> float:
+    """How far a network's logits are apart between this CPU and the board's instruction set."""
+    return float(np.abs(answers["native"][name] - answers[BOARD][name]).max())
+
+
+def test_sums_overflow_under_the_boards_cap_without_the_fix(answers: dict[str, dict[str, np.ndarray]]) -> None:
+    if not cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"}:
+        pytest.skip("needs a CPU with VNNI")
+    own = float(np.abs(answers["native"]["DISABLE"] - answers["native"]["fp32"]).max())
+    assert apart(answers, "fp32") < 1e-5
+    assert apart(answers, "ENABLE") < 1e-4
+    assert apart(answers, "DISABLE") > 10 * max(own, apart(answers, "ENABLE"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which(twin.QEMU) is None, reason="needs qemu-user")
-def test_sums_saturate_on_the_twin_as_capped(summing: Path, faces: ExportFaces, tmp_path: Path) -> None:
-    network = tmp_path / "int8" / "model.xml"
-    quantize(summing, network, Int8Candidate(overflow_fix="DISABLE"), CONTRACT, faces.calibration)
-    with start_workers() as workers:
-        native, capped = (
-            workers.run(measure_networks, {"fp32": summing, "int8": network}, CONTRACT, faces.measured, isa=isa)
-            for isa in ("native", BOARD)
-        )
-    exact = on_the_twin(network, faces, tmp_path)
-    np.testing.assert_allclose(exact, capped["int8"], rtol=0, atol=1e-6)
+def test_sums_saturate_on_the_twin_as_capped(
+    summing: Path, faces: ExportFaces, answers: dict[str, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    pixels = [face_pixels(read_picture(face.path), face.box, CONTRACT) for face in faces.measured]
+    np.save(tmp_path / "pixels.npy", np.concatenate(pixels))
+    network, contract = summing.parent / "DISABLE" / "model.xml", json.dumps(CONTRACT.to_dict())
+    given = [str(network), contract, str(tmp_path / "pixels.npy"), str(tmp_path / "logits.npy")]
+    command = twin.twin_command([sys.executable, "-c", ON_THE_TWIN, *given])
+    done = subprocess.run(command, env=twin.twin_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    exact, capped = np.load(tmp_path / "logits.npy"), answers[BOARD]
+    np.testing.assert_allclose(exact, capped["DISABLE"], rtol=0, atol=1e-6)
     # Without saturation, rounding to bytes would move them by about a hundredth.
-    own = np.abs(capped["fp32"]).max()
-    assert np.abs(exact - capped["fp32"]).max() > 0.05 * own
-    if np.abs(native["int8"] - capped["int8"]).max() > 1e-4:
+    assert np.abs(exact - capped["fp32"]).max() > 0.05 * np.abs(capped["fp32"]).max()
+    if apart(answers, "DISABLE") > 1e-4:
         # This CPU has VNNI. One with AVX2 only saturates as the board does and gives the same answers.
-        assert np.abs(exact - native["int8"]).max() > 1e-4
+        assert np.abs(exact - answers["native"]["DISABLE"]).max() > 1e-4

@@ -16,6 +16,7 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Fit, ModelContract, Precision
 from edge_runtime.model.golden import Golden
 from export import cli
+from export.faces import DRAWN
 from export.int8 import search
 from export.int8.gate import Criterion, judge_candidate
 from train.models.backbones import Backbone
@@ -70,7 +71,9 @@ def test_a_bare_state_dict_is_exported_uncalibrated(run: Run, bare: Path, tmp_pa
     assert bundle.contract.calibrations == {}
     assert bundle.contract.pixels.fit is Fit.STRETCH
     assert (bundle.contract.version, bundle.manifest.name) == ("1.4.0", "door")
-    assert bundle.manifest.parity["certificate"]["stages"][2]["from_pytorch"]["max_logit"] < 1e-3
+    certificate = bundle.manifest.parity["certificate"]
+    assert certificate["faces"] == DRAWN
+    assert certificate["stages"][2]["from_pytorch"]["max_logit"] < 1e-3
     assert (served / "config.json").is_file()
 
 
@@ -135,11 +138,11 @@ def test_without_an_accepted_int8_the_rest_is_kept(
         (("zip.pth",), "zip.pth: "),
         (("zip.pth", *BARE), "zip.pth: "),
         (("half.pth",), "half.pth: "),
-        (("liar.pth",), "resnet18"),
+        (("liar.pth",), "shufflenet_v2_x1_0"),
         (("diverged.pth",), "fc.weight"),
         (("bare.pth",), "--arch"),
         (("bare.pth", "--arch", "tiny"), "--arch, --labels and --input together"),
-        (("bare.pth", "--arch", "resnet18", *BARE[2:]), "resnet18"),
+        (("bare.pth", "--arch", "shufflenet_v2_x1_0", *BARE[2:]), "shufflenet_v2_x1_0"),
         (("bare.pth", "--arch", "resnet51", *BARE[2:]), "resnet51"),
         (("bare.pth", *BARE[:3], "cat,dog", *BARE[4:]), "cat,dog"),
         (("nan.pth", *BARE), "fc.weight"),
@@ -184,7 +187,7 @@ def make_bad_inputs(model: nn.Module, data: Path) -> None:
         archive.writestr("letter.txt", "no checkpoint either")
     torch.save(model.state_dict(), "bare.pth")
     Path("half.pth").write_bytes(Path("bare.pth").read_bytes()[:5000])
-    save_checkpoint(Path("liar.pth"), model, ModelContract("resnet18"))
+    save_checkpoint(Path("liar.pth"), model, ModelContract("shufflenet_v2_x1_0"))
     state = {key: value.clone() for key, value in model.state_dict().items()}
     state["fc.weight"][0, 0] = float("nan")
     torch.save(state, "nan.pth")

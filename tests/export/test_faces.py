@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.errors import DataError
-from export.faces import choose_faces, draw_faces
+from export.faces import choose_faces
 from train.data.build import load_data
 from train.evaluation.seen import among, face_mark
 
@@ -74,25 +74,17 @@ def test_missing_and_broken_pictures_are_left_out(tiny_data: Path, tmp_path: Pat
     assert faces.notes[0].startswith("2 pictures")
 
 
-def test_a_folder_full_of_broken_files_is_refused(tmp_path: Path) -> None:
-    for name in ("real", "fake"):
-        (tmp_path / name).mkdir()
-        for index in range(5):
-            (tmp_path / name / f"{index}.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=str(tmp_path)):
-        choose_faces(tmp_path, calibration=10, measured=10)
-
-
-@pytest.mark.parametrize("missing", ["fake", "real", "both"])
+@pytest.mark.parametrize("missing", ["fake", "real", "both", "readable"])
 def test_a_missing_class_is_refused(tiny_data: Path, tmp_path: Path, missing: str) -> None:
     for name in ("real", "fake"):
-        if missing in (name, "both"):
+        if missing in (name, "both", "readable"):
             (tmp_path / name).mkdir()
         else:
             (tmp_path / name).symlink_to(tiny_data / name)
-    with pytest.raises(DataError) as error:
+        if missing == "readable":
+            (tmp_path / name / "0.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=str(tmp_path)):
         choose_faces(tmp_path, calibration=10, measured=10)
-    assert "\n" not in str(error.value)
 
 
 def test_faces_of_one_identity_are_one_group(tiny_data: Path) -> None:
@@ -100,10 +92,3 @@ def test_faces_of_one_identity_are_one_group(tiny_data: Path) -> None:
     assert len(faces.groups) == 20
     one = tuple(replace(face, identity="she") for face in faces.measured)
     assert len(set(replace(faces, measured=one).groups)) == 1
-
-
-def test_drawn_faces_calibrate_nothing(tmp_path: Path) -> None:
-    faces = draw_faces(tmp_path / "drawn")
-    assert faces.calibration == ()
-    assert len(faces.measured) == 32
-    assert set(faces.labels) == {0, 1}

@@ -36,14 +36,6 @@ def running(process: int) -> bool:
         return False
 
 
-def wait_until_gone(process: int) -> None:
-    for _ in range(600):
-        if not running(process):
-            return
-        time.sleep(0.05)
-    pytest.fail("the worker is still there")
-
-
 @pytest.fixture(scope="module")
 def workers() -> Workers:
     with start_workers() as workers:
@@ -82,13 +74,10 @@ def test_what_jobs_print_stays_off_the_terminal(workers: Workers, capfd: pytest.
     ],
 )
 def test_a_process_that_dies_is_told(code: str, words: str) -> None:
-    with start_worker(os.environ) as worker, pytest.raises(WorkerError, match=words):
-        worker.run(exec, code)
-
-
-def test_a_worker_ends_with_its_block() -> None:
     with start_worker(os.environ) as worker:
         process = worker.run(os.getpid)
+        with pytest.raises(WorkerError, match=words):
+            worker.run(exec, code)
     assert not running(process)
 
 
@@ -96,7 +85,10 @@ def test_a_worker_ends_when_its_parent_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         worker = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)
-    wait_until_gone(worker)
+    deadline = time.monotonic() + 30
+    while running(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running(worker)
 
 
 def test_networks_are_measured_under_each_instruction_set(

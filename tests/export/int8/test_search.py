@@ -18,7 +18,7 @@ from export.int8.measure import measure_networks
 from export.int8.quantize import Int8Candidate, LayerNoise, layers_that_hurt, quantize
 from export.int8.search import Int8Choice, find_int8
 from export.options import Options
-from export.progress import Silent
+from export.progress import Steps
 
 FIRST, SECOND, FALLBACK = Int8Candidate("PERFORMANCE"), Int8Candidate("MIXED"), Int8Candidate("MIXED", "DISABLE")
 
@@ -64,7 +64,7 @@ def search(tiny_bundle: Bundle, tiny_data: Path, tmp_path: Path) -> Callable[...
         workers = ScriptedWorkers(tiny_bundle.model(network), wrong)
         given = replace(Options(candidates=(FIRST, SECOND), fallbacks=(FALLBACK,), accuracy_control=False), **options)
         context = Context(
-            contract=tiny_bundle.contract, faces=faces, options=given, workers=workers, steps=Silent(), work=tmp_path
+            contract=tiny_bundle.contract, faces=faces, options=given, workers=workers, steps=Steps(), work=tmp_path
         )
         found = find_int8(context, tiny_bundle.model("fp32"), logits(faces.measured), Calibration())
         assert all(measured == faces.measured for measured in workers.measured)
