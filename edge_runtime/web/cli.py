@@ -80,7 +80,7 @@ def edge_serve(
         # Serve even if standard output is on a full disk.
         with suppress(OSError):
             print(f"{address}  {network}{notice}; Ctrl-C ends", flush=True)
-        http_server(app, limits.header_s).run(sockets=[listening])
+        http_server(app).run(sockets=[listening])
 
 
 def main() -> None:

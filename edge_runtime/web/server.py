@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn with a time limit on request heads and a limit on connections."""
+"""The HTTP server: uvicorn with time limits for slow clients and a limit on connections."""
 
 import asyncio
 import logging
@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_runtime.errors import UsageError
+from edge_runtime.web.http.intake import LINGER_S
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.http.security import HEADERS
 
@@ -28,7 +29,7 @@ SPARE_CONNECTIONS = 100
 UNREAD_S = 30
 """A connection is dropped if its peer has acknowledged no sent data for this long."""
 
-SHUTDOWN_S = 3
+SHUTDOWN_S = 10
 """How long answers in progress may take at shutdown."""
 
 
@@ -49,41 +50,60 @@ def bind(host: str, port: int) -> socket.socket:
         raise UsageError(f"--host {host} --port {port}: can't listen there ({reason}); choose another") from None
 
 
-def timed_protocol(header_s: float) -> type[H11Protocol]:
-    """Return uvicorn's HTTP protocol, changed to close connections that send no complete head within `header_s`."""
+class _TimedProtocol(H11Protocol):
+    """Uvicorn's HTTP protocol with a deadline for whatever the client has to send next.
 
-    class TimedProtocol(H11Protocol):
-        _timer: asyncio.TimerHandle | None = None
+    A head must be complete within `header_s` of the connection or of the previous answer, a body within `body_s` of its
+    head, and the rest of a body that nobody reads within LINGER_S of the answer. Single bytes don't extend a deadline.
+    """
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            if len(self.connections) > MOST_CONNECTIONS + SPARE_CONNECTIONS:
-                transport.abort()
-                return
-            if len(self.connections) > MOST_CONNECTIONS:
-                self.app = refuse_connection
-            self._start_timer()
+    _phase: object = None
+    _timer: asyncio.TimerHandle | None = None
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.conn.their_state is not h11.IDLE:
-                self._stop_timer()
-            elif self._timer is None:
-                self._start_timer()
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS + SPARE_CONNECTIONS:
+            transport.abort()
+            return
+        if len(self.connections) > MOST_CONNECTIONS:
+            self.app = refuse_connection
+        self._set_deadline()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_timer()
-            super().connection_lost(exc)
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._set_deadline()
 
-        def _start_timer(self) -> None:
-            self._timer = asyncio.get_running_loop().call_later(header_s, self.transport.close)
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._set_deadline()
 
-        def _stop_timer(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
 
-    return TimedProtocol
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state is h11.IDLE or self.conn.our_state is h11.SEND_RESPONSE:
+            super().send_400_response(msg)
+        else:
+            # The garbage follows an answer, so there is no request to answer.
+            self.transport.close()
+
+    def _set_deadline(self) -> None:
+        answered = self.cycle is None or self.cycle.response_complete
+        phase = (self.cycle, self.conn.their_state, answered)
+        if phase == self._phase:
+            return
+        self._phase = phase
+        if self._timer is not None:
+            self._timer.cancel()
+        limits, seconds = service(self.config).state.limits, None
+        if self.conn.their_state is h11.IDLE:
+            seconds = limits.header_s
+        elif self.conn.their_state is h11.SEND_BODY:
+            # `Intake` answers a slow body before the connection is closed.
+            seconds = LINGER_S if answered else limits.body_s + 2 * LINGER_S
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
 
 
 async def refuse_connection(scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,19 +119,24 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the live page's streams, then shut down."""
-        app = self.config.app
-        assert isinstance(app, FastAPI)
-        if app.state.feed is not None:
-            app.state.feed.close()
+        feed = service(self.config).state.feed
+        if feed is not None:
+            feed.close()
         await super().shutdown(sockets)
 
 
-def http_server(app: FastAPI, header_s: float) -> uvicorn.Server:
+def service(config: uvicorn.Config) -> FastAPI:
+    """Return the application that a server runs."""
+    assert isinstance(config.app, FastAPI)
+    return config.app
+
+
+def http_server(app: FastAPI) -> uvicorn.Server:
     """Return the server, not running yet."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         app,
-        http=timed_protocol(header_s),
+        http=_TimedProtocol,
         ws="none",
         log_config=None,
         access_log=False,

@@ -137,6 +137,9 @@ class Gate:
                 # Following a link is fine. An image or script tag of another site would turn the camera on.
                 if request.scope["method"] != "GET" or mode != ("navigate", "document"):
                     raise ProblemError(ProblemKind.CROSS_SITE, "send the request from the service's own page")
+            if "content-length" in request.headers and "transfer-encoding" in request.headers:
+                # Proxies disagree on which one counts, which lets requests be smuggled (RFC 9112, section 6.1).
+                raise ProblemError(ProblemKind.BAD_REQUEST, "Content-Length and Transfer-Encoding exclude each other")
             path, token = request.url.path, self._settings.token
             if token is None or path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
                 return
@@ -148,5 +151,5 @@ class Gate:
             if not allowed:
                 raise ProblemError(ProblemKind.TOKEN_NEEDED, "send `Authorization: Bearer …`, or sign in on the page")
         except ProblemError as problem:
-            problem.unread = request.scope["method"] != "GET"
+            problem.unread = "content-length" in request.headers or "transfer-encoding" in request.headers
             raise

@@ -101,7 +101,7 @@ def serving(detector: Detector, settings: Settings | None = None) -> Iterator[tu
     """Run a real server on a free port of loopback; yields host and port."""
     settings = settings or Settings()
     app = create_app(detector, settings)
-    server = http_server(app, settings.limits.header_s)
+    server = http_server(app)
     with bind("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

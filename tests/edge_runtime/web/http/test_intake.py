@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 
 import httpx2
 import numpy as np
@@ -20,6 +21,7 @@ from edge_runtime.web.settings import ServiceLimits, Settings
 BOUNDARY = "boundary"
 FORM = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
 HEADERS = dict([FORM.split(": ")])
+LINGER_S = 0.5
 LIMITS = ServiceLimits(
     body_bytes=1_000_000,
     bodies_bytes=3_000_000,
@@ -34,7 +36,9 @@ LIMITS = ServiceLimits(
 @pytest.fixture(scope="module")
 def address(served, whole_detector) -> Iterator[tuple[str, int]]:
     """A server with small limits."""
-    with served(whole_detector, Settings(limits=LIMITS)) as address:
+    with pytest.MonkeyPatch.context() as patch, served(whole_detector, Settings(limits=LIMITS)) as address:
+        patch.setattr("edge_runtime.web.http.intake.LINGER_S", LINGER_S)
+        patch.setattr("edge_runtime.web.server.LINGER_S", LINGER_S)
         yield address
 
 
@@ -47,7 +51,9 @@ def base(address) -> str:
 def still_serves(base, small_face) -> Iterator[None]:
     """After every attack the service judges pictures as before."""
     yield
-    answer = httpx2.post(f"{base}/predict", files={"image": small_face}, timeout=20)
+    deadline, answer = time.monotonic() + 10, None
+    while answer is None or (answer.status_code == 429 and time.monotonic() < deadline):
+        answer = httpx2.post(f"{base}/predict", files={"image": small_face}, timeout=20)
     assert answer.json()["prediction"] == 1
 
 
@@ -145,6 +151,29 @@ def test_second_head_is_cut_off_too(address):
         assert connection.recv(100) == b""
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])
+def test_unread_body_is_cut_off_after_the_answer(address, method, framing):
+    with socket.create_connection(address, timeout=15) as connection:
+        connection.sendall(head("/healthz", framing, method=method))
+        began, answer = time.monotonic(), connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 ")
+        with suppress(OSError):
+            while time.monotonic() - began < 10:
+                connection.sendall(b"1\r\nx\r\n" if "chunked" in framing else b"x")
+                time.sleep(0.1)
+        assert time.monotonic() - began < LINGER_S + 1.5
+
+
+def test_garbage_after_an_answer_is_not_logged(address, caplog):
+    with socket.create_connection(address, timeout=15) as connection:
+        connection.sendall(head("/healthz", "Transfer-Encoding: chunked", method="GET"))
+        assert read_answer(connection)[0] == 200
+        connection.sendall(b"garbage\r\n")
+        assert connection.recv(100) == b""
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_clients_that_leave_do_no_harm(address, small_face):
     body = part("image", "a.jpg", small_face) + END
     for _ in range(20):
@@ -166,6 +195,7 @@ def test_excess_body_is_not_a_request(address, small_face):
         *[(f"Content-Length: {length}",) for length in ("-1", "1e3", "x", "1, 2", "٣")],
         ("Content-Length: 4", "Content-Length: 5"),
         ("Content-Length: 4", "Transfer-Encoding: x, chunked"),
+        ("Content-Length: 4", "Transfer-Encoding: chunked"),
     ],
 )
 def test_bad_length_is_refused(address, lines):
@@ -305,6 +335,23 @@ def test_uploads_share_a_memory_limit(address):
         kinds = {kind for _, kind in pool.map(lambda _: talk(address, chunk), range(5))}
     assert "too-many-requests" in kinds
     assert kinds <= {"too-many-requests", "body-too-slow"}  # those that fit in are too slow
+
+
+@pytest.mark.slow
+def test_answers_in_progress_survive_shutdown(served, whole_detector, small_face, monkeypatch):
+    started, released = threading.Event(), threading.Event()
+    original = whole_detector.engine.answer
+    monkeypatch.setattr(
+        whole_detector.engine, "answer", lambda pixels: (started.set(), released.wait(20), original(pixels))[2]
+    )
+    with ThreadPoolExecutor(1) as pool:
+        with served(whole_detector) as (host, port):
+            url = f"http://{host}:{port}/predict"
+            answer = pool.submit(httpx2.post, url, files={"image": small_face}, timeout=30)
+            assert started.wait(10)
+            # `served` ends the server now.
+            threading.Timer(6, released.set).start()
+        assert answer.result().json()["prediction"] == 1
 
 
 def test_full_queue_is_refused_unread(served, whole_detector, small_face, monkeypatch):
