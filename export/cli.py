@@ -44,6 +44,9 @@ def export_openvino(
     preset: Annotated[
         InputPreset | None, typer.Option("--input", help="Input of a bare state_dict.", show_default=False)
     ] = None,
+    use_ema: Annotated[
+        bool, typer.Option("--use-ema", help="Take the running average that a state_dict was saved with.")
+    ] = False,
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "detector",
     version: Annotated[
         str, typer.Option(help="Version of the model, such as 1.4.0.", show_default="the checkpoint's")
@@ -143,7 +146,13 @@ def export_openvino(
         replace=replace,
     )
     steps = Printed()
-    source = read_source(checkpoint.expanduser(), arch=arch, labels=_split(labels) if labels else None, preset=preset)
+    source = read_source(
+        checkpoint.expanduser(),
+        arch=arch,
+        labels=_split(labels) if labels else None,
+        preset=preset,
+        average=use_ema,
+    )
     refused: GateError | None = None
     try:
         bundle = export_bundle(source, calibration, out, options=options, steps=steps)

@@ -23,9 +23,16 @@ INPUT = "image"
 
 
 def read_source(
-    path: Path, *, arch: str | None = None, labels: Sequence[str] | None = None, preset: str | None = None
+    path: Path,
+    *,
+    arch: str | None = None,
+    labels: Sequence[str] | None = None,
+    preset: str | None = None,
+    average: bool = False,
 ) -> Checkpoint:
-    """Read a checkpoint of this project, or with `arch`, `labels` and `preset` a bare `state_dict`.
+    """Read a checkpoint of this project, or with `arch`, `labels` and `preset` weights of another training.
+
+    `average` takes the running average of those weights.
 
     Raises:
         CheckpointError: it can't be read, does not fit, or holds a value that is NaN or infinite.
@@ -35,7 +42,9 @@ def read_source(
     if any(given) and not all(given):
         raise UsageError("a bare state_dict needs --arch, --labels and --input together")
     if arch and labels and preset:
-        checkpoint = import_state_dict(path, arch=arch, labels=labels, input_preset=preset)
+        checkpoint = import_state_dict(path, arch=arch, labels=labels, input_preset=preset, average=average)
+    elif average:
+        raise UsageError("--use-ema is for a bare state_dict: give --arch, --labels and --input too")
     else:
         checkpoint = load_checkpoint(path)
     broken = [key for key, value in checkpoint.state_dict.items() if not torch.isfinite(value).all()]

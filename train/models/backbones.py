@@ -15,7 +15,7 @@ from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import IMAGENET_MEAN, IMAGENET_SCALE
 from train.models import vit
 from train.models.efficientnet_lite import EfficientNetLite0
-from train.models.state_dict import check_keys, read_state
+from train.models.state_dict import check_keys, fit_names, log_notes, read_state
 
 CLASSES = 2
 
@@ -136,13 +136,15 @@ def build_backbone(name: str, *, weights: str = "none") -> nn.Module:
     if backbone.pretrained and not Path(weights).expanduser().is_file():
         return backbone.pretrained(weights, CLASSES)
     model = backbone.build(CLASSES)
+    own = model.state_dict()
     if weights != "imagenet":
-        state = read_state(Path(weights).expanduser())
+        found = fit_names(read_state(Path(weights).expanduser()), own, backbone.head)
+        state = found.tensors
+        log_notes(found.path, found.notes)
     elif backbone.imagenet:
         state = backbone.imagenet()
     else:
         raise UsageError(f"--weights imagenet: there are none for {backbone.name}; choose none or a file")
-    own = model.state_dict()
     heads = (f"{backbone.head}.weight", f"{backbone.head}.bias")
     fitting = {key: value for key, value in state.items() if key not in heads or own[key].shape == value.shape}
     kept = {key: own[key] for key in heads if key not in fitting}

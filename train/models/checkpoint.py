@@ -13,7 +13,7 @@ from edge_runtime.errors import CheckpointError, ContractError, UsageError
 from edge_runtime.model.contract import LABELS, Fit, ModelContract, PixelRecipe
 from train.choices import InputPreset
 from train.models.backbones import CLASSES, find_backbone
-from train.models.state_dict import as_float32, check_keys, is_state, read_file, read_state
+from train.models.state_dict import as_float32, check_keys, fit_names, log_notes, read_file, read_state
 
 FORMAT = 1
 
@@ -96,37 +96,48 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         contract = ModelContract.from_dict(values["contract"])
     except ContractError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    if not is_state(values["model"]):
-        raise CheckpointError(f"{path}: holds no state_dict under `model`; copy it again")
+    weights = values["model"]
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise CheckpointError(f"{path}: holds no weights under `model`; copy it again")
     known = ("format", "contract", "model", "catalog", "options")
     extra = {key: value for key, value in values.items() if key not in known}
-    state, options = as_float32(values["model"]), values.get("options", {})
+    state, options = as_float32(weights), values.get("options", {})
     return Checkpoint(contract, state, path, values.get("catalog", ""), options, extra)
 
 
-def import_state_dict(path: Path | str, *, arch: str, labels: Sequence[str], input_preset: str) -> Checkpoint:
-    """Read a bare `state_dict`, as the first article's code saves one.
+def import_state_dict(
+    path: Path | str, *, arch: str, labels: Sequence[str], input_preset: str, average: bool = False
+) -> Checkpoint:
+    """Read weights that another training saved, such as the first article's; log in one line what was adapted.
 
     Args:
         path: the file.
         arch: the backbone it belongs to.
-        labels: what its outputs mean, in index order; `fake, real` is swapped, so that fake is index 1.
+        labels: what its outputs mean, in index order; `fake, real` is swapped, so that fake is index 1. A single
+            output z, for the label at index 1, becomes the logits 0 and z.
         input_preset: a value of InputPreset.
+        average: take the running average of the weights that the file holds beside them.
 
     Raises:
         CheckpointError: it is missing, broken, or does not fit the backbone; the keys that do not fit are named.
-        UsageError: architecture, labels or input are unknown.
+        UsageError: architecture, labels or input are unknown, or there is no running average.
     """
     path, backbone = Path(path).expanduser(), find_backbone(arch)
     if input_preset not in INPUTS:
         raise UsageError(f"--input {input_preset}: unknown; choose one of {', '.join(INPUTS)}")
     if sorted(labels) != sorted(LABELS):
         raise UsageError(f"--labels {','.join(labels)}: give real,fake or fake,real, in the order of the outputs")
-    state = dict(read_state(path))
-    check_keys(state, backbone.build(CLASSES).state_dict(), str(path), arch)
+    found, own = read_state(path, average=average), backbone.build(CLASSES).state_dict()
+    fitted = fit_names(found, own, backbone.head)
+    state, notes = dict(fitted.tensors), fitted.notes
+    head = (f"{backbone.head}.weight", f"{backbone.head}.bias")
+    if all(key in state and state[key].shape[0] == 1 for key in head):
+        state |= {key: torch.cat([torch.zeros_like(state[key]), state[key]]) for key in head}
+        notes = (*notes, f"turned one logit, for {labels[1]}, into two")
+    check_keys(state, own, str(path), arch)
+    log_notes(path, notes)
     if tuple(labels) != LABELS:
-        for key in (f"{backbone.head}.weight", f"{backbone.head}.bias"):
-            state[key] = state[key].flip(0)
+        state |= {key: state[key].flip(0) for key in head}
     contract = ModelContract(
         arch,
         input_size=backbone.input_size,

@@ -1,7 +1,11 @@
+import argparse
 import os
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from edge_runtime.errors import CheckpointError, UsageError
@@ -54,17 +58,6 @@ def test_swapped_labels_swap_the_outputs(bare):
     assert torch.allclose(logits(load_model(turned)), logits(bare[1]).flip(1))
 
 
-def test_half_precision_becomes_float32(tmp_path, bare):
-    torch.save(
-        {key: value.half() if value.is_floating_point() else value for key, value in bare[1].state_dict().items()},
-        tmp_path / "half.pth",
-    )
-    checkpoint = import_state_dict(
-        tmp_path / "half.pth", arch="resnet18", labels=("real", "fake"), input_preset="resize"
-    )
-    assert {value.dtype for value in checkpoint.state_dict.values()} == {torch.float32, torch.int64}
-
-
 def test_keys_that_do_not_fit_are_named(tmp_path, bare):
     state = dict(bare[1].state_dict())
     state["extra.weight"] = state.pop("layer1.0.conv1.weight")
@@ -87,6 +80,107 @@ def test_wrong_architecture_in_contract_is_refused(tmp_path, bare):
         load_model(load_checkpoint(tmp_path / "lie.pth"))
 
 
+def prefixed(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
+
+
+def halved(state):
+    return {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+
+
+SAVED = {
+    "data parallel": lambda state: prefixed("module.", state),
+    "compiled within data parallel": lambda state: prefixed("module._orig_mod.", state),
+    "within state_dict": lambda state: {"state_dict": state, "epoch": 3, "optimizer": {}},
+    "within model_state_dict": lambda state: {"model_state_dict": state},
+    "within model, with arguments": lambda state: {"model": state, "args": argparse.Namespace(lr=1, out=Path("x"))},
+    "with numpy values": lambda state: {"net": state, "auc": np.float64(0.9), "curve": np.ones(3)},
+    "beside other values": lambda state: {**state, "epoch": 3},
+    "lightning": lambda state: {"state_dict": prefixed("model.", state), "hyper_parameters": {"lr": 1e-3}},
+    "beside a loss with weights": lambda state: prefixed("model.", state) | {"criterion.weight": torch.ones(2)},
+    "averaged": lambda state: prefixed("module.", state) | {"n_averaged": torch.tensor(4)},
+    "beside an average": lambda state: {"state_dict": state, "state_dict_ema": halved(prefixed("x.", state))},
+    "profiled": lambda state: {**state, "body.0.total_ops": torch.zeros(1), "total_params": torch.zeros(1)},
+    "without counters": lambda state: {key: state[key] for key in state if "num_batches_tracked" not in key},
+    "dropout before the head": lambda state: {key.replace("fc.", "fc.1."): state[key] for key in state},
+}
+"""How people save the weights of a network, all to be read as those of the bare network."""
+
+
+@pytest.fixture
+def tiny_state(tiny_backbone):
+    torch.manual_seed(2)
+    return tiny_backbone.build(2).state_dict()
+
+
+def read(path, labels=("real", "fake"), **options):
+    return import_state_dict(path, arch="tiny", labels=labels, input_preset="resize", **options)
+
+
+@pytest.mark.parametrize("how", SAVED)
+def test_weights_are_read_however_saved(tmp_path, tiny_state, caplog, how):
+    torch.save(SAVED[how](tiny_state), tmp_path / "saved.pth")
+    state = read(tmp_path / "saved.pth").state_dict
+    assert all(torch.equal(state[key], value) for key, value in tiny_state.items() if "num_batches" not in key)
+    assert len(caplog.records) == 1  # what was adapted is told
+
+
+@pytest.mark.parametrize("name", ["bare.pth", "old.pth", "half.pth", "bare.safetensors"])
+def test_bare_weights_are_read_without_a_note(tmp_path, tiny_state, caplog, name):
+    path = tmp_path / name
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(tiny_state, path)
+    else:
+        state = halved(tiny_state) if name == "half.pth" else tiny_state
+        torch.save(state, path, _use_new_zipfile_serialization=name != "old.pth")
+    found = read(path).state_dict
+    assert all(torch.allclose(found[key], value, atol=1e-3) for key, value in tiny_state.items())
+    assert {value.dtype for value in found.values()} == {torch.float32, torch.int64}
+    assert not caplog.records
+
+
+def test_running_average_is_taken_on_demand(tmp_path, tiny_state):
+    average = {key: value + 1 for key, value in tiny_state.items()}
+    torch.save({"model": tiny_state, "model_ema": average}, tmp_path / "both.pth")
+    state = read(tmp_path / "both.pth", average=True).state_dict
+    assert torch.equal(state["fc.weight"], average["fc.weight"])
+    torch.save(tiny_state, tmp_path / "bare.pth")
+    with pytest.raises(UsageError, match="--use-ema"):
+        read(tmp_path / "bare.pth", average=True)
+
+
+@pytest.mark.parametrize("labels", [("real", "fake"), ("fake", "real")])
+def test_one_logit_becomes_two(tmp_path, tiny_backbone, labels):
+    one = tiny_backbone.build(1).eval()
+    torch.save(one.state_dict(), tmp_path / "one.pth")
+    two = load_model(read(tmp_path / "one.pth", labels))
+    images = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        z, answers = one(images)[:, 0], two(images)
+    torch.testing.assert_close(answers[:, 1] - answers[:, 0], z if labels[1] == "fake" else -z)
+
+
+def test_whole_models_are_refused_with_the_way_out(tmp_path, tiny_backbone, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network = tiny_backbone.build(2).eval()
+    torch.save(network, "whole.pth")
+    torch.save(network, "old.pth", _use_new_zipfile_serialization=False)
+    torch.jit.trace(network, torch.zeros(1, 3, 32, 32)).save("script.pt")
+    for name in ("whole.pth", "old.pth", "script.pt"):
+        with pytest.raises(CheckpointError) as error:
+            read(Path(name))
+        exec(str(error.value).rpartition("weights: ")[2])
+        assert read(Path("weights.pth")).state_dict.keys() == network.state_dict().keys()
+        Path("weights.pth").unlink()
+
+
+def test_head_of_other_size_is_named(tmp_path, tiny_backbone):
+    torch.save(tiny_backbone.build(7).state_dict(), tmp_path / "seven.pth")
+    with pytest.raises(CheckpointError, match=r"fc\.weight \[7, 16\] instead of \[2, 16\]") as error:
+        read(tmp_path / "seven.pth")
+    assert "architecture" not in str(error.value)
+
+
 class Trap:
     def __reduce__(self):
         return os.mkdir, ("trapped",)
@@ -95,7 +189,7 @@ class Trap:
 def test_code_inside_a_checkpoint_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"format": 1, "model": Trap()}, "trap.pth")
-    with pytest.raises(CheckpointError, match="would run code when it is read"):
+    with pytest.raises(CheckpointError, match="holds .*mkdir, which could run code"):
         load_checkpoint("trap.pth")
     assert not (tmp_path / "trapped").exists()
 
