@@ -189,7 +189,7 @@ class Trap:
 def test_code_inside_a_checkpoint_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"format": 1, "model": Trap()}, "trap.pth")
-    with pytest.raises(CheckpointError, match="holds .*mkdir, which could run code"):
+    with pytest.raises(CheckpointError, match=r"holds .*mkdir, which could run code"):
         load_checkpoint("trap.pth")
     assert not (tmp_path / "trapped").exists()
 
