@@ -1,55 +1,57 @@
-"""What the commands of training say on the terminal."""
+"""What the training commands print."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from edge_runtime.model.contract import LABELS
-from train.commands.prepare import AUDIT, Prepared
-from train.data.build import CATALOG, SPLITS
-from train.data.catalog import left_out_lines
+from train.commands.prepare import AUDIT, ENOUGH_TO_TEST, Prepared
+from train.data.catalog import CATALOG, SPLITS, Catalog, left_out_lines
 from train.evaluation.evaluation import Evaluation
 from train.evaluation.metrics import FIGURE_NAMES
-from train.evaluation.shortcuts import tell_faults
 from train.report.html import figure_text
-
-if TYPE_CHECKING:
-    from train.commands.train import Trained
+from train.report.shortcuts import audit_verdict
 
 TOLD = ("auc", "accuracy", "balanced_accuracy", "f1", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr")
 
 
 def tell_prepared(prepared: Prepared, out: Path) -> int:
-    """Print how many faces there are in each split and what the audit found; return the exit code."""
+    """Print the number of faces in each split and what the audit found; return the exit code."""
     console = Console(highlight=False)
-    table = Table("split", *LABELS)
-    for split in SPLITS:
-        counts = Counter(face.label for face in prepared.catalog.split(split))
-        table.add_row(split, *(str(counts[label]) for label in range(len(LABELS))))
-    console.print(table)
-    tell_files([(file.path, file.reason) for file in prepared.catalog.quarantine])
-    console.print(f"catalog: {out / CATALOG}", soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    catalog, audit = prepared.catalog, prepared.audit
+    table = Table("split", *LABELS)
+    counts = Counter((face.split, face.label) for face in catalog.records)
+    for split in SPLITS:
+        table.add_row(split, *(str(counts[split, label]) for label in range(len(LABELS))))
+    console.print(table)
+    tell_files((file.path, file.reason) for file in catalog.quarantine)
+    console.print(f"catalog: {out / CATALOG}", markup=False, soft_wrap=True)
     for gap in prepared.gaps:
         errors.print(f"warning: {gap}", markup=False)
-    wanting = bool(prepared.gaps) or any(file.broken for file in prepared.catalog.quarantine)
-    if prepared.audit is None:
+    if prepared.small:
+        held = " and ".join(f"{count} {name}" for name, count in prepared.small.items())
+        errors.print(
+            f"warning: the test split has only {held} faces, so its figures are uncertain; {ENOUGH_TO_TEST} of each "
+            "class are a minimum"
+        )
+    if audit is None:
         console.print("audit: too few faces")
-        return 1 if wanting else 0
-    console.print(f"audit: {out / AUDIT}", soft_wrap=True)
-    for finding in prepared.audit.warnings:
-        console.print(f"warning: {finding.name} tells the classes apart (AUC {figure_text(finding.auc, 2)})")
-    if prepared.audit.faults:
-        errors.print(f"fault: {tell_faults(prepared.audit)}")
-    return 1 if prepared.audit.faults or wanting else 0
+    else:
+        (errors if audit.faults else console).print(f"audit: {audit_verdict(audit)}", markup=False, soft_wrap=True)
+        for finding in audit.warnings:
+            console.print(f"warning: {finding.name} tells the classes apart (AUC {figure_text(finding.auc, 2)})")
+        console.print(f"audit report: {out / AUDIT}", markup=False, soft_wrap=True)
+    faulty = audit is not None and audit.faults
+    return 1 if faulty or prepared.gaps or any(file.broken for file in catalog.quarantine) else 0
 
 
 def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
-    """Print the figures that matter most, and where the rest is."""
+    """Print the most important figures, and where the report is."""
     console = Console(highlight=False)
     data = evaluation.data
     table = Table(
@@ -63,23 +65,25 @@ def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
         table.add_row(f"{name} of verdicts", figure_text(evaluation.decided[name]))
     console.print(table)
     for alarm in evaluation.alarms:
-        console.print(f"warning: {alarm}", soft_wrap=True)
+        console.print(f"warning: {alarm}", markup=False, soft_wrap=True)
     tell_files([*((path, "can't be read") for path in data["unreadable"]), *data["left_out"].items()])
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)
 
 
-def tell_trained(trained: "Trained") -> int:
-    """Print what the best checkpoint is worth and where it is; return the exit code."""
-    evaluation, left_out = trained.evaluation, trained.catalog.quarantine
+def tell_trained(best: Path, catalog: Catalog, evaluation: Evaluation | None) -> int:
+    """Print the figures of the best checkpoint and where it is; return the exit code.
+
+    `evaluation` is None in every process but the main one, which then prints nothing.
+    """
     if evaluation is not None:
-        tell_evaluation(evaluation, trained.best.parent)
-        tell_files([(file.path, file.reason) for file in left_out])
-        print(f"checkpoint: {trained.best}")
-    return 1 if any(file.broken for file in left_out) else 0
+        tell_evaluation(evaluation, best.parent)
+        tell_files((file.path, file.reason) for file in catalog.quarantine)
+        print(f"checkpoint: {best}")
+    return 1 if any(file.broken for file in catalog.quarantine) else 0
 
 
 def tell_files(files: Iterable[tuple[object, str]]) -> None:
-    """Name the first files that were left out, on standard error."""
+    """Name the first files that were left out on standard error, given as (path, reason)."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in left_out_lines(list(files)):
         console.print(line, markup=False)
@@ -87,12 +91,11 @@ def tell_files(files: Iterable[tuple[object, str]]) -> None:
 
 def tell_epoch(row: Mapping[str, Any]) -> None:
     """Print an epoch's figures in one line."""
-    judged = (
-        f"its teacher's map of stride {row['stride']}"
-        if "stride" in row
-        else f"valid loss {row['valid_loss']:.3f}  AUC {row['auc']:.4f}"
-    )
+    if "stride" in row:
+        progress = f"teacher's map of stride {row['stride']}"
+    else:
+        progress = f"validation loss {row['valid_loss']:.3f}  AUC {row['auc']:.4f}"
     Console(highlight=False, soft_wrap=True).print(
-        f"epoch {row['epoch']:3d}  loss {row['train_loss']:.3f}  {judged}  "
-        f"{row['images_per_second']:.1f} images/s, {row['waiting']:.0%} waiting"
+        f"epoch {row['epoch']:3d}  training loss {row['train_loss']:.3f}  {progress}  "
+        f"{row['images_per_second']:.1f} images/s, {row['waiting']:.0%} waiting for pictures"
     )

@@ -1,14 +1,14 @@
-"""From pictures to a catalog: scan them, leave out what can't be used, draw the splits."""
+"""From pictures to a catalog: measure them, leave out what can't be used, draw the splits."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
-from train.data.catalog import CATALOG, QUARANTINE, SEED, SHARES, SPLITS, Candidate, Catalog, FaceRecord, Quarantined
-from train.data.scan import FindBox, picture_files, scan, stamp
+from train.data.catalog import CATALOG, QUARANTINE, SEED, SHARES, SPLITS, PictureFile, Catalog, FaceRecord, Quarantined
+from train.data.layouts import list_labelled, names_splits
+from train.data.scan import FindBox, scan, stamp
 from train.data.splits import Share, draw_splits, group_faces
 from train.parallel import Advance, ordered_map
 
@@ -16,63 +16,45 @@ __all__ = [
     "CATALOG",
     "QUARANTINE",
     "SPLITS",
-    "Candidate",
+    "PictureFile",
     "Catalog",
     "FaceRecord",
     "Quarantined",
     "build_catalog",
+    "has_splits",
     "load_data",
 ]
 
 
-def load_data(path: Path | str, *, split: str = SHARES, seed: int = SEED, advance: Advance | None = None) -> Catalog:
+def has_splits(path: Path) -> bool:
+    """Return whether the faces of `path` are split already: a catalog, or folders train/, valid/ or test/."""
+    return path.is_file() or (path / CATALOG).is_file() or names_splits(path)
+
+
+def load_data(
+    path: Path | str, *, split: str = SHARES, seed: int = SEED, advance: Advance | None = None
+) -> Catalog:
     """Return the catalog of `path`: a catalog.csv, a folder that holds one, or a folder with real/ and fake/.
 
-    Folders train/, valid/ and test/ with real/ and fake/ inside are respected; of the splits that are missing, valid is
-    taken from train.
+    Folders train/, valid/ (or val/, validation/) and test/ with real/ and fake/ inside are kept as splits; if there is
+    no valid/, it is drawn from train/.
 
     Raises:
-        DataError: there is nothing of the kind, or a class is empty.
+        DataError: there are no such files, or a class is empty.
     """
     path = Path(path).expanduser()
     if path.is_file():
         return Catalog.read(path)
     if (path / CATALOG).is_file():
         return Catalog.read(path / CATALOG)
-    return build_catalog(labelled_files(path), split=split, seed=seed, advance=advance)
-
-
-def labelled_files(root: Path) -> list[Candidate]:
-    """Return the pictures in `root`/real and `root`/fake, or in these below train/, valid/ and test/.
-
-    Raises:
-        DataError: there are no such folders, or one holds no picture.
-    """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give a catalog.csv or a folder with real/ and fake/ inside")
-    parts = [name for name in SPLITS if (root / name).is_dir()] or [""]
-    found: list[Candidate] = []
-    for part in parts:
-        for label, name in enumerate(LABELS):
-            folder = root / part / name
-            if not folder.is_dir():
-                raise DataError(f"{root / part}: holds no folder {name}/; put the {name} faces there")
-            files = picture_files(folder)
-            if not files:
-                raise DataError(f"{folder}: holds no pictures; put the {name} faces there")
-            source, base = root.resolve().name, folder.resolve()
-            found += [Candidate(file, label, part, source, identity=_folder(file, base)) for file in files]
-    return found
-
-
-def _folder(file: Path, base: Path) -> str:
-    """Return the folders between `base` and `file`: who or what must stay together."""
-    return "/".join(file.relative_to(base).parts[:-1])
+    listing = list_labelled(path)
+    return build_catalog(listing.files, left_out=listing.left_out, split=split, seed=seed, advance=advance)
 
 
 def build_catalog(
-    candidates: Sequence[Candidate],
+    files: Sequence[PictureFile],
     *,
+    left_out: Sequence[Quarantined] = (),
     split: str = SHARES,
     seed: int = SEED,
     min_sharpness: float = 0.0,
@@ -82,67 +64,73 @@ def build_catalog(
     known: Mapping[str, Mapping[str, Any]] | None = None,
     remember: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Catalog:
-    """Scan `candidates`, leave out what can't be used, and draw the splits.
+    """Measure `files`, leave out what can't be used, and draw the splits.
 
     Args:
-        candidates: files with what is known of them.
+        files: picture files with what their paths say.
+        left_out: files that were left out before, for the quarantine list.
         split: shares, as Share.parse reads them.
         seed: of the draw.
-        min_sharpness: variance of the Laplacian under which a picture counts as blurred.
-        min_brightness: mean grey level (0 to 255) under which a picture counts as dark.
+        min_sharpness: variance of the Laplacian below which a picture is left out as blurred.
+        min_brightness: mean grey level (0 to 255) below which a picture is left out as dark.
         find_box: finds the face; pictures without one are left out. None: the whole picture is the face.
-        advance: told of every file that is done.
-        known: findings of an earlier, interrupted scan by path.
-        remember: given every new finding, to keep for the next scan.
+        advance: called with 1 after each file.
+        known: results of an earlier, interrupted scan, by path.
+        remember: called with each new result.
 
     Raises:
-        DataError: the same picture has two labels, or a class is left empty.
+        DataError: the same picture has two labels, or a class has no usable face.
     """
     share = Share.parse(split)
-    faces: list[FaceRecord] = []
-    left_out: list[Quarantined] = []
-    contents: dict[Path, str] = {}
     known = known or {}
+    faces: list[FaceRecord] = []
+    quarantine = list(left_out)
+    pixels: dict[Path, str] = {}
 
-    def look(candidate: Candidate) -> Mapping[str, Any]:
-        before = known.get(str(candidate.path))
-        return before if before and before["stamp"] == stamp(candidate.path) else scan(candidate.path, find_box)
+    def measure(file: PictureFile) -> Mapping[str, Any]:
+        before = known.get(str(file.path))
+        return before if before and before["stamp"] == stamp(file.path) else scan(file.path, find_box)
 
-    for candidate, found in zip(candidates, ordered_map(look, candidates), strict=True):
-        if remember and found is not known.get(str(candidate.path)):
+    for file, found in zip(files, ordered_map(measure, files), strict=True):
+        if remember and found is not known.get(str(file.path)):
             remember(found)
-        reason = found["reason"] or _too_poor(found, min_sharpness, min_brightness)
+        reason = found["reason"] or _quality_fault(found, min_sharpness, min_brightness)
         if reason:
-            left_out.append(Quarantined(candidate.path, reason, broken="width" not in found))
+            quarantine.append(Quarantined(file.path, reason, broken="width" not in found))
         else:
-            faces.append(_face(candidate, found))
-            contents[candidate.path] = found["pixels"]
+            faces.append(_face(file, found))
+            pixels[file.path] = found["pixels"]
         if advance:
             advance(1)
-    faces, doubles = _without_doubles(faces, contents)
+    faces, duplicates = _without_duplicates(faces, pixels)
     faces, leaks = _without_leaks(faces)
-    quarantine = (*left_out, *doubles, *leaks)
-    _check_classes(faces, quarantine)
-    return Catalog(tuple(draw_splits(faces, share, seed)), quarantine)
+    quarantine += [*duplicates, *leaks]
+    for label, name in enumerate(LABELS):
+        if all(face.label != label for face in faces):
+            why = "; give more pictures"
+            if quarantine:
+                why = f"; the first of {len(quarantine)} left out: {quarantine[0].path} ({quarantine[0].reason})"
+            raise DataError(f"no {name} face can be used{why}")
+    return Catalog(tuple(draw_splits(faces, share, seed)), tuple(quarantine))
 
 
-def _too_poor(found: Mapping[str, Any], min_sharpness: float, min_brightness: float) -> str:
+def _quality_fault(found: Mapping[str, Any], min_sharpness: float, min_brightness: float) -> str:
     if found["sharpness"] < min_sharpness:
-        return f"blurred (sharpness {found['sharpness']:.1f}, at least {min_sharpness:g} is asked for)"
+        return f"blurred (sharpness {found['sharpness']:.1f}, the minimum is {min_sharpness:g})"
     if found["brightness"] < min_brightness:
-        return f"dark (mean grey level {found['brightness']:.1f}, at least {min_brightness:g} is asked for)"
+        return f"dark (mean grey level {found['brightness']:.1f}, the minimum is {min_brightness:g})"
     return ""
 
 
-def _face(candidate: Candidate, found: Mapping[str, Any]) -> FaceRecord:
+def _face(file: PictureFile, found: Mapping[str, Any]) -> FaceRecord:
     box = found["box"]
     return FaceRecord(
-        path=candidate.path,
-        label=candidate.label,
-        split=candidate.split,
-        source=candidate.source,
-        generator=candidate.generator,
-        identity=candidate.identity,
+        path=file.path,
+        label=file.label,
+        split=file.split,
+        source=file.source,
+        generator=file.generator,
+        identity=file.identity,
         box=(box[0], box[1], box[2], box[3]) if box else None,
         sha256=found["sha256"],
         phash=found["phash"],
@@ -152,25 +140,31 @@ def _face(candidate: Candidate, found: Mapping[str, Any]) -> FaceRecord:
     )
 
 
-def _without_doubles(
-    faces: Sequence[FaceRecord], contents: Mapping[Path, str]
+def _without_duplicates(
+    faces: Sequence[FaceRecord], pixels: Mapping[Path, str]
 ) -> tuple[list[FaceRecord], list[Quarantined]]:
-    """Leave out pictures whose `contents` (a digest of the pixels) are those of another."""
+    """Leave out pictures whose digest in `pixels` is that of an earlier one.
+
+    Raises:
+        DataError: they have different labels.
+    """
     first: dict[str, FaceRecord] = {}
-    doubles = []
+    duplicates = []
     for face in faces:
-        before = first.setdefault(contents[face.path], face)
+        before = first.setdefault(pixels[face.path], face)
         if before.label != face.label:
             raise DataError(f"{before.path} and {face.path} are the same picture, once real and once fake; remove one")
         if before is not face:
-            doubles.append(Quarantined(face.path, f"the same picture as {before.path}"))
-    return list(first.values()), doubles
+            duplicates.append(Quarantined(face.path, f"the same picture as {before.path}"))
+    return list(first.values()), duplicates
 
 
 def _without_leaks(faces: Sequence[FaceRecord]) -> tuple[list[FaceRecord], list[Quarantined]]:
-    """Leave out what belongs together with a face of a later split, where the folders name the splits."""
+    """Where folders name the splits, leave out faces that belong to the same group as a face of a later split."""
+    if not any(face.split for face in faces):
+        return list(faces), []
+    groups = group_faces(faces)
     last: dict[str, FaceRecord] = {}
-    groups = group_faces(faces) if any(face.split for face in faces) else [""] * len(faces)
     for face, group in zip(faces, groups, strict=True):
         last[group] = max(last.get(group, face), face, key=lambda other: SPLITS.index(other.split or SPLITS[0]))
     kept, leaks = [], []
@@ -180,15 +174,3 @@ def _without_leaks(faces: Sequence[FaceRecord]) -> tuple[list[FaceRecord], list[
         else:
             leaks.append(Quarantined(face.path, f"belongs together with {last[group].path} in {last[group].split}"))
     return kept, leaks
-
-
-def _check_classes(faces: Sequence[FaceRecord], left_out: Sequence[Quarantined]) -> None:
-    counts = Counter(face.label for face in faces)
-    for label, name in enumerate(LABELS):
-        if not counts[label]:
-            why = (
-                f"; the first of {len(left_out)} left out: {left_out[0].path} ({left_out[0].reason})"
-                if left_out
-                else ""
-            )
-            raise DataError(f"no {name} face can be used{why}")

@@ -1,12 +1,14 @@
-"""What is known of faces, and the catalog that holds it: a CSV file and a list of what was left out."""
+"""The catalog: a CSV file with one line per face, and beside it a list of the files that were left out."""
 
 import csv
 import hashlib
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from edge_runtime.atomic import atomic_write
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.boxes import Box
@@ -15,18 +17,18 @@ CATALOG = "catalog.csv"
 QUARANTINE = "quarantine.csv"
 SPLITS = ("train", "valid", "test")
 SHARES = "70/15/15"
-"""Percent of the faces in train, valid and test where a command is not told otherwise."""
+"""Default shares of train, valid and test, in percent."""
 
 SEED = 42
-"""Of every random choice where a command is not told otherwise."""
+"""Default seed of every random choice."""
 
-SHOWN = 5
+NAMED = 5
 """Files that are named one by one on a terminal."""
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A file that may become a face of the catalog; empty where something is not known."""
+class PictureFile:
+    """A picture file with what its path says; empty where unknown."""
 
     path: Path
     label: int
@@ -44,9 +46,9 @@ class FaceRecord:
         path: the picture, absolute.
         label: 0 real, 1 fake.
         split: train, valid or test.
-        source: the data set it is from.
+        source: the data set it comes from.
         generator: what made it, for a fake.
-        identity: who or what must stay in one split; empty where unknown.
+        identity: the person or video, which must stay in one split; empty where unknown.
         box: the face's left, top, right, bottom in pixels; None for the whole picture.
         sha256: of the file, hexadecimal.
         phash: perceptual hash, 16 hexadecimal digits.
@@ -70,7 +72,7 @@ class FaceRecord:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A file that was left out, and why; `broken` where it can't be read. The file itself stays where it is."""
+    """A file or folder that was left out, and why; `broken` where it can't be read. It is never deleted."""
 
     path: Path
     reason: str
@@ -78,32 +80,32 @@ class Quarantined:
 
 
 def left_out_lines(files: Sequence[tuple[object, str]]) -> list[str]:
-    """Return what a terminal is told of files that were left out, each with its reason: a line for the first ones."""
-    lines = [f"left out: {path}: {reason}" for path, reason in files[:SHOWN]]
-    return [*lines, f"left out: {len(files) - SHOWN} more"] if len(files) > SHOWN else lines
+    """Return lines for a terminal about files that were left out, given as (path, reason): the first few by name."""
+    lines = [f"left out: {path}: {reason}" for path, reason in files[:NAMED]]
+    return [*lines, f"left out: {len(files) - NAMED} more"] if len(files) > NAMED else lines
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Faces in the order of their paths, and the files that were left out."""
+    """Faces sorted by path, and the files that were left out."""
 
     records: tuple[FaceRecord, ...]
     quarantine: tuple[Quarantined, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over contents, labels and splits: the same wherever the files lie."""
+        """SHA-256 over contents, labels and splits; where the files lie does not matter."""
         lines = sorted(f"{face.sha256} {face.label} {face.split}\n" for face in self.records)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def split(self, name: str) -> tuple[FaceRecord, ...]:
-        """Return the faces of split `name`, or of all for `all`."""
+        """Return the faces of split `name`, or every face for `all`."""
         if name != "all" and name not in SPLITS:
-            raise DataError(f"{name}: no split; choose one of {', '.join(SPLITS)}, all")
+            raise DataError(f"{name}: unknown split; choose one of {', '.join(SPLITS)}, all")
         return tuple(face for face in self.records if name in (face.split, "all"))
 
     def write(self, path: Path | str) -> None:
-        """Write the catalog, in one step, and beside it the quarantine list where something was left out.
+        """Write the catalog, and beside it the quarantine list if something was left out.
 
         Paths inside the catalog's folder are written relative to it, so that the folder can be moved.
         """
@@ -117,28 +119,36 @@ class Catalog:
 
     @classmethod
     def read(cls, path: Path | str) -> "Catalog":
-        """Read what `write` wrote.
+        """Read what `write` wrote, or the same table as a spreadsheet saves it (with a byte order mark).
 
         Raises:
-            DataError: it is missing, or a line of it can't be read.
+            DataError: the file is missing, or a line of it is damaged.
         """
         path = Path(path).expanduser()
         try:
-            text = path.read_text(encoding="utf-8", errors="surrogateescape")
+            text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
         except OSError as error:
             raise DataError(f"{path}: can't be read ({error.strerror or error}); run prepare-faces") from None
-        reader = csv.DictReader(io.StringIO(text, newline=""))
         root = path.parent.resolve()
-        return cls(tuple(_record(row, root, f"{path}:{reader.line_num}") for row in reader))
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        faces = []
+        try:
+            missing = [field.name for field in fields(FaceRecord) if field.name not in (reader.fieldnames or ())]
+            if missing:
+                raise ValueError(f"no column {', '.join(missing)}")
+            for row in reader:
+                faces.append(_record(row, root))
+        except (csv.Error, ValueError, TypeError, AttributeError) as error:
+            line = max(reader.line_num, 1)
+            raise DataError(f"{path}:{line}: not a line of a catalog ({error!s:.200}); run prepare-faces again") from None
+        return cls(tuple(faces))
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with atomic_write(path, errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(head)
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def _row(face: FaceRecord, root: Path) -> list[str]:
@@ -148,24 +158,34 @@ def _row(face: FaceRecord, root: Path) -> list[str]:
     return [*values, face.sha256, face.phash, str(face.width), str(face.height), f"{face.sharpness:.2f}"]
 
 
-def _record(row: Mapping[str, str], root: Path, where: str) -> FaceRecord:
-    try:
-        if row["split"] not in SPLITS:
-            raise ValueError(f"split {row['split']!r}")
-        box = tuple(float(edge) for edge in row["box"].split())
-        return FaceRecord(
-            path=root / row["path"],
-            label=LABELS.index(row["label"]),
-            split=row["split"],
-            source=row["source"],
-            generator=row["generator"],
-            identity=row["identity"],
-            box=(box[0], box[1], box[2], box[3]) if box else None,
-            sha256=row["sha256"],
-            phash=row["phash"],
-            width=int(row["width"]),
-            height=int(row["height"]),
-            sharpness=float(row["sharpness"]),
-        )
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise DataError(f"{where}: no line of a catalog ({error}); run prepare-faces again") from None
+def _record(row: Mapping[str, str], root: Path) -> FaceRecord:
+    """Return the face of a line; raise ValueError, TypeError or AttributeError if it is damaged."""
+    if row["split"] not in SPLITS:
+        raise ValueError(f"split {row['split']!r}")
+    if not row["path"] or "\0" in row["path"]:
+        raise ValueError(f"path {row['path']!r}")
+    if row["phash"] and not 0 <= int(row["phash"], 16) < 1 << 64:
+        raise ValueError(f"phash {row['phash']!r}")
+    box = None
+    if row["box"]:
+        left, top, right, bottom = (float(edge) for edge in row["box"].split())
+        if not (math.isfinite(left + top + right + bottom) and left < right and top < bottom):
+            raise ValueError(f"box {row['box']!r}")
+        box = (left, top, right, bottom)
+    face = FaceRecord(
+        path=root / row["path"],
+        label=LABELS.index(row["label"]),
+        split=row["split"],
+        source=row["source"],
+        generator=row["generator"],
+        identity=row["identity"],
+        box=box,
+        sha256=row["sha256"],
+        phash=row["phash"],
+        width=int(row["width"]),
+        height=int(row["height"]),
+        sharpness=float(row["sharpness"]),
+    )
+    if min(face.width, face.height) < 0 or not math.isfinite(face.sharpness):
+        raise ValueError(f"width {face.width}, height {face.height}, sharpness {face.sharpness}")
+    return face

@@ -1,9 +1,7 @@
-"""What happens to pictures on their way: compression, blur, scaling, filming from a screen. Pillow and numpy alone."""
+"""Image degradations: JPEG compression, blur, scaling, noise, filming from a screen. Needs only Pillow and numpy."""
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,48 +89,3 @@ def _corners(size: tuple[int, int], generator: np.random.Generator, share: float
 
 def _picture(pixels: NDArray[np.float32]) -> Image.Image:
     return Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a picture goes through in one row of the robustness grid: scaling, blur, a screen, then compression."""
-
-    scale: float = 1.0
-    blur: float = 0.0
-    recaptured: bool = False
-    quality: int = 0
-
-    @property
-    def name(self) -> str:
-        """What is said of it in a table."""
-        parts = [
-            f"scale {self.scale:g}" if self.scale != 1.0 else "",
-            f"blur {self.blur:g}" if self.blur else "",
-            "recapture" if self.recaptured else "",
-            f"JPEG {self.quality}" if self.quality else "",
-        ]
-        return ", ".join(part for part in parts if part) or "clean"
-
-    def __call__(self, picture: Image.Image, seed: int) -> Image.Image:
-        """Return the picture after all of it; `seed` is that of the recapture."""
-        changed = blur(rescale(picture, self.scale), self.blur)
-        if self.recaptured:
-            changed = recapture(changed, np.random.default_rng(seed))
-        return jpeg(changed, self.quality) if self.quality else changed
-
-
-ONE_BY_ONE = (
-    Condition(),
-    *(Condition(quality=quality) for quality in (90, 70, 50, 30)),
-    *(Condition(scale=scale) for scale in (0.75, 0.5, 0.25)),
-    *(Condition(blur=sigma) for sigma in (0.5, 1.0, 2.0)),
-    Condition(recaptured=True),
-    Condition(scale=0.5, recaptured=True, quality=50),
-)
-"""One cause at a time, and all at once."""
-
-CROSSED = tuple(
-    Condition(scale, sigma, recaptured, quality)
-    for scale, sigma, recaptured, quality in product((1.0, 0.5), (0.0, 1.0), (False, True), (0, 90, 70, 50, 30))
-)
-"""Every cause with every other."""

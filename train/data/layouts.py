@@ -1,4 +1,4 @@
-"""Layouts: how the data sets of this field lie on disk. A layout is a few lines of LAYOUTS."""
+"""Layouts: how the data sets of this field lie on disk. A new one is an entry of LAYOUTS."""
 
 import re
 from collections.abc import Sequence
@@ -7,21 +7,22 @@ from pathlib import Path
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
-from train.data.catalog import Candidate
-from train.data.scan import picture_files
+from edge_runtime.pixels.pictures import SUFFIXES
+from train.data.catalog import PictureFile, Quarantined
+from train.data.scan import walk_files
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Which files are of one kind.
+    """Which files of a data set are faces, and what their paths say.
 
     Attributes:
-        pattern: a regular expression for the path below the data set's folder, with forward slashes. Its groups
-            `label`, `split`, `generator` and `identity` say what the path tells; parts of an identity that are joined
-            by `+` or by `joined` are people of whom each belongs to the same split.
+        pattern: a regular expression for the path below the data set's folder, with forward slashes, regardless of
+            case. Its groups `label`, `split`, `generator` and `identity` are read; people joined by `+` or by `joined`
+            in an identity all stay in one split.
         label: 0 real, 1 fake; None where the group `label` says it.
-        generator: for fakes whose path does not tell.
-        joined: what stands between the parts of an identity.
+        generator: of fakes whose path does not say it.
+        joined: what stands between the people of an identity.
     """
 
     pattern: str
@@ -31,14 +32,14 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A data set's layout.
+class FaceLayout:
+    """The layout of a data set.
 
     Attributes:
         name: what `--layout` takes.
-        marker: a glob below its folder that tells it from others.
-        rules: the first that matches a file holds; files that none matches are left alone.
-        obtain: how one gets it.
+        marker: a regular expression for the beginning of a path that only this data set has, regardless of case.
+        rules: the first that matches a file applies; other files are ignored.
+        obtain: where to get it.
     """
 
     name: str
@@ -47,31 +48,46 @@ class Layout:
     obtain: str
 
 
-SPLIT = r"(?P<split>train|valid|val|test)"
+@dataclass(frozen=True)
+class Listing:
+    """The pictures found below some folders, and what was found there but can't be used."""
+
+    files: tuple[PictureFile, ...] = ()
+    left_out: tuple[Quarantined, ...] = ()
+
+    def __add__(self, other: "Listing") -> "Listing":
+        """Return both."""
+        return Listing(self.files + other.files, self.left_out + other.left_out)
+
+
+SPLIT_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+"""Split by the name of its folder, in lower case."""
+
+SPLIT = rf"(?P<split>{'|'.join(SPLIT_FOLDERS)})"
 FILE = r"[^/]+$"
 
-LAYOUTS: Sequence[Layout] = (
-    Layout(
+LAYOUTS: Sequence[FaceLayout] = (
+    FaceLayout(
         "140k",
-        "real_vs_fake/real-vs-fake",
+        "real_vs_fake/real-vs-fake/",
         (Rule(rf"real_vs_fake/real-vs-fake/{SPLIT}/(?P<label>real|fake)/{FILE}", generator="StyleGAN"),),
         "Kaggle: xhlulu/140k-real-and-fake-faces (FFHQ photographs and StyleGAN faces, 256×256)",
     ),
-    Layout(
+    FaceLayout(
+        "faces-in-splits",
+        rf"{SPLIT}/(?:real|fake)/",
+        (Rule(rf"{SPLIT}/(?P<label>real|fake)/(?:(?P<identity>.+)/)?{FILE}"),),
+        "your own, already split: train/, valid/ (or val/, validation/) and test/ with real/ and fake/ inside",
+    ),
+    FaceLayout(
         "faces",
-        "real",
+        "(?:real|fake)/",
         (Rule(rf"(?P<label>real|fake)/(?:(?P<identity>.+)/)?{FILE}"),),
         "your own: folders real/ and fake/; a folder below them is one person or video",
     ),
-    Layout(
-        "faces-in-splits",
-        "train/real",
-        (Rule(rf"{SPLIT}/(?P<label>real|fake)/(?:(?P<identity>.+)/)?{FILE}"),),
-        "your own, with splits of your own: train/, valid/ and test/ with real/ and fake/ inside",
-    ),
-    Layout(
+    FaceLayout(
         "faceforensics",
-        "manipulated_sequences",
+        "manipulated_sequences/",
         (
             Rule(rf"original_sequences/[^/]+/[^/]+/[^/]+/(?P<identity>[^/]+)/{FILE}", label=0),
             Rule(
@@ -80,146 +96,175 @@ LAYOUTS: Sequence[Layout] = (
                 joined="_",
             ),
         ),
-        "on request from the FaceForensics++ authors; cut frames with their script, one folder a video",
+        "on request from the FaceForensics++ authors; extract frames with their script, one folder per video",
     ),
-    Layout(
+    FaceLayout(
         "ifakefacedb",
-        "*TPDNE*",
+        r"[^/]*TPDNE[^/]*/",
         (Rule(rf"(?:.*/)?(?P<generator>[^/]*(?:TPDNE|100K)[^/]*)/(?:.*/)?{FILE}", label=1),),
-        "on request from the Autonomous University of Madrid (BiDA Lab), for research; all of it is fake, the folder "
-        "is the generator: give real faces beside it, e.g. of VGGFace2 or CASIA-WebFace",
+        "on request from the Autonomous University of Madrid (BiDA Lab), for research; every picture is fake and the "
+        "folder is the generator; add real faces, e.g. VGGFace2 or CASIA-WebFace",
     ),
-    Layout(
+    FaceLayout(
         "celeba",
-        "img_align_celeba",
+        "img_align_celeba/",
         (Rule(rf"img_align_celeba/(?:.*/)?{FILE}", label=0),),
-        "mmlab.ie.cuhk.edu.hk/projects/CelebA; identities are read from identity_CelebA.txt where it lies beside",
+        "mmlab.ie.cuhk.edu.hk/projects/CelebA; identities are read from identity_CelebA.txt if it lies in the same folder",
     ),
-    Layout(
+    FaceLayout(
         "deepfacelab",
-        "data_dst",
+        "data_dst/",
         (
             Rule(rf"(?P<identity>data_(?:src|dst))/aligned/{FILE}", label=0),
             Rule(rf"(?P<identity>data_dst)/merged/{FILE}", label=1, generator="DeepFaceLab"),
         ),
         "a DeepFaceLab workspace: aligned faces of data_src and data_dst are real, data_dst/merged is fake; "
-        "one workspace is two identities: give several, in folders of different names",
+        "one workspace holds two identities, so give several, in folders of different names",
     ),
-    Layout(
+    FaceLayout(
         "faceswap",
-        "converted",
+        "converted/",
         (
             Rule(rf"(?:faces|extracted)/(?P<identity>[^/]+)/{FILE}", label=0),
             Rule(rf"converted/(?P<identity>[^/]+)/{FILE}", label=1, generator="FaceSwap"),
         ),
         "a FaceSwap project: faces/NAME (extracted) is real, converted/NAME is fake, NAME is the video",
     ),
-    Layout(
+    FaceLayout(
         "vggface2",
-        "**/n[0-9][0-9][0-9][0-9][0-9][0-9]",
+        r"(?:.*/)?n\d{6}/",
         (Rule(rf"(?:.*/)?(?P<identity>n\d{{6}})/{FILE}", label=0),),
         "VGGFace2 (Oxford VGG, for research): photographs, the folder is the person",
     ),
-    Layout(
+    FaceLayout(
         "casia-webface",
-        "**/[0-9][0-9][0-9][0-9][0-9][0-9][0-9]",
+        r"(?:.*/)?\d{7}/",
         (Rule(rf"(?:.*/)?(?P<identity>\d{{7}})/{FILE}", label=0),),
         "CASIA-WebFace (for research): photographs, the folder is the person",
     ),
-    Layout(
+    FaceLayout(
         "lfw",
-        "*/*_0001.jpg",
+        r"[^/]+/[^/]*_0001\.jpg$",
         (Rule(r"(?:.*/)?(?P<identity>[^/]+)/(?P=identity)_\d{4}\.jpg$", label=0),),
         "Labeled Faces in the Wild: photographs, the folder is the person",
     ),
 )
-"""In the order in which they are looked for."""
+"""In the order in which they are tried."""
 
 
-def find_layout(root: Path, name: str = "") -> Layout:
-    """Return the layout called `name`, or the one whose marker lies in `root`.
+def names_splits(root: Path) -> bool:
+    """Return whether `root` is split by folders: train/, valid/ (or val/, validation/) or test/."""
+    return root.is_dir() and any(place.name.lower() in SPLIT_FOLDERS and place.is_dir() for place in root.iterdir())
+
+
+def list_faces(root: Path, name: str = "") -> Listing:
+    """Return the pictures of a data set, in the layout called `name` or the first whose marker is found.
 
     Raises:
-        DataError: there is none.
+        DataError: the folder is missing, the layout is unknown, or there are no pictures where the layout has them.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give folders of faces")
     names = ", ".join(layout.name for layout in LAYOUTS)
-    for layout in LAYOUTS:
-        if layout.name == name or (not name and next(root.glob(layout.marker), None) is not None):
-            return layout
-    if name:
+    if name and name not in names.split(", "):
         raise DataError(f"--layout {name}: unknown; choose one of {names}")
-    missing = [label for label in LABELS if not (root / label).is_dir()]
-    raise DataError(
-        f"{root}: holds no {' and no '.join(f'{label}/' for label in missing)}, and is none of {names}; "
-        "put the faces into real/ and fake/, or say --real DIR --fake DIR"
-    )
+    base = root.resolve()
+    files, unreadable = walk_files(base)
+    paths = {file.relative_to(base).as_posix(): file for file in files}
+    for layout in LAYOUTS:
+        marker = re.compile(layout.marker, re.IGNORECASE)
+        if layout.name == name or (not name and any(map(marker.match, paths))):
+            break
+    else:
+        raise DataError(
+            f"{root}: holds no pictures in a known layout ({names}){_first(unreadable)}; put the faces into real/ and "
+            "fake/, or give --real DIR --fake DIR"
+        )
+    rules = [(re.compile(rule.pattern, re.IGNORECASE), rule) for rule in layout.rules]
+    people = _celeba_people(base)
+    found, skipped = [], []
+    for path, file in paths.items():
+        match, rule = next(((hit, rule) for pattern, rule in rules if (hit := pattern.match(path))), (None, None))
+        if match is None or rule is None:
+            continue
+        if file.suffix.lower() not in SUFFIXES:
+            skipped.append(_not_a_picture(file))
+            continue
+        said = {key: value or "" for key, value in match.groupdict().items()}
+        label = LABELS.index(said["label"].lower()) if rule.label is None else rule.label
+        identity = said.get("identity", "") or people.get(file.name, "")
+        found.append(
+            PictureFile(
+                path=file,
+                label=label,
+                split=SPLIT_FOLDERS.get(said.get("split", "").lower(), ""),
+                source=base.name,
+                generator=said.get("generator", "") or (rule.generator if label else ""),
+                identity=identity.replace(rule.joined, "+") if rule.joined else identity,
+            )
+        )
+    left_out = (*unreadable, *skipped)
+    if not found:
+        raise DataError(f"{root}: holds no pictures where the layout {layout.name} has them{_first(left_out)}")
+    return Listing(tuple(found), left_out)
 
 
-def layout_files(root: Path, layout: Layout) -> list[Candidate]:
-    """Return the pictures of a data set with what their paths tell.
+def list_labelled(root: Path) -> Listing:
+    """Return the pictures in `root`/real and `root`/fake, or in these folders below train/, valid/ and test/.
 
     Raises:
-        DataError: no file fits.
+        DataError: the folder is missing, or it or one of its splits holds no pictures of a class.
     """
-    base = root.resolve()
-    people = _celeba_people(base)
-    rules = [(re.compile(rule.pattern), rule) for rule in layout.rules]
-    found = []
-    for file in picture_files(root):
-        path = file.relative_to(base).as_posix()
-        match = next(((hit, rule) for pattern, rule in rules if (hit := pattern.match(path))), None)
-        if match:
-            found.append(_candidate(file, base.name, *match, people))
-    if not found:
-        raise DataError(f"{root}: holds no pictures where {layout.name} has them; look at the folders")
-    return found
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; give a catalog.csv or a folder with real/ and fake/ inside")
+    listing = list_faces(root, "faces-in-splits" if names_splits(root) else "faces")
+    present = {(file.split, file.label) for file in listing.files}
+    for split in sorted({split for split, _ in present}):
+        for label, name in enumerate(LABELS):
+            if (split, label) not in present:
+                place = f"{root}: the {split} folder" if split else f"{root}"
+                raise DataError(f"{place} holds no {name} pictures; put them into a folder {name}/")
+    return listing
 
 
-def _candidate(file: Path, source: str, hit: "re.Match[str]", rule: Rule, people: dict[str, str]) -> Candidate:
-    told = {name: value or "" for name, value in hit.groupdict().items()}
-    label = LABELS.index(told["label"]) if rule.label is None else rule.label
-    identity = told.get("identity", "") or people.get(file.name, "")
-    if rule.joined:
-        identity = identity.replace(rule.joined, "+")
-    return Candidate(
-        file,
-        label,
-        split={"val": "valid"}.get(told.get("split", ""), told.get("split", "")),
-        source=source,
-        generator=told.get("generator", "") or (rule.generator if label else ""),
-        identity=identity,
-    )
+def list_class(folders: Sequence[Path], label: int) -> Listing:
+    """Return the pictures below `folders`, all of one label; each folder inside them is one person or video.
+
+    Raises:
+        DataError: a folder is missing or holds no pictures.
+    """
+    found: list[PictureFile] = []
+    left_out: list[Quarantined] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; give folders of {LABELS[label]} faces")
+        root = folder.resolve()
+        files, unreadable = walk_files(root)
+        pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+        left_out += [*unreadable, *(_not_a_picture(file) for file in files if file.suffix.lower() not in SUFFIXES)]
+        if not pictures:
+            raise DataError(f"{folder}: holds no pictures{_first(left_out)}; put the {LABELS[label]} faces there")
+        for file in pictures:
+            inside = file.relative_to(root).parent
+            identity = "" if inside == Path() else inside.as_posix()
+            generator = root.name if label else ""
+            found.append(
+                PictureFile(path=file, label=label, source=root.name, generator=generator, identity=identity)
+            )
+    return Listing(tuple(found), tuple(left_out))
 
 
 def _celeba_people(root: Path) -> dict[str, str]:
     file = root / "identity_CelebA.txt"
     if not file.is_file():
         return {}
-    return dict(line.split() for line in file.read_text(encoding="utf-8").splitlines() if len(line.split()) == 2)
+    lines = (line.split() for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
+    return {words[0]: words[1] for words in lines if len(words) == 2}
 
 
-def mapped_files(folders: Sequence[Path], label: int) -> list[Candidate]:
-    """Return the pictures below `folders`, all of one label; a folder below each is one person or video.
+def _not_a_picture(file: Path) -> Quarantined:
+    return Quarantined(file, f"not a picture by its name ({file.suffix or 'no suffix'})")
 
-    Raises:
-        DataError: a folder is missing or holds no pictures.
-    """
-    found = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; give folders of {LABELS[label]} faces")
-        files = picture_files(folder)
-        if not files:
-            raise DataError(f"{folder}: holds no pictures; put the {LABELS[label]} faces there")
-        root = folder.resolve()
-        generator = root.name if label else ""
-        for file in files:
-            identity = file.relative_to(root).parent.as_posix()
-            found.append(
-                Candidate(
-                    file, label, source=root.name, generator=generator, identity="" if identity == "." else identity
-                )
-            )
-    return found
+
+def _first(left_out: Sequence[Quarantined]) -> str:
+    return f" (left out: {left_out[0].path}: {left_out[0].reason})" if left_out else ""

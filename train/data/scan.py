@@ -1,4 +1,4 @@
-"""Looking at picture files: which there are, and what each tells."""
+"""Finding files below a folder, and measuring the pictures among them."""
 
 import hashlib
 import os
@@ -12,29 +12,52 @@ from PIL import Image
 from scipy.fft import dctn
 
 from edge_runtime.errors import PictureError
-from edge_runtime.pixels.boxes import Box
-from edge_runtime.pixels.file_types import SUFFIXES
 from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.boxes import Box
+from train.data.catalog import Quarantined
 
 MIN_SIDE = 32
-"""Pixels: a picture with a shorter side holds no face that can be judged."""
+"""Pixels; a picture with a shorter side is too small to judge."""
 
 FindBox = Callable[[Image.Image], Box | None]
-"""Finds the face in a picture, or None where there is none."""
+"""Finds the face in a picture; None where there is none."""
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """Return the files below `folder` whose names end like pictures, absolute and sorted."""
-    found = []
-    for place, folders, names in os.walk(folder.resolve()):
-        folders.sort()
-        here = Path(place)
-        found += [here / name for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
-    return found
+def walk_files(folder: Path) -> tuple[list[Path], list[Quarantined]]:
+    """Return the files below `folder`, absolute and sorted, and the folders that can't be listed.
+
+    Links are followed, each folder once. Hidden files are ignored.
+    """
+
+    def is_folder(entry: "os.DirEntry[str]") -> bool:
+        try:
+            return entry.is_dir()
+        except OSError:  # a link that points to itself
+            return False
+
+    found: list[Path] = []
+    unreadable: list[Quarantined] = []
+    waiting, seen = [folder.resolve()], set()
+    while waiting:
+        place = waiting.pop()
+        try:
+            status = place.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if is_folder(entry):
+                        waiting.append(place / entry.name)
+                    elif not entry.name.startswith("."):
+                        found.append(place / entry.name)
+        except OSError as error:
+            unreadable.append(Quarantined(place, f"can't be listed ({error.strerror or error})", broken=True))
+    return sorted(found), sorted(unreadable, key=lambda folder: folder.path)
 
 
 def stamp(path: Path) -> list[int]:
-    """Return the size in bytes and the time of change in ns: what differs when a file was written again."""
+    """Return a file's size in bytes and modification time in ns, which change when it is written again."""
     try:
         status = path.stat()
     except OSError:
@@ -43,7 +66,7 @@ def stamp(path: Path) -> list[int]:
 
 
 def scan(path: Path, find_box: FindBox | None) -> dict[str, Any]:
-    """Return what a picture's file tells, as plain values; `reason` says why it can't be used, or is empty."""
+    """Return what is measured of a picture, as JSON values; `reason` is empty unless the picture can't be used."""
     found: dict[str, Any] = {"path": str(path), "stamp": stamp(path), "reason": ""}
     try:
         picture = read_picture(path)
@@ -54,15 +77,20 @@ def scan(path: Path, find_box: FindBox | None) -> dict[str, Any]:
         return {**found, "reason": f"can't be read ({error.strerror or error})"}
     found.update(width=picture.width, height=picture.height)
     if min(picture.size) < MIN_SIDE:
-        return {**found, "reason": f"too small ({picture.width}×{picture.height}, {MIN_SIDE} pixels a side are needed)"}
+        return {**found, "reason": f"too small ({picture.width}×{picture.height}, at least {MIN_SIDE} pixels a side)"}
     box = find_box(picture) if find_box else None
     if find_box and box is None:
-        return {**found, "reason": "no face found in it"}
+        return {**found, "reason": "no face found"}
     grey = np.asarray(picture.convert("L"))
-    measured = {"sharpness": round(float(cv2.Laplacian(grey, cv2.CV_64F).var()), 2), "brightness": float(grey.mean())}
-    pixels = hashlib.sha256(picture.tobytes()).hexdigest()
-    hashes = {"sha256": digest, "pixels": pixels, "phash": perceptual_hash(picture)}
-    return {**found, **measured, **hashes, "box": box}
+    return {
+        **found,
+        "sharpness": round(float(cv2.Laplacian(grey, cv2.CV_64F).var()), 2),
+        "brightness": float(grey.mean()),
+        "sha256": digest,
+        "pixels": hashlib.sha256(picture.tobytes()).hexdigest(),
+        "phash": perceptual_hash(picture),
+        "box": box,
+    }
 
 
 def perceptual_hash(picture: Image.Image) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from edge_runtime.errors import PictureError
 from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
-from train.data.build import FaceRecord
-from train.data.catalog import SEED
+from train.data.catalog import SEED, Catalog, FaceRecord
+from train.evaluation.evaluation import JudgedFaces, Subject, judge_faces
 from train.evaluation.logits import Corrupt, Logits
+from train.evaluation.robustness import robustness_row
 from train.models.checkpoint import load_checkpoint, load_model
 from train.models.network import normalize
 
@@ -28,41 +30,60 @@ PGD_STEPS = 10
 BATCH = 16
 
 Attack = Callable[[nn.Module, torch.Tensor, torch.Tensor, float], torch.Tensor]
-"""From network, pixels in [0, 1], labels and strength to changed pixels."""
+"""From network, pixels in [0, 1], labels and strength in [0, 1] to changed pixels."""
+
+
+def attack_rows(subject: Subject, catalog: Catalog, faces: Sequence[FaceRecord]) -> list[dict[str, Any]]:
+    """Return rows for adversarial pictures and for washed fakes.
+
+    `subject` is a checkpoint, since a bundle has no gradients; `faces` can all be read. The autoencoder that washes
+    fakes is trained on the real faces of the training split.
+    """
+    rows = []
+    for name, attack in ATTACKS.items():
+        for levels in STRENGTHS:
+            logits = attacked_logits(subject.path, faces, attack, levels)
+            rows.append(robustness_row(f"{name} {levels}/255", JudgedFaces(tuple(faces), logits, subject.calibration)))
+    washer = train_washer([face for face in catalog.split("train") if face.label == 0])
+    if washer:
+        judged = judge_faces(subject, faces, corrupt=wash_fakes(washer))
+        rows.append(robustness_row("fakes through an autoencoder", judged))
+    return rows
 
 
 def fgsm(network: nn.Module, pixels: torch.Tensor, labels: torch.Tensor, strength: float) -> torch.Tensor:
     """Take one step of `strength` up the loss (Goodfellow et al. 2015)."""
-    return _step(network, pixels, pixels, labels, strength, strength)
+    return _ascend(network, pixels, pixels, labels, strength, strength)
 
 
 def pgd(network: nn.Module, pixels: torch.Tensor, labels: torch.Tensor, strength: float) -> torch.Tensor:
-    """Take PGD_STEPS small steps up the loss, never further than `strength` from the picture (Madry et al. 2018)."""
+    """Take PGD_STEPS small steps up the loss, within `strength` of the picture (Madry et al. 2018)."""
     changed = pixels
     for _ in range(PGD_STEPS):
-        changed = _step(network, changed, pixels, labels, 2.5 * strength / PGD_STEPS, strength)
+        changed = _ascend(network, changed, pixels, labels, 2.5 * strength / PGD_STEPS, strength)
     return changed
-
-
-def _step(
-    network: nn.Module,
-    pixels: torch.Tensor,
-    origin: torch.Tensor,
-    labels: torch.Tensor,
-    size: float,
-    strength: float,
-) -> torch.Tensor:
-    pixels = pixels.detach().requires_grad_(True)
-    (slope,) = torch.autograd.grad(functional.cross_entropy(network(pixels), labels), pixels)
-    moved = pixels.detach() + size * slope.sign()
-    return torch.clamp(torch.clamp(moved, origin - strength, origin + strength), 0.0, 1.0)
 
 
 ATTACKS: dict[str, Attack] = {"FGSM": fgsm, "PGD": pgd}
 
 
+def _ascend(
+    network: nn.Module,
+    pixels: torch.Tensor,
+    origin: torch.Tensor,
+    labels: torch.Tensor,
+    step: float,
+    strength: float,
+) -> torch.Tensor:
+    """Move every pixel by `step` up the loss, within `strength` of `origin`."""
+    pixels = pixels.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(functional.cross_entropy(network(pixels), labels), pixels)
+    moved = pixels.detach() + step * gradient.sign()
+    return torch.clamp(torch.clamp(moved, origin - strength, origin + strength), 0.0, 1.0)
+
+
 class _FromPixels(nn.Module):
-    """The network as a function of pixels in [0, 1], NHWC."""
+    """The network as a function of pixels [N, H, W, 3] in [0, 1]."""
 
     def __init__(self, network: nn.Module, contract: ModelContract) -> None:
         super().__init__()
@@ -74,7 +95,7 @@ class _FromPixels(nn.Module):
 
 
 def attacked_logits(path: Path, faces: Sequence[FaceRecord], attack: Attack, levels: int) -> Logits:
-    """Return the logits [N, 2] of a checkpoint on `faces`, each crop changed by up to `levels` of 255 to mislead it."""
+    """Return the logits [N, 2] of a checkpoint on `faces` after an attack that moves pixels by up to `levels` of 255."""
     checkpoint = load_checkpoint(path)
     network = _FromPixels(load_model(checkpoint).requires_grad_(False), checkpoint.contract)
     rows = []
@@ -84,7 +105,7 @@ def attacked_logits(path: Path, faces: Sequence[FaceRecord], attack: Attack, lev
         pixels = torch.from_numpy(np.concatenate(crops)).float() / 255.0
         labels = torch.tensor([face.label for face in batch]).repeat_interleave(crops[0].shape[0])
         changed = attack(network, pixels, labels, levels / 255.0)
-        # A picture has whole grey levels: what a file could not hold is no attack.
+        # Round to whole grey levels: an attack must survive being saved as a picture.
         with torch.inference_mode():
             rows.append(network((changed * 255.0).round() / 255.0).view(len(batch), -1, 2).mean(1).numpy())
     result: Logits = np.concatenate(rows)
@@ -107,24 +128,28 @@ class Washer(nn.Module):
         )
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the pictures as it remembers them."""
+        """Return the reconstructed pictures."""
         washed: torch.Tensor = self.layers(pictures)
         return washed
 
 
-def train_washer(reals: Sequence[FaceRecord], *, steps: int = 400, side: int = 96, seed: int = SEED) -> Washer | None:
-    """Train an autoencoder on photographs alone, so that what passes through it looks like one.
+def train_washer(
+    reals: Sequence[FaceRecord], *, steps: int = 400, side: int = 96, seed: int = SEED
+) -> Washer | None:
+    """Train an autoencoder on photographs alone, so that its output looks like a photograph.
 
-    After GANprintR (Neves et al. 2020), which removes a generator's fingerprint in this way. Pictures that can't be
-    read are passed over; None where there is no other.
+    GANprintR (Neves et al. 2020) removes a generator's fingerprint in this way. Unreadable pictures are skipped; None
+    if none is left.
     """
     torch.manual_seed(seed)
     washer, random = Washer(), np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(washer.parameters(), 2e-3)
-    seen = 0
+    trained = False
     for _ in range(steps if reals else 0):
-        crops = _crops(reals, side, random)
-        seen += len(crops)
+        crops = []
+        for index in random.integers(len(reals), size=8):
+            with suppress(PictureError):
+                crops.append(_random_crop(read_picture(reals[index].path), side, random))
         if not crops:
             continue
         target = torch.stack(crops)
@@ -132,19 +157,11 @@ def train_washer(reals: Sequence[FaceRecord], *, steps: int = 400, side: int = 9
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return washer.eval() if seen else None
+        trained = True
+    return washer.eval() if trained else None
 
 
-def _crops(faces: Sequence[FaceRecord], side: int, random: np.random.Generator) -> list[torch.Tensor]:
-    """Return crops of eight of `faces`, or of fewer where one can't be read."""
-    crops = []
-    for index in random.integers(len(faces), size=8):
-        with suppress(PictureError):
-            crops.append(_crop(read_picture(faces[index].path), side, random))
-    return crops
-
-
-def _crop(picture: Image.Image, side: int, random: np.random.Generator) -> torch.Tensor:
+def _random_crop(picture: Image.Image, side: int, random: np.random.Generator) -> torch.Tensor:
     if min(picture.size) < side:
         picture = picture.resize((side, side))
     left, top = (int(random.integers(edge - side + 1)) for edge in picture.size)
@@ -156,7 +173,7 @@ def _tensor(picture: Image.Image) -> torch.Tensor:
 
 
 def wash_fakes(washer: Washer) -> Corrupt:
-    """Return the change that passes fakes through `washer` and leaves photographs as they are."""
+    """Return a change that passes fakes through `washer` and leaves photographs as they are."""
 
     def wash(picture: Image.Image, face: FaceRecord) -> Image.Image:
         if face.label == 0:

@@ -1,12 +1,8 @@
-"""An evaluation: every figure of a detector on some faces, as values that JSON holds and the report shows."""
+"""An evaluation: every figure of a detector on some faces, as values for JSON and the report."""
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +10,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import CheckpointError, DataError, UsageError
+from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
-from edge_runtime.model.contract import CHECKPOINT, Calibration, ModelContract, Precision
-from train.data.build import CATALOG, SPLITS, Catalog, FaceRecord
-from train.data.degrade import Condition
+from edge_runtime.model.contract import CHECKPOINT, LABELS, Calibration, ModelContract, Precision
+from train.data.build import has_splits
+from train.data.catalog import Catalog, FaceRecord
 from train.data.splits import group_faces
-from train.evaluation.logits import Corrupt, Logits, bundle_logits, checkpoint_logits, fake_scores
-from train.evaluation.metrics import measure, measure_decided
+from train.evaluation.logits import Corrupt, Logits, bundle_logits, checkpoint_logits
+from train.evaluation.metrics import RANKING, measure, measure_decided
 from train.evaluation.seen import bundle_faces, checkpoint_faces
 from train.parallel import Advance
 
 ALARM_SPREAD = 0.02
-"""Scores whose standard deviation is under this hardly depend on the picture."""
+"""If the scores' standard deviation is smaller, they hardly depend on the picture."""
 
-SIZES = ((0, 128), (128, 256), (256, 512), (512, 1 << 30))
-"""Bins of the face's shorter side in pixels: from, up to (exclusive)."""
+SIZES = (0, 128, 256, 512)
+"""Lower bounds of the bins of face sizes, in pixels of the shorter side."""
 
 MIN_SLICE = 20
-"""Faces a class that a slice needs for figures of its own."""
+"""Faces of each class that a slice needs for figures of its own."""
+
+SLICE_FIGURES = (*RANKING, "balanced_accuracy")
+SLICE_BOOTSTRAP = 200
+"""Resamples for a slice or a row of the robustness grid, at most."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """A detector to be judged: a checkpoint, or one precision of a bundle.
 
-    `trained` holds the mark of each face that it was trained on (train.evaluation.seen), where that is known.
+    `trained` holds the mark of each face that it was trained on (train.evaluation.seen), if that is known.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Subject:
 
     @property
     def calibration(self) -> Calibration:
-        """How its logits are read."""
+        """Temperature and thresholds of its precision."""
         return self.contract.calibration(self.precision)
 
 
@@ -59,33 +60,36 @@ def open_subject(path: Path | str, *, precision: str | None = None, device: str 
 
     Args:
         path: of either.
-        precision: of a bundle; the smallest that it holds where None.
+        precision: of a bundle; None takes the smallest that it holds.
         device: that a bundle runs on.
 
     Raises:
         CheckpointError, BundleError: it can't be opened.
-        UsageError: a bundle holds no such precision.
+        UsageError: the bundle does not hold this precision.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise CheckpointError(f"{path}: not found; give a checkpoint (.pth) or a bundle")
-    return _bundle(path, precision, device) if path.is_dir() else _checkpoint(path)
-
-
-def _checkpoint(path: Path) -> Subject:
+    if path.is_dir():
+        return _open_bundle(path, precision, device)
     from train.models.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(path)
-    contract = checkpoint.contract
 
     def logits(records: Sequence[FaceRecord], progress: Advance | None, corrupt: Corrupt | None) -> Logits:
         return checkpoint_logits(path, records, progress=progress, corrupt=corrupt)
 
-    name = f"{path.absolute().parent.name}/{path.name}"
-    return Subject(name, path, contract, CHECKPOINT, logits, checkpoint_faces(checkpoint))
+    return Subject(
+        name=f"{path.absolute().parent.name}/{path.name}",
+        path=path,
+        contract=checkpoint.contract,
+        precision=CHECKPOINT,
+        logits=logits,
+        trained=checkpoint_faces(checkpoint),
+    )
 
 
-def _bundle(path: Path, precision: str | None, device: str) -> Subject:
+def _open_bundle(path: Path, precision: str | None, device: str) -> Subject:
     bundle = Bundle.open(path)
     held = [entry.value for entry in bundle.precisions]
     chosen = precision or (held[-1] if held else Precision.INT8.value)
@@ -95,12 +99,19 @@ def _bundle(path: Path, precision: str | None, device: str) -> Subject:
     def logits(records: Sequence[FaceRecord], progress: Advance | None, corrupt: Corrupt | None) -> Logits:
         return bundle_logits(bundle, chosen, records, device=device, progress=progress, corrupt=corrupt)
 
-    return Subject(f"{path.name} ({chosen})", path, bundle.contract, chosen, logits, bundle_faces(bundle))
+    return Subject(
+        name=f"{path.name} ({chosen})",
+        path=path,
+        contract=bundle.contract,
+        precision=chosen,
+        logits=logits,
+        trained=bundle_faces(bundle),
+    )
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Faces that could be read, and what the detector says of each."""
+class JudgedFaces:
+    """Faces that could be read, with their logits [N, 2]."""
 
     faces: tuple[FaceRecord, ...]
     logits: Logits
@@ -119,7 +130,7 @@ class Judged:
 
     @cached_property
     def groups(self) -> list[str]:
-        """What is drawn together in the bootstrap: what the splits keep together too."""
+        """The group of each face, for the bootstrap."""
         return group_faces(self.faces)
 
 
@@ -128,8 +139,8 @@ def judge_faces(
     records: Sequence[FaceRecord],
     progress: Advance | None = None,
     corrupt: Corrupt | None = None,
-) -> Judged:
-    """Judge `records`; those that can't be read are named and left out.
+) -> JudgedFaces:
+    """Judge `records`; unreadable pictures are listed and left out.
 
     Raises:
         DataError: none can be read.
@@ -138,22 +149,23 @@ def judge_faces(
     read = np.asarray(np.isfinite(logits).all(axis=1))
     if not read.any():
         raise DataError(f"none of the {len(records)} pictures can be read; run prepare-faces again")
-    faces = tuple(face for face, fine in zip(records, read, strict=True) if fine)
-    missing = tuple(face.path for face, fine in zip(records, read, strict=True) if not fine)
-    return Judged(faces, logits[read], subject.calibration, missing)
+    return JudgedFaces(
+        faces=tuple(face for face, fine in zip(records, read, strict=True) if fine),
+        logits=logits[read],
+        calibration=subject.calibration,
+        unreadable=tuple(face.path for face, fine in zip(records, read, strict=True) if not fine),
+    )
 
 
 def choose_split(data: Path, catalog: Catalog, wanted: str) -> str:
-    """Return the split to judge: `wanted`, or for `auto` all of a plain folder, and the last split of a catalog.
+    """Return the split to judge: `wanted`, or for `auto` the test split (valid if there is none).
 
-    That is the test split, or validation for a catalog that was split in two.
+    For `auto`, a folder without splits is judged whole.
     """
     if wanted != "auto":
         return wanted
-    data = data.expanduser()
-    prepared = data.is_file() or (data / CATALOG).is_file() or any((data / name).is_dir() for name in SPLITS)
     held_out = [name for name in ("test", "valid") if catalog.split(name)]
-    return held_out[0] if prepared and held_out else "all"
+    return held_out[0] if held_out and has_splits(data.expanduser()) else "all"
 
 
 @dataclass(frozen=True)
@@ -169,16 +181,11 @@ class Evaluation:
     slices: Sequence[Mapping[str, Any]]
     robustness: Sequence[Mapping[str, Any]] = ()
     alarms: Sequence[str] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
 
 
 def summarize(
     subject: Subject,
-    judged: Judged,
+    judged: JudgedFaces,
     data: Mapping[str, Any],
     *,
     bootstrap: int = 1000,
@@ -214,7 +221,7 @@ def summarize(
 
 
 def score_alarms(scores: NDArray[np.float64]) -> list[str]:
-    """Return what is suspicious about scores: that they hardly vary, or are all the same side of 0.5."""
+    """Return warnings about scores that hardly vary, or that all lie on one side of 0.5."""
     if float(scores.std()) < ALARM_SPREAD:
         return [f"the scores hardly vary (standard deviation {scores.std():.4f}): the model does not look at the faces"]
     if (scores >= 0.5).all() or (scores < 0.5).all():
@@ -222,108 +229,59 @@ def score_alarms(scores: NDArray[np.float64]) -> list[str]:
     return []
 
 
-def slice_figures(judged: Judged, bootstrap: int) -> list[dict[str, Any]]:
-    """Return figures by source, generator and face size.
+def slice_figures(judged: JudgedFaces, bootstrap: int) -> list[dict[str, Any]]:
+    """Return figures by source, generator and face size, where there are several of a kind.
 
-    A slice that holds one class alone is measured against all faces of the other.
+    A slice that holds only one class is measured against all faces of the other.
     """
+    kinds = {
+        "source": [face.source for face in judged.faces],
+        "generator": [face.generator for face in judged.faces],
+        "face size": [_size_name(face) for face in judged.faces],
+    }
     rows = []
-    for kind, names in _slices(judged.faces).items():
+    for kind, names in kinds.items():
         for name in sorted(set(names) - {""}) if len(set(names)) > 1 else ():
             inside = np.array([own == name for own in names])
-            rows.append({"by": kind, "name": name, **_slice(judged, inside, bootstrap)})
+            rows.append({"by": kind, "name": name, **_slice(judged, inside, min(bootstrap, SLICE_BOOTSTRAP))})
     return rows
-
-
-def _slices(faces: Sequence[FaceRecord]) -> dict[str, list[str]]:
-    return {
-        "source": [face.source for face in faces],
-        "generator": [face.generator for face in faces],
-        "face size": [_size_name(face) for face in faces],
-    }
 
 
 def _size_name(face: FaceRecord) -> str:
     side = min(face.width, face.height)
     if face.box:
         side = int(min(face.box[2] - face.box[0], face.box[3] - face.box[1]))
-    low, high = next((low, high) for low, high in SIZES if low <= side < high)
-    return f"{low} pixels and more" if high > 1 << 20 else f"{low} to {high - 1} pixels"
+    place = int(np.searchsorted(SIZES, side, side="right"))
+    low = SIZES[place - 1]
+    return f"{low} pixels and more" if place == len(SIZES) else f"{low} to {SIZES[place] - 1} pixels"
 
 
-def _slice(judged: Judged, inside: NDArray[np.bool_], bootstrap: int) -> dict[str, Any]:
-    labels, scores = judged.labels, judged.scores
-    counts = {"real": int((inside & (labels == 0)).sum()), "fake": int((inside & (labels == 1)).sum())}
+def _slice(judged: JudgedFaces, inside: NDArray[np.bool_], bootstrap: int) -> dict[str, Any]:
+    labels = judged.labels
+    counts = {name: int((inside & (labels == label)).sum()) for label, name in enumerate(LABELS)}
     against = inside.copy()
-    for label, name in enumerate(("real", "fake")):
+    for label, name in enumerate(LABELS):
         if not counts[name]:
             against |= labels == label
     if min((against & (labels == label)).sum() for label in (0, 1)) < MIN_SLICE:
         return counts
-    groups = [group for group, used in zip(judged.groups, against, strict=True) if used]
     figures = measure(
         labels[against],
-        scores[against],
+        judged.scores[against],
         threshold=judged.calibration.balanced,
-        groups=groups,
-        bootstrap=min(bootstrap, 200),
+        groups=[group for group, used in zip(judged.groups, against, strict=True) if used],
+        bootstrap=bootstrap,
     )
-    wanted = ("auc", "average_precision", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr", "balanced_accuracy")
-    return {**counts, **{name: figures[name] for name in wanted}}
+    return {**counts, **{name: figures[name] for name in SLICE_FIGURES}}
 
 
-def robustness_row(
-    subject: Subject, faces: Sequence[FaceRecord], condition: Condition, bootstrap: int
-) -> dict[str, Any]:
-    """Judge `faces` after `condition` and return the row: AUC, balanced accuracy and what the thresholds do."""
-
-    def corrupt(picture: Any, record: FaceRecord) -> Any:
-        return condition(picture, int(record.sha256[:8], 16))
-
-    return condition_row(condition.name, judge_faces(subject, faces, corrupt=corrupt), bootstrap)
-
-
-def condition_row(name: str, judged: Judged, bootstrap: int) -> dict[str, Any]:
-    """Return a row of the robustness grid for faces that were judged under a condition called `name`."""
-    calibration, labels, scores = judged.calibration, judged.labels, judged.scores
-    figures = measure(labels, scores, threshold=calibration.balanced, groups=judged.groups, bootstrap=bootstrap)
-    decided = measure_decided(
-        labels, scores, low=calibration.low, high=calibration.high, groups=judged.groups, bootstrap=bootstrap
-    )
-    wanted = {key: figures[key] for key in ("auc", "balanced_accuracy", "recall")}
-    return {"name": name, **wanted, **{key: decided[key] for key in ("coverage", "fpr", "fnr")}}
-
-
-def count_look(faces: Sequence[FaceRecord], subject: Subject, state: Path | None = None) -> int:
-    """Note that `faces` were judged, and return how often they have been: a test split wears out by being looked at.
-
-    The notes are lines in `evaluations.jsonl` in the user's state folder.
-    """
-    folder = state or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "deepfake-edge"
-    mark = sha256("".join(sorted(face.sha256 for face in faces)).encode()).hexdigest()[:16]
-    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    line = json.dumps({"faces": mark, "count": len(faces), "model": subject.name, "time": when})
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "evaluations.jsonl").open("a+", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.seek(0)
-            return sum(f'"{mark}"' in before for before in file)
-    except OSError:
-        # A home that can't be written to must not stop an evaluation.
-        return 1
-
-
-def risk_by_coverage(judged: Judged) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return coverage and error among the decided when the least certain faces are left out first."""
-    scores, balanced = judged.scores, judged.calibration.balanced
-    wrong = (scores >= balanced) != (judged.labels == 1)
-    order = np.argsort(-np.abs(judged.logits[:, 1] - judged.logits[:, 0] - _margin_of(judged.calibration)))
+def risk_by_coverage(judged: JudgedFaces) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return coverage and error among the decided faces when the least certain faces are left out first."""
+    calibration = judged.calibration
+    wrong = (judged.scores >= calibration.balanced) != (judged.labels == 1)
+    share = min(max(calibration.balanced, 1e-6), 1 - 1e-6)
+    threshold_margin = calibration.temperature * np.log(share / (1 - share))
+    margin = judged.logits[:, 1] - judged.logits[:, 0]
+    order = np.argsort(-np.abs(margin - threshold_margin))
     count = np.arange(1, len(order) + 1)
     return count / len(order), np.cumsum(wrong[order]) / count
-
-
-def _margin_of(calibration: Calibration) -> float:
-    """Return the difference of logits at which the score is the balanced threshold."""
-    share = min(max(calibration.balanced, 1e-6), 1 - 1e-6)
-    return float(calibration.temperature * np.log(share / (1 - share)))

@@ -1,9 +1,10 @@
-"""Logits of a checkpoint or a bundle on the faces of a catalog: the one way to measure a detector.
+"""Logits of a checkpoint or a bundle on the faces of a catalog. Every measurement of a detector starts here.
 
-Torch is imported when a checkpoint is asked for, and not before.
+Torch is imported only for checkpoints.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,35 +17,35 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import ModelContract, Precision
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
-from train.data.build import FaceRecord
+from train.data.catalog import FaceRecord
 from train.parallel import Advance, ordered_map
 
 Logits = NDArray[np.float32]
 Corrupt = Callable[[Image.Image, FaceRecord], Image.Image]
-"""Changes a picture before it is judged, keeping its size."""
+"""Changes a picture before it is judged; the size stays."""
 
 PixelsToLogits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""From uint8 [N, H, W, 3] to logits [N, 2]."""
+"""From uint8 pixels [N, H, W, 3] to logits [N, 2]."""
 
 BATCH = 32
 
 
 class PictureGoneError(DataError):
-    """A picture of a catalog can't be read any more."""
+    """A picture of a catalog can no longer be read."""
 
 
 def read_again(record: FaceRecord) -> Image.Image:
-    """Read a picture that was fine when the catalog was made.
+    """Read a picture of a catalog.
 
     Raises:
-        PictureGoneError: it can't be read any more.
+        PictureGoneError: it can no longer be read.
     """
     try:
         return read_picture(record.path)
     except PictureError as error:
         raise PictureGoneError(
-            f"{error}; it was fine when the catalog was made: put it back and say the same again, "
-            "or run prepare-faces again and train anew"
+            f"{error}; it was readable when the catalog was made: restore it and run the command again, or run "
+            "prepare-faces again and train from the start"
         ) from None
 
 
@@ -52,13 +53,13 @@ def require_logits(records: Sequence[FaceRecord], logits: Logits) -> None:
     """Check that each of `records` was judged.
 
     Raises:
-        PictureGoneError: a picture can't be read any more.
-        DataError: the network's answer is no number.
+        PictureGoneError: a picture can no longer be read.
+        DataError: a logit is NaN or infinite.
     """
     for record, answer in zip(records, logits, strict=True):
         if not np.isfinite(answer).all():
             read_again(record)
-            raise DataError(f"{record.path}: the network's answer is no number; train anew with a lower --lr")
+            raise DataError(f"{record.path}: the network's logits are NaN or infinite; train again with a lower --lr")
 
 
 def network_logits(
@@ -70,7 +71,7 @@ def network_logits(
     progress: Advance | None = None,
     corrupt: Corrupt | None = None,
 ) -> Logits:
-    """Return the logits [N, 2] of an OpenVINO network, crops averaged; nan where a picture can't be read."""
+    """Return the logits [N, 2] of an OpenVINO network, averaged over crops; NaN where a picture can't be read."""
     classifier = Classifier(Path(xml), contract, device=device)
     return judge(classifier.logits, contract, records, progress=progress, corrupt=corrupt)
 
@@ -84,7 +85,7 @@ def bundle_logits(
     progress: Advance | None = None,
     corrupt: Corrupt | None = None,
 ) -> Logits:
-    """Return the logits [N, 2] of a bundle's network of `precision`; nan where a picture can't be read."""
+    """Return the logits [N, 2] of a bundle's network of `precision`; NaN where a picture can't be read."""
     path = bundle.model(precision)
     return network_logits(path, bundle.contract, records, device=device, progress=progress, corrupt=corrupt)
 
@@ -96,7 +97,7 @@ def checkpoint_logits(
     progress: Advance | None = None,
     corrupt: Corrupt | None = None,
 ) -> Logits:
-    """Return the logits [N, 2] of a checkpoint, computed in float32; nan where a picture can't be read."""
+    """Return the logits [N, 2] of a checkpoint, computed in float32; NaN where a picture can't be read."""
     from train.models.checkpoint import load_checkpoint, load_model
     from train.models.network import torch_logits
 
@@ -113,46 +114,23 @@ def judge(
     progress: Advance | None = None,
     corrupt: Corrupt | None = None,
 ) -> Logits:
-    """Return the logits [N, 2] of `network` on `records`, crops averaged; nan where a picture can't be read."""
-    results = np.full((len(records), 2), np.nan, np.float32)
+    """Return the logits [N, 2] of `network` on `records`, averaged over crops; NaN where a picture can't be read."""
 
     def pixels(record: FaceRecord) -> NDArray[np.uint8] | None:
-        return _pixels(record, contract, corrupt)
+        try:
+            picture = read_picture(record.path)
+        except PictureError:
+            return None
+        return face_pixels(corrupt(picture, record) if corrupt else picture, record.box, contract)
 
-    for start, batch in _batches(ordered_map(pixels, records)):
-        read = [index for index, crops in enumerate(batch) if crops is not None]
+    results = np.full((len(records), 2), np.nan, np.float32)
+    crops = ordered_map(pixels, records)
+    for start in range(0, len(records), BATCH):
+        batch = list(islice(crops, BATCH))
+        read = [index for index, found in enumerate(batch) if found is not None]
         if read:
-            stacked = np.concatenate([crops for crops in batch if crops is not None])
-            logits = network(stacked).reshape(len(read), -1, 2).mean(axis=1)
-            results[[start + index for index in read]] = logits
+            stacked = np.concatenate([found for found in batch if found is not None])
+            results[[start + index for index in read]] = network(stacked).reshape(len(read), -1, 2).mean(axis=1)
         if progress:
             progress(len(batch))
     return results
-
-
-def _pixels(record: FaceRecord, contract: ModelContract, corrupt: Corrupt | None) -> NDArray[np.uint8] | None:
-    try:
-        picture = read_picture(record.path)
-    except PictureError:
-        return None
-    return face_pixels(corrupt(picture, record) if corrupt else picture, record.box, contract)
-
-
-def _batches(
-    items: Iterator[NDArray[np.uint8] | None],
-) -> Iterator[tuple[int, list[NDArray[np.uint8] | None]]]:
-    start, batch = 0, []
-    for item in items:
-        batch.append(item)
-        if len(batch) == BATCH:
-            yield start, batch
-            start, batch = start + len(batch), []
-    if batch:
-        yield start, batch
-
-
-def fake_scores(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Return the probabilities of fake for logits [N, 2]."""
-    from train.evaluation.calibrate import probabilities
-
-    return probabilities((logits[:, 1] - logits[:, 0]).astype(np.float64), temperature)

@@ -1,6 +1,6 @@
-"""Figures of a detector, each with its bootstrap interval. The positive class is fake; curves are scikit-learn's."""
+"""Figures of a detector, each with its bootstrap interval. Fake is the positive class; the curves are scikit-learn's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import sklearn
@@ -11,7 +11,7 @@ from edge_runtime.errors import DataError
 from train.data.catalog import SEED
 
 Figure = dict[str, float]
-"""`value`, and `low` and `high`, the bounds of its interval."""
+"""`value`, and the bounds `low` and `high` of its interval."""
 
 INTERVAL = (2.5, 97.5)
 """Percentiles of the bootstrap distribution: an interval of 95 %."""
@@ -33,9 +33,10 @@ FIGURE_NAMES = {
     "brier": "Brier score",
     "ece": "ECE",
 }
-"""What readers call the figures, in the order in which they are listed."""
+"""The figures' names in reports, in their order."""
 
-NEEDS_BOTH = ("auc", "average_precision", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr", "balanced_accuracy")
+RANKING = ("auc", "average_precision", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr")
+"""Figures that need no threshold."""
 
 
 def measure(
@@ -53,25 +54,57 @@ def measure(
         labels: [N], 0 real, 1 fake.
         scores: [N], probability of fake in [0, 1].
         threshold: a score of at least this counts as fake.
-        groups: [N], what is drawn together (an identity, a source); each picture by itself where None.
+        groups: [N], faces of one group are resampled together (an identity); None: each face alone.
         bootstrap: number of resamples; with 0 the bounds are the value.
         seed: of the resampling.
 
     Returns:
-        By name: accuracy, auc, average_precision, eer, tpr_at_1_fpr, tpr_at_5_fpr, balanced_accuracy, precision,
-        recall, f1, brier, ece and the counts tn, fp, fn, tp; nan where a figure needs the other class.
+        By name: the keys of FIGURE_NAMES and the counts tn, fp, fn, tp; NaN where a figure needs the other class.
 
     Raises:
         DataError: there is nothing to measure, or labels and scores do not match.
     """
     truth, score = _checked(labels, scores)
-    rows = [_figures(truth, score, threshold, weights) for weights in resamples(len(truth), groups, bootstrap, seed)]
-    value = _figures(truth, score, threshold, np.ones(len(truth)))
-    return {name: _figure(value[name], [row[name] for row in rows]) for name in value}
+    return _bootstrapped(lambda weights: _figures(truth, score, threshold, weights), len(truth), groups, bootstrap, seed)
+
+
+def measure_decided(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    low: float,
+    high: float,
+    groups: Sequence[str] | None = None,
+    bootstrap: int = 1000,
+    seed: int = SEED,
+) -> dict[str, Figure]:
+    """Return what the two thresholds do, each figure with a bootstrap interval of 95 %; see `measure` for the rest.
+
+    Returns:
+        By name: `fpr` (share of real faces called fake), `fnr` (share of fakes called real), `coverage` (share of faces
+        that are decided), `error` and `accuracy` (among the decided).
+    """
+    truth, score = _checked(labels, scores)
+    called_fake = score >= high
+    called_real = (score <= low) & ~called_fake
+    false_alarm, miss = called_fake & (truth == 0), called_real & (truth == 1)
+
+    def figures(weights: NDArray[np.float64]) -> dict[str, float]:
+        decided = float(weights[called_fake | called_real].sum())
+        error = _share(float(weights[false_alarm | miss].sum()), decided)
+        return {
+            "fpr": _share(float(weights[false_alarm].sum()), float(weights[truth == 0].sum())),
+            "fnr": _share(float(weights[miss].sum()), float(weights[truth == 1].sum())),
+            "coverage": _share(decided, float(weights.sum())),
+            "error": error,
+            "accuracy": 1.0 - error,
+        }
+
+    return _bootstrapped(figures, len(truth), groups, bootstrap, seed)
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Return the area under the ROC curve; nan where one class is missing."""
+    """Return the area under the ROC curve; NaN where one class is missing."""
     truth, score = _checked(labels, scores)
     return float(roc_auc_score(truth, score)) if 0 < truth.sum() < len(truth) else float("nan")
 
@@ -87,69 +120,29 @@ def paired_bootstrap(
     bootstrap: int = 1000,
     seed: int = SEED,
 ) -> Figure:
-    """Return how much `figure` changes from the scores `first` to `second` of the same pictures, with its interval.
+    """Return the change of `figure` from the scores `first` to `second` of the same pictures, with its interval.
 
     `threshold` is one for both, or one for each.
     """
     truth, before = _checked(labels, first)
     _, after = _checked(labels, second)
     low, high = threshold if isinstance(threshold, tuple) else (threshold, threshold)
-
     if figure == "auc":
         first_auc, second_auc = pairwise_auc(truth, before), pairwise_auc(truth, after)
-        rows = [second_auc(weights) - first_auc(weights) for weights in resamples(len(truth), groups, bootstrap, seed)]
-        even = np.ones(len(truth))
-        return _figure(second_auc(even) - first_auc(even), rows)
 
-    def change(weights: NDArray[np.float64]) -> float:
-        return _figures(truth, after, high, weights)[figure] - _figures(truth, before, low, weights)[figure]
+        def change(weights: NDArray[np.float64]) -> dict[str, float]:
+            return {figure: second_auc(weights) - first_auc(weights)}
+    else:
 
-    rows = [change(weights) for weights in resamples(len(truth), groups, bootstrap, seed)]
-    return _figure(change(np.ones(len(truth))), rows)
+        def change(weights: NDArray[np.float64]) -> dict[str, float]:
+            gained = _figures(truth, after, high, weights)[figure] - _figures(truth, before, low, weights)[figure]
+            return {figure: gained}
 
-
-def measure_decided(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    *,
-    low: float,
-    high: float,
-    groups: Sequence[str] | None = None,
-    bootstrap: int = 1000,
-    seed: int = SEED,
-) -> dict[str, Figure]:
-    """Return what the two thresholds do, each figure with a bootstrap interval of 95 %.
-
-    Returns:
-        By name: `fpr` (share of reals called fake), `fnr` (share of fakes called real), `coverage` (share that is
-        decided at all), `error` and `accuracy` (among the decided).
-    """
-    truth, score = _checked(labels, scores)
-    rows = [_decided(truth, score, low, high, weights) for weights in resamples(len(truth), groups, bootstrap, seed)]
-    value = _decided(truth, score, low, high, np.ones(len(truth)))
-    return {name: _figure(value[name], [row[name] for row in rows]) for name in value}
-
-
-def _decided(
-    truth: NDArray[np.int64], score: NDArray[np.float64], low: float, high: float, weights: NDArray[np.float64]
-) -> dict[str, float]:
-    called_fake = score >= high
-    called_real = (score <= low) & ~called_fake
-    false_alarms = float(weights[called_fake & (truth == 0)].sum())
-    misses = float(weights[called_real & (truth == 1)].sum())
-    decided = float(weights[called_fake | called_real].sum())
-    error = _share(false_alarms + misses, decided)
-    return {
-        "fpr": _share(false_alarms, float(weights[truth == 0].sum())),
-        "fnr": _share(misses, float(weights[truth == 1].sum())),
-        "coverage": _share(decided, float(weights.sum())),
-        "error": error,
-        "accuracy": 1.0 - error,
-    }
+    return _bootstrapped(change, len(truth), groups, bootstrap, seed)[figure]
 
 
 def pairwise_auc(truth: NDArray[np.int64], score: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], float]:
-    """Return the AUC as a function of the pictures' weights [N]: the share of pairs of a fake and a real in order.
+    """Return the AUC as a function of the pictures' weights [N]: the share of fake-real pairs in the right order.
 
     For many resamples this is a hundred times faster than a ROC curve for each.
     """
@@ -164,22 +157,34 @@ def pairwise_auc(truth: NDArray[np.int64], score: NDArray[np.float64]) -> Callab
     return auc
 
 
-def resamples(count: int, groups: Sequence[str] | None, bootstrap: int, seed: int) -> list[NDArray[np.float64]]:
-    """Return `bootstrap` weights [N]: how often each picture is in a resample of whole groups."""
-    generator = np.random.default_rng(seed)
-    members = np.arange(count) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    size = int(members.max()) + 1
-    even = np.full(size, 1.0 / size)
-    return [generator.multinomial(size, even)[members].astype(np.float64) for _ in range(bootstrap)]
-
-
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     truth, score = np.asarray(labels, dtype=np.int64), np.asarray(scores, dtype=np.float64)
     if truth.shape != score.shape or truth.ndim != 1 or not len(truth):
         raise DataError(f"{truth.shape} labels and {score.shape} scores: give one score for each of at least one face")
     if not np.isfinite(score).all():
-        raise DataError(f"{int((~np.isfinite(score)).sum())} scores are no number; leave unreadable pictures out")
+        raise DataError(f"{int((~np.isfinite(score)).sum())} scores are NaN or infinite; leave unreadable pictures out")
     return truth, score
+
+
+def _bootstrapped(
+    figures: Callable[[NDArray[np.float64]], dict[str, float]],
+    count: int,
+    groups: Sequence[str] | None,
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Figure]:
+    """Return `figures` of equal weights [N], with intervals from `bootstrap` resamples of whole groups."""
+    generator = np.random.default_rng(seed)
+    members = np.arange(count) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    size = int(members.max()) + 1
+    even = np.full(size, 1.0 / size)
+    rows = [figures(generator.multinomial(size, even)[members].astype(np.float64)) for _ in range(bootstrap)]
+    found = {}
+    for name, value in figures(np.ones(count)).items():
+        drawn = [row[name] for row in rows if np.isfinite(row[name])]
+        low, high = np.percentile(drawn, INTERVAL) if drawn else (value, value)
+        found[name] = {"value": float(value), "low": float(low), "high": float(high)}
+    return found
 
 
 def _figures(
@@ -187,55 +192,46 @@ def _figures(
 ) -> dict[str, float]:
     used = weights > 0
     truth, score, weights = truth[used], score[used], weights[used]
-    counts = _counts(truth, score >= threshold, weights)
-    return {
-        **_rates(counts),
-        **_curves(truth, score, weights),
-        "brier": float(np.average((score - truth) ** 2, weights=weights)),
-        "ece": _calibration_error(truth, score, weights),
-        **counts,
-    }
-
-
-def _counts(truth: NDArray[np.int64], called: NDArray[np.bool_], weights: NDArray[np.float64]) -> dict[str, float]:
-    fake = truth == 1
-    return {
-        "tn": float(weights[~fake & ~called].sum()),
-        "fp": float(weights[~fake & called].sum()),
-        "fn": float(weights[fake & ~called].sum()),
-        "tp": float(weights[fake & called].sum()),
-    }
-
-
-def _rates(counts: Mapping[str, float]) -> dict[str, float]:
-    tn, fp, fn, tp = (counts[name] for name in ("tn", "fp", "fn", "tp"))
+    fake, called = truth == 1, score >= threshold
+    tn, fp, fn, tp = (
+        float(weights[chosen].sum()) for chosen in (~fake & ~called, ~fake & called, fake & ~called, fake & called)
+    )
     recall = _share(tp, tp + fn)
+    bins = np.minimum((score * BINS).astype(np.int64), BINS - 1)
+    gaps = np.bincount(bins, weights * (score - truth), BINS)
     return {
         "accuracy": _share(tn + tp, tn + fp + fn + tp),
         "balanced_accuracy": (recall + _share(tn, tn + fp)) / 2,
         "precision": _share(tp, tp + fp),
         "recall": recall,
         "f1": _share(2 * tp, 2 * tp + fp + fn),
+        **_ranking(truth, score, weights),
+        "brier": float(np.average((score - truth) ** 2, weights=weights)),
+        "ece": float(np.abs(gaps).sum() / weights.sum()),
+        "tn": tn,
+        "fp": fp,
+        "fn": fn,
+        "tp": tp,
     }
 
 
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
-
-
-def _curves(truth: NDArray[np.int64], score: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, float]:
-    names = ("auc", "average_precision", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr")
+def _ranking(truth: NDArray[np.int64], score: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, float]:
     if not 0 < truth.sum() < len(truth):
-        return dict.fromkeys(names, float("nan"))
+        return dict.fromkeys(RANKING, float("nan"))
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         fpr, tpr, _ = roc_curve(truth, score, sample_weight=weights, drop_intermediate=False)
         precision = float(average_precision_score(truth, score, sample_weight=weights))
-    values = (float(np.trapezoid(tpr, fpr)), precision, equal_error_rate(fpr, tpr))
-    return dict(zip(names, (*values, rate_at(fpr, tpr, 0.01), rate_at(fpr, tpr, 0.05)), strict=True))
+    return {
+        "auc": float(np.trapezoid(tpr, fpr)),
+        "average_precision": precision,
+        "eer": _equal_error_rate(fpr, tpr),
+        "tpr_at_1_fpr": float(tpr[fpr <= 0.01].max()),
+        "tpr_at_5_fpr": float(tpr[fpr <= 0.05].max()),
+    }
 
 
-def equal_error_rate(fpr: NDArray[np.float64], tpr: NDArray[np.float64]) -> float:
-    """Return the rate where false alarms and misses are equally frequent, between points of the ROC curve."""
+def _equal_error_rate(fpr: NDArray[np.float64], tpr: NDArray[np.float64]) -> float:
+    """Return the rate at which false alarms and misses are equal, interpolated between points of the ROC curve."""
     gap = fpr + tpr - 1.0
     after = int(np.argmax(gap >= 0))
     before = max(after - 1, 0)
@@ -244,18 +240,5 @@ def equal_error_rate(fpr: NDArray[np.float64], tpr: NDArray[np.float64]) -> floa
     return float(fpr[before] + share * (fpr[after] - fpr[before]))
 
 
-def rate_at(fpr: NDArray[np.float64], tpr: NDArray[np.float64], limit: float) -> float:
-    """Return the highest true positive rate whose false positive rate is at most `limit`."""
-    return float(tpr[fpr <= limit].max())
-
-
-def _calibration_error(truth: NDArray[np.int64], score: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    bins = np.minimum((score * BINS).astype(np.int64), BINS - 1)
-    gap = np.bincount(bins, weights * (score - truth), BINS)
-    return float(np.abs(gap).sum() / weights.sum())
-
-
-def _figure(value: float, rows: Sequence[float]) -> Figure:
-    found = [row for row in rows if np.isfinite(row)]
-    low, high = np.percentile(found, INTERVAL) if found else (value, value)
-    return {"value": float(value), "low": float(low), "high": float(high)}
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")

@@ -1,4 +1,4 @@
-"""Which faces a detector was trained on: never measured at export, and warned of wherever it is judged on them."""
+"""Which faces a detector was trained on. The export never measures on them, and an evaluation warns of them."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
     from train.models.checkpoint import Checkpoint
 
 TRAINING_FACES = "training_faces.txt"
-"""The file of a bundle that tells them: a mark a line. The runtime never reads it."""
+"""The file of a bundle that lists them, one mark per line. The runtime never reads it."""
 
 MARK = 16
-"""So many hex digits of a face's SHA-256 tell it from all others; the whole would only take more room."""
+"""Hex digits of a face's SHA-256 that are kept: enough to tell it from all others."""
 
 
 def face_mark(face: FaceRecord) -> str:
-    """Return what tells a face from all others."""
+    """Return the beginning of the face's SHA-256."""
     return face.sha256[:MARK]
 
 
 def among(marks: Collection[str], faces: Iterable[FaceRecord]) -> list[FaceRecord]:
-    """Return those of `faces` that have one of `marks`."""
+    """Return those of `faces` whose mark is in `marks`."""
     return [face for face in faces if face_mark(face) in marks]
 
 
 def checkpoint_faces(checkpoint: "Checkpoint") -> frozenset[str]:
-    """Return the mark of each face that a checkpoint was trained on; nothing where its catalog can't be read.
+    """Return the mark of each face that a checkpoint was trained on; empty if its catalog can't be read.
 
-    It is looked for where training read it, and beside the checkpoint, which may have been copied with it. A catalog
-    with another fingerprint than the contract's came there later.
+    The catalog is looked for where training read it, then beside the checkpoint. One whose fingerprint is not the
+    contract's is another catalog, and is ignored.
     """
     wanted = checkpoint.contract.data
     places = [checkpoint.catalog, str(checkpoint.path.parent / CATALOG) if wanted else ""]
@@ -47,10 +47,10 @@ def checkpoint_faces(checkpoint: "Checkpoint") -> frozenset[str]:
 
 
 def bundle_faces(bundle: Bundle) -> frozenset[str]:
-    """Return the mark of each face that a bundle's model was trained on; nothing where the bundle does not tell.
+    """Return the mark of each face that a bundle's model was trained on; empty if the bundle has no list.
 
     Raises:
-        BundleError: the file was changed or is missing.
+        BundleError: the list was changed or is missing.
     """
     if TRAINING_FACES not in bundle.manifest.files:
         return frozenset()
@@ -58,7 +58,7 @@ def bundle_faces(bundle: Bundle) -> frozenset[str]:
 
 
 def write_training_faces(folder: Path, marks: Collection[str]) -> None:
-    """Write the marks into a bundle's folder, where there are any."""
+    """Write the marks into a bundle's folder, if there are any."""
     if marks:
         lines = [f"{mark}\n" for mark in sorted(marks)]
         (folder / TRAINING_FACES).write_text("".join(lines), encoding="utf-8")

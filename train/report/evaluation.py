@@ -1,4 +1,4 @@
-"""What an evaluation looks like: sections of the report, from the figures and the judged faces."""
+"""The report of an evaluation: its sections, from the figures and the judged faces."""
 
 import io
 import json
@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from edge_runtime.atomic import write_atomic
 from edge_runtime.model.contract import DEMO_NOTICE
 from edge_runtime.pixels.pictures import read_picture
-from train.evaluation.evaluation import Evaluation, Judged, risk_by_coverage
+from edge_runtime.plain_json import plain
+from train.evaluation.evaluation import SLICE_FIGURES, Evaluation, JudgedFaces, risk_by_coverage
 from train.evaluation.metrics import FIGURE_NAMES
 from train.report import plots
-from train.report.html import Block, Picture, Section, Table, figure_text, plain, write_report
+from train.report.html import Block, Picture, Section, Table, figure_text, write_report
 
 DECIDED = {
     "coverage": "coverage: share decided",
@@ -23,36 +25,57 @@ DECIDED = {
     "fpr": "FPR: reals called fake",
     "fnr": "FNR: fakes called real",
 }
+
+MEANINGS = {
+    "threshold": "A face whose score is at least this is called fake. The balanced threshold weighs both errors alike.",
+    "balanced accuracy": "The mean of two shares: real faces called real, and fakes called fake. 0.5 is chance.",
+    "precision": "Of the faces called fake, the share that is fake. It depends on how many fakes there are.",
+    "recall (TPR)": "Of the fakes, the share that is called fake.",
+    "FPR": "Of the real faces, the share that is called fake: the false alarms.",
+    "F1": "The harmonic mean of precision and recall.",
+    "AUC": "The chance that a fake scores higher than a real face, whatever the threshold. 0.5 is guessing, 1 perfect.",
+    "average precision": "The mean precision over all recalls; a high value needs few false alarms.",
+    "EER": "Equal error rate: the error where as large a share of fakes is missed as of real faces is called fake.",
+    "TPR at 1 % FPR": "The share of fakes found if the threshold lets 1 % of the real faces be called fake.",
+    "Brier score": "The mean squared distance of the score from the truth (0 or 1). 0 is perfect, 0.25 is always 0.5.",
+    "ECE": "Expected calibration error: how far scores are from the share of fakes among faces that get them.",
+    "temperature": "The logits are divided by it so that scores are probabilities. Above 1, the network was too sure.",
+    "coverage": "The share of faces called real or fake; the others are uncertain.",
+    "95 % interval": "How much the figure would move with other faces of the same kind (bootstrap).",
+}
+
 SHOWN = 12
-"""Pictures a class that are shown as the most wrong."""
+"""Pictures of each class that are shown as the most wrong."""
 
 
 def write_evaluation(
-    out: Path, evaluation: Evaluation, judged: Judged, *, pictures: bool, first: Sequence[Section] = ()
+    out: Path, evaluation: Evaluation, judged: JudgedFaces, *, pictures: bool, first: Sequence[Section] = ()
 ) -> None:
-    """Write `evaluation.json`, `report.html` and `report.md` into `out`; the report begins with sections `first`."""
+    """Write `evaluation.json`, `report.html` and `report.md` into `out`; the sections `first` come first."""
     out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain(evaluation.to_dict()), indent=2, ensure_ascii=False)
-    (out / "evaluation.json").write_text(text + "\n", encoding="utf-8", errors="replace")
+    text = json.dumps(plain(evaluation), indent=2, ensure_ascii=False)
+    write_atomic(out / "evaluation.json", text + "\n", errors="replace")
     sections = [*first, *evaluation_sections(evaluation, judged, pictures=pictures)]
     write_report(out / "report.html", f"Evaluation of {evaluation.subject['name']}", sections)
 
 
-def evaluation_sections(evaluation: Evaluation, judged: Judged, *, pictures: bool) -> list[Section]:
-    """Return the sections of the report; the faces that were most wrong only where `pictures` is true."""
-    sections = [
-        Section("What was judged", _subject(evaluation)),
-        Section("Figures", _figures(evaluation)),
-        Section("Verdicts at the two thresholds", _verdicts(evaluation, judged)),
-    ]
+def evaluation_sections(evaluation: Evaluation, judged: JudgedFaces, *, pictures: bool) -> list[Section]:
+    """Return the sections of the report; those with faces only if `pictures` is true."""
+    sections = [Section("What was judged", _subject(evaluation)), Section("Figures", _figures(evaluation))]
     if 0 < judged.labels.sum() < len(judged.labels):
-        sections.insert(2, Section("Curves", _curves(judged)))
+        curves = [
+            plots.roc_and_precision(judged.labels, judged.scores),
+            plots.reliability(judged.labels, judged.scores, judged.calibration.low, judged.calibration.high),
+        ]
+        sections.append(Section("Curves", curves))
+    sections.append(Section("Verdicts at the two thresholds", _verdicts(evaluation, judged)))
     if evaluation.slices:
-        sections.append(Section("By source, generator and face size", [slice_table(evaluation.slices)]))
+        sections.append(Section("By source, generator and face size", [_slice_table(evaluation.slices)]))
     if evaluation.robustness:
-        sections.append(Section("Robustness", _robustness(evaluation)))
+        sections.append(Section("Robustness", _robustness(evaluation.robustness)))
     if pictures:
         sections.append(Section("Most wrong", _most_wrong(judged)))
+    sections.append(Section("What the figures mean", [Table(("figure", "meaning"), list(MEANINGS.items()), text=True)]))
     return sections
 
 
@@ -71,7 +94,7 @@ def _subject(evaluation: Evaluation) -> list[Block]:
     notes: list[Block] = [f"Warning: {alarm}." for alarm in evaluation.alarms]
     if subject["demo"]:
         notes.append(f"This is a {DEMO_NOTICE}.")
-    return [*notes, Table(("what", ""), rows)]
+    return [*notes, Table(("what", ""), rows, text=True)]
 
 
 def _figures(evaluation: Evaluation) -> list[Block]:
@@ -83,75 +106,61 @@ def _figures(evaluation: Evaluation) -> list[Block]:
         ("fake", figure_text(figures["fn"], 0), figure_text(figures["tp"], 0)),
     ]
     return [
-        "The positive class is fake. In brackets: bootstrap intervals of 95 %. "
-        "The balanced threshold was chosen on the validation split.",
+        "The positive class is fake. In brackets: 95 % bootstrap intervals. The balanced threshold was chosen on the "
+        "validation split. The last section says what each figure means.",
         Table(("figure", f"at the balanced threshold ({threshold:.3f})", "at 0.5"), rows),
         Table(("truth", "called real", "called fake"), counts, "Confusion matrix at the balanced threshold"),
     ]
 
 
-def _curves(judged: Judged) -> list[Block]:
-    calibration, labels, scores = judged.calibration, judged.labels, judged.scores
-    return [
-        plots.roc_and_precision(labels, scores),
-        plots.reliability(labels, scores, calibration.low, calibration.high),
-    ]
-
-
-def _verdicts(evaluation: Evaluation, judged: Judged) -> list[Block]:
+def _verdicts(evaluation: Evaluation, judged: JudgedFaces) -> list[Block]:
     calibration = evaluation.calibration
     rows = [(name, figure_text(evaluation.decided[key])) for key, name in DECIDED.items()]
-    said = (
+    text = (
         f"A score of at most {calibration['low']:.4f} is called real, of at least {calibration['high']:.4f} fake, "
         f"between them uncertain. Temperature {calibration['temperature']:.3f}."
     )
     if not calibration["fitted"]:
-        said += " These were not fitted: no labelled pictures were at hand."
-    return [said, Table(("figure", ""), rows), plots.risk_coverage(*risk_by_coverage(judged))]
+        text += " These were not fitted, because there were no labelled pictures."
+    return [text, Table(("figure", "value"), rows), plots.risk_coverage(*risk_by_coverage(judged))]
 
 
-def slice_table(slices: Sequence[Mapping[str, Any]]) -> Table:
-    """Return figures by slice as a table."""
-    keys = ("auc", "average_precision", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr", "balanced_accuracy")
+def _slice_table(slices: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
-        (f"{row['by']}: {row['name']}", row["real"], row["fake"], *(_known(row, key) for key in keys)) for row in slices
+        (
+            f"{row['by']}: {row['name']}",
+            row["real"],
+            row["fake"],
+            *(figure_text(row[key]) if key in row else "too few" for key in SLICE_FIGURES),
+        )
+        for row in slices
     ]
-    return Table(("slice", "real", "fake", *(FIGURE_NAMES[key] for key in keys)), rows)
+    return Table(("slice", "real faces", "fake faces", *(FIGURE_NAMES[key] for key in SLICE_FIGURES)), rows)
 
 
-def _known(row: Mapping[str, Any], key: str) -> str:
-    return figure_text(row[key]) if key in row else "too few"
-
-
-def _robustness(evaluation: Evaluation) -> list[Block]:
-    rows = evaluation.robustness
-    count = rows[0].get("faces")
+def _robustness(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     head = ("condition", "AUC", "balanced accuracy", "recall", "coverage", "FPR", "FNR")
     keys = ("auc", "balanced_accuracy", "recall", "coverage", "fpr", "fnr")
-    told = f"On {count} faces. " if count else ""
     return [
-        f"{told}Thresholds stay as they were chosen on clean validation pictures.",
+        f"On {rows[0]['faces']} faces, with the thresholds of clean validation pictures.",
         Table(head, [(row["name"], *(figure_text(row[key]) for key in keys)) for row in rows]),
     ]
 
 
-def _most_wrong(judged: Judged) -> list[Block]:
+def _most_wrong(judged: JudgedFaces) -> list[Block]:
     distance = np.where(judged.labels == 1, 1 - judged.scores, judged.scores)
     blocks: list[Block] = []
     for label, name in ((0, "real faces with the highest scores"), (1, "fake faces with the lowest scores")):
-        own = [int(index) for index in np.argsort(-distance) if judged.labels[index] == label][:SHOWN]
-        scores = ", ".join(f"{judged.scores[index]:.3f}" for index in own)
-        if own:
-            blocks += [f"{name.capitalize()}: {scores}.", _sheet([judged.faces[index].path for index in own], name)]
+        worst = [int(index) for index in np.argsort(-distance) if judged.labels[index] == label][:SHOWN]
+        if worst:
+            scores = ", ".join(f"{judged.scores[index]:.3f}" for index in worst)
+            faces = contact_sheet([read_picture(judged.faces[index].path) for index in worst], name)
+            blocks += [f"{name.capitalize()}: {scores}.", faces]
     return blocks
 
 
-def _sheet(paths: Sequence[Path], text: str) -> Picture:
-    return contact_sheet([read_picture(path) for path in paths], text)
-
-
 def contact_sheet(images: Sequence[Image.Image], text: str, columns: int = 6, side: int = 160) -> Picture:
-    """Return pictures side by side as one."""
+    """Return photos side by side as one picture."""
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * side, rows * side), "white")
     for index, image in enumerate(images):
@@ -160,4 +169,4 @@ def contact_sheet(images: Sequence[Image.Image], text: str, columns: int = 6, si
         sheet.paste(thumbnail, (index % columns * side + 2, index // columns * side + 2))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
-    return Picture(buffer.getvalue(), text)
+    return Picture(buffer.getvalue(), text, photo=True)
