@@ -22,18 +22,19 @@ from rich.table import Table
 from edge_runtime.command import run_command
 from edge_runtime.errors import DataError
 from edge_runtime.inference.classifier import Classifier
+from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.commands.evaluate import read_data
 from train.data.build import FaceRecord
-from train.data.degrade import Condition
 from train.data.sample import pick_faces
 from train.data.splits import group_faces
 from train.evaluation.evaluation import choose_split
-from train.evaluation.logits import fake_scores, judge
+from train.evaluation.logits import judge
 from train.evaluation.metrics import Figure, measure
+from train.evaluation.robustness import Condition
 from train.report.html import figure_text
 
 CONDITIONS = (Condition(), Condition(quality=50), Condition(scale=0.5))

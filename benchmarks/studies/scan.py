@@ -23,7 +23,7 @@ from benchmarks.measure.children import in_process
 from benchmarks.measure.memory import peak_memory_mb
 from edge_runtime.command import run_command
 from edge_runtime.model.contract import LABELS
-from train.commands.prepare import PrepareOptions, ScanNotes, find_candidates
+from train.commands.prepare import PrepareOptions, find_pictures, scan_notes
 from train.data.build import build_catalog
 
 SIDE = 64
@@ -77,10 +77,10 @@ def scan_files(folder: Path, notes: Path, stop_after: int | None = None) -> Scan
             raise StoppedError
 
     before, start, cpu = memory_mb(), time.perf_counter(), time.process_time()
-    candidates = find_candidates([folder], PrepareOptions())
+    listing = find_pictures([folder], PrepareOptions())
     try:
-        with ScanNotes(notes) as scan:
-            catalog = build_catalog(candidates, known=scan.known, remember=scan.add, advance=advance)
+        with scan_notes(notes) as (known, remember):
+            catalog = build_catalog(listing.files, known=known, remember=remember, advance=advance)
             files = len(catalog.records) + len(catalog.quarantine)
     except StoppedError:
         files = stop_after or 0

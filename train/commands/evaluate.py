@@ -59,11 +59,13 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
         "left_out": {str(file.path): file.reason for file in catalog.quarantine},
         "broken": [str(file.path) for file in catalog.quarantine if file.broken],
     }
-    rows = robustness_rows(subject, judged.faces, GRIDS[options.robustness], options.robustness_faces)
+    rows = robustness_rows(
+        subject, judged.faces, GRIDS[options.robustness], options.robustness_faces, options.bootstrap
+    )
     if options.attacks:
         from train.evaluation.attacks import attack_rows
 
-        rows += attack_rows(subject, catalog, pick_faces(judged.faces, options.robustness_faces))
+        rows += attack_rows(subject, catalog, pick_faces(judged.faces, options.robustness_faces), options.bootstrap)
     alarms = []
     if seen := among(subject.trained, judged.faces):
         alarms.append(

@@ -1,21 +1,21 @@
 """The folder that a command writes into."""
 
-import tempfile
+import os
 from pathlib import Path
 
 from edge_runtime.errors import UsageError
 
 
 def output_folder(out: Path) -> Path:
-    """Return `--out` with `~` expanded, made if it is missing; called before a command's long work.
+    """Return `--out` with `~` expanded; called before a command's long work. The folder is not made.
 
     Raises:
-        UsageError: nothing can be written there.
+        UsageError: it can't be written to.
     """
     out = out.expanduser()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            return out
-    except OSError as error:
-        raise UsageError(f"--out {out}: can't be written to ({error.strerror or error}); choose another folder") from None
+    place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not place.is_dir():
+        raise UsageError(f"--out {out}: {place} is not a directory; choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {out}: {place} can't be written to; choose another folder")
+    return out

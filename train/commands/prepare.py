@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -94,6 +94,7 @@ def prepare_faces(sources: Sequence[Path], out: Path, options: PrepareOptions) -
     out = output_folder(out)
     listing = find_pictures(sources, options)
     find_box = face_finder(options.face_model) if options.crop else None
+    out.mkdir(parents=True, exist_ok=True)
     notes = scan_notes(out / ("scan-crop.jsonl" if options.crop else "scan.jsonl"))
     with notes as (known, remember), progress_bar("reading", len(listing.files)) as advance:
         catalog = build_catalog(
@@ -166,11 +167,9 @@ def scan_notes(path: Path) -> Iterator[tuple[Mapping[str, Any], Callable[[Mappin
     if path.is_file():
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                try:
+                with suppress(ValueError, KeyError, TypeError):
                     found = json.loads(line)
                     known[found["path"]] = found
-                except (ValueError, KeyError, TypeError):
-                    continue
     with path.open("a", encoding="utf-8") as file:
         if line and not line.endswith("\n"):
             file.write("\n")

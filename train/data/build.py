@@ -6,7 +6,7 @@ from typing import Any
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
-from train.data.catalog import CATALOG, QUARANTINE, SEED, SHARES, SPLITS, PictureFile, Catalog, FaceRecord, Quarantined
+from train.data.catalog import CATALOG, QUARANTINE, SEED, SHARES, SPLITS, Catalog, FaceRecord, PictureFile, Quarantined
 from train.data.layouts import list_labelled, names_splits
 from train.data.scan import FindBox, scan, stamp
 from train.data.splits import Share, draw_splits, group_faces
@@ -16,9 +16,9 @@ __all__ = [
     "CATALOG",
     "QUARANTINE",
     "SPLITS",
-    "PictureFile",
     "Catalog",
     "FaceRecord",
+    "PictureFile",
     "Quarantined",
     "build_catalog",
     "has_splits",
@@ -31,9 +31,7 @@ def has_splits(path: Path) -> bool:
     return path.is_file() or (path / CATALOG).is_file() or names_splits(path)
 
 
-def load_data(
-    path: Path | str, *, split: str = SHARES, seed: int = SEED, advance: Advance | None = None
-) -> Catalog:
+def load_data(path: Path | str, *, split: str = SHARES, seed: int = SEED, advance: Advance | None = None) -> Catalog:
     """Return the catalog of `path`: a catalog.csv, a folder that holds one, or a folder with real/ and fake/.
 
     Folders train/, valid/ (or val/, validation/) and test/ with real/ and fake/ inside are kept as splits; if there is
@@ -109,7 +107,8 @@ def build_catalog(
         if all(face.label != label for face in faces):
             why = "; give more pictures"
             if quarantine:
-                why = f"; the first of {len(quarantine)} left out: {quarantine[0].path} ({quarantine[0].reason})"
+                first = min(quarantine, key=lambda file: not file.broken)
+                why = f"; the first of {len(quarantine)} left out: {first.path} ({first.reason})"
             raise DataError(f"no {name} face can be used{why}")
     return Catalog(tuple(draw_splits(faces, share, seed)), tuple(quarantine))
 

@@ -131,16 +131,17 @@ class Catalog:
             raise DataError(f"{path}: can't be read ({error.strerror or error}); run prepare-faces") from None
         root = path.parent.resolve()
         reader = csv.DictReader(io.StringIO(text, newline=""))
-        faces = []
+        faces: list[FaceRecord] = []
         try:
             missing = [field.name for field in fields(FaceRecord) if field.name not in (reader.fieldnames or ())]
             if missing:
                 raise ValueError(f"no column {', '.join(missing)}")
-            for row in reader:
-                faces.append(_record(row, root))
+            faces.extend(_record(row, root) for row in reader)
         except (csv.Error, ValueError, TypeError, AttributeError) as error:
             line = max(reader.line_num, 1)
-            raise DataError(f"{path}:{line}: not a line of a catalog ({error!s:.200}); run prepare-faces again") from None
+            raise DataError(
+                f"{path}:{line}: not a line of a catalog ({error!s:.200}); run prepare-faces again"
+            ) from None
         return cls(tuple(faces))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from edge_runtime.errors import UsageError
-from edge_runtime.inference.faces import FaceStage
+from edge_runtime.inference.faces import FaceDetector
 from edge_runtime.pixels.boxes import Box
 from train.data.scan import FindBox
 
@@ -32,7 +32,7 @@ def face_finder(model: Path | None) -> FindBox:
     model = model.expanduser() if model else installed_face_model()
     if model is None:
         raise UsageError(f"--crop: no face model is installed; {HOW_TO_GET}, or give --face-model FILE")
-    stage = FaceStage(model)
+    stage = FaceDetector(model)
 
     def find(picture: Image.Image) -> Box | None:
         faces = stage.detect(picture)

@@ -109,7 +109,7 @@ LAYOUTS: Sequence[FaceLayout] = (
         "celeba",
         "img_align_celeba/",
         (Rule(rf"img_align_celeba/(?:.*/)?{FILE}", label=0),),
-        "mmlab.ie.cuhk.edu.hk/projects/CelebA; identities are read from identity_CelebA.txt if it lies in the same folder",
+        "mmlab.ie.cuhk.edu.hk/projects/CelebA; identities are read from identity_CelebA.txt if it is there",
     ),
     FaceLayout(
         "deepfacelab",
@@ -205,7 +205,7 @@ def list_faces(root: Path, name: str = "") -> Listing:
         )
     left_out = (*unreadable, *skipped)
     if not found:
-        raise DataError(f"{root}: holds no pictures where the layout {layout.name} has them{_first(left_out)}")
+        raise DataError(f"{root}: holds no pictures in the layout {layout.name}{_first(left_out)}: {layout.obtain}")
     return Listing(tuple(found), left_out)
 
 
@@ -222,8 +222,8 @@ def list_labelled(root: Path) -> Listing:
     for split in sorted({split for split, _ in present}):
         for label, name in enumerate(LABELS):
             if (split, label) not in present:
-                place = f"{root}: the {split} folder" if split else f"{root}"
-                raise DataError(f"{place} holds no {name} pictures; put them into a folder {name}/")
+                place = f"the {split} folder " if split else ""
+                raise DataError(f"{root}: {place}holds no {name} pictures; put them into a folder {name}/")
     return listing
 
 
@@ -248,9 +248,7 @@ def list_class(folders: Sequence[Path], label: int) -> Listing:
             inside = file.relative_to(root).parent
             identity = "" if inside == Path() else inside.as_posix()
             generator = root.name if label else ""
-            found.append(
-                PictureFile(path=file, label=label, source=root.name, generator=generator, identity=identity)
-            )
+            found.append(PictureFile(path=file, label=label, source=root.name, generator=generator, identity=identity))
     return Listing(tuple(found), tuple(left_out))
 
 

@@ -128,7 +128,7 @@ def split_gaps(faces: Sequence[FaceRecord], wanted: Sequence[str]) -> list[str]:
 def group_faces(faces: Sequence[FaceRecord]) -> list[str]:
     """Return the name of each face's group: everything linked by an identity or by near-duplicate pictures.
 
-    Of an identity such as `000+003`, each person counts. Splits keep groups whole, and the bootstrap draws whole groups.
+    Of an identity such as `000+003`, each person counts. Splits and the bootstrap keep groups whole.
     """
     first: dict[tuple[str, str], int] = {}
     links = near_duplicates([face.phash for face in faces])
@@ -148,7 +148,8 @@ def group_faces(faces: Sequence[FaceRecord]) -> list[str]:
 def near_duplicates(hashes: Sequence[str]) -> list[tuple[int, int]]:
     """Return pairs of indices whose perceptual hashes differ in at most NEAR_BITS bits; empty ones have no pairs.
 
-    Of NEAR_BITS + 1 bands, two such hashes share at least one (pigeonhole), so only hashes with an equal band are compared.
+    Of NEAR_BITS + 1 bands, two such hashes share at least one (pigeonhole), so only those with an equal band are
+    compared.
     """
     known = np.array([index for index, text in enumerate(hashes) if text], dtype=np.int64)
     bits = np.array([int(text or "0", 16) for text in hashes], dtype=np.uint64)

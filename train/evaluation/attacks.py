@@ -33,7 +33,9 @@ Attack = Callable[[nn.Module, torch.Tensor, torch.Tensor, float], torch.Tensor]
 """From network, pixels in [0, 1], labels and strength in [0, 1] to changed pixels."""
 
 
-def attack_rows(subject: Subject, catalog: Catalog, faces: Sequence[FaceRecord]) -> list[dict[str, Any]]:
+def attack_rows(
+    subject: Subject, catalog: Catalog, faces: Sequence[FaceRecord], bootstrap: int
+) -> list[dict[str, Any]]:
     """Return rows for adversarial pictures and for washed fakes.
 
     `subject` is a checkpoint, since a bundle has no gradients; `faces` can all be read. The autoencoder that washes
@@ -43,11 +45,12 @@ def attack_rows(subject: Subject, catalog: Catalog, faces: Sequence[FaceRecord])
     for name, attack in ATTACKS.items():
         for levels in STRENGTHS:
             logits = attacked_logits(subject.path, faces, attack, levels)
-            rows.append(robustness_row(f"{name} {levels}/255", JudgedFaces(tuple(faces), logits, subject.calibration)))
+            judged = JudgedFaces(tuple(faces), logits, subject.calibration)
+            rows.append(robustness_row(f"{name} {levels}/255", judged, bootstrap))
     washer = train_washer([face for face in catalog.split("train") if face.label == 0])
     if washer:
         judged = judge_faces(subject, faces, corrupt=wash_fakes(washer))
-        rows.append(robustness_row("fakes through an autoencoder", judged))
+        rows.append(robustness_row("fakes through an autoencoder", judged, bootstrap))
     return rows
 
 
@@ -95,7 +98,7 @@ class _FromPixels(nn.Module):
 
 
 def attacked_logits(path: Path, faces: Sequence[FaceRecord], attack: Attack, levels: int) -> Logits:
-    """Return the logits [N, 2] of a checkpoint on `faces` after an attack that moves pixels by up to `levels` of 255."""
+    """Return the logits [N, 2] of a checkpoint on `faces` after an attack of up to `levels` grey levels of 255."""
     checkpoint = load_checkpoint(path)
     network = _FromPixels(load_model(checkpoint).requires_grad_(False), checkpoint.contract)
     rows = []
@@ -133,9 +136,7 @@ class Washer(nn.Module):
         return washed
 
 
-def train_washer(
-    reals: Sequence[FaceRecord], *, steps: int = 400, side: int = 96, seed: int = SEED
-) -> Washer | None:
+def train_washer(reals: Sequence[FaceRecord], *, steps: int = 400, side: int = 96, seed: int = SEED) -> Washer | None:
     """Train an autoencoder on photographs alone, so that its output looks like a photograph.
 
     GANprintR (Neves et al. 2020) removes a generator's fingerprint in this way. Unreadable pictures are skipped; None

@@ -1,4 +1,4 @@
-"""Figures of a detector, each with its bootstrap interval. Fake is the positive class; the curves are scikit-learn's."""
+"""Figures of a detector, each with its bootstrap interval. Fake is the positive class."""
 
 from collections.abc import Callable, Sequence
 
@@ -65,7 +65,9 @@ def measure(
         DataError: there is nothing to measure, or labels and scores do not match.
     """
     truth, score = _checked(labels, scores)
-    return _bootstrapped(lambda weights: _figures(truth, score, threshold, weights), len(truth), groups, bootstrap, seed)
+    return _bootstrapped(
+        lambda weights: _figures(truth, score, threshold, weights), len(truth), groups, bootstrap, seed
+    )
 
 
 def measure_decided(
@@ -107,6 +109,20 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Return the area under the ROC curve; NaN where one class is missing."""
     truth, score = _checked(labels, scores)
     return float(roc_auc_score(truth, score)) if 0 < truth.sum() < len(truth) else float("nan")
+
+
+def auc_figure(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    groups: Sequence[str] | None = None,
+    bootstrap: int = 1000,
+    seed: int = SEED,
+) -> Figure:
+    """Return the AUC with its interval, as `measure` does but much faster."""
+    truth, score = _checked(labels, scores)
+    area = pairwise_auc(truth, score)
+    return _bootstrapped(lambda weights: {"auc": area(weights)}, len(truth), groups, bootstrap, seed)["auc"]
 
 
 def paired_bootstrap(

@@ -65,7 +65,7 @@ GRIDS: Mapping[str, Sequence[Condition]] = {"off": (), "one": ONE_BY_ONE, "cross
 
 
 def robustness_rows(
-    subject: Subject, faces: Sequence[FaceRecord], conditions: Sequence[Condition], count: int
+    subject: Subject, faces: Sequence[FaceRecord], conditions: Sequence[Condition], count: int, bootstrap: int
 ) -> list[dict[str, Any]]:
     """Judge `count` of `faces` under each condition, and return the grid's rows."""
     picked = pick_faces(faces, count)
@@ -76,15 +76,15 @@ def robustness_rows(
             def corrupt(picture: Image.Image, face: FaceRecord, condition: Condition = condition) -> Image.Image:
                 return condition(picture, int(face.sha256[:8], 16))
 
-            rows.append(robustness_row(condition.name, judge_faces(subject, picked, corrupt=corrupt)))
+            rows.append(robustness_row(condition.name, judge_faces(subject, picked, corrupt=corrupt), bootstrap))
             advance(1)
     return rows
 
 
-def robustness_row(name: str, judged: JudgedFaces) -> dict[str, Any]:
+def robustness_row(name: str, judged: JudgedFaces, bootstrap: int) -> dict[str, Any]:
     """Return a row of the grid for faces that were judged under a condition called `name`."""
     calibration, labels, scores = judged.calibration, judged.labels, judged.scores
-    draws: dict[str, Any] = {"groups": judged.groups, "bootstrap": SLICE_BOOTSTRAP}
+    draws: dict[str, Any] = {"groups": judged.groups, "bootstrap": min(bootstrap, SLICE_BOOTSTRAP)}
     figures = measure(labels, scores, threshold=calibration.balanced, **draws)
     decided = measure_decided(labels, scores, low=calibration.low, high=calibration.high, **draws)
     return {

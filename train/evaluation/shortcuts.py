@@ -22,7 +22,7 @@ from edge_runtime.pixels.pictures import read_picture
 from train.data.catalog import SEED, FaceRecord
 from train.data.sample import pick_faces
 from train.data.splits import group_faces
-from train.evaluation.metrics import Figure, measure
+from train.evaluation.metrics import Figure, auc_figure
 from train.parallel import Advance, ordered_map
 
 FAULT = 0.6
@@ -98,9 +98,7 @@ class Audit:
         return tuple(finding for finding in self.findings if finding.state == State.WARNING)
 
 
-def audit_faces(
-    faces: Sequence[FaceRecord], *, seed: int = SEED, advance: Advance | None = None
-) -> Audit:
+def audit_faces(faces: Sequence[FaceRecord], *, seed: int = SEED, advance: Advance | None = None) -> Audit:
     """Return how well the label of `faces` can be told without looking at a face.
 
     Raises:
@@ -110,7 +108,9 @@ def audit_faces(
     picked = pick_faces(faces, SAMPLE, seed)
     labels = np.array([face.label for face in picked])
     if min(np.bincount(labels, minlength=2)) < 2 * FOLDS:
-        raise TooFewFacesError(f"the audit needs at least {2 * FOLDS} faces of each class; there are {len(faces)} in all")
+        raise TooFewFacesError(
+            f"the audit needs at least {2 * FOLDS} faces of each class; there are {len(faces)} in all"
+        )
     features: dict[str, list[list[float]]] = {}
     for row in ordered_map(_features, (face.path for face in picked)):
         for name, values in row.items():
@@ -159,7 +159,7 @@ def cross_validated_auc(
     model = RandomForestClassifier(TREES, min_samples_leaf=5, max_features=0.3, random_state=seed, n_jobs=1)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     scores = cross_val_predict(model, values, labels, groups=groups, cv=folds, method="predict_proba")[:, 1]
-    return measure(labels, scores, groups=[str(group) for group in groups], bootstrap=200, seed=seed)["auc"]
+    return auc_figure(labels, scores, groups=[str(group) for group in groups], bootstrap=200, seed=seed)
 
 
 def _features(path: Path) -> dict[str, list[float]]:

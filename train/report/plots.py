@@ -29,7 +29,9 @@ def roc_and_precision(labels: ArrayLike, scores: ArrayLike) -> Gallery:
         (
             _picture(whole, false_alarms, found, "ROC curve"),
             _picture(start, f"{false_alarms}, logarithmic", found, "ROC curve with a logarithmic axis"),
-            _picture(tradeoff, "fakes found (recall)", "fakes among those called fake (precision)", "precision-recall curve"),
+            _picture(
+                tradeoff, "fakes found (recall)", "fakes among those called fake (precision)", "precision-recall curve"
+            ),
         )
     )
 
@@ -81,7 +83,8 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> Gallery:
 
 
 def _axes() -> Axes:
-    return Figure(figsize=(4.4, 3.2), layout="constrained").subplots()
+    axes: Axes = Figure(figsize=(4.4, 3.2), layout="constrained").subplots()
+    return axes
 
 
 def _picture(axes: Axes, x: str, y: str, text: str) -> Picture:
@@ -90,5 +93,7 @@ def _picture(axes: Axes, x: str, y: str, text: str) -> Picture:
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
     buffer = io.BytesIO()
-    axes.get_figure(root=True).savefig(buffer, format="png", dpi=150)
+    figure = axes.get_figure(root=True)
+    if figure:
+        figure.savefig(buffer, format="png", dpi=150)
     return Picture(buffer.getvalue(), text)

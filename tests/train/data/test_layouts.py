@@ -1,18 +1,24 @@
+import contextlib
+import os
 import shutil
 
 import pytest
 
 from edge_runtime.errors import DataError
-from train.data.build import build_catalog
-from train.data.layouts import LAYOUTS, find_layout, layout_files, mapped_files
+from train.data.build import build_catalog, has_splits, load_data
+from train.data.layouts import LAYOUTS, list_class, list_faces, list_labelled
 
 TREES = {
     "140k": {
         "real_vs_fake/real-vs-fake/train/real/00001.jpg": (0, "train", "", ""),
         "real_vs_fake/real-vs-fake/valid/fake/X.jpg": (1, "valid", "StyleGAN", ""),
     },
-    "faces": {"real/a.jpg": (0, "", "", ""), "fake/video7/b.jpg": (1, "", "", "video7")},
-    "faces-in-splits": {"train/real/ann/a.jpg": (0, "train", "", "ann"), "val/fake/b.jpg": (1, "valid", "", "")},
+    "faces": {"Real/a.jpg": (0, "", "", ""), "FAKE/video7/b.JPG": (1, "", "", "video7")},
+    "faces-in-splits": {
+        "train/real/ann/a.jpg": (0, "train", "", "ann"),
+        "val/fake/b.jpg": (1, "valid", "", ""),
+        "Validation/real/c.png": (0, "valid", "", ""),
+    },
     "faceforensics": {
         "original_sequences/youtube/c23/images/003/0001.png": (0, "", "", "003"),
         "manipulated_sequences/Deepfakes/c23/images/000_003/0001.png": (1, "", "Deepfakes", "000+003"),
@@ -37,13 +43,17 @@ TREES = {
 }
 
 
+def touch(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    return file
+
+
 @pytest.fixture
 def tree(tmp_path):
     def make(name):
         for path in TREES[name]:
-            file = tmp_path / "data" / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
+            touch(tmp_path / "data" / path)
         if name == "celeba":
             (tmp_path / "data" / "identity_CelebA.txt").write_text("000001.jpg 2880\n")
         return tmp_path / "data"
@@ -52,37 +62,108 @@ def tree(tmp_path):
 
 
 @pytest.mark.parametrize("name", [layout.name for layout in LAYOUTS])
-def test_every_layout_is_recognized_and_read(tree, name):
+def test_every_layout_is_recognized(tree, name):
     root = tree(name)
-    layout = find_layout(root)
-    assert layout.name == name
-    found = {
+    files = list_faces(root).files
+    said = {
         file.path.relative_to(root.resolve()).as_posix(): (file.label, file.split, file.generator, file.identity)
-        for file in layout_files(root, layout)
+        for file in files
     }
-    assert found == TREES[name]
-    assert all(file.source == "data" for file in layout_files(root, layout))
+    assert said == TREES[name]
+    assert {file.source for file in files} == {"data"}
+    assert list_faces(root, name).files == files
 
 
-def test_every_layout_says_how_one_gets_it():
-    assert all(len(layout.obtain) > 20 for layout in LAYOUTS)
+def test_unknown_layouts_are_refused(tree, tmp_path):
+    with pytest.raises(DataError, match="--layout mine: unknown"):
+        list_faces(tree("lfw"), "mine")
+    touch(tmp_path / "other" / "photos" / "a.jpg")
+    for folder in (tmp_path / "other", tmp_path / "nowhere"):
+        with pytest.raises(DataError, match=folder.name):
+            list_faces(folder)
 
 
-def test_ifakefacedb_is_all_fake_and_its_folders_name_the_generator(tree):
-    files = layout_files(root := tree("ifakefacedb"), find_layout(root))
-    assert {file.label for file in files} == {1}
-    assert len({file.generator for file in files}) == 2
+def test_the_order_of_listing_does_not_matter(faces, monkeypatch):
+    expected = list_labelled(faces)
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: contextlib.nullcontext([*scandir(path)][::-1]))
+    assert list_labelled(faces) == expected
+    assert {(file.path.parent.name, file.label) for file in expected.files} == {("real", 0), ("fake", 1)}
 
 
-def test_the_fakes_of_one_video_stay_together_with_its_photographs(tmp_path, draw):
+@pytest.mark.parametrize("missing", ["real", "fake"])
+def test_a_missing_class_is_named(make_faces, missing):
+    folder = make_faces(count=2)
+    shutil.rmtree(folder / missing)
+    with pytest.raises(DataError, match=f"holds no {missing} pictures"):
+        load_data(folder)
+    (folder / missing).mkdir()
+    with pytest.raises(DataError, match=f"holds no {missing} pictures"):
+        load_data(folder)
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "Valid"])
+def test_validation_folders_are_splits(make_faces, tmp_path, name):
+    make_faces("data/train", count=4)
+    make_faces(f"data/{name}", count=3, first=500)
+    assert has_splits(tmp_path / "data")
+    catalog = load_data(tmp_path / "data")
+    assert {split: len(catalog.split(split)) for split in ("train", "valid", "test")} == {
+        "train": 8,
+        "valid": 6,
+        "test": 0,
+    }
+    shutil.rmtree(tmp_path / "data" / name / "fake")
+    with pytest.raises(DataError, match="the valid folder holds no fake pictures"):
+        load_data(tmp_path / "data")
+
+
+def test_links_are_followed_once(make_faces, tmp_path):
+    made, root = make_faces("made", count=3), tmp_path / "linked"
+    (root / "fake").mkdir(parents=True)
+    (root / "real").symlink_to(made / "real")
+    (root / "fake" / "deeper").symlink_to(made / "fake")
+    (made / "fake" / "back").symlink_to(root)
+    for listing in (list_faces(root), list_labelled(root)):
+        assert len(listing.files) == 6
+    assert {file.identity for file in list_faces(root).files if file.label} == {"deeper"}
+
+
+def test_other_files_are_counted_as_left_out(make_faces):
+    folder = make_faces(count=2)
+    touch(folder / "real" / "clip.mp4")
+    touch(folder / "fake" / "README")
+    touch(folder / "fake" / ".hidden.png")
+    touch(folder / "notes.txt")
+    for left_out in (list_faces(folder).left_out, load_data(folder).quarantine):
+        assert {(file.path.name, file.broken) for file in left_out} == {("clip.mp4", False), ("README", False)}
+
+
+def test_a_folder_that_cannot_be_listed_is_named(make_faces):
+    folder = make_faces(count=2)
+    here = os.open(folder / "real", os.O_RDONLY)
+    try:
+        for _ in range(1500):
+            os.mkdir("deep", dir_fd=here)
+            here, above = os.open("deep", os.O_RDONLY, dir_fd=here), here
+            os.close(above)
+        (file,) = load_data(folder).quarantine
+        assert file.broken
+        assert file.path.name == "deep"
+        assert "can't be listed" in file.reason
+    finally:
+        os.close(here)
+        os.system(f"rm -rf '{folder}/real/deep'")
+
+
+def test_frames_of_one_video_share_a_split(tmp_path, draw):
     for number in range(4):
         for index, place in enumerate(("data_src/aligned", "data_dst/aligned", "data_dst/merged")):
             folder = tmp_path / f"workspace{number}" / place
             folder.mkdir(parents=True)
             for frame in range(4):
                 draw(1000 * number + 100 * index + frame).save(folder / f"{frame}.png")
-    sources = sorted(tmp_path.iterdir())
-    found = [file for source in sources for file in layout_files(source, find_layout(source))]
+    found = [file for source in sorted(tmp_path.iterdir()) for file in list_faces(source).files]
     splits = {}
     for face in build_catalog(found).records:
         splits.setdefault((face.source, face.identity), set()).add(face.split)
@@ -90,23 +171,9 @@ def test_the_fakes_of_one_video_stay_together_with_its_photographs(tmp_path, dra
     assert all(len(names) == 1 for names in splits.values())
 
 
-def test_an_unknown_folder_says_what_is_missing(tmp_path):
-    (tmp_path / "real").mkdir()
-    shutil.rmtree(tmp_path / "real")
-    with pytest.raises(DataError, match=r"holds no real/ and no fake/.*--real DIR --fake DIR"):
-        find_layout(tmp_path)
-
-
-def test_a_layout_can_be_named(tree):
-    assert find_layout(tree("lfw"), "lfw").name == "lfw"
-    with pytest.raises(DataError, match="--layout mine: unknown"):
-        find_layout(tree("lfw"), "mine")
-
-
-def test_mapped_folders_are_one_class_and_their_folders_are_people(tmp_path):
-    (tmp_path / "Generated" / "run1").mkdir(parents=True)
-    (tmp_path / "Generated" / "run1" / "a.png").touch()
-    (found,) = mapped_files([tmp_path / "Generated"], 1)
+def test_a_folder_of_one_class_holds_people(tmp_path):
+    touch(tmp_path / "Generated" / "run1" / "a.png")
+    (found,) = list_class([tmp_path / "Generated"], 1).files
     assert (found.label, found.source, found.generator, found.identity) == (1, "Generated", "Generated", "run1")
     with pytest.raises(DataError, match="no such folder"):
-        mapped_files([tmp_path / "none"], 0)
+        list_class([tmp_path / "none"], 0)

@@ -14,7 +14,7 @@ def data():
     return labels, scores
 
 
-def test_every_figure_is_what_scikit_learn_says(data):
+def test_figures_match_scikit_learn(data):
     labels, scores = data
     figures = {name: figure["value"] for name, figure in measure(labels, scores, threshold=0.6, bootstrap=0).items()}
     called = scores >= 0.6
@@ -32,7 +32,7 @@ def test_every_figure_is_what_scikit_learn_says(data):
     assert [figures[name] for name in ("tn", "fp", "fn", "tp")] == list(sk.confusion_matrix(labels, called).ravel())
 
 
-def test_rates_at_a_limit_keep_it(data):
+def test_rates_keep_their_limit(data):
     labels, scores = data
     figures = measure(labels, scores, bootstrap=0)
     for name, limit in (("tpr_at_1_fpr", 0.01), ("tpr_at_5_fpr", 0.05)):
@@ -40,14 +40,14 @@ def test_rates_at_a_limit_keep_it(data):
         assert figures[name]["value"] == pytest.approx(tpr[fpr <= limit].max())
 
 
-def test_at_the_equal_error_rate_both_errors_are_equal():
+def test_the_equal_error_rate_balances_errors():
     scores = np.linspace(0, 1, 1000)
     labels = (np.arange(1000) % 2).astype(int)
     assert measure(labels, scores, bootstrap=0)["eer"]["value"] == pytest.approx(0.5, abs=0.01)
     assert measure([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], bootstrap=0)["eer"]["value"] == 0.0
 
 
-def test_scores_that_mean_what_they_say_have_no_calibration_error():
+def test_calibrated_scores_have_no_calibration_error():
     random = np.random.default_rng(1)
     scores = random.random(20_000)
     labels = (random.random(20_000) < scores).astype(int)
@@ -55,7 +55,7 @@ def test_scores_that_mean_what_they_say_have_no_calibration_error():
     assert measure(labels, np.where(scores > 0.5, 1.0, 0.0), bootstrap=0)["ece"]["value"] > 0.2
 
 
-def test_accuracy_alone_hides_what_the_auc_shows():
+def test_auc_shows_what_accuracy_hides():
     labels = np.repeat([0, 1], 100)
     scores = np.where(labels == 1, 0.2, 0.1)
     figures = measure(labels, scores, bootstrap=0)
@@ -63,7 +63,7 @@ def test_accuracy_alone_hides_what_the_auc_shows():
     assert figures["auc"]["value"] == 1.0
 
 
-def test_intervals_hold_the_value_repeat_and_narrow_with_more_faces(data):
+def test_intervals_hold_the_value_and_narrow(data):
     labels, scores = data
     once, again = measure(labels, scores, bootstrap=60), measure(labels, scores, bootstrap=60)
     assert once == again
@@ -72,7 +72,7 @@ def test_intervals_hold_the_value_repeat_and_narrow_with_more_faces(data):
     assert fewer["auc"]["high"] - fewer["auc"]["low"] > once["auc"]["high"] - once["auc"]["low"]
 
 
-def test_intervals_are_wider_when_faces_of_one_person_are_drawn_together(data):
+def test_intervals_widen_with_groups(data):
     labels, scores = data
     alone = measure(np.tile(labels, 5), np.tile(scores, 5), bootstrap=60)["auc"]
     people = [str(index) for index in np.tile(np.arange(len(labels)), 5)]
@@ -80,7 +80,7 @@ def test_intervals_are_wider_when_faces_of_one_person_are_drawn_together(data):
     assert together["high"] - together["low"] > 1.5 * (alone["high"] - alone["low"])
 
 
-def test_one_class_alone_has_no_auc_but_still_counts():
+def test_one_class_alone_has_no_auc():
     figures = measure([1, 1, 1], [0.9, 0.8, 0.2], bootstrap=10)
     assert np.isnan(figures["auc"]["value"])
     assert figures["tp"]["value"] == 2
@@ -88,12 +88,12 @@ def test_one_class_alone_has_no_auc_but_still_counts():
 
 
 @pytest.mark.parametrize(("labels", "scores"), [([], []), ([0, 1], [0.5]), ([0, 1], [0.5, float("nan")])])
-def test_what_can_not_be_measured_is_refused(labels, scores):
+def test_unmeasurable_scores_are_refused(labels, scores):
     with pytest.raises(DataError):
         measure(labels, scores)
 
 
-def test_a_pair_of_detectors_is_compared_on_the_same_faces(data):
+def test_two_detectors_are_compared_on_the_same_faces(data):
     labels, scores = data
     noisy = scores + np.random.default_rng(5).normal(0, 0.5, len(scores))
     worse = paired_bootstrap(labels, scores, noisy, bootstrap=60)
@@ -101,7 +101,7 @@ def test_a_pair_of_detectors_is_compared_on_the_same_faces(data):
     assert paired_bootstrap(labels, scores, scores, bootstrap=50) == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
-def test_what_the_two_thresholds_do_is_counted():
+def test_decisions_at_two_thresholds_are_counted():
     labels = [0, 0, 0, 0, 1, 1, 1, 1]
     scores = [0.1, 0.2, 0.5, 0.9, 0.1, 0.6, 0.8, 0.95]
     figures = measure_decided(labels, scores, low=0.2, high=0.8, bootstrap=0)

@@ -8,22 +8,14 @@ def checkpoint(path, catalog="", data=""):
     return Checkpoint(ModelContract("tiny", data=data), {}, path, str(catalog))
 
 
-def test_the_catalog_that_a_checkpoint_names_tells_its_training_faces(faces, tmp_path):
+def test_training_faces_come_from_the_right_catalog(faces, tmp_path):
     catalog = load_data(faces)
     catalog.write(tmp_path / "catalog.csv")
-    known = checkpoint_faces(checkpoint(tmp_path / "gone" / "best.pth", tmp_path / "catalog.csv"))
-    assert known == {face_mark(face) for face in catalog.split("train")}
-
-
-def test_without_a_checkpoints_catalog_no_face_is_known_as_trained_on(tmp_path):
-    assert not checkpoint_faces(checkpoint(tmp_path / "best.pth"))
-    assert not checkpoint_faces(checkpoint(tmp_path / "best.pth", tmp_path / "gone.csv", "ab" * 32))
-
-
-def test_the_catalog_beside_a_checkpoint_counts_if_it_is_the_one_it_was_trained_on(faces, tmp_path):
-    catalog = load_data(faces)
-    catalog.write(tmp_path / "catalog.csv")
-    expected = {face_mark(face) for face in catalog.split("train")}
-    assert checkpoint_faces(checkpoint(tmp_path / "best.pth", "gone.csv", catalog.fingerprint)) == expected
-    assert not checkpoint_faces(checkpoint(tmp_path / "best.pth", "gone.csv", "ab" * 32))
-    assert not checkpoint_faces(checkpoint(tmp_path / "bare.pth"))
+    trained = {face_mark(face) for face in catalog.split("train")}
+    named = checkpoint(tmp_path / "gone" / "best.pth", tmp_path / "catalog.csv")
+    beside = checkpoint(tmp_path / "best.pth", "gone.csv", catalog.fingerprint)
+    assert checkpoint_faces(named) == checkpoint_faces(beside) == trained
+    of_another_catalog = checkpoint(tmp_path / "best.pth", "gone.csv", "ab" * 32)
+    unknown = checkpoint(tmp_path / "best.pth")
+    without_catalog = checkpoint(tmp_path / "gone" / "best.pth", tmp_path / "gone.csv", "ab" * 32)
+    assert not any(map(checkpoint_faces, (of_another_catalog, unknown, without_catalog)))

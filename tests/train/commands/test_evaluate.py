@@ -1,0 +1,81 @@
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from edge_runtime.errors import UsageError
+from train.commands.evaluate import EvaluationOptions, evaluate_detector
+from train.data.build import load_data
+from train.evaluation.attacks import train_washer
+from train.evaluation.evaluation import open_subject
+from train.models.checkpoint import load_checkpoint, load_model, save_checkpoint
+
+Options = EvaluationOptions
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def test_a_folder_is_judged_from_end_to_end(make_faces, tiny_checkpoint, tmp_path):
+    folder = make_faces()
+    (folder / "real" / "text.jpg").write_text("hello")
+    options = Options(bootstrap=10, robustness="one", robustness_faces=6)
+    evaluation = evaluate_detector(tiny_checkpoint, folder, tmp_path / "out", options)
+    assert evaluation.data["faces"] == 24
+    assert evaluation.data["broken"] == [str(folder / "real" / "text.jpg")]
+    assert evaluation.data["looks"] == 1
+    assert len(evaluation.robustness) == 13
+    for name in ("report.md", "report.html", "evaluation.json"):
+        assert (tmp_path / "out" / name).is_file()
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_figures_on_validation_carry_a_warning(make_faces, tiny_checkpoint, tmp_path, split):
+    load_data(make_faces()).write(tmp_path / "catalog.csv")
+    evaluation = evaluate_detector(
+        tiny_checkpoint, tmp_path / "catalog.csv", tmp_path / "out", Options(split=split, bootstrap=10)
+    )
+    warned = any("chosen on validation faces" in alarm for alarm in evaluation.alarms)
+    assert warned == (split == "valid")
+    assert ("chosen on validation faces" in (tmp_path / "out" / "report.html").read_text()) == warned
+
+
+def test_judged_training_faces_are_counted(make_faces, tiny_checkpoint, tmp_path):
+    data, checkpoint = make_faces(), load_checkpoint(tiny_checkpoint)
+    catalog = load_data(data)
+    contract = checkpoint.contract.replace(data=catalog.fingerprint)
+    save_checkpoint(tmp_path / "best.pth", load_model(checkpoint), contract)
+    catalog.write(tmp_path / "catalog.csv")
+    trained = catalog.split("train")
+    trained[0].path.unlink()
+    evaluation = evaluate_detector(tmp_path / "best.pth", data, tmp_path / "out", Options(bootstrap=10))
+    warning = f"{len(trained) - 1} of the 23 judged faces were trained on"
+    assert any(alarm.startswith(warning) for alarm in evaluation.alarms)
+
+
+def test_lost_pictures_do_not_stop_attacks(make_faces, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.evaluation.attacks.train_washer", partial(train_washer, steps=5, side=32))
+    catalog = load_data(make_faces())
+    catalog.write(tmp_path / "catalog.csv")
+    for split in ("train", "test"):
+        next(face for face in catalog.split(split) if face.label == 0).path.unlink()
+    evaluation = evaluate_detector(
+        tiny_checkpoint, tmp_path / "catalog.csv", tmp_path / "out", Options(attacks=True, bootstrap=10)
+    )
+    assert len(evaluation.robustness) == 5
+    assert len(evaluation.data["unreadable"]) == 1
+    assert {row["faces"] for row in evaluation.robustness} == {evaluation.data["faces"]}
+
+
+def test_unusable_options_are_refused_first(tiny_checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="--robustness some"):
+        evaluate_detector(tmp_path, tmp_path, tmp_path / "out", Options(robustness="some"))
+    with pytest.raises(UsageError, match=r"--out .*file"):
+        evaluate_detector(tiny_checkpoint, tmp_path / "nowhere", tmp_path / "file", Options())
+    bundle = replace(open_subject(tiny_checkpoint), precision="int8")
+    monkeypatch.setattr("train.commands.evaluate.open_subject", lambda *given, **options: bundle)
+    with pytest.raises(UsageError, match="--attacks needs a checkpoint"):
+        evaluate_detector(tmp_path, tmp_path / "nowhere", tmp_path / "out", Options(attacks=True))
