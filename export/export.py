@@ -15,7 +15,7 @@ from edge_runtime.model.contract import Calibration, ModelContract, Precision
 from edge_runtime.model.golden import GOLDEN
 from edge_runtime.plain_json import plain
 from export.bundle.atomic import check_target, folder_in_one_step
-from export.bundle.files import HOW_TO_GET, add_face_model, tool_versions, write_manifest
+from export.bundle.files import add_face_model, tool_versions, write_manifest
 from export.children.process import start_workers
 from export.context import Context
 from export.convert.onnx import OnnxNetwork, read_source, to_onnx
@@ -29,6 +29,7 @@ from export.progress import Steps
 from export.proof.certificate import Certificate, Measured, certify
 from export.proof.golden import draw_golden, measure_golden
 from export.proof.report import write_export_report
+from train.data.face_finder import HOW_TO_GET
 from train.evaluation.calibrate import fit_calibration
 from train.evaluation.logits import judge
 from train.evaluation.metrics import measure

@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from edge_runtime.errors import DataError
-from train.data.build import load_data
-from train.data.catalog import CATALOG, SEED, SHARES, SPLITS, FaceRecord, Quarantined
+from train.data.build import has_splits, load_data
+from train.data.catalog import SEED, SHARES, FaceRecord, Quarantined
 from train.data.sample import alternate_classes, take_readable
 from train.data.splits import group_faces
 from train.evaluation.seen import face_mark
@@ -62,7 +62,7 @@ def choose_faces(
         DataError: there are no usable pictures, or one side lacks a class.
     """
     path = path.expanduser()
-    plain = path.is_dir() and not any((path / name).exists() for name in (CATALOG, *SPLITS))
+    plain = not has_splits(path)
     catalog = load_data(path, split="50/50" if plain else SHARES, seed=seed)
     valid = catalog.split("valid")
     unseen = [face for face in valid if face_mark(face) not in trained]

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from edge_runtime.command import run_command
+from edge_runtime.plain_json import plain
 from train.choices import InputPreset, Keep, Preset, Robustness, StepPrecision, TrainingDevice
 from train.commands.console import tell_evaluation, tell_prepared, tell_trained
 from train.data.catalog import SEED, SHARES
-from train.report.html import plain
 
 
 def prepare_faces(
@@ -129,7 +129,8 @@ def train_detector(
         "keep": keep,
         "seed": seed,
     }
-    return tell_trained(train(data, out, options, changes, without))
+    trained = train(data, out, options, changes, without)
+    return tell_trained(trained.best, trained.catalog, trained.evaluation)
 
 
 def train_detector_main() -> None:
@@ -176,7 +177,7 @@ def evaluate_detector(
     )
     evaluation = evaluate(model, data, out, options)
     if as_json:
-        print(json.dumps(plain(evaluation.to_dict())))
+        print(json.dumps(plain(evaluation)))
     else:
         tell_evaluation(evaluation, out.expanduser())
     return 1 if evaluation.data["unreadable"] or evaluation.data["broken"] else 0

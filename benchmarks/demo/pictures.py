@@ -14,7 +14,8 @@ from edge_runtime.command import run_command
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.pictures import read_picture
-from train.data.build import FaceRecord, load_data
+from train.data.build import load_data
+from train.data.catalog import FaceRecord
 from train.data.sample import pick_faces
 
 FRAME = (640, 480)

@@ -17,8 +17,7 @@ from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration
 from edge_runtime.model.golden import GOLDEN, check_golden
-from train.data.build import Catalog, FaceRecord
-from train.data.catalog import SEED
+from train.data.catalog import SEED, Catalog, FaceRecord
 from train.data.sample import pick_faces
 from train.data.splits import group_faces
 from train.evaluation.logits import bundle_logits

@@ -15,7 +15,8 @@ from board_setup.isa import CAPS, cpu_flags
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.model.bundle import Bundle, find_bundle
-from train.data.build import FaceRecord, Quarantined, load_data
+from train.data.build import load_data
+from train.data.catalog import FaceRecord, Quarantined
 from train.data.sample import take_readable
 
 TIMED_PICTURES = 32

@@ -22,7 +22,7 @@ from benchmarks.results.schema import Accuracy, BundleFacts, DataFacts, Report, 
 from edge_runtime.errors import EdgeError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.profile import bundle_key
-from train.data.build import Catalog
+from train.data.catalog import Catalog
 from train.evaluation.seen import among, bundle_faces
 
 MAX_DIFFERENCE = 0.01

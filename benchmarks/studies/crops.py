@@ -28,7 +28,7 @@ from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.commands.evaluate import read_data
-from train.data.build import FaceRecord
+from train.data.catalog import FaceRecord
 from train.data.sample import pick_faces
 from train.data.splits import group_faces
 from train.evaluation.evaluation import choose_split

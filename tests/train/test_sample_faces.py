@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from edge_runtime.errors import DataError, UsageError
-from train.data.build import Catalog, load_data
+from train.data.build import load_data
+from train.data.catalog import Catalog
 from train.evaluation.logits import fake_scores
 from train.evaluation.metrics import auc
 from train.learning.recipes import PRESETS

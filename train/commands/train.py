@@ -16,7 +16,7 @@ from train.commands.evaluate import read_data
 from train.data.catalog import CATALOG, SHARES, Catalog
 from train.data.splits import group_faces
 from train.evaluation.calibrate import fit_calibration
-from train.evaluation.evaluation import Evaluation, Judged, open_subject, summarize
+from train.evaluation.evaluation import Evaluation, JudgedFaces, open_subject, summarize
 from train.evaluation.logits import Logits, checkpoint_logits, require_logits
 from train.evaluation.metrics import measure
 from train.learning.augment import SWITCHES, without
@@ -127,7 +127,7 @@ def conclude(
     logits = checkpoint_logits(best, valid)
     require_logits(valid, logits)
     contract = calibrate_checkpoint(best, catalog, logits, max_fpr=options.max_fpr, max_fnr=options.max_fnr)
-    judged = Judged(valid, logits, contract.calibration(CHECKPOINT))
+    judged = JudgedFaces(valid, logits, contract.calibration(CHECKPOINT))
     data = {"path": str(out / CATALOG), "split": "valid", "left_out": {}}
     alarms = [f"these are the best figures on the validation split, which {recipe.chosen} were chosen on"]
     evaluation = summarize(open_subject(best), judged, data, bootstrap=options.bootstrap, alarms=alarms)
@@ -161,7 +161,7 @@ def training_sections(history: Sequence[Mapping[str, Any]], out: Path) -> list[S
     sections = [Section("Training", [training_curves(history), table])]
     sheet = out / AUGMENTATIONS
     if sheet.is_file():
-        picture = Picture(sheet.read_bytes(), "training faces after each augmentation")
+        picture = Picture(sheet.read_bytes(), "training faces after each augmentation", photo=True)
         sections.append(Section("Augmentations", ["Each row shows one augmentation at full strength.", picture]))
     return sections
 

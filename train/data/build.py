@@ -6,24 +6,11 @@ from typing import Any
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
-from train.data.catalog import CATALOG, QUARANTINE, SEED, SHARES, SPLITS, Catalog, FaceRecord, PictureFile, Quarantined
+from train.data.catalog import CATALOG, SEED, SHARES, SPLITS, Catalog, FaceRecord, PictureFile, Quarantined
 from train.data.layouts import list_labelled, names_splits
 from train.data.scan import FindBox, scan, stamp
 from train.data.splits import Share, draw_splits, group_faces
 from train.parallel import Advance, ordered_map
-
-__all__ = [
-    "CATALOG",
-    "QUARANTINE",
-    "SPLITS",
-    "Catalog",
-    "FaceRecord",
-    "PictureFile",
-    "Quarantined",
-    "build_catalog",
-    "has_splits",
-    "load_data",
-]
 
 
 def has_splits(path: Path) -> bool:

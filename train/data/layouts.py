@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
-from edge_runtime.pixels.pictures import SUFFIXES
+from edge_runtime.pixels.file_types import SUFFIXES
 from train.data.catalog import PictureFile, Quarantined
 from train.data.scan import walk_files
 
