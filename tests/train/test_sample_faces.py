@@ -12,9 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from edge_runtime.errors import DataError, UsageError
+from edge_runtime.judging.decide import fake_scores
 from train.data.build import load_data
 from train.data.catalog import Catalog
-from train.evaluation.logits import fake_scores
 from train.evaluation.metrics import auc
 from train.learning.recipes import PRESETS
 from train.learning.trainer import Trainer
