@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, flushed to disk, then renamed over it."""
+"""Writes files whole or not at all: beside their place, flushed to disk, then renamed over it."""
 
 import contextlib
 import os

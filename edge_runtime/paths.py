@@ -1,4 +1,4 @@
-"""Where this user or service keeps its state and its caches."""
+"""The folders for state and caches of this user or service."""
 
 import os
 from pathlib import Path

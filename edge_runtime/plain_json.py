@@ -1,4 +1,4 @@
-"""Values as JSON can hold them."""
+"""Turns dataclasses and other values into what JSON can hold."""
 
 import dataclasses
 import math

@@ -24,6 +24,7 @@ from edge_runtime.model.bundle import MANIFEST, Bundle, sha256
 from edge_runtime.model.contract import Precision
 from edge_runtime.paths import state_folder
 from edge_runtime.plain_json import plain
+from edge_runtime.printable import printable
 
 FORMAT = 1
 PROFILE = "profile.json"
@@ -133,7 +134,7 @@ class Profile:
             values["hardware"] = Hardware(**values["hardware"])
             return cls(**values)
         except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            raise ValueError(f"a part is missing or of the wrong type: {error}") from None
+            raise ValueError(printable(f"a part is missing or of the wrong type: {error}")) from None
 
 
 class ProfileState(Enum):
@@ -177,7 +178,7 @@ def find_profile(bundle: Bundle, core: ov.Core | None = None) -> FoundProfile:
         except (OSError, ValueError) as error:
             reason = f"it can't be read ({getattr(error, 'strerror', None) or error})"
         if reason:
-            line = f"{path} ignored: {reason}; make it again with edge-benchmark --tune"
+            line = printable(f"{path} ignored: {reason}; make it again with edge-benchmark --tune")
             return FoundProfile(ProfileState.UNUSABLE, None, line)
         return FoundProfile(ProfileState.IN_FORCE, profile, f"{profile}, from {path}")
     return FoundProfile(ProfileState.MISSING, None, "no profile; edge-benchmark --tune measures one")

@@ -107,7 +107,7 @@ def _register_heif(name: str) -> None:
         import pillow_heif
     except ImportError:
         raise PictureError(
-            f"{name}: reading HEIC pictures needs pillow-heif; pip install 'deepfake-edge[heic]', or save it as JPEG"
+            f"{name}: HEIC pictures need pillow-heif; run pip install pillow-heif, or save it as JPEG"
         ) from None
     pillow_heif.register_heif_opener()
 

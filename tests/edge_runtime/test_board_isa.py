@@ -1,4 +1,4 @@
-"""One picture under the board's instruction set, so that nothing that dies there ever slips in."""
+"""One picture under the board's instruction set, to catch what crashes there."""
 
 import os
 import shutil
@@ -12,10 +12,10 @@ QEMU = shutil.which("qemu-x86_64")
 
 @pytest.mark.slow
 @pytest.mark.skipif(QEMU is None, reason="needs qemu-user")
-def test_edge_detect_judges_a_picture_with_the_boards_processor(bundle_path, tmp_path, red):
+def test_edge_detect_runs_on_the_boards_processor(bundle_path, tmp_path, red):
     red.save(tmp_path / "one.jpg", quality=95)
     command = [str(QEMU), "-cpu", "Snowridge", sys.executable, "-m", "edge_runtime.cli", "one.jpg"]
-    # Set for the emulated process alone: numpy's library would otherwise ask for what the processor lacks.
+    # Without it, numpy's OpenBLAS uses instructions that this processor lacks.
     environment = {**os.environ, "OPENBLAS_CORETYPE": "Nehalem", "DEEPFAKE_EDGE_MODEL": str(bundle_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

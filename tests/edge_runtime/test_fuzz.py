@@ -1,6 +1,6 @@
-"""Bytes that nobody meant: whatever comes in, the only errors that leave are the family's own.
+"""Whatever bytes come in, the only errors that leave are EdgeErrors.
 
-FUZZ_INPUTS says how many inputs each test tries; `make soak` tries a hundred thousand in all.
+FUZZ_INPUTS sets how many inputs each test tries; `make soak` tries a hundred thousand in all.
 """
 
 import io
@@ -16,11 +16,14 @@ from PIL import Image
 
 from benchmarks.studies.small import small_contract
 from edge_runtime.errors import BundleError, PictureError
-from edge_runtime.model.bundle import Manifest
+from edge_runtime.model.bundle import Bundle, Manifest, sha256
+from edge_runtime.model.golden import check_golden
+from edge_runtime.model.profile import Profile
 from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.preprocess import face_pixels
 from edge_runtime.sources.mjpeg import JpegSplitter, StandardInput, decode
 
-INPUTS = int(os.environ.get("FUZZ_INPUTS", "1500"))
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "250"))
 fuzzed = settings(
     max_examples=INPUTS,
     deadline=None,
@@ -55,6 +58,7 @@ PICTURES = [
     encoded("TIFF"),
     encoded("TIFF", compression="tiff_lzw"),
     encoded("PPM"),
+    encoded("AVIF"),
     animated(),
 ]
 MODEL = json.loads(Manifest(small_contract(), {"int8/model.xml": "0" * 64}).to_json())
@@ -80,8 +84,8 @@ def spoiled(draw, originals):
     return bytes(data)
 
 
-def told(read, data, family):
-    """Return what `read` makes of `data`, or None where it told in one line of an error of `family`."""
+def tried(read, data, family):
+    """Return what `read` makes of `data`, or None if it raised an error of `family`, of one line."""
     try:
         return read(data)
     except family as error:
@@ -92,8 +96,8 @@ def told(read, data, family):
 
 @given(st.one_of(st.binary(max_size=300), spoiled(PICTURES)))
 @fuzzed
-def test_no_bytes_of_a_picture_raise_anything_else(data):
-    picture = told(read_picture, data, PictureError)
+def test_pictures_raise_picture_errors_only(data):
+    picture = tried(read_picture, data, PictureError)
     if picture is not None:
         assert picture.mode == "RGB"
         assert picture.getpixel((0, 0)) is not None
@@ -101,11 +105,11 @@ def test_no_bytes_of_a_picture_raise_anything_else(data):
 
 @given(st.lists(st.one_of(st.binary(max_size=100), spoiled(PICTURES[:3])), max_size=5), st.integers(1, 997))
 @fuzzed
-def test_no_bytes_of_an_mjpeg_stream_raise_anything_else(parts, block):
+def test_mjpeg_streams_raise_picture_errors_only(parts, block):
     stream, splitter = b"".join(parts), JpegSplitter()
     for at in range(0, len(stream), block):
         for jpeg in splitter.feed(stream[at : at + block]):
-            told(decode, jpeg, PictureError)
+            tried(decode, jpeg, PictureError)
 
 
 VALUES = st.recursive(
@@ -115,37 +119,46 @@ VALUES = st.recursive(
 )
 
 
+HARD = st.sampled_from([10**400, -(10**400), 224.5, float("nan"), float("inf"), "\x1b[2J", "\0", "../a", 1 << 64, True])
+
+
 @st.composite
-def spoiled_model(draw):
-    """A model.json in which some values are others, are gone, or are new."""
-    model = json.loads(json.dumps(MODEL))
+def spoiled_values(draw, original):
+    """The text of a JSON object in which some values differ, are missing, or are new."""
+    values = json.loads(json.dumps(original))
     for _ in range(draw(st.integers(1, 3))):
-        place = model
+        place = values
         while isinstance(place, dict) and place:
             key = draw(st.sampled_from(sorted(place)))
             if not isinstance(place[key], dict) or draw(st.booleans()):
                 break
             place = place[key]
         if not isinstance(place, dict) or not place:
-            place, key = model, "contract"
+            place, key = values, next(iter(values), "")
         match draw(st.sampled_from(("change", "remove", "add"))):
             case "change":
-                place[key] = draw(VALUES)
+                place[key] = draw(st.one_of(VALUES, HARD))
             case "remove":
                 place.pop(key, None)
             case "add":
                 place[draw(st.text(max_size=8))] = draw(VALUES)
-    return json.dumps(model)
+    return json.dumps(values)
 
 
-@given(st.one_of(st.text(max_size=200), VALUES.map(json.dumps), spoiled_model(), spoiled([json.dumps(MODEL).encode()])))
+def texts(original):
+    """Texts that are no JSON, other JSON, or almost `original`."""
+    damaged = spoiled([json.dumps(original).encode()]).map(lambda data: data.decode("utf-8", "replace"))
+    return st.one_of(st.text(max_size=200), VALUES.map(json.dumps), spoiled_values(original), damaged)
+
+
+@given(texts(MODEL))
 @example(json.dumps(MODEL | {"files": {"two\nlines": ""}}))
 @example(json.dumps(MODEL | {"contract": {"two\nlines": ""}}))
 @example(json.dumps(MODEL | {"contract": MODEL["contract"] | {"mean": [None, 0.5, 0.5]}}))
+@example(json.dumps(MODEL | {"contract": MODEL["contract"] | {"margin": 10**400}}))
 @fuzzed
-def test_no_model_json_raises_anything_else(text):
-    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    manifest = told(Manifest.from_json, text, BundleError)
+def test_manifests_raise_bundle_errors_only(text):
+    manifest = tried(Manifest.from_json, text, BundleError)
     if manifest is None:
         return
     contract = manifest.contract
@@ -153,12 +166,66 @@ def test_no_model_json_raises_anything_else(text):
         calibration = contract.calibration(precision)
         calibration.verdict(calibration.score(1.0))
     contract.to_rt_info()
+    face_pixels(Image.new("RGB", (40, 30)), (5.0, 5.0, 20.0, 20.0), contract)
+    assert f"{contract.architecture} {contract.version} {manifest.name}".isprintable()
+
+
+GOLDEN_LIST = {
+    "format": 1,
+    "pictures": ["golden/0.png"],
+    "isas": {"native": "AVX2"},
+    "logits": {"int8": {"native": [[0.5, -0.5]]}},
+    "tolerance": {"int8": {"CPU": 0.01, "GPU": 0.1}},
+}
+
+
+class Steady:
+    """A network whose answer is always the same."""
+
+    def logits(self, pixels):
+        return np.tile(np.array([0.5, -0.5], np.float32), (len(pixels), 1))
+
+
+@given(text=texts(GOLDEN_LIST))
+@fuzzed
+def test_golden_lists_raise_bundle_errors_only(text, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "golden-fuzz"
+    (folder / "golden").mkdir(parents=True, exist_ok=True)
+    (folder / "golden" / "0.png").write_bytes(encoded("PNG"))
+    (folder / "golden" / "golden.json").write_text(text, "utf-8", "surrogatepass")
+    files = {name: sha256(folder / name) for name in ("golden/0.png", "golden/golden.json")}
+    bundle = Bundle(folder, Manifest(small_contract(), files))
+    result = tried(lambda one: check_golden(Steady(), one, "int8"), bundle, BundleError)
+    assert result is None or str(result)
+
+
+PROFILE = {
+    "format": 1,
+    "device": "CPU",
+    "precision": "int8",
+    "hint": "LATENCY",
+    "streams": 2,
+    "fps": 9.5,
+    "auc": 0.9,
+    "bundle": "0" * 64,
+    "made": "2026-01-01",
+    "hardware": {"processor": "", "device": "", "driver": "", "isa": ""},
+}
+
+
+@given(texts(PROFILE))
+@fuzzed
+def test_profiles_raise_value_errors_only(text):
+    profile = tried(Profile.from_json, text, ValueError)
+    if profile is not None:
+        assert str(profile).isprintable()
+        profile.properties()
 
 
 @pytest.mark.parametrize(
     "data", [b"\xff" * 10_000, b"\xff\xd8\xff" * 3000, b"\xff\xd8\xff\xe0\0\0" * 500, b"\0" * 10_000]
 )
-def test_streams_made_to_hurt_are_gone_through_quickly(data, monkeypatch):
+def test_hostile_streams_are_read_quickly(data, monkeypatch):
     parts = [data] * 50 + [b""]
     monkeypatch.setattr(os, "read", lambda number, size: parts.pop(0))
     (gap,) = StandardInput().frames(threading.Event())

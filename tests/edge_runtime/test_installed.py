@@ -1,7 +1,6 @@
-"""The wheel alone in a fresh environment, as it lies on a board: no training library, and it works."""
+"""The wheel works alone in a fresh environment, as on a board, without training libraries."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ def run(*command, **options):
 
 
 def copy_of_the_source(target):
-    """Copy what a wheel is made of, since building leaves files behind."""
+    """Copy the source of the wheel, since building leaves files behind."""
     for package in ("train", "export", "edge_runtime", "benchmarks", "board_setup"):
         shutil.copytree(ROOT / package, target / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -30,7 +29,7 @@ def copy_of_the_source(target):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The folder of programs of an environment that holds the wheel and what it asks for."""
+    """The programs of an environment that holds the wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("installed")
     source = copy_of_the_source(folder / "source")
     run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, source)
@@ -42,14 +41,8 @@ def installed(tmp_path_factory):
     return programs
 
 
-@pytest.mark.parametrize("name", ["deployment.md", "web.md", "runtime.md"])
-def test_what_is_documented_is_installed_from_the_clone_since_it_is_on_no_index(name):
-    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    assert not re.findall(r"pip install.*['\s]deepfake-edge.*", text)
-
-
 @pytest.mark.slow
-def test_the_wheel_alone_judges_a_picture_without_torch(installed, bundle_path, tmp_path, red):
+def test_the_wheel_alone_judges_a_picture(installed, bundle_path, tmp_path, red):
     red.save(tmp_path / "one.png")
     environment = {**os.environ, "PYTHONPATH": "", "DEEPFAKE_EDGE_MODEL": str(bundle_path)}
     out = run(installed / "edge-detect", "one.png", cwd=tmp_path, env=environment)

@@ -53,14 +53,14 @@ def numbers(pipe, name="a"):
     return [judged.result.frame for judged in pipe.results() if judged.result.source == name]
 
 
-def test_a_file_loses_nothing_and_keeps_its_order():
+def test_files_lose_nothing_and_keep_their_order():
     def uneven(frame):
         return scored(frame, 0.005 if frame.index % 3 == 0 else 0.0)
 
     assert numbers(pipeline(Numbers("a", 100), score=uneven)) == list(range(100))
 
 
-def test_of_a_live_source_the_newest_frame_wins_and_the_dropped_are_counted():
+def test_the_newest_live_frame_wins():
     live = Numbers("a", 60, live=True)
 
     def slow(frame):
@@ -68,13 +68,13 @@ def test_of_a_live_source_the_newest_frame_wins_and_the_dropped_are_counted():
         return scored(frame)
 
     results = [judged.result for judged in pipeline(live, score=slow, workers=1).results()]
-    # How many frames came before the first one was taken is the machine's affair; then only the newest is left.
+    # Frames that came before the first one was taken vary; after that only the newest is left.
     assert len(results) <= 2
     assert results[-1].frame == 59
     assert results[-1].dropped == 60 - len(results)
 
 
-def test_frames_of_a_file_wait_in_a_bounded_queue():
+def test_few_frames_of_a_file_wait():
     source = Numbers("a", 0)
     results = pipeline(source, workers=2).results()
     next(results)
@@ -90,7 +90,7 @@ def test_several_sources_take_turns():
     assert "a" in seen[:15]
 
 
-def test_a_source_left_early_is_closed_and_its_threads_end():
+def test_leaving_early_closes_sources():
     before = threading.active_count()
     source = Numbers("a", 0)
     for number, _ in enumerate(pipeline(source).results()):
@@ -99,7 +99,7 @@ def test_a_source_left_early_is_closed_and_its_threads_end():
     until(lambda: source.ended and threading.active_count() <= before)
 
 
-def test_stop_tells_of_what_is_being_judged_and_ends():
+def test_stop_finishes_the_frames_in_work():
     pipe = pipeline(Numbers("a", 0), score=lambda f: scored(f, 0.01))
     seen = []
     for judged in pipe.results():
@@ -111,7 +111,7 @@ def test_stop_tells_of_what_is_being_judged_and_ends():
     assert len(seen) <= 5 + 3
 
 
-def test_gaps_stay_between_the_frames_where_they_happened():
+def test_gaps_stay_between_their_frames():
     class Lossy(Numbers):
         def frames(self, stop):
             yield Frame("a", 0, lambda: PICTURE)
@@ -122,7 +122,7 @@ def test_gaps_stay_between_the_frames_where_they_happened():
     assert states == ["ok", "lost", "ok"]
 
 
-def test_a_live_sources_loss_is_told_even_where_newer_frames_come():
+def test_newer_frames_never_hide_a_loss():
     class Lossy(Numbers):
         def frames(self, stop):
             for number in range(20):
@@ -157,7 +157,7 @@ def test_a_source_that_raises_is_a_failed_input(error):
     assert str(error) in last.result.error
 
 
-def test_a_failing_device_ends_the_run_with_its_own_error():
+def test_a_failing_device_ends_the_run():
     def fails(frame):
         raise DeviceError("the CPU is on fire")
 
@@ -165,7 +165,7 @@ def test_a_failing_device_ends_the_run_with_its_own_error():
         list(pipeline(Numbers("a", 5), score=fails).results())
 
 
-def test_the_tick_goes_on_while_nothing_comes():
+def test_ticks_continue_without_frames():
     ticks = []
     slow = Numbers("a", 2, live=True, pause=0.6)
     pipe = Pipeline([slow], scored, Verdicts(ModelContract("any")), workers=1)
@@ -173,7 +173,7 @@ def test_the_tick_goes_on_while_nothing_comes():
     assert len(ticks) >= 2
 
 
-def test_work_that_hangs_is_seen():
+def test_hanging_work_is_visible():
     release, busy = threading.Event(), []
 
     def hangs(frame):
@@ -198,7 +198,7 @@ def until(condition, seconds=10.0):
     assert condition()
 
 
-def test_a_summary_counts_what_failed_and_does_not_grow_with_it():
+def test_a_summary_counts_failures():
     summary = Summary()
     for number in range(1000):
         gap = FrameResult(f"{number}.jpg", 0, datetime.now(timezone.utc), error=f"{number}.jpg: broken")
