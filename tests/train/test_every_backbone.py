@@ -9,13 +9,14 @@ import torch
 from torchvision.models.vision_transformer import VisionTransformer
 
 from edge_runtime.model.contract import CHECKPOINT, Verdict
-from export.convert.onnx import to_onnx
+from export.convert.onnx import OnnxNetwork, to_onnx
 from export.convert.openvino import save_network, to_openvino
-from export.convert.saliency import explain
+from export.convert.saliency import OUTPUTS, explain
+from export.int8.quantize import Int8Candidate, layers_in_int8, quantize
 from train.commands.train import calibrate_checkpoint
 from train.data.build import load_data
 from train.data.catalog import Catalog
-from train.evaluation.logits import checkpoint_logits, network_logits
+from train.evaluation.logits import checkpoint_logits, judge, network_logits
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
 from train.models.backbones import BACKBONES, find_backbone
@@ -81,10 +82,18 @@ def test_backbone_is_trained_exported_and_run(name, few, weights, tmp_path):
     assert sum(not torch.equal(learnt[key], before[key]) for key in body) > 0.9 * len(body)
 
     explained = explain(load_model(load_checkpoint(best)), find_backbone(name))
-    to_onnx(explained.network, contract, tmp_path / "model.onnx", explained.outputs)
-    save_network(to_openvino(tmp_path / "model.onnx", contract), tmp_path / "model.xml")
-    exact, found = checkpoint_logits(best, few.records), network_logits(tmp_path / "model.xml", contract, few.records)
+    onnx, fp32, int8 = (tmp_path / file for file in ("model.onnx", "fp32.xml", "int8.xml"))
+    to_onnx(explained.network, contract, onnx, explained.outputs)
+    save_network(to_openvino(onnx, contract), fp32)
+    exact, found = checkpoint_logits(best, few.records), network_logits(fp32, contract, few.records)
     np.testing.assert_allclose(found, exact, atol=1e-3, rtol=1e-3)
+    np.testing.assert_allclose(judge(OnnxNetwork(onnx, contract), contract, few.records), exact, atol=1e-3, rtol=1e-3)
     assert np.ptp(found[:, 1] - found[:, 0]) > 0
+    quantize(fp32, int8, Int8Candidate(), contract, few.records[:4])
+    assert layers_in_int8(int8) > 5
+    assert np.isfinite(network_logits(int8, contract, few.records)).all()
+    if explained.apart:
+        to_onnx(explained.apart, contract, onnx, OUTPUTS)
+        assert {output.get_any_name() for output in to_openvino(onnx, contract).outputs} == set(OUTPUTS)
     reading = contract.calibration(CHECKPOINT)
     assert all(isinstance(reading.verdict(reading.score(float(row[1] - row[0]))), Verdict) for row in found)
