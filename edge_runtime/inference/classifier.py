@@ -84,8 +84,8 @@ class Classifier:
         self.contract = contract
         self.compiled = compile_network(openvino_core(), path, contract, device=device, hint=hint, **properties)
         self._output = logits_port(self.compiled)
-        if list(self._output.shape) != [1, 2]:
-            raise BundleError(f"{path}: answers with {self._output.shape}, not two logits; export the model again")
+        if (shape := self._output.get_partial_shape()) != ov.PartialShape([1, 2]):
+            raise BundleError(f"{path}: answers with {shape.to_string()}, not two logits; export the model again")
         self.requests = int(self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         # Twice as many, so that the device starts the next while a thread still wakes up for the last.

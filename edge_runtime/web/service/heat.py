@@ -85,7 +85,8 @@ class HeatNetwork:
         else:
             self._path = self._bundle.file(OWN_NETWORK, "saliency/model.bin")
         outputs = openvino_core().read_model(self._path).outputs
-        self.available = any(SALIENCY in output.get_names() for output in outputs)
+        shapes = [output.get_partial_shape() for output in outputs if SALIENCY in output.get_names()]
+        self.available = any(shape.is_static and shape.compatible(ov.PartialShape([1, 2, -1, -1])) for shape in shapes)
         self._lock = threading.Lock()
         self._request: ov.InferRequest | None = None
 
