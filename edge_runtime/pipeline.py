@@ -83,6 +83,7 @@ class Judged:
         failed: whether an input could not be read.
         fps: the source's nominal frame rate; None if frames have no fixed rate.
         still: whether the frame is an independent picture.
+        position_s: the frame's time in its video, in seconds; None if frames arrive in real time.
     """
 
     result: FrameResult
@@ -90,6 +91,7 @@ class Judged:
     failed: bool = False
     fps: float | None = None
     still: bool = False
+    position_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -225,4 +227,5 @@ class Pipeline:
             failed=scored.error is not None and frame.still,
             fps=frame.fps,
             still=frame.still,
+            position_s=frame.position_s,
         )

@@ -244,7 +244,7 @@ class Verdicts:
         frame = scored.frame
         tracker = self._trackers.setdefault(frame.source, Tracker(window=self._window))
         # A video is read as fast as the machine can. Its own time keeps verdicts independent of the machine.
-        seconds = frame.taken if frame.fps is None else frame.index / frame.fps
+        seconds = frame.taken if frame.position_s is None else frame.position_s
         tracks = tracker.update([face.box for face in scored.faces], seconds)
         for face, track in zip(scored.faces, tracks, strict=True):
             if face.logit is not None:

@@ -24,6 +24,12 @@ LIVE_FPS = 15.0
 LONGEST_GAP_S = 2.0
 """Longer gaps of a live source are shortened to this."""
 
+LONGEST_STILL_S = 60.0
+"""A frame of a file is shown for this long at most."""
+
+CHANGING_FPS = 30.0
+"""Frame rate for videos whose own rate changes."""
+
 
 class VideoSink(Sink):
     """One video file; frames are scaled to the size of the first.
@@ -46,7 +52,10 @@ class VideoSink(Sink):
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._fps = LIVE_FPS
-        self._next = 0.0
+        # Whose clock the last frame had and its time on it, what part of a frame is still due, and its pixels.
+        self._last: tuple[str | None, float] | None = None
+        self._due = 0.0
+        self._before: np.ndarray | None = None
         self._rate = RollingRate()
 
     @property
@@ -66,29 +75,47 @@ class VideoSink(Sink):
         self._rotate_when_long()
         if self._writer is None:
             self._writer = self._open(judged)
-        times = 1 if judged.fps is not None else self._times(time.monotonic())
+        times = self._times(judged)
         if times:
             result = judged.result
             caption = f"{self._rate.per_second:.1f} FPS  {result.device} {result.precision}  {result.notice or ''}"
             drawn = fitted(draw_result(judged.picture, result, caption.rstrip()), self._size)
             pixels = np.ascontiguousarray(np.asarray(drawn)[:, :, ::-1])
-            for _ in range(times):
-                self._writer.write(pixels)
+            # What is late is the frame before, which was on view until now.
+            for _ in range(times - 1):
+                self._writer.write(self._before if self._before is not None else pixels)
+            self._writer.write(pixels)
+            self._before = pixels
 
-    def _times(self, now: float) -> int:
-        """Return how many times a live frame is written, so that the video keeps pace with the clock."""
-        self._next = max(self._next, now - LONGEST_GAP_S)
-        times = 0
-        while self._next <= now:
-            self._next += 1.0 / self._fps
-            times += 1
+    def _times(self, judged: Judged) -> int:
+        """Return how many times a frame is written, so that the video keeps the pace of its source.
+
+        Each frame of a file is written at least once; frames of live sources are left out if there are too many.
+        """
+        if judged.position_s is None:
+            now, at_least, longest_s = time.monotonic(), 0, LONGEST_GAP_S
+        else:
+            now, at_least, longest_s = judged.position_s, 1, LONGEST_STILL_S
+        # Files that are judged at once come in turns, and times may jump: each such frame counts as one.
+        clock = None if judged.position_s is None else judged.result.source
+        before_s = self._last[1] if self._last is not None and self._last[0] == clock else now
+        self._last = (clock, now)
+        self._due += min(now - before_s, longest_s) * self._fps if now > before_s else 1.0
+        times = max(at_least, round(self._due))
+        self._due -= times
         return times
 
     def _open(self, judged: Judged) -> cv2.VideoWriter:
         result = judged.result
         # Codecs need even sides.
         self._size = (result.width + result.width % 2, result.height + result.height % 2)
-        self._fps, self._next = judged.fps or LIVE_FPS, time.monotonic()
+        self._fps = LIVE_FPS
+        if judged.position_s is not None:
+            rate = judged.fps or CHANGING_FPS
+            # A rate that is no usual one is the average of a changing rate.
+            usual = any(abs(rate * by - round(rate * by)) < 0.01 for by in (1.0, 1.001))
+            self._fps = rate if usual else CHANGING_FPS
+        self._last, self._due, self._before = None, 0.0, None
         codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
         with openable(self._path) as name:
             writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, codec, self._fps, self._size)

@@ -35,7 +35,8 @@ class Frame:
         time: when it was taken or read, UTC.
         taken: the same on the monotonic clock, in seconds.
         dropped: frames of this source that were skipped so far.
-        fps: the frame rate of a video; None if frames arrive in real time.
+        fps: the frame rate of a video, nominal or on average; None if frames arrive in real time.
+        position_s: the frame's time in its video, in seconds; None if frames arrive in real time.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Frame:
     taken: float = field(default_factory=monotonic)
     dropped: int = 0
     fps: float | None = None
+    position_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,30 @@ def openable(path: Path) -> Iterator[str]:
         yield str(absolute)
 
 
-def picture_of(image: "cv2.typing.MatLike") -> Image.Image:
-    """Return OpenCV's picture, uint8 [H, W, 3] BGR or [H, W] grey, as RGB."""
-    if image.ndim == 2 or image.shape[2] == 1:
-        return Image.fromarray(image.reshape(image.shape[:2])).convert("RGB")
+def picture_of(image: "cv2.typing.MatLike", aspect: float = 1.0) -> Image.Image:
+    """Return OpenCV's picture, uint8 [H, W, 3] BGR or [H, W] grey, as RGB with square pixels.
+
+    Args:
+        image: the pixels.
+        aspect: width of a pixel by its height; the shorter side of the pixels is enlarged.
+    """
     height, width = image.shape[:2]
-    return Image.frombuffer("RGB", (width, height), np.ascontiguousarray(image), "raw", "BGR", 0, 1)
+    if image.ndim == 2 or image.shape[2] == 1:
+        picture = Image.fromarray(image.reshape(image.shape[:2])).convert("RGB")
+    else:
+        picture = Image.frombuffer("RGB", (width, height), np.ascontiguousarray(image), "raw", "BGR", 0, 1)
+    if aspect == 1.0:
+        return picture
+    return picture.resize((round(width * max(1.0, aspect)), round(height * max(1.0, 1.0 / aspect))))
+
+
+def pixel_aspect(capture: cv2.VideoCapture) -> float:
+    """Return width by height of a pixel, as a video is shown: OpenCV turns it upright, but not its pixels' aspect."""
+    wide, high = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+    if wide <= 0.0 or high <= 0.0 or not 0.1 < wide / high < 10.0:
+        return 1.0
+    turned = capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90
+    return high / wide if turned else wide / high
 
 
 class CvCapture:
@@ -62,6 +80,7 @@ class CvCapture:
         self.capture = cv2.VideoCapture(address, backend, list(settings))
         if not self.capture.isOpened():
             raise SourceError(f"{name}: can't be opened{hint}")
+        self._aspect = pixel_aspect(self.capture)
 
     def read(self) -> Load:
         """Wait for the next frame. OpenCV calls a camera that is gone opened, so only a frame proves that it works.
@@ -72,7 +91,7 @@ class CvCapture:
         read, image = self.capture.read()
         if not read or image is None:
             raise SourceError(f"{self._name}: gives no frame")
-        return functools.partial(picture_of, image)
+        return functools.partial(picture_of, image, self._aspect)
 
     def close(self) -> None:
         """Release the device or connection."""

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from edge_runtime.errors import SourceError
 from edge_runtime.sources import Frame, Gap, Source
-from edge_runtime.sources.opencv import cv2, openable, picture_of
-
-WHOLE = 0.9
-"""A video with fewer frames than this share of its container's frame count, which may be an estimate, broke off."""
+from edge_runtime.sources.containers import is_cut_off
+from edge_runtime.sources.opencv import cv2, openable, picture_of, pixel_aspect
 
 
 class Video(Source):
@@ -25,23 +23,28 @@ class Video(Source):
         return [self.path]
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield every frame; a video that ends too early yields a gap at its end."""
+        """Yield every frame; a video that was cut off yields a gap at its end."""
         capture, index = self._open(), 0
-        fps, promised = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        rate, aspect = capture.get(cv2.CAP_PROP_FPS), pixel_aspect(capture)
         try:
             while not stop.is_set():
                 read, image = capture.read()
                 if not read:
                     break
-                load = functools.partial(picture_of, image)
-                yield Frame(self.name, index, load, fps=fps if 1.0 <= fps <= 240.0 else None)
+                yield Frame(
+                    self.name,
+                    index,
+                    functools.partial(picture_of, image, aspect),
+                    fps=rate if 1.0 <= rate <= 240.0 else None,
+                    position_s=capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3,
+                )
                 index += 1
         finally:
             capture.release()
-        if not stop.is_set() and index < WHOLE * promised:
-            yield Gap.failure(self.name, f"{self.name}: breaks off after {index} of {promised} frames")
-        elif index == 0:
+        if index == 0 and not stop.is_set():
             yield Gap.failure(self.name, f"{self.name}: no frame in it can be read")
+        elif not stop.is_set() and is_cut_off(self.path):
+            yield Gap.failure(self.name, f"{self.name}: the file is cut off, the video breaks off after {index} frames")
 
     def _open(self) -> cv2.VideoCapture:
         with openable(self.path) as name:

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import errno
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -34,7 +35,7 @@ def frame(number=0, faces=(FACE,), size=(64, 48), **changes):
     values = {"source": "door", "device": "CPU", "precision": "int8", "model": "1", **changes}
     result = FrameResult(frame=number, time=NOW, faces=faces, width=size[0], height=size[1], **values)
     picture = Image.fromarray(np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8))
-    return Judged(result, picture, fps=10.0)
+    return Judged(result, picture, fps=10.0, position_s=number / 10)
 
 
 def test_json_lines_are_on_disk_at_once(tmp_path):
@@ -199,6 +200,29 @@ def test_a_video_has_every_frame_with_boxes(tmp_path, suffix):
     assert orange[2] > orange[0] + 60
 
 
+def frames_of(path):
+    return int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
+
+
+@pytest.mark.parametrize("fps", [60.0, 4.2098])
+def test_a_changing_rate_keeps_its_times(tmp_path, fps):
+    times = [*(number / 30 for number in range(60)), *(2 + number / 5 for number in range(51))]
+    with VideoSink(tmp_path / "seen.avi") as sink:
+        for number, time_s in enumerate(times):
+            sink.write(dataclasses.replace(frame(number), fps=fps, position_s=time_s))
+    capture = cv2.VideoCapture(str(tmp_path / "seen.avi"))
+    assert frames_of(tmp_path / "seen.avi") / capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.0, abs=0.1)
+
+
+def test_a_live_video_runs_as_fast_as_the_clock(tmp_path, monkeypatch):
+    now = itertools.count(100.0, 1 / 45)
+    monkeypatch.setattr("edge_runtime.sinks.video.time.monotonic", lambda: next(now))
+    with VideoSink(tmp_path / "seen.avi") as sink:
+        for number in range(90):
+            sink.write(dataclasses.replace(frame(number), fps=None, position_s=None))
+    assert abs(frames_of(tmp_path / "seen.avi") - 30) <= 12
+
+
 def test_another_frame_size_stays_in_one_video(tmp_path):
     with VideoSink(tmp_path / "seen.avi") as sink:
         sink.write(frame(0, size=(320, 240)))
@@ -336,7 +360,7 @@ def test_the_live_view_shows_figures_faces_and_losses():
 
 
 def picture(number, **changes):
-    return dataclasses.replace(frame(source=f"{number}.jpg", **changes), still=True, fps=None)
+    return dataclasses.replace(frame(source=f"{number}.jpg", **changes), still=True, fps=None, position_s=None)
 
 
 def test_the_live_view_shows_only_the_last_picture():

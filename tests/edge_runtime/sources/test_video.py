@@ -1,0 +1,130 @@
+"""Video files as people have them: whole ones end without a failure, cut ones with one."""
+
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from helpers.videos import write_video
+from PIL import Image
+
+from edge_runtime.sources import Frame, open_source
+from edge_runtime.sources.video import Video
+
+FFMPEG = shutil.which("ffmpeg")
+PICTURE = ("-f", "lavfi", "-i", "testsrc=duration=4:size=64x48:rate=30")
+SOUND = ("-f", "lavfi", "-i", "sine=duration=9")
+
+
+@pytest.fixture
+def ffmpeg(tmp_path):
+    """Writes a video with FFmpeg's arguments."""
+    if FFMPEG is None:
+        pytest.skip("needs ffmpeg")
+
+    def write(name, *arguments):
+        path = tmp_path / name
+        subprocess.run([FFMPEG, "-v", "error", "-y", *map(str, arguments), str(path)], check=True)
+        return path
+
+    return write
+
+
+def read(path):
+    """Return the frames of a video and its failures."""
+    items = list(Video(path).frames(threading.Event()))
+    return [item for item in items if isinstance(item, Frame)], [item for item in items if not isinstance(item, Frame)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("suffix", "codecs"),
+    [
+        ("mp4", ("libx264", "aac")),
+        ("mkv", ("libx264", "aac")),
+        ("ts", ("libx264", "aac")),
+        ("webm", ("libvpx", "libopus")),
+        ("avi", ("mpeg4", "mp3")),
+        ("flv", ("flv1", "mp3")),
+        ("wmv", ("wmv2", "wmav2")),
+        ("mpg", ("mpeg2video", "mp2")),
+    ],
+)
+def test_sound_may_last_longer(ffmpeg, suffix, codecs):
+    coding = ("-c:v", codecs[0], "-c:a", codecs[1], "-ar", 44100 if suffix != "webm" else 48000)
+    frames, failures = read(ffmpeg(f"a.{suffix}", *PICTURE, *SOUND, *coding))
+    assert len(frames) == 120
+    assert not failures
+
+
+@pytest.mark.slow
+def test_cut_by_an_editor_is_whole(ffmpeg):
+    whole = ffmpeg("whole.mp4", *PICTURE, "-c:v", "libx264", "-g", 240)
+    frames, failures = read(ffmpeg("trimmed.mp4", "-ss", 2.5, "-i", whole, "-t", 1, "-c", "copy"))
+    assert 0 < len(frames) < 60
+    assert not failures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "mp4"])
+def test_a_changing_rate_is_whole_and_has_its_times(ffmpeg, suffix):
+    codec = "libvpx" if suffix == "webm" else "libx264"
+    select = ("-vf", "select='lt(t,1)+not(mod(n,10))'", "-fps_mode", "vfr")
+    frames, failures = read(ffmpeg(f"a.{suffix}", *PICTURE, *select, "-c:v", codec))
+    assert not failures
+    assert frames[-1].position_s == pytest.approx(3.667, abs=0.01)
+    assert len(frames) == 39
+
+
+@pytest.mark.slow
+def test_a_live_recording_is_whole(ffmpeg, tmp_path):
+    with (tmp_path / "piped.mkv").open("wb") as file:
+        command = [FFMPEG, "-v", "error", *PICTURE, "-c:v", "libx264", "-f", "matroska", "-"]
+        subprocess.run(command, check=True, stdout=file)
+    frames, failures = read(tmp_path / "piped.mkv")
+    assert len(frames) == 120
+    assert not failures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm", "wmv", "mov"])
+def test_a_cut_file_breaks_off(ffmpeg, suffix):
+    codec = {"webm": "libvpx", "wmv": "wmv2"}.get(suffix, "libx264")
+    path = ffmpeg(f"a.{suffix}", *PICTURE, "-c:v", codec, "-movflags", "faststart")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    frames, failures = read(path)
+    assert 0 < len(frames) < 120
+    assert failures[0].failed
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4"])
+def test_own_videos_are_whole_or_cut(tmp_path, red, suffix):
+    codec = "MJPG" if suffix == "avi" else "mp4v"
+    path = write_video(tmp_path / f"a.{suffix}", [red] * 20, codec=codec)
+    frames, failures = read(path)
+    assert [frame.position_s for frame in frames] == pytest.approx([number / 25 for number in range(20)], abs=0.002)
+    assert not failures
+    if suffix != "mp4":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+        assert read(path)[1][0].failed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ratio", "turn", "size"), [("2/1", 0, (128, 48)), ("1/2", 0, (64, 96)), ("2/1", 90, (48, 128))]
+)
+def test_pixels_become_square(ffmpeg, ratio, turn, size):
+    flat = ffmpeg("flat.mp4", *PICTURE, "-vf", f"setsar={ratio}", "-c:v", "libx264")
+    path = ffmpeg("sar.mp4", "-i", flat, "-c", "copy", "-metadata:s:v", f"rotate={turn}") if turn else flat
+    assert read(path)[0][0].load().size == size
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("JPEG2000", "a.mp4"), ("TGA", "a"), ("WEBP", "b"), ("PPM", "c"), ("AVIF", "d")]
+)
+def test_stills_are_never_videos(tmp_path, form, name):
+    Image.new("RGB", (64, 48), "red").save(tmp_path / name, form)
+    source = open_source(str(tmp_path / name))
+    assert source.still
+    assert [Path(frame.source).name for frame in source.frames(threading.Event())] == [name]
