@@ -159,16 +159,17 @@ class Pipeline:
         ]
         for thread in threads:
             thread.start()
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="judge") as pool:
-            try:
+        try:
+            with ThreadPoolExecutor(self._workers, thread_name_prefix="judge") as pool:
                 while self._wait(tick):
                     self._submit(pool)
                     if self._pending and self._pending[0].done:
                         yield self._judged(self._pending.popleft().item)
-            finally:
-                self._leave.set()
-        for thread in threads:
-            thread.join(timeout=1.0)
+        finally:
+            self._leave.set()
+            # A thread inside OpenCV while Python exits would abort the process.
+            for thread in threads:
+                thread.join(timeout=2.0)
 
     def _read(self, number: int, source: Source) -> None:
         try:

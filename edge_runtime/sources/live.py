@@ -1,9 +1,11 @@
 """Live sources: read in a thread of their own, reopened whenever they are lost, also when a read hangs."""
 
+import atexit
 import contextlib
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,6 +27,19 @@ CONNECT_S = 3.0
 
 MOST_STUCK = 3
 """While this many readers hang in a driver, the source is not opened again."""
+
+EXIT_S = 1.0
+"""How long the process waits at its exit for readers that are still inside OpenCV, which could abort it."""
+
+_running: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
+
+
+@atexit.register
+def _wait_for_readers() -> None:
+    ends = time.monotonic() + EXIT_S
+    for thread in list(_running):
+        thread.join(max(0.0, ends - time.monotonic()))
+
 
 Load = Callable[[], Image.Image]
 
@@ -56,6 +71,7 @@ class Reader:
         self._error: SourceError | None = None
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"reader of {name}", daemon=True)
+        _running.add(self._thread)
         self._thread.start()
 
     @property

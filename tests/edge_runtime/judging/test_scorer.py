@@ -44,9 +44,11 @@ def follow(engine):
     """Judges a video of one face: pictures, seconds per frame; returns the face's results."""
     scorer, verdicts = FrameScorer(engine, moving_faces=FixedFaces((0, 0, 64, 64))), Verdicts(engine.contract)
 
-    def judge(pictures, seconds=0.04, **changes):
+    def judge(pictures, seconds=0.04, fps=None):
         frames = [moving(picture, number, seconds * number) for number, picture in enumerate(pictures)]
-        results = [verdicts.of_frame(scorer(dataclasses.replace(frame, **changes))) for frame in frames]
+        if fps is not None:
+            frames = [dataclasses.replace(frame, position_s=frame.index / fps) for frame in frames]
+        results = [verdicts.of_frame(scorer(frame)) for frame in frames]
         return [face for result in results for face in result.faces]
 
     return judge
