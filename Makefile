@@ -65,7 +65,7 @@ FACES ?=
 RUNS ?= runs/resnet50 runs/efficientnet_lite0 runs/shufflenet_v2_x1_0
 RESULTS ?= runs/results
 results: $(INSTALLED)
-	@test -d '$(FACES)' || { echo "error: FACES='$(FACES)' is no folder; say make results FACES=folder (with real/ and fake/ in it)"; exit 1; }
+	@test -d '$(FACES)' || { echo "error: FACES='$(FACES)' is not a directory; run make results FACES=folder (with real/ and fake/ in it)"; exit 1; }
 	for run in $(RUNS); do \
 	    $(BIN)/evaluate-detector $$run/best.pth $$run/catalog.csv --no-pictures --out $(RESULTS)/$$(basename $$run) || exit; \
 	done

@@ -1,1 +1,1 @@
-"""Which precision, which device, which backbone: measured, with the circumstances."""
+"""Measures which precision, device and backbone to use on a machine."""

@@ -1,4 +1,4 @@
-"""Run the demo."""
+"""Runs the demo."""
 
 from benchmarks.demo.demo import main
 

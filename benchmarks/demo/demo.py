@@ -1,4 +1,4 @@
-"""`make demo`: the whole way once, from faces to verdicts, by the same commands that anybody types."""
+"""`make demo`: the whole way once, from faces to verdicts, with the same commands that a user types."""
 
 import json
 import shlex
@@ -14,39 +14,40 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.demo.steps import Done, Journal, Step, run_steps, write_whole
+from benchmarks.demo.steps import DemoStep, Journal, StepResult, run_steps
 from benchmarks.measure.cases import EngineKind, Mode
-from benchmarks.results.schema import Accuracy, Report
+from benchmarks.results.schema import Report
+from edge_runtime.atomic import write_atomic
 from edge_runtime.command import run_command
 from edge_runtime.errors import DataError
 from edge_runtime.model.bundle import MANIFEST
 from edge_runtime.model.contract import DEMO_NOTICE
+from edge_runtime.plain_json import plain
 
-PREPARE = "Prepare the faces: clean, split, and look for shortcuts that would give the label away"
 TRAIN = "Train the detector"
 FROM_SCRATCH = "No network, so no ImageNet weights: training starts from scratch, which needs many more faces."
 
-
 FEWEST_EPOCHS = 8
-"""Of the drawn demo, on however slow a machine: from the fifth of 18 on, its AUC on validation was over 0.9."""
+"""Minimum for drawn faces on a slow machine: from the fifth epoch of 18 on, the validation AUC was over 0.9."""
 
 WIDER_GATE = ("--max-changed", "0.05", "--max-auc-loss", "0.01")
-"""Of the drawn demo: on some 140 faces, one decision that changes is nearly 1 % already."""
+"""For drawn faces: on some 140 faces a single changed decision is nearly 1 %."""
 
 
 @dataclass(frozen=True)
-class Scale:
+class DemoScale:
     """How much the demo does; the default takes less than ten minutes on two cores.
 
     Attributes:
-        faces: drawn faces; each gives a real and a fake picture.
-        size: pixels a side of the samples.
-        arch, epochs: of the training; None keeps the preset's epochs, or as many as there is time for.
-        training_s: seconds that the epochs on drawn faces may take.
+        faces: number of drawn faces; each gives a real and a fake picture.
+        size: width and height of the samples in pixels.
+        arch: the backbone.
+        epochs: None leaves them to the preset, or for drawn faces to the time there is.
+        training_s: time for training on drawn faces, in seconds.
         rounds, seconds: of each case of the benchmark.
         pictures: faces that the benchmark judges for accuracy.
-        shown: drawn faces in the folder that edge-detect is shown at the end.
-        clip_s: seconds of the video.
+        shown: faces per class in the folder that edge-detect judges at the end.
+        clip_s: length of the video in seconds.
     """
 
     faces: int = 480
@@ -61,119 +62,105 @@ class Scale:
     clip_s: float = 3.0
 
 
-TINY = Scale(faces=24, size=128, arch="resnet18", epochs=1, rounds=1, seconds=0.1, pictures=8, shown=2, clip_s=0.5)
-"""For trying the way itself: the model learns nothing."""
+TINY = DemoScale(faces=24, size=128, arch="resnet18", epochs=1, rounds=1, seconds=0.1, pictures=8, shown=2, clip_s=0.5)
+"""For trying the demo itself: the model learns nothing."""
 
 
-def plan_demo(out: Path, data: Path | None, scale: Scale, *, online: bool) -> list[Step]:
+def plan_demo(out: Path, data: Path | None, scale: DemoScale, *, online: bool) -> list[DemoStep]:
     """Return the demo's steps, which write into `out`.
 
     Args:
         out: a folder.
-        data: a folder with the user's own real/ and fake/; None draws sample faces.
+        data: the user's own faces, a folder with real/ and fake/; None draws sample faces.
         scale: how much is done.
-        online: whether ImageNet weights can be had; asked only for the user's own faces.
+        online: whether ImageNet weights can be downloaded; counts only for the user's own faces.
     """
     drawn = data is None
+    faces, clip, catalog, pictures = out / "faces", out / "clip.avi", out / "catalog", out / "pictures"
+    checkpoint, bundle, benchmark = out / "run" / "best.pth", out / "detector", out / "benchmark"
+    preset = ("--preset", "demo", "--demo") if drawn else ("--preset", "quick")
+    weights = ("--weights", "imagenet") if online else ()
+    epochs = ("--epochs", scale.epochs) if scale.epochs else ()
+    slides = () if drawn else ("--clip", clip)
+    limits = ("--rounds", scale.rounds, "--seconds", f"{scale.seconds:g}", "--pictures", scale.pictures)
     return [
-        *(_samples(out, scale) if drawn else []),
-        _prepare(out, data or out / "faces"),
-        _train(out, scale, drawn=drawn, online=online),
-        _evaluate(out),
-        _export(out, drawn=drawn),
-        _benchmark(out, scale),
-        *_detect(out, scale, drawn=drawn),
-    ]
-
-
-def _samples(out: Path, scale: Scale) -> list[Step]:
-    faces, clip = out / "faces", out / "clip.avi"
-    draw = ("python", "-m", "train.sample_faces")
-    return [
-        Step(
-            "Draw sample faces: through a camera they are real, through a generator fake",
-            (*draw, str(faces), "--faces", str(scale.faces), "--size", str(scale.size)),
-            (faces / "real", faces / "fake"),
+        *(_sample_steps(faces, clip, scale) if drawn else []),
+        DemoStep(
+            title="Prepare the faces: clean, split, and look for shortcuts that give the label away",
+            command=_command("prepare-faces", data or faces, "--out", catalog),
+            made=(catalog / "catalog.csv",),
+            if_short="the audit found a fault in these faces; results on them mean little",
         ),
-        Step(
-            "Draw a short video: on the left a real face, on the right a fake one",
-            (*draw, str(clip), "--seconds", f"{scale.clip_s:g}"),
-            (clip,),
+        DemoStep(
+            title=TRAIN,
+            command=_command(
+                "train-detector", catalog, "--arch", scale.arch, "--out", out / "run", *preset, *weights, *epochs
+            ),
+            made=(checkpoint,),
         ),
-    ]
-
-
-def _prepare(out: Path, faces: Path) -> Step:
-    return Step(
-        PREPARE,
-        ("prepare-faces", str(faces), "--out", str(out / "catalog")),
-        (out / "catalog" / "catalog.csv",),
-        "The audit found fault with these faces (see above); what is measured on them says little.",
-    )
-
-
-def _train(out: Path, scale: Scale, *, drawn: bool, online: bool) -> Step:
-    command = ["train-detector", str(out / "catalog"), "--arch", scale.arch, "--out", str(out / "run")]
-    command += ["--preset", "demo", "--demo"] if drawn else ["--preset", "quick"]
-    if online:
-        command += ["--weights", "imagenet"]
-    if scale.epochs:
-        command += ["--epochs", str(scale.epochs)]
-    return Step(TRAIN, tuple(command), (out / "run" / "best.pth",))
-
-
-def _evaluate(out: Path) -> Step:
-    where = out / "evaluation"
-    command = ("evaluate-detector", str(out / "run" / "best.pth"), str(out / "catalog"), "--out", str(where))
-    return Step("Evaluate on faces that it has not seen", (*command, "--robustness", "off"), (where,))
-
-
-def _export(out: Path, *, drawn: bool) -> Step:
-    bundle = out / "detector"
-    command = ["export-openvino", str(out / "run" / "best.pth"), "--calibration", str(out / "catalog")]
-    command += ["--out", str(bundle), "--replace", "--name", "demo" if drawn else "detector", "--no-accuracy-control"]
-    return Step(
-        "Export: ONNX, and OpenVINO in FP32, FP16 and INT8, each held against the one before",
-        (*command, *(WIDER_GATE if drawn else ())),
-        (bundle / MANIFEST,),
-        "Not all of it came about (see above), such as an INT8 network that passes the gate: the demo goes on with "
-        "what the bundle has.",
-    )
-
-
-def _benchmark(out: Path, scale: Scale) -> Step:
-    report = out / "benchmark"
-    command = ("edge-benchmark", "--model", str(out / "detector"), "--data", str(out / "catalog"), "--out", str(report))
-    limits = ("--rounds", str(scale.rounds), "--seconds", f"{scale.seconds:g}", "--pictures", str(scale.pictures))
-    return Step(
-        "Benchmark: FP32 against FP16 and INT8 on this machine",
-        (*command, *limits, "--no-baselines"),
-        (report / "report.json", report / "report.html"),
-    )
-
-
-def _detect(out: Path, scale: Scale, *, drawn: bool) -> list[Step]:
-    pictures, clip, bundle = out / "pictures", out / "clip.avi", str(out / "detector")
-    choose = ("python", "-m", "benchmarks.demo.pictures", str(out / "catalog"), str(pictures), "--count")
-    slides = () if drawn else ("--clip", str(clip))
-    seen = [(pictures, "Judge a folder of pictures"), (clip, "Judge the faces in a video")]
-    return [
-        Step("Choose some faces that it has not seen", (*choose, str(scale.shown), *slides), (pictures,)),
+        DemoStep(
+            title="Evaluate on held-out faces",
+            command=_command(
+                "evaluate-detector", checkpoint, catalog, "--out", out / "evaluation", "--robustness", "off"
+            ),
+            made=(out / "evaluation",),
+        ),
+        DemoStep(
+            title="Export: ONNX, and OpenVINO in FP32, FP16 and INT8, each compared with the one before",
+            command=_command(
+                "export-openvino",
+                *(checkpoint, "--calibration", catalog, "--out", bundle, "--replace"),
+                *("--name", "demo" if drawn else "detector", "--no-accuracy-control", *(WIDER_GATE if drawn else ())),
+            ),
+            made=(bundle / MANIFEST,),
+            if_short="the bundle is not complete, for example without INT8; the demo goes on with what it has",
+        ),
+        DemoStep(
+            title="Benchmark: FP32 against FP16 and INT8 on this machine",
+            command=_command(
+                "edge-benchmark", "--model", bundle, "--data", catalog, "--out", benchmark, *limits, "--no-baselines"
+            ),
+            made=(benchmark / "report.json", benchmark / "report.html"),
+        ),
+        DemoStep(
+            title="Choose some held-out faces",
+            command=_command("python -m benchmarks.demo.pictures", catalog, pictures, "--count", scale.shown, *slides),
+            made=(pictures,),
+        ),
         *(
-            Step(
-                title,
-                ("edge-detect", str(what), "--model", bundle, "--jsonl", str(out / f"{what.stem}.jsonl")),
-                (out / f"{what.stem}.jsonl",),
+            DemoStep(
+                title=title,
+                command=_command("edge-detect", source, "--model", bundle, "--jsonl", out / f"{source.stem}.jsonl"),
+                made=(out / f"{source.stem}.jsonl",),
                 again=True,
             )
-            for what, title in seen
+            for source, title in ((pictures, "Judge a folder of pictures"), (clip, "Judge the faces in a video"))
         ),
     ]
+
+
+def _sample_steps(faces: Path, clip: Path, scale: DemoScale) -> list[DemoStep]:
+    return [
+        DemoStep(
+            title="Draw sample faces: real through a camera, fake through a generator",
+            command=_command("python -m train.sample_faces", faces, "--faces", scale.faces, "--size", scale.size),
+            made=(faces / "real", faces / "fake"),
+        ),
+        DemoStep(
+            title="Draw a short video: a real face on the left, a fake one on the right",
+            command=_command("python -m train.sample_faces", clip, "--seconds", f"{scale.clip_s:g}"),
+            made=(clip,),
+        ),
+    ]
+
+
+def _command(program: str, *arguments: object) -> tuple[str, ...]:
+    return (*program.split(), *map(str, arguments))
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the closing table; figures are None where they were not measured."""
+class Summary:
+    """One line of the closing table; figures are None if they were not measured."""
 
     precision: str
     auc: float | None
@@ -182,47 +169,40 @@ class Line:
     latency_ms: float | None
 
 
-def summarize(report: Report) -> list[Line]:
-    """Return accuracy and speed by precision, on the first device that was measured."""
+def summarize(report: Report) -> list[Summary]:
+    """Return accuracy and speed by precision on the CPU."""
+    place = {"engine": EngineKind.RUNTIME, "isa": "native", "device": "CPU"}
     found = []
-    for row in report.find(engine=EngineKind.RUNTIME, mode=Mode.THROUGHPUT, isa="native", device="CPU"):
-        latency = report.find(
-            engine=EngineKind.RUNTIME, mode=Mode.LATENCY, isa="native", device="CPU", precision=row.case.precision
-        )
-        right = report.accuracy(row.case)
+    for row in report.find(mode=Mode.THROUGHPUT, **place):
+        latency = report.find(mode=Mode.LATENCY, precision=row.case.precision, **place)
+        accuracy = report.accuracy(row.case)
+        figures = accuracy.figures if accuracy else {}
         found.append(
-            Line(
-                row.case.precision,
-                _figure(right, "auc"),
-                _figure(right, "accuracy"),
-                row.median("end_to_end_fps"),
-                latency[0].median("end_to_end_p50_ms") if latency else None,
+            Summary(
+                precision=row.case.precision,
+                auc=figures["auc"]["value"] if "auc" in figures else None,
+                accuracy=figures["accuracy"]["value"] if "accuracy" in figures else None,
+                fps=row.median("end_to_end_fps"),
+                latency_ms=latency[0].median("end_to_end_p50_ms") if latency else None,
             )
         )
     return found
 
 
-def _figure(found: Accuracy | None, name: str) -> float | None:
-    return found.figures[name]["value"] if found and name in found.figures else None
-
-
-def show(lines: Sequence[Line], console: Console) -> None:
-    """Print the table."""
-    table = Table(title="The same faces, the same network, by precision")
-    for name in ("precision", "AUC", "accuracy", "FPS", "latency"):
+def print_table(lines: Sequence[Summary], console: Console) -> None:
+    """Print the closing table."""
+    table = Table(title="The same faces and the same network, by precision")
+    for name in ("precision", "AUC", "accuracy", "speed, frames/s", "median latency, ms"):
         table.add_column(name, justify="left" if name == "precision" else "right")
     for line in lines:
-        latency = "-" if line.latency_ms is None else f"{line.latency_ms:.1f} ms"
-        table.add_row(line.precision.upper(), _text(line.auc, 3), _text(line.accuracy, 3), _text(line.fps, 1), latency)
+        figures = ((line.auc, 3), (line.accuracy, 3), (line.fps, 1), (line.latency_ms, 1))
+        cells = ("-" if value is None else f"{value:.{digits}f}" for value, digits in figures)
+        table.add_row(line.precision.upper(), *cells)
     console.print(table)
 
 
-def _text(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
 def is_online(timeout_s: float = 5.0) -> bool:
-    """Return whether ImageNet weights could be downloaded from where torchvision gets them."""
+    """Return whether torchvision's server of ImageNet weights can be reached."""
     from torchvision.models import ResNet50_Weights
 
     host = urlsplit(ResNet50_Weights.DEFAULT.url).hostname
@@ -233,37 +213,42 @@ def is_online(timeout_s: float = 5.0) -> bool:
         return False
 
 
-def _has_weights(out: Path) -> bool:
-    """Return whether ImageNet weights can be had, or were had when the demo in `out` trained."""
-    record = Journal(out).records.get(TRAIN)
-    return "--weights imagenet" in record["command"] if record else is_online()
+def has_weights(out: Path) -> bool:
+    """Return whether ImageNet weights can be downloaded, or were when the demo in `out` trained."""
+    command = Journal(out).command(TRAIN)
+    return is_online() if command is None else "--weights imagenet" in command
 
 
-def _paced(out: Path, scale: Scale) -> Scale:
-    """Return `scale` with the epochs that this machine has time for, or was given when the demo in `out` began."""
-    noted = out / "pace.json"
-    if not noted.exists():
-        # Here, since what is done already needs no PyTorch.
+def scale_to_machine(out: Path, scale: DemoScale) -> DemoScale:
+    """Return `scale` with the epochs that this machine has time for; a demo that goes on keeps its number."""
+    path = out / "pace.json"
+    try:
+        epochs = json.loads(path.read_text(encoding="utf-8"))["epochs"]
+    except (OSError, ValueError, LookupError, TypeError):
+        epochs = None
+    if type(epochs) is not int:
+        # Imported here because PyTorch is not needed to skip what is done.
         from benchmarks.demo.pace import choose_epochs
 
-        found = choose_epochs(scale.arch, 2 * scale.faces, scale.training_s, FEWEST_EPOCHS)
+        pace = choose_epochs(scale.arch, 2 * scale.faces, scale.training_s, FEWEST_EPOCHS)
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(noted, asdict(found))
-        print(found, flush=True)
-    return replace(scale, epochs=json.loads(noted.read_text(encoding="utf-8"))["epochs"])
+        write_atomic(path, json.dumps(asdict(pace), indent=1) + "\n")
+        print(pace, flush=True)
+        epochs = pace.epochs
+    return replace(scale, epochs=epochs)
 
 
-def run_demo(out: Path, data: Path | None, scale: Scale) -> list[Line]:
-    """Run every step that is not done yet, and tell what came out.
+def run_demo(out: Path, data: Path | None, scale: DemoScale) -> list[StepResult]:
+    """Run every step that is not done yet, print the result, and return how each step ended.
 
     Args:
-        out: the folder for everything; the user's own faces get one of their own inside it.
-        data: the user's own faces; None draws some.
+        out: folder for everything; the user's own faces get a folder inside it.
+        data: the user's own faces; None draws sample faces.
         scale: how much is done.
 
     Raises:
         DataError: the faces can't be used.
-        StepError: a step could not be done.
+        StepError: a step failed.
     """
     out, data = out.expanduser(), data.expanduser() if data else None
     if data:
@@ -271,47 +256,42 @@ def run_demo(out: Path, data: Path | None, scale: Scale) -> list[Line]:
         if not data.exists():
             raise DataError(f"{data}: not found; give a folder with real/ and fake/")
     began = time.monotonic()
-    online = data is not None and _has_weights(out)
+    online = data is not None and has_weights(out)
     if data and not online:
         print(FROM_SCRATCH)
     if data is None and scale.epochs is None:
-        scale = _paced(out, scale)
-    steps = plan_demo(out, data, scale, online=online)
-    ended = run_steps(steps, out)
+        scale = scale_to_machine(out, scale)
+    results = run_steps(plan_demo(out, data, scale, online=online), out)
     lines = summarize(Report.read(out / "benchmark"))
-    _tell(out, lines, ended, time.monotonic() - began, drawn=data is None)
-    return lines
-
-
-def _tell(out: Path, lines: Sequence[Line], ended: Sequence[Done], seconds: float, *, drawn: bool) -> None:
-    summary = {"seconds": seconds, "steps": [asdict(done) for done in ended], "table": [asdict(line) for line in lines]}
-    (out / "demo.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    seconds = time.monotonic() - began
+    summary = {"seconds": seconds, "steps": results, "table": lines}
+    write_atomic(out / "demo.json", json.dumps(plain(summary), indent=1) + "\n")
     print()
-    show(lines, Console())
-    for done in ended:
-        if done.state == "short":
-            print(f"not all went well: {done.title}")
-    if drawn:
-        print(f"This is a {DEMO_NOTICE}: it knows drawn faces alone.")
+    print_table(lines, Console())
+    if data is None:
+        print(f"This is a {DEMO_NOTICE}: it knows only drawn faces.")
     print(f"report  {out / 'benchmark' / 'report.html'}")
     print(f"bundle  {out / 'detector'}")
     print(f"done in {int(seconds) // 60} min {int(seconds) % 60} s; try next:")
     print(f"    .venv/bin/edge-detect --camera 0 --model {shlex.quote(str(out / 'detector'))}")
-    if drawn:
+    if data is None:
         print("    make demo DATA=folder   with your own faces in folder/real and folder/fake")
+    for result in results:
+        if result.problem:
+            print(f"not everything went well: {result.problem}")
+    return results
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("demo"),
     data: Annotated[Path | None, typer.Option(help="Your own faces: a folder with real/ and fake/.")] = None,
-    tiny: Annotated[bool, typer.Option("--tiny", help="Go the way with a model that learns nothing.")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Try the demo with a model that learns nothing.")] = False,
 ) -> int:
     """Go the whole way once: faces, training, evaluation, export, benchmark, verdicts.
 
-    A second run skips what is done. Without `--data` the faces are drawn.
+    Without `--data` the faces are drawn. A second run skips what is done. Exit code 1 if not everything went well.
     """
-    run_demo(out, data, TINY if tiny else Scale())
-    return 0
+    return 1 if any(result.problem for result in run_demo(out, data, TINY if tiny else DemoScale())) else 0
 
 
 def main() -> None:

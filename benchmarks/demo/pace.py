@@ -1,4 +1,4 @@
-"""How fast this machine trains, so that the demo learns for as long as there is time, and no longer."""
+"""Measures how fast this machine trains, to choose the demo's number of epochs."""
 
 import math
 import statistics
@@ -16,22 +16,23 @@ from train.models.network import keep_memory
 
 WARM_UP_STEPS, STEPS = 1, 4
 ENOUGH_S = 15.0
-"""A machine on which the steps take this long is slow enough to be told by those that it did."""
+"""After this long no further step is measured: on so slow a machine the steps so far are enough."""
 
-LEARNT, JUDGED = 0.7, 0.15
-"""Shares of the pictures that an epoch learns from, and is then judged on."""
+TRAIN_SHARE, VALID_SHARE = 0.7, 0.15
+"""Shares of the pictures that an epoch trains and validates on."""
 
-JUDGING = 1 / 3
-"""The work on a picture that is judged, against one that is learnt: forward against forward and back."""
+VALIDATION_COST = 1 / 3
+"""Time to validate on a picture, relative to training on it: forward against forward and backward."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a machine has time for.
+    """How many epochs a machine has time for.
 
     Attributes:
-        images_per_second: of training steps; None on a GPU, where it doesn't matter.
-        epochs, most: that it is given, and that the recipe has.
+        images_per_second: training speed; None on a GPU, where it does not matter.
+        epochs: the number chosen.
+        most: the recipe's number of epochs.
     """
 
     images_per_second: float | None
@@ -40,31 +41,29 @@ class Pace:
 
     def __str__(self) -> str:
         if self.images_per_second is None:
-            return f"This machine has a GPU to learn on: {self.epochs} epochs."
-        return (
-            f"This machine learns {self.images_per_second:.0f} pictures a second: {self.epochs} of {self.most} epochs."
-        )
+            return f"This machine trains on a GPU: {self.epochs} epochs."
+        return f"This machine trains on {self.images_per_second:.0f} images/s: {self.epochs} of {self.most} epochs."
 
 
 def choose_epochs(arch: str, pictures: int, seconds: float, fewest: int) -> Pace:
-    """Return how many of the demo's epochs fit into `seconds` on this machine, `fewest` at least.
+    """Return how many of the demo's epochs fit into `seconds` on this machine, at least `fewest`.
 
     Args:
         arch: the backbone.
-        pictures: of all splits.
-        seconds: the time there is.
-        fewest: with less it would not learn.
+        pictures: number of pictures in all splits.
+        seconds: time for training.
+        fewest: with fewer epochs it would not learn.
     """
     recipe = PRESETS[Preset.DEMO]
     if torch.cuda.is_available():
         return Pace(None, recipe.epochs, recipe.epochs)
     pace = images_per_second(arch, recipe)
-    epochs = math.floor(seconds * pace / (pictures * (LEARNT + JUDGED * JUDGING)))
+    epochs = math.floor(seconds * pace / (pictures * (TRAIN_SHARE + VALID_SHARE * VALIDATION_COST)))
     return Pace(pace, min(recipe.epochs, max(fewest, epochs)), recipe.epochs)
 
 
 def images_per_second(arch: str, recipe: Recipe) -> float:
-    """Return how many pictures a second a training step takes on the CPU, on made numbers."""
+    """Return the images/s of a training step on the CPU, on random images."""
     keep_memory()
     model = build_backbone(arch).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate)

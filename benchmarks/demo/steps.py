@@ -1,100 +1,114 @@
-"""Steps that leave files behind: each is a command, and is skipped where what it made is still there unchanged."""
+"""Runs the demo's commands one after the other and skips those whose results are still there, unchanged."""
 
 import hashlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
 
+from edge_runtime.atomic import write_atomic
 from edge_runtime.command import INTERRUPTED
 from edge_runtime.errors import EdgeError
 
 JOURNAL = "steps.json"
 
+REASON = re.compile(r"(error|fault|failed|left out|warning): .*")
+"""A line on standard error that says what went wrong."""
+
+TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
 
 class StepError(EdgeError):
-    """A step of the demo could not be done; it has said why."""
+    """A step could not be done."""
 
 
 @dataclass(frozen=True)
-class Step:
+class DemoStep:
     """One command of the demo.
 
     Attributes:
         title: what it does.
-        command: the command with its arguments; the first is a console script of this project, or `python`.
-        made: files and folders that it leaves behind.
-        if_short: what is said where it ends with exit code 1, finished but for something, and the demo goes on.
-        again: whether it runs every time, since what it shows on the terminal is the point.
+        command: the command with its arguments; the first is one of this project's console scripts, or `python`.
+        made: the files and folders that it makes.
+        if_short: explanation for exit code 1: the command finished, but not everything went well, and the demo goes on.
+        again: run it every time, because its output on the terminal is the point.
     """
 
     title: str
     command: tuple[str, ...]
     made: tuple[Path, ...] = ()
-    if_short: str = "finished, but not everything went well: see above"
+    if_short: str = "finished, but not everything went well"
     again: bool = False
 
 
+class StepState(str, Enum):
+    """How a step ended; SHORT is exit code 1."""
+
+    SKIPPED = "skipped"
+    DONE = "done"
+    SHORT = "short"
+
+
 @dataclass(frozen=True)
-class Done:
-    """How a step ended: `skipped`, `done` or `short`, and in how many seconds."""
+class StepResult:
+    """How a step ended, in how many seconds, and what went wrong, if anything (also when it was skipped later)."""
 
     title: str
-    state: str
+    state: StepState
     seconds: float
+    problem: str = ""
 
 
 class Journal:
-    """What was done in a folder, so that a second run skips it.
+    """Records what was done in a folder, so that the next run skips it.
 
-    A step is skipped where it is asked for with the same command, everything it made is unchanged, and all steps before
-    it were skipped too.
+    A step is skipped if its command is the same, everything it made is unchanged, and all steps before it were skipped.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL
-        self.records: dict[str, dict[str, str]] = self._read()
-        self.fresh = False
-
-    def is_done(self, step: Step) -> bool:
-        """Return whether `step` need not run."""
-        record = self.records.get(step.title)
-        same = record is not None and not step.again and record == _record(step)
-        self.fresh = self.fresh or not (same or step.again)
-        return same and not self.fresh
-
-    def write(self, step: Step) -> None:
-        """Note that `step` is done."""
-        self.records[step.title] = _record(step)
-        write_whole(self.path, self.records)
-
-    def _read(self) -> dict[str, dict[str, str]]:
+        self.changed = False
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+            self._records = {str(title): {str(k): str(v) for k, v in record.items()} for title, record in found.items()}
+        except (OSError, ValueError, AttributeError, RecursionError):
+            self._records = {}
+
+    def command(self, title: str) -> str | None:
+        """Return the command that a step was done with, None if it was not."""
+        return self._records.get(title, {}).get("command")
+
+    def problem(self, title: str) -> str:
+        """Return what went wrong when a step was done."""
+        return self._records.get(title, {}).get("problem", "")
+
+    def is_done(self, step: DemoStep) -> bool:
+        """Return whether to skip `step`."""
+        record = dict(self._records.get(step.title, {}))
+        record.pop("problem", None)
+        same = not step.again and record == _record(step)
+        self.changed = self.changed or not (same or step.again)
+        return same and not self.changed
+
+    def write(self, step: DemoStep, problem: str) -> None:
+        """Record that `step` is done, and what went wrong."""
+        self._records[step.title] = {**_record(step), "problem": problem}
+        write_atomic(self.path, json.dumps(self._records, indent=1, ensure_ascii=False) + "\n")
 
 
-def write_whole(path: Path, values: Mapping[str, Any]) -> None:
-    """Write `values` as JSON, whole or not at all."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _record(step: Step) -> dict[str, str]:
+def _record(step: DemoStep) -> dict[str, str]:
     return {"command": shlex.join(step.command), **{str(path): fingerprint(path) for path in step.made}}
 
 
 def fingerprint(path: Path) -> str:
-    """Return SHA-256 over a file, or over the names and lengths of all files in a folder; empty for what is missing."""
+    """Return the SHA-256 of a file, or of the names and sizes of all files in a folder; empty if it is missing."""
     digest = hashlib.sha256()
     if path.is_file():
         digest.update(path.read_bytes())
@@ -106,51 +120,74 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def run_steps(steps: Sequence[Step], folder: Path) -> list[Done]:
-    """Run `steps` in order, showing each command and what it prints, and return how each ended.
+def run_steps(steps: Sequence[DemoStep], folder: Path) -> list[StepResult]:
+    """Run `steps` in order, showing each command and its output, and return how each ended.
 
     Raises:
-        StepError: one could not be done.
-        KeyboardInterrupt: one was stopped.
+        StepError: a step failed.
+        KeyboardInterrupt: a step was stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder)
-    ended = []
+    results = []
     for number, step in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps)}] {step.title}", flush=True)
         if journal.is_done(step):
-            print(f"    is there already: {', '.join(map(str, step.made))}", flush=True)
-            ended.append(Done(step.title, "skipped", 0.0))
+            print(f"    already done: {', '.join(map(str, step.made))}", flush=True)
+            results.append(StepResult(step.title, StepState.SKIPPED, 0.0, journal.problem(step.title)))
             continue
-        done = _run(step)
-        journal.write(step)
-        ended.append(done)
-    return ended
+        print(f"    {shlex.join(step.command)}", flush=True)
+        started = time.monotonic()
+        code, reason = _run(step.command)
+        seconds = time.monotonic() - started
+        missing = [str(path) for path in step.made if not path.exists()]
+        if code not in (0, 1) or missing:
+            what = reason or f"exit code {code}" + (f", and {missing[0]} was not written" if missing else "")
+            raise StepError(f"{step.command[0]} failed ({what}); fix that and run the demo again: it goes on here")
+        problem = f"{step.command[0]}: {reason or step.if_short}" if code else ""
+        if problem:
+            print(f"    {step.if_short}", flush=True)
+        print(f"    {seconds:.0f} s", flush=True)
+        journal.write(step, problem)
+        results.append(StepResult(step.title, StepState.SHORT if code else StepState.DONE, seconds, problem))
+    return results
 
 
-def _run(step: Step) -> Done:
-    print(f"    {shlex.join(step.command)}", flush=True)
-    started = time.monotonic()
-    code = subprocess.run(_executable(step.command), env=_environment(), check=False).returncode
-    seconds = time.monotonic() - started
+def _run(command: Sequence[str]) -> tuple[int, str]:
+    """Run a command; return its exit code and the last line on its standard error that says what went wrong.
+
+    Standard error is passed on as it comes. A terminal is passed on as one, so that progress bars are shown.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; it has ended by itself.
+    """
+    program = Path(sys.executable) if command[0] == "python" else Path(sys.executable).with_name(command[0])
+    ours, theirs = os.openpty() if sys.stderr.isatty() else os.pipe()
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen([str(program), *command[1:]], stderr=theirs, env=environment)
+    os.close(theirs)
+    errors = b""
+    try:
+        while chunk := _read(ours):
+            os.write(sys.stderr.fileno(), chunk)
+            errors = (errors + chunk)[-100_000:]
+        code = process.wait()
+    except KeyboardInterrupt:
+        # Ctrl-C reached the command too; training saves its state first.
+        process.wait()
+        raise
+    finally:
+        os.close(ours)
     if code == INTERRUPTED:
         raise KeyboardInterrupt
-    missing = [str(path) for path in step.made if not path.exists()]
-    if code not in (0, 1) or missing:
-        why = f"ended with exit code {code}" + (f" and left no {missing[0]}" if missing else "")
-        raise StepError(f"{step.command[0]} {why}; mend what it says above and run the demo again: it goes on here")
-    if code == 1:
-        print(f"    {step.if_short}", flush=True)
-    print(f"    {seconds:.0f} s", flush=True)
-    return Done(step.title, "short" if code else "done", seconds)
+    lines = TERMINAL_CODES.sub("", errors.decode(errors="replace")).splitlines()
+    reasons = [line.strip() for line in lines if REASON.match(line.strip())]
+    return code, reasons[-1].removeprefix("error: ") if reasons else ""
 
 
-def _executable(command: Sequence[str]) -> list[str]:
-    """Return the command with its program as it lies beside this Python."""
-    if command[0] == "python":
-        return [sys.executable, *command[1:]]
-    return [str(Path(sys.executable).with_name(command[0])), *command[1:]]
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+def _read(descriptor: int) -> bytes:
+    """Return the next bytes, none at the end; a terminal whose other side is closed raises an error instead."""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""

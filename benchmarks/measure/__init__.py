@@ -1,1 +1,1 @@
-"""What edge-benchmark measures and how: plan, worker processes, timing, accuracy."""
+"""Measuring: plan, rounds in worker processes, timing, sensors, accuracy."""

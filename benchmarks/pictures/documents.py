@@ -1,4 +1,4 @@
-"""`python -m benchmarks.pictures.documents`: the pictures of the documentation, made from drawn faces alone."""
+"""`python -m benchmarks.pictures.documents`: makes the README's pictures from drawn faces."""
 
 import shutil
 from pathlib import Path
@@ -9,21 +9,24 @@ import typer
 from PIL import Image
 
 from edge_runtime.command import run_command
+from edge_runtime.detector import Detector
 from edge_runtime.errors import UsageError
+from edge_runtime.pixels.drawing import draw_result
+from train.sample_faces import draw_scene, half_and_half
 
 SCENE_SEED, SCENE_SIZE = 31, (960, 540)
 PAGE_WIDTH, PAGE_HEIGHT = 1100, 900
-"""Of the report's part that is shown, in pixels of the page."""
+"""Size of the shown part of the report in pixels."""
 
 
 def doc_pictures(
     bundle: Annotated[Path, typer.Argument(help="A bundle of the demo.")] = Path("demo/detector"),
-    out: Annotated[Path, typer.Option(help="Where the pictures are written.")] = Path("docs/pictures"),
-    seed: Annotated[int, typer.Option(help="Of the drawn scene.")] = SCENE_SEED,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("docs/pictures"),
+    seed: Annotated[int, typer.Option(help="Seed of the drawn scene.")] = SCENE_SEED,
 ) -> int:
-    """Make the pictures of the README: a detection on drawn faces, and the bundle's report.
+    """Make the README's pictures: a detection on drawn faces, and the bundle's report.
 
-    The report is drawn by Chromium, which must be installed, with the package `playwright`.
+    Needs Chromium and the package `playwright`.
     """
     out.mkdir(parents=True, exist_ok=True)
     save_detection(bundle, out / "detection.webp", seed)
@@ -33,27 +36,23 @@ def doc_pictures(
 
 
 def save_detection(bundle: Path, path: Path, seed: int) -> None:
-    """Save a drawn scene, its left half from the camera and its right half from the generator, as it is judged."""
-    from edge_runtime.detector import Detector
-    from edge_runtime.pixels.drawing import draw_result
-    from train.sample_faces import draw_scene, half_and_half
-
+    """Save a judged scene of drawn faces, its left half from the camera and its right half from the generator."""
     drawn, _ = draw_scene(seed, *SCENE_SIZE, people=2)
     picture = Image.fromarray(half_and_half(drawn, np.random.default_rng(seed)))
     draw_result(picture, Detector(bundle, faces="tiled").detect(picture)).save(path, quality=88, method=6)
 
 
 def save_page(page: Path, path: Path) -> None:
-    """Save the top of an HTML page as it looks in a browser.
+    """Save the top of an HTML page as a browser shows it.
 
     Raises:
-        UsageError: there is no Chromium.
+        UsageError: Chromium is not installed.
     """
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
-        raise UsageError("no chromium is installed, which draws the report; install it")
+        raise UsageError("chromium is not installed; install it to draw the report")
     shot = path.with_suffix(".png")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -67,4 +66,4 @@ def save_page(page: Path, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_command(doc_pictures, "doc-pictures")
+    run_command(doc_pictures, "python -m benchmarks.pictures.documents")

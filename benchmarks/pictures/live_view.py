@@ -1,4 +1,4 @@
-"""`python -m benchmarks.pictures.live_view BUNDLE`: a picture of the live view, of drawn faces, as SVG."""
+"""`python -m benchmarks.pictures.live_view BUNDLE`: draws the live view of two videos of drawn faces as SVG."""
 
 import io
 import itertools
@@ -16,29 +16,25 @@ from edge_runtime.command import run_command
 from edge_runtime.detector import Detector
 from edge_runtime.sinks.live import LiveView
 from edge_runtime.sources import open_sources
-from edge_runtime.sources.opencv import cv2
+from train.sample_faces import camera, draw_scene, half_and_half
+from train.sample_faces.files import write_video
 
 FRAMES = 60
 
 
 def write_scene(path: Path, seed: int, people: int) -> None:
-    """Write a video of `people` drawn faces; of two the left comes from a camera, the right from a generator."""
-    from train.sample_faces import camera, draw_scene, half_and_half
-
+    """Write a video of drawn faces; of two people the left comes from a camera, the right from a generator."""
     random = np.random.default_rng(seed)
     picture, _ = draw_scene(seed, 640, 480, people)
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (640, 480))
-    for _ in range(FRAMES):
-        seen = half_and_half(picture, random) if people > 1 else camera(picture, random)
-        writer.write(np.ascontiguousarray(seen[:, :, ::-1]))
-    writer.release()
+    captured = half_and_half if people > 1 else camera
+    write_video(path, (captured(picture, random) for _ in range(FRAMES)))
 
 
 def live_picture(
-    bundle: Annotated[Path, typer.Argument(help="The bundle that judges.")],
-    out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("docs/pictures/live.svg"),
+    bundle: Annotated[Path, typer.Argument(help="A bundle.")],
+    out: Annotated[Path, typer.Option(help="The SVG file.")] = Path("docs/pictures/live.svg"),
 ) -> int:
-    """Draw the live view of two videos of drawn faces."""
+    """Draw the live view of two videos of drawn faces as SVG."""
     console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True)
     detector = Detector(bundle)
     choice, contract = detector.choice, detector.bundle.contract
@@ -60,7 +56,7 @@ def live_picture(
 
 
 def without_fonts(svg: str) -> str:
-    """Take out the fonts that would be fetched from the network; the reader's own monospace font serves."""
+    """Remove fonts that would be fetched from the network; the viewer's monospace font is used instead."""
     return re.sub(r"\s*@font-face \{.*?\}\n", "\n", svg, flags=re.DOTALL)
 
 

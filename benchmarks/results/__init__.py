@@ -1,1 +1,1 @@
-"""Benchmark results: schema, report, plots, answer, comparison."""
+"""Results: schema of report.json, answer, report, plots, comparison."""

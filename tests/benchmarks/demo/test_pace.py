@@ -9,7 +9,7 @@ from benchmarks.demo.pace import Pace, choose_epochs, images_per_second
 from train.learning.recipes import PRESETS
 
 MOST = PRESETS["demo"].epochs
-# 1,000 pictures of which 700 are learnt, and 150 judged at a third of the work each.
+# Of 1,000 pictures 700 are trained on, and 150 validated on at a third of the cost.
 AN_EPOCH = 750
 
 
@@ -19,20 +19,18 @@ def on_cpu(monkeypatch):
 
 
 @pytest.mark.parametrize(("epochs_that_fit", "given"), [(12.9, 12), (2.0, 8), (100.0, MOST)])
-def test_as_many_epochs_as_fit_but_neither_too_few_nor_more_than_the_recipe_has(
-    on_cpu, monkeypatch, epochs_that_fit, given
-):
+def test_epochs_fit_the_time_within_limits(on_cpu, monkeypatch, epochs_that_fit, given):
     monkeypatch.setattr(demo_pace, "images_per_second", lambda *_: epochs_that_fit * AN_EPOCH / 200.0)
     assert choose_epochs("resnet50", 1000, 200.0, fewest=8).epochs == given
 
 
-def test_with_a_gpu_nothing_is_measured(monkeypatch):
+def test_gpu_gets_all_epochs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(demo_pace, "images_per_second", lambda *_: pytest.fail("measured"))
     assert choose_epochs("resnet50", 1000, 1.0, fewest=8) == Pace(None, MOST, MOST)
 
 
-def test_the_pace_is_a_steps_faces_by_its_time_and_the_first_step_does_not_count(monkeypatch):
+def test_pace_leaves_out_the_first_step(monkeypatch):
     def ticks() -> Iterator[float]:
         now = 0.0
         for step_s in (50.0, 2.0, 2.0, 4.0, 2.0):
@@ -46,7 +44,7 @@ def test_the_pace_is_a_steps_faces_by_its_time_and_the_first_step_does_not_count
     assert images_per_second("resnet18", PRESETS["demo"].replace(input_size=32, batch=4)) == 2.0
 
 
-def test_a_very_slow_machine_is_told_by_one_step(monkeypatch):
+def test_slow_machine_measures_one_step(monkeypatch):
     monkeypatch.setattr(demo_pace, "ENOUGH_S", 0.0)
     began = time.perf_counter()
     pace = images_per_second("resnet18", PRESETS["demo"].replace(input_size=32, batch=4))

@@ -16,7 +16,7 @@ def faces(tmp_path_factory):
     return folder
 
 
-def test_held_out_faces_of_both_classes_are_copied_as_they_are(faces, tmp_path):
+def test_held_out_faces_of_both_classes_are_copied(faces, tmp_path):
     assert demo_pictures(faces, tmp_path / "pictures", 1) == 0
     names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert names == ["fake_02.jpg", "real_01.jpg"]
@@ -24,20 +24,22 @@ def test_held_out_faces_of_both_classes_are_copied_as_they_are(faces, tmp_path):
     assert (tmp_path / "pictures" / "real_01.jpg").read_bytes() in held_out
 
 
-def test_pictures_of_an_earlier_run_are_gone(faces, tmp_path):
+def test_only_own_pictures_are_replaced(faces, tmp_path):
     (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "old.jpg").write_text("old")
+    for name in ("fake_09.jpg", "holiday.jpg"):
+        (tmp_path / "pictures" / name).write_text("old")
     demo_pictures(faces, tmp_path / "pictures", 1)
-    assert not (tmp_path / "pictures" / "old.jpg").exists()
+    assert not (tmp_path / "pictures" / "fake_09.jpg").exists()
+    assert (tmp_path / "pictures" / "holiday.jpg").exists()
 
 
-def test_an_empty_test_split_is_said():
+def test_empty_test_split_is_refused():
     with pytest.raises(DataError, match="test split is empty"):
         choose_held_out([], 3)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (3000, 1000)])
-def test_slides_show_small_pictures_pixel_by_pixel_and_reduce_large_ones(tmp_path, size):
+def test_slides_reduce_only_large_pictures(tmp_path, size):
     Image.new("RGB", size, (200, 100, 50)).save(tmp_path / "face.png")
     write_slides([tmp_path / "face.png"], tmp_path / "clip.avi")
     video = cv2.VideoCapture(str(tmp_path / "clip.avi"))

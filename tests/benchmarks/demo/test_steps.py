@@ -1,102 +1,126 @@
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.demo.steps import Step, StepError, fingerprint, run_steps
+from benchmarks.demo.steps import DemoStep, StepError, StepState, fingerprint, run_steps
+
+DONE, SHORT, SKIPPED = StepState.DONE, StepState.SHORT, StepState.SKIPPED
 
 
-def writing(path: Path, text: str = "made", code: int = 0, title: str = "") -> Step:
-    """A step that appends to `path`, so that what runs twice shows."""
-    script = f"import sys; open({str(path)!r}, 'a').write({text!r}); sys.exit({code})"
-    return Step(title or f"write {path.name}", ("python", "-c", script), (path,), if_short="it came out short")
+def writing(path: Path, text: str = "made", code: int = 0, title: str = "", errors: str = "") -> DemoStep:
+    """A step that appends to `path`, so that running twice shows."""
+    script = (
+        f"import sys; open({str(path)!r}, 'a').write({text!r}); print({errors!r}, file=sys.stderr); sys.exit({code})"
+    )
+    return DemoStep(title or f"write {path.name}", ("python", "-c", script), (path,), if_short="incomplete")
 
 
 def states(steps, folder):
-    return [done.state for done in run_steps(steps, folder)]
+    return [result.state for result in run_steps(steps, folder)]
 
 
-def test_a_second_run_skips_what_is_done(tmp_path):
+def test_second_run_skips_what_is_done(tmp_path):
     steps = [writing(tmp_path / "a"), writing(tmp_path / "b")]
-    assert states(steps, tmp_path) == ["done", "done"]
-    assert states(steps, tmp_path) == ["skipped", "skipped"]
+    assert states(steps, tmp_path) == [DONE, DONE]
+    assert states(steps, tmp_path) == [SKIPPED, SKIPPED]
     assert (tmp_path / "a").read_text() == "made"
 
 
-def test_what_follows_a_step_that_runs_again_runs_again_too(tmp_path):
+def test_steps_after_a_repeated_one_are_repeated(tmp_path):
     steps = [writing(tmp_path / "a"), writing(tmp_path / "b"), writing(tmp_path / "c")]
     run_steps(steps, tmp_path)
     (tmp_path / "b").write_text("changed by hand")
-    assert states(steps, tmp_path) == ["skipped", "done", "done"]
+    assert states(steps, tmp_path) == [SKIPPED, DONE, DONE]
 
 
 @pytest.mark.parametrize("spoil", ["remove", "shorten"])
-def test_a_step_whose_work_is_gone_or_changed_runs_again(tmp_path, spoil):
+def test_changed_results_repeat_a_step(tmp_path, spoil):
     folder = tmp_path / "faces"
     folder.mkdir()
-    step = writing(folder / "one")
-    step = Step(step.title, step.command, (folder,))
+    step = DemoStep("write", writing(folder / "one").command, (folder,))
     run_steps([step], tmp_path)
     (folder / "one").unlink() if spoil == "remove" else (folder / "one").write_text("")
-    assert states([step], tmp_path) == ["done"]
+    assert states([step], tmp_path) == [DONE]
 
 
-def test_another_command_makes_the_step_run_again(tmp_path):
+def test_another_command_repeats_a_step(tmp_path):
     run_steps([writing(tmp_path / "a", title="write")], tmp_path)
-    assert states([writing(tmp_path / "a", "other", title="write")], tmp_path) == ["done"]
+    assert states([writing(tmp_path / "a", "other", title="write")], tmp_path) == [DONE]
 
 
-def test_what_is_shown_every_time_does_not_make_the_rest_run_again(tmp_path):
-    shown = Step("show", ("python", "-c", ""), again=True)
+def test_steps_shown_every_time_repeat_nothing_else(tmp_path):
+    shown = DemoStep("show", ("python", "-c", ""), again=True)
     steps = [writing(tmp_path / "a"), shown, writing(tmp_path / "b")]
     run_steps(steps, tmp_path)
-    assert states(steps, tmp_path) == ["skipped", "done", "skipped"]
+    assert states(steps, tmp_path) == [SKIPPED, DONE, SKIPPED]
 
 
-def test_a_step_that_came_out_short_is_told_and_the_rest_goes_on(tmp_path, capfd):
-    assert states([writing(tmp_path / "a", code=1), writing(tmp_path / "b")], tmp_path) == ["short", "done"]
-    assert "it came out short" in capfd.readouterr().out
+@pytest.mark.parametrize(
+    ("errors", "problem"),
+    [
+        ("", "python: incomplete"),
+        ("warning: few faces\nerror: INT8 was refused\ndone", "python: INT8 was refused"),
+        ("\x1b[31mfault: sizes differ\x1b[0m", "python: fault: sizes differ"),
+    ],
+)
+def test_problem_of_a_short_step_is_kept(tmp_path, capfd, errors, problem):
+    steps = [writing(tmp_path / "a", code=1, errors=errors), writing(tmp_path / "b")]
+    results = run_steps(steps, tmp_path)
+    assert [(result.state, result.problem) for result in results] == [(SHORT, problem), (DONE, "")]
+    assert capfd.readouterr().err.strip() == errors.strip()
+    assert [result.problem for result in run_steps(steps, tmp_path)] == [problem, ""]
 
 
-def test_a_step_that_could_not_start_ends_the_run_and_keeps_what_was_done(tmp_path):
-    steps = [writing(tmp_path / "a"), writing(tmp_path / "b", code=2)]
-    with pytest.raises(StepError, match="exit code 2"):
+def test_failed_step_ends_the_run_with_its_reason(tmp_path):
+    steps = [writing(tmp_path / "a"), writing(tmp_path / "b", code=2, errors="error: disk full")]
+    with pytest.raises(StepError, match="disk full"):
         run_steps(steps, tmp_path)
-    assert states([steps[0]], tmp_path) == ["skipped"]
+    assert states([steps[0]], tmp_path) == [SKIPPED]
 
 
-def test_a_step_that_leaves_nothing_behind_ends_the_run(tmp_path):
-    with pytest.raises(StepError, match="left no"):
-        run_steps([Step("nothing", ("python", "-c", "raise SystemExit(1)"), (tmp_path / "a",))], tmp_path)
+def test_step_without_result_ends_the_run(tmp_path):
+    with pytest.raises(StepError, match="was not written"):
+        run_steps([DemoStep("nothing", ("python", "-c", "raise SystemExit(1)"), (tmp_path / "a",))], tmp_path)
 
 
-def test_a_step_that_was_stopped_stops_the_run(tmp_path):
+def test_stopped_step_stops_the_run(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_steps([writing(tmp_path / "a", code=130)], tmp_path)
 
 
-def test_a_broken_journal_is_as_good_as_none(tmp_path):
+@pytest.mark.parametrize("text", ["{", "[]", "1", '{"write a": 1}', "[" * 100_000])
+def test_damaged_journal_counts_as_none(tmp_path, text):
     run_steps([writing(tmp_path / "a")], tmp_path)
-    (tmp_path / "steps.json").write_text("{")
-    assert states([writing(tmp_path / "a")], tmp_path) == ["done"]
+    (tmp_path / "steps.json").write_text(text)
+    assert states([writing(tmp_path / "a")], tmp_path) == [DONE]
 
 
-def test_commands_are_shown_as_anybody_could_type_them(tmp_path, capfd):
-    run_steps([Step("say", ("python", "-c", "print('two words')"))], tmp_path)
+def test_commands_are_shown_as_a_user_types_them(tmp_path, capfd):
+    run_steps([DemoStep("say", ("python", "-c", "print('two words')"))], tmp_path)
     out = capfd.readouterr().out
     assert "[1/1] say" in out
     assert "python -c 'print('\"'\"'two words'\"'\"')'" in out
     assert "\ntwo words" in out
 
 
-def test_console_scripts_are_those_beside_this_python(tmp_path, capfd):
+def test_terminal_stays_a_terminal_for_steps(tmp_path, monkeypatch, capfd):
+    if not hasattr(os, "openpty"):
+        pytest.skip("needs pseudo terminals")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    run_steps([DemoStep("ask", ("python", "-c", "import sys; print(sys.stderr.isatty(), file=sys.stderr)"))], tmp_path)
+    assert capfd.readouterr().err.strip() == "True"
+
+
+def test_console_scripts_beside_python_are_run(tmp_path, capfd):
     if not Path(sys.executable).with_name("edge-detect").exists():
         pytest.skip("needs the console scripts beside Python")
-    run_steps([Step("help", ("edge-detect", "--version"))], tmp_path)
+    run_steps([DemoStep("version", ("edge-detect", "--version"))], tmp_path)
     assert "edge-detect " in capfd.readouterr().out
 
 
-def test_fingerprints_tell_files_and_folders_by_what_is_in_them(tmp_path):
+def test_fingerprints_differ_by_content(tmp_path):
     (tmp_path / "folder").mkdir()
     empty = fingerprint(tmp_path / "folder")
     (tmp_path / "folder" / "file").write_text("one")
