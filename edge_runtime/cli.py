@@ -194,8 +194,9 @@ def edge_detect(
     with contextlib.ExitStack() as stack:
         summary = run(pipeline, [stack.enter_context(sink) for sink in sinks], status=title)
     print(summary.text(), file=sys.stderr)
-    if detector.notice:
-        print(detector.notice, file=sys.stderr)
+    for line in (detector.notice, None if quiet else detector.advice(sources)):
+        if line:
+            print(line, file=sys.stderr)
     return exit_code(summary, endless=any(source.endless for source in sources))
 
 

@@ -21,6 +21,11 @@ from edge_runtime.sources import DEFAULT_OPTIONS, Frame, Source, SourceOptions, 
 
 FACES = ("auto", "off", "tiled")
 
+WHOLE_PICTURES = (
+    "each picture was judged as one face, since this model was trained on pictures of single faces; for whole scenes "
+    "give --faces tiled, or train on faces cut out by prepare-faces --crop"
+)
+
 Picture = Image.Image | NDArray[np.uint8] | bytes | str | Path
 
 
@@ -72,6 +77,11 @@ class Detector:
     def faces(self) -> FaceFinder | None:
         """The face detector for still pictures; None if the whole picture is the face."""
         return self.scorer.still_faces
+
+    def advice(self, sources: Sequence[Source]) -> str | None:
+        """Return what to tell a user whose still pictures are taken as faces without having asked for it."""
+        whole = self._faces == "auto" and self.faces is None and any(source.still for source in sources)
+        return WHOLE_PICTURES if whole else None
 
     @property
     def choice(self) -> Choice:

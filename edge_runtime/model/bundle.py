@@ -97,7 +97,7 @@ class Bundle:
         try:
             text = (folder / MANIFEST).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
-            raise BundleError(f"{folder}: not a bundle (no {MANIFEST} in it); make one with export-openvino") from None
+            raise BundleError(f"{folder}: no bundle (no {MANIFEST} in it); make one with export-openvino") from None
         except (OSError, ValueError) as error:
             raise BundleError(f"{folder}/{MANIFEST}: can't be read ({error})") from None
         try:

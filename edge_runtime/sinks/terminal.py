@@ -78,7 +78,11 @@ def frame_lines(result: FrameResult, rate: float) -> list[str]:
     tail += f"  [{DEMO_NOTICE}]" if result.notice else ""
     if not result.faces:
         return [f"{where}  no face  {tail}"]
-    return [f"{where}  {face_text(face)}  {tail}" for face in result.faces]
+    if tracked or len(result.faces) == 1:
+        return [f"{where}  {face_text(face)}  {tail}" for face in result.faces]
+    boxes = ["{},{} to {},{}".format(*face.box) for face in result.faces]
+    numbered = enumerate(zip(boxes, result.faces, strict=True), 1)
+    return [f"{where}  face {number} at {box}  {face_text(face)}  {tail}" for number, (box, face) in numbered]
 
 
 def face_text(face: FaceResult) -> str:

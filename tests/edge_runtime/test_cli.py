@@ -169,7 +169,7 @@ def test_a_full_standard_output_stops_nothing(spawn, tmp_path, red):
         red.save(tmp_path / "in" / f"{number}.png")
     with Path("/dev/full").open("w") as full:
         child = spawn("in", "--jsonl", "out.jsonl", stdout=full)
-        note, summary = child.communicate(timeout=60)[1].splitlines()
+        note, summary, *_ = child.communicate(timeout=60)[1].splitlines()
     assert child.returncode == 1
     assert len(lines(tmp_path / "out.jsonl")) == 3
     assert note.startswith("note: <stdout>: can't be written (No space left on device)")

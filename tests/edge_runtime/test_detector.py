@@ -9,8 +9,10 @@ import pytest
 import edge_runtime
 from benchmarks.studies.small import write_small_bundle
 from edge_runtime import Detector
+from edge_runtime.detector import WHOLE_PICTURES
 from edge_runtime.errors import BundleError, EdgeError, PictureError, SourceError, UsageError
 from edge_runtime.model.contract import DEMO_NOTICE, Framing, Verdict
+from edge_runtime.sources import open_sources
 from edge_runtime.sources.opencv import cv2
 
 
@@ -82,6 +84,13 @@ def test_the_whole_picture_is_a_face_only_on_request(tmp_path, make_bundle, bund
     assert Detector(framed, faces="off").detect(red).faces[0].box == (0, 0, 64, 64)
     with pytest.raises(BundleError, match=r"--face-model, or give --faces off"):
         next(Detector(bundle_path).watch(clip(tmp_path / "a.avi", [red])))
+
+
+def test_scenes_taken_as_faces_bring_advice(bundle_path, detector, red, tmp_path):
+    red.save(tmp_path / "a.png")
+    stills, moving = open_sources([str(tmp_path)]), open_sources([str(clip(tmp_path / "a.avi", [red]))])
+    assert Detector(bundle_path).advice([*moving, *stills]) == WHOLE_PICTURES
+    assert Detector(bundle_path).advice(moving) is detector.advice(stills) is None
 
 
 def test_a_demonstration_model_is_named(demo_path, red):

@@ -46,7 +46,7 @@ def test_a_demonstration_model_is_called_one(checked, demo_path):
 def test_a_missing_bundle_is_reported(checked, tmp_path):
     code, found = checked(tmp_path)
     assert code == 2
-    assert "not a bundle" in found["error"]
+    assert "no bundle" in found["error"]
 
 
 def test_a_wrong_machine_is_reported(checked, bundle_path, tmp_path, red, add_golden):

@@ -331,6 +331,13 @@ def test_a_journal_gets_failures_and_recoveries():
     assert "lost: unplugged" in out.getvalue()
 
 
+def test_faces_of_one_picture_are_numbered():
+    faces = tuple(dataclasses.replace(FACE, track=None, box=(left, 8, left + 32, 40)) for left in (8, 50))
+    first, second = frame_lines(frame(faces=faces).result, 0.0)
+    assert "face 1 at 8,8 to 40,40  fake" in first
+    assert "face 2 at 50,8 to 82,40  fake" in second
+
+
 def test_every_line_names_a_demonstration_model():
     assert all(DEMO_NOTICE in line for line in frame_lines(frame(notice=DEMO_NOTICE).result, 25.0))
     assert DEMO_NOTICE in frame_lines(frame(faces=(), notice=DEMO_NOTICE).result, 25.0)[0]
