@@ -1,8 +1,8 @@
-"""Drawn faces to try everything on, since no photographs are shipped.
+"""Drawn faces for demos and tests, since no photographs are shipped.
 
 The same drawn face goes once through a model of a camera (real) and once through a model of a generator (fake): see
-`capture`. So a detector can learn from them what forensics knows as a cue, and nothing else. They prove that every
-stage works; they prove nothing about photographs.
+`capture`. A detector can learn from them only the traces that forensics knows. They show that every step works, and
+say nothing about photographs.
 """
 
 from train.sample_faces.capture import camera, encode, generator

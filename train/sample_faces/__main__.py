@@ -15,13 +15,13 @@ from train.sample_faces.files import make_clip, make_samples
 def sample_faces(
     out: Annotated[Path, typer.Argument(help="A folder for real/ and fake/, or a clip (.avi, .mp4).")],
     faces: Annotated[int, typer.Option(min=1, help="Drawn faces; each gives a real and a fake picture.")] = 100,
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = 256,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of a clip.")] = 4.0,
+    size: Annotated[int, typer.Option(help="Side of a picture in pixels.")] = 256,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a clip.")] = 4.0,
     seed: Annotated[int, typer.Option(help="Another seed gives other faces.")] = SEED,
 ) -> int:
     """Draw faces and take each through a model of a camera (real) and of a generator (fake).
 
-    They are there to try every stage on; they prove nothing about photographs.
+    They serve to try every step; they say nothing about photographs.
 
     **Examples**
 

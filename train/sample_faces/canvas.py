@@ -1,4 +1,4 @@
-"""A canvas that anti-aliased shapes are painted on, and the textures that they are painted with."""
+"""A canvas for anti-aliased shapes, and textures to paint them with."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +10,17 @@ from numpy.typing import ArrayLike, NDArray
 Pixels = NDArray[Any]
 """float32."""
 Shade = Callable[[Pixels, Pixels], Pixels]
-"""From x and y of each pixel, [h, w], to colours [h, w, 3]."""
+"""From x and y of each pixel [h, w] to colours [h, w, 3]."""
 Paint = ArrayLike | Shade
 
 OVERSAMPLING = 2
-"""Pictures are drawn this many times larger and averaged down, so that no edge is jagged."""
+"""Pictures are drawn this many times larger and averaged down, so that edges are smooth."""
 
 _SUBPIXEL_BITS = 4
 
 
 class Canvas:
-    """Pixels, float32 [H, W, 3], RGB in [0, 1], that shapes are laid over one another on."""
+    """Pixels, RGB float32 [H, W, 3] in [0, 1], on which shapes are painted over one another."""
 
     def __init__(self, width: int, height: int) -> None:
         self.pixels: Pixels = np.zeros((height, width, 3), np.float32)
@@ -28,7 +28,10 @@ class Canvas:
     def fill(self, points: ArrayLike, paint: Paint, *, opacity: float = 1.0, soft: float = 0.0) -> None:
         """Paint the polygon `points` ([N, 2] x and y in pixels), its edge blurred by `soft` pixels (sigma)."""
         corners = np.asarray(points, np.float64)
-        left, top, right, bottom = self._reach(corners, 3.0 * soft + 2.0)
+        height, width = self.pixels.shape[:2]
+        margin = 3.0 * soft + 2.0
+        left, top = np.maximum(np.floor(corners.min(0) - margin).astype(int), 0)
+        right, bottom = np.minimum(np.ceil(corners.max(0) + margin).astype(int), (width, height))
         if right <= left or bottom <= top:
             return
         mask = np.zeros((bottom - top, right - left), np.uint8)
@@ -37,11 +40,16 @@ class Canvas:
         weight: Pixels = mask.astype(np.float32) * (opacity / 255.0)
         if soft > 0.3:
             weight = cv2.GaussianBlur(weight, (0, 0), soft)
+        if callable(paint):
+            y, x = np.mgrid[top:bottom, left:right].astype(np.float32)
+            colours = paint(x, y)
+        else:
+            colours = np.asarray(paint, np.float32)
         area = self.pixels[top:bottom, left:right]
-        area += weight[..., None] * (_colours(paint, left, top, right, bottom) - area)
+        area += weight[..., None] * (colours - area)
 
     def stroke(self, points: ArrayLike, width: float, paint: Paint, *, opacity: float = 1.0, soft: float = 0.0) -> None:
-        """Paint the open line `points` ([N, 2]) with a pen that is `width` pixels wide in the middle, 0 at the ends."""
+        """Paint the open line `points` ([N, 2]), `width` pixels wide in the middle and tapering to its ends."""
         line = np.asarray(points, np.float64)
         along = np.gradient(line, axis=0)
         across = np.stack([-along[:, 1], along[:, 0]], 1)
@@ -50,18 +58,6 @@ class Canvas:
         self.fill(
             np.concatenate([line + across * half, (line - across * half)[::-1]]), paint, opacity=opacity, soft=soft
         )
-
-    def _reach(self, corners: NDArray[np.float64], margin: float) -> tuple[int, int, int, int]:
-        height, width = self.pixels.shape[:2]
-        low, high = np.floor(corners.min(0) - margin), np.ceil(corners.max(0) + margin)
-        return max(0, int(low[0])), max(0, int(low[1])), min(width, int(high[0])), min(height, int(high[1]))
-
-
-def _colours(paint: Paint, left: int, top: int, right: int, bottom: int) -> Pixels:
-    if not callable(paint):
-        return np.asarray(paint, np.float32)
-    y, x = np.mgrid[top:bottom, left:right].astype(np.float32)
-    return paint(x, y)
 
 
 def ellipse(x: float, y: float, across: float, down: float, count: int = 48) -> NDArray[np.float64]:
@@ -77,9 +73,9 @@ def arc(x: float, y: float, half_width: float, rise: float, count: int = 17) -> 
 
 
 def cloud(rng: np.random.Generator, width: int, height: int, coarsest: int, falloff: float = 0.6) -> Pixels:
-    """Return noise of many scales, [H, W], about mean 0 and deviation 1, its largest blobs `coarsest` pixels wide.
+    """Return noise of many scales [H, W], of about mean 0 and deviation 1, with blobs of up to `coarsest` pixels.
 
-    Each octave is weaker than the one above it by `falloff`, as textures in photographs are.
+    Each octave is weaker than the next coarser one by `falloff`, as in photographs.
     """
     total, weight, scale = np.zeros((height, width), np.float32), 1.0, coarsest
     while scale >= 1:
@@ -90,7 +86,7 @@ def cloud(rng: np.random.Generator, width: int, height: int, coarsest: int, fall
 
 
 def strands(rng: np.random.Generator, width: int, height: int, length: int) -> Pixels:
-    """Return noise that is drawn out downwards, as hair is, [H, W], mean 0 and deviation 1."""
+    """Return noise stretched downwards like hair, [H, W], mean 0 and deviation 1."""
     noise = rng.standard_normal((height, width)).astype(np.float32)
     drawn = cv2.GaussianBlur(noise, (0, 0), sigmaX=0.7, sigmaY=float(length))
     return drawn / max(float(drawn.std()), 1e-6)

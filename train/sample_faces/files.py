@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from edge_runtime.atomic import write_atomic
 from edge_runtime.errors import DataError, UsageError
 from train.data.catalog import SEED
 from train.parallel import Advance, ordered_map
@@ -19,7 +20,7 @@ from train.sample_faces.drawing import draw_face, draw_moving
 Kind = Literal["real", "fake"]
 
 MOST_DETAIL, DETAIL_STEPS = 0.16, 6
-"""The generator's texture is searched for in [0, MOST_DETAIL], halved this many times: to 0.0025."""
+"""The strength of the generator's texture is found by bisecting [0, MOST_DETAIL] this many times, to 0.0025."""
 
 
 def sample_face(seed: int, kind: Kind, size: int = 256) -> Image.Image:
@@ -28,28 +29,29 @@ def sample_face(seed: int, kind: Kind, size: int = 256) -> Image.Image:
 
 
 def sample_jpeg(seed: int, kind: Kind, size: int = 256) -> bytes:
-    """Return one sample face as JPEG: the drawn face of `seed` through the camera (real) or the generator (fake).
+    """Return one sample face as JPEG: the drawn face of `seed` through the camera (real) or the generator (fake)."""
+    real, fake = _sample_pair(seed, size)
+    return real if kind == "real" else fake()
 
-    The generator's texture is as strong as makes the file of the same length as the camera's, so that the length tells
-    nothing.
+
+def _sample_pair(seed: int, size: int) -> tuple[bytes, Callable[[], bytes]]:
+    """Return the real JPEG of a drawn face, and a function that makes the fake one.
+
+    The generator's texture is made as strong as it takes for both files to have the same length, so that the length
+    says nothing about the class.
     """
     drawn = draw_face(seed, size)
-    taken = encode(camera(drawn, np.random.default_rng([seed, 3])))
-    return taken if kind == "real" else _as_long_as(taken, lambda detail: _synthesized(drawn, seed, detail))
+    real = encode(camera(drawn, np.random.default_rng([seed, 3])))
 
+    def fake() -> bytes:
+        low, high, made = 0.0, MOST_DETAIL, real
+        for _ in range(DETAIL_STEPS):
+            detail = 0.5 * (low + high)
+            made = encode(generator(drawn, np.random.default_rng([seed, 4]), detail))
+            low, high = (detail, high) if len(made) < len(real) else (low, detail)
+        return made
 
-def _synthesized(drawn: Picture, seed: int, detail: float) -> bytes:
-    return encode(generator(drawn, np.random.default_rng([seed, 4]), detail))
-
-
-def _as_long_as(other: bytes, make: Callable[[float], bytes]) -> bytes:
-    low, high = 0.0, MOST_DETAIL
-    made = other
-    for _ in range(DETAIL_STEPS):
-        middle = 0.5 * (low + high)
-        made = make(middle)
-        low, high = (middle, high) if len(made) < len(other) else (low, middle)
-    return made
+    return real, fake
 
 
 def make_samples(
@@ -63,22 +65,22 @@ def make_samples(
 ) -> list[Path]:
     """Write `count` faces as `out/real/NNNNN.jpg` and the same faces as `out/fake/NNNNN.jpg`.
 
-    A pair shares its name, and what is already there is left as it is.
+    A pair shares its name. Existing files are kept.
 
     Args:
-        out: the folder, made where it is missing.
-        count: faces, so half the number of pictures.
+        out: the folder, made if it is missing.
+        count: faces, half the number of pictures.
         seed: another seed gives other faces.
         size: pixels a side, even.
         workers: processes that draw; 1 draws in this one.
-        progress: called with 1 for each face that is done.
+        progress: called with 1 after each face.
 
     Raises:
         UsageError: the size is odd or too small.
         DataError: the folder can't be written.
     """
     if size < 32 or size % 2:
-        raise UsageError(f"sample faces of {size} pixels can't be made; an even size from 32 on can")
+        raise UsageError(f"sample faces of {size} pixels can't be made; give an even size of at least 32")
     paths: list[Path] = []
     try:
         for kind in ("real", "fake"):
@@ -89,7 +91,7 @@ def make_samples(
             if progress:
                 progress(1)
     except OSError as error:
-        raise DataError(f"{out}: sample faces can't be written there ({error.strerror or error})") from error
+        raise DataError(f"{out}: can't be written to ({error.strerror or error}); choose another folder") from error
     return paths
 
 
@@ -97,19 +99,10 @@ def _write_pair(out: Path, seed: int, size: int, index: int) -> list[Path]:
     paths = [out / kind / f"{index:05d}.jpg" for kind in ("real", "fake")]
     if all(path.exists() for path in paths):
         return paths
-    face = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-    drawn = draw_face(face, size)
-    taken = encode(camera(drawn, np.random.default_rng([face, 3])))
-    _write(paths[0], taken)
-    _write(paths[1], _as_long_as(taken, lambda detail: _synthesized(drawn, face, detail)))
+    real, fake = _sample_pair(int(np.random.SeedSequence([seed, index]).generate_state(1)[0]), size)
+    write_atomic(paths[0], real)
+    write_atomic(paths[1], fake())
     return paths
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write whole or not at all."""
-    partial_path = path.with_suffix(".part")
-    partial_path.write_bytes(data)
-    partial_path.replace(path)
 
 
 def half_and_half(drawn: Picture, rng: np.random.Generator) -> Picture:

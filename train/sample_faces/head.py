@@ -1,4 +1,4 @@
-"""A head: where its points lie in the picture, and how its surfaces are lit."""
+"""A head: where its points are in the picture, and how its surfaces are lit."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ Points = NDArray[np.float64]
 """x and y of each point, [N, 2]."""
 
 TEXTURE_SIDE = 2.8
-"""Of the square around a head that skin and hair are textured with, in halves of the head's height; it repeats."""
+"""Side of the square texture of skin and hair, in halves of the head's height; it repeats."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Placed:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom of the face from the brows' hairline to the chin, as face detectors frame it."""
+        """Left, top, right, bottom of the face as face detectors frame it."""
         across, top, bottom = 0.95 * self.traits.width, -0.62, 1.0
         unit = self.half_height
         return (self.x - across * unit, self.y + top * unit, self.x + across * unit, self.y + bottom * unit)
@@ -45,13 +45,13 @@ class Head:
         self.strands = strands(rng, side, side, max(2, int(self.unit / 14)))
 
     def flat(self, points: ArrayLike) -> Points:
-        """Return points of the head's plane (units of half its height) as pixels: turned by roll alone."""
+        """Return points of the head's plane, in halves of its height, as pixels; only roll applies."""
         x, y = np.asarray(points, np.float64).T
         cosine, sine = np.cos(self.traits.roll), np.sin(self.traits.roll)
         return self.centre + self.unit * np.stack([cosine * x - sine * y, sine * x + cosine * y], 1)
 
     def surface(self, points: ArrayLike) -> Points:
-        """Return points that lie on the head's front as pixels: turned by yaw and pitch, then roll."""
+        """Return points on the front of the head as pixels, turned by yaw, pitch and roll."""
         x, y = np.asarray(points, np.float64).T
         width = self.traits.width
         depth = width * np.sqrt(np.clip(1.0 - (x / width) ** 2 - (y / 1.3) ** 2, 0.0, 1.0))
@@ -68,7 +68,7 @@ class Head:
         return grown * np.stack([self.traits.width * squarer * narrowed, np.where(y < 0.0, -top, 1.0) * y], 1)
 
     def lit(self, colour: Colour, texture: float = 0.02, shine: float = 0.10) -> Shade:
-        """Return the paint of a round surface of this colour under the person's light (Lambert, with some shine)."""
+        """Return the paint of a round surface of this colour in the person's light (Lambert, with some shine)."""
         base = np.asarray(colour, np.float32)
         left, top = (float(place) for place in self.centre)
         right, below, towards_us = self.traits.light
@@ -96,11 +96,11 @@ class Head:
         return shade
 
     def textured(self, texture: Pixels, x: Pixels, y: Pixels) -> Pixels:
-        """Return `texture` at these pixels, [h, w]; it repeats."""
+        """Return the repeating `texture` at these pixels, [h, w]."""
         rows = (y[:, 0].astype(int) - self.corner[1]) % texture.shape[0]
         columns = (x[0].astype(int) - self.corner[0]) % texture.shape[1]
         return texture[np.ix_(rows, columns)]
 
     def darker(self, share: float) -> Pixels:
-        """Return the skin's colour in the shade, where so much of the light is left."""
+        """Return the colour of skin in shade, with this share of the light."""
         return np.asarray(self.traits.skin, np.float32) * np.asarray((share, share * 0.9, share * 0.86), np.float32)

@@ -1,11 +1,11 @@
-"""What a drawn face looks like: every choice that a seed makes before anything is drawn."""
+"""The look of a drawn face: everything that the seed decides before drawing."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 Colour = tuple[float, float, float]
-"""RGB as it is shown (gamma encoded), each in [0, 1]."""
+"""RGB, gamma encoded, each in [0, 1]."""
 
 SKINS: tuple[Colour, ...] = (
     (0.96, 0.82, 0.73),
@@ -30,9 +30,9 @@ STYLES = ("short", "fringe", "long", "bald", "cap")
 
 @dataclass(frozen=True)
 class Traits:
-    """One drawn person, in units of half the head's height; angles are in radians.
+    """One person. Lengths are in halves of the head's height, angles in radians.
 
-    `width` is the head's half width and `jaw` how much it narrows to the chin; `light` is a direction (right, down,
+    `width` is half the head's width, `jaw` how much it narrows towards the chin, `light` a direction (right, down,
     towards the viewer) of length 1.
     """
 
@@ -93,7 +93,7 @@ def sample_traits(rng: np.random.Generator) -> Traits:
 
 
 def muted(rng: np.random.Generator, low: float = 0.1, high: float = 0.9) -> Colour:
-    """Return a colour of any hue that is seldom loud, its brightness in about [low, high]."""
+    """Return a colour of any hue, mostly unsaturated, with a brightness of about [low, high]."""
     grey, hue = rng.uniform(low, high), rng.uniform(-1.0, 1.0, 3)
     red, green, blue = np.clip(grey + rng.uniform(0.0, 0.28) * (hue - hue.mean()), 0.02, 0.98)
     return (float(red), float(green), float(blue))
