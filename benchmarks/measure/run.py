@@ -5,7 +5,6 @@ A case that fails is reported and not measured again. A run that is interrupted 
 
 import itertools
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from benchmarks.results.schema import Accuracy, BundleFacts, DataFacts, Report, 
 from edge_runtime.errors import EdgeError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.profile import bundle_key
+from export.children.scratch import ScratchFolder
 from train.data.catalog import Catalog
 from train.evaluation.seen import among, bundle_faces
 
@@ -45,8 +45,7 @@ class Run:
     ) -> None:
         self.plan, self._advance = plan, advance
         # A cache of its own, so that each run's first start is without one.
-        self._folder = tempfile.TemporaryDirectory(prefix="edge-benchmark-")
-        self._cache = Path(self._folder.name)
+        self._scratch = ScratchFolder()
         planned, left_out = list_cases(plan)
         self.cases = planned if cases is None else list(cases)
         self._rows = {case.key: Row(case) for case in self.cases}
@@ -95,7 +94,7 @@ class Run:
         if row.failed is not None:
             return
         try:
-            found = run_job(self.plan.job(case, outputs=not row.rounds), self._cache)
+            found = run_job(self.plan.job(case, outputs=not row.rounds), self._scratch.path)
         except EdgeError as error:
             self._rows[case.key] = replace(row, failed=str(error))
             return
@@ -135,8 +134,8 @@ class Run:
     def measure_accuracy(self) -> None:
         """Measure the accuracy of every network of the plan."""
         references: dict[tuple[str, str, str], Judgement] = {}
-        with tempfile.TemporaryDirectory(prefix="edge-benchmark-") as folder:
-            catalog = Path(folder, "catalog.csv")
+        with ScratchFolder() as folder:
+            catalog = folder / "catalog.csv"
             Catalog(tuple(self.plan.records)).write(catalog)
             for network in self.networks():
                 self._advance(
@@ -157,12 +156,12 @@ class Run:
         """Measure one case continuously for `seconds`; what was measured is kept, however it ends."""
         self._advance(f"{seconds / 60:.0f} minutes sustained: {case}")
         limits = replace(self.plan.options.limits, seconds=1.0)
-        with tempfile.TemporaryDirectory(prefix="edge-benchmark-") as folder:
-            series = Path(folder, "series.jsonl")
+        with ScratchFolder() as folder:
+            series = folder / "series.jsonl"
             job = self.plan.job(case, limits=limits, sustained_s=seconds, series=str(series))
             failed = None
             try:
-                run_job(job, self._cache)
+                run_job(job, self._scratch.path)
             except EdgeError as error:
                 failed = str(error)
             finally:

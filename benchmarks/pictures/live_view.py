@@ -3,7 +3,6 @@
 import io
 import itertools
 import re
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ from edge_runtime.command import run_command
 from edge_runtime.detector import Detector
 from edge_runtime.sinks.live import LiveView
 from edge_runtime.sources import open_sources
+from export.children.scratch import ScratchFolder
 from train.sample_faces import camera, draw_scene, half_and_half
 from train.sample_faces.files import write_video
 
@@ -40,8 +40,8 @@ def live_picture(
     choice, contract = detector.choice, detector.bundle.contract
     title = f"{contract.architecture} {contract.version}, {choice.precision.value} on {choice.device}"
     view = LiveView(console, title)
-    with tempfile.TemporaryDirectory() as name:
-        clips = [Path(name) / "entrance.mp4", Path(name) / "corridor.mp4"]
+    with ScratchFolder() as folder:
+        clips = [folder / "entrance.mp4", folder / "corridor.mp4"]
         for seed, (clip, people) in enumerate(zip(clips, (2, 1), strict=True)):
             write_scene(clip, seed, people)
         results = detector.pipeline(open_sources([str(clip) for clip in clips])).results()

@@ -18,6 +18,7 @@ from PIL import Image
 
 from edge_runtime.command import run_command
 from edge_runtime.errors import DeviceError
+from export.children.scratch import ScratchFolder
 from train.sample_faces import draw_face
 
 # The process reports its own peak: what the kernel tells a parent includes the parent's memory before exec.
@@ -70,8 +71,7 @@ def measure_cold(
     faces: Annotated[str, typer.Option(help="The face stage, as for edge-detect.")] = "auto",
 ) -> int:
     """Measure how long one picture takes from a cold start, and its memory."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with ScratchFolder() as folder:
         Image.fromarray(draw_face(42, 400)).save(folder / "one.jpg")
         arguments = [str(folder / "one.jpg"), "--model", str(bundle), "--faces", faces]
         starts = [start_once(arguments, folder) for _ in range(times + 1)][1:]

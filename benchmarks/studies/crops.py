@@ -7,7 +7,6 @@ judged in all ways, and its own is marked. The networks run in float32 on the CP
 """
 
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
+from export.children.scratch import ScratchFolder
 from train.commands.evaluate import read_data
 from train.data.catalog import FaceRecord
 from train.data.sample import pick_faces
@@ -159,8 +159,8 @@ def crops(
     if not chosen:
         raise DataError(f"{data}: the {split} split holds no faces; choose another --split")
     for model in models:
-        with tempfile.TemporaryDirectory() as folder:
-            xml, contract = open_network(model.expanduser(), Path(folder))
+        with ScratchFolder() as folder:
+            xml, contract = open_network(model.expanduser(), folder)
             print_ways(f"{model}, {len(chosen)} faces ({split})", compare_ways(xml, contract, chosen))
     return 0
 

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from edge_runtime.model.contract import Precision
 from edge_runtime.sinks.lines import JsonlSink
 from edge_runtime.sources import Frame, Source, open_sources
 from edge_runtime.sources.opencv import cv2, picture_of
+from export.children.scratch import ScratchFolder
 from train.sample_faces import draw_face
 from train.sample_faces.files import write_video
 
@@ -240,8 +240,7 @@ def pipeline(
 ) -> int:
     """Measure how much of the machine's limit the runtime reaches."""
     shares: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with ScratchFolder() as folder:
         make_inputs(folder)
         for _ in range(rounds):
             measured = {what: in_process(measure, bundle, folder, seconds) for what, measure in MEASURES.items()}

@@ -8,7 +8,6 @@ its own makes them.
 
 import itertools
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from benchmarks.measure.children import in_process
 from benchmarks.measure.memory import peak_memory_mb
 from edge_runtime.command import run_command
 from edge_runtime.model.contract import LABELS
+from export.children.scratch import ScratchFolder
 from train.commands.prepare import PrepareOptions, find_pictures, scan_notes
 from train.data.build import build_catalog
 
@@ -95,10 +95,10 @@ def scan_files(folder: Path, notes: Path, stop_after: int | None = None) -> Scan
 
 def scan(files: Annotated[int, typer.Option(min=100, help="Number of files.")] = 50_000) -> int:
     """Scan very many small files, with a stop half way."""
-    with tempfile.TemporaryDirectory() as name:
-        folder, notes = Path(name) / "faces", Path(name) / "scan.jsonl"
+    with ScratchFolder() as scratch:
+        folder, notes = scratch / "faces", scratch / "scan.jsonl"
         in_process(write_files, folder, files)
-        scan_files(folder, Path(name) / "warm.jsonl", stop_after=100)
+        scan_files(folder, scratch / "warm.jsonl", stop_after=100)
         print(f"first half: {scan_files(folder, notes, stop_after=files // 2)}", flush=True)
         print(f"all, half of it from the notes: {scan_files(folder, notes)}", flush=True)
         print(f"all from the notes: {scan_files(folder, notes)}")

@@ -8,7 +8,6 @@ frames are compared with those at the end.
 
 import contextlib
 import gc
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from edge_runtime.sinks.lines import CsvSink, JsonlSink
 from edge_runtime.sinks.snapshots import SnapshotSink
 from edge_runtime.sources import Frame, Gap, Source
 from edge_runtime.sources.video import Video
+from export.children.scratch import ScratchFolder
 from train.sample_faces import draw_face
 from train.sample_faces.files import write_video
 
@@ -93,8 +93,7 @@ def soak(
     face_model: Annotated[Path | None, typer.Option(help="BlazeFace full range (.tflite).")] = None,
 ) -> int:
     """Judge very many frames and check that nothing grows; exit code 1 if something does."""
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
+    with ScratchFolder() as folder, contextlib.ExitStack() as stack:
         write_clip(folder / "clip.mp4")
         bundle = write_small_bundle(folder / "detector", face_model=face_model)
         detector = Detector(bundle, precision="int8", faces="auto" if face_model else "off")

@@ -8,7 +8,6 @@ own. Of two epochs the second counts. `train-detector` also draws all its augmen
 
 import json
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from benchmarks.engines.pytorch import torch_facts
 from benchmarks.measure.children import in_process
 from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
+from export.children.scratch import ScratchFolder
 from train.choices import Preset, TrainingDevice
 from train.commands.evaluate import read_data
 from train.data.catalog import Catalog, FaceRecord
@@ -46,8 +46,8 @@ def measure_article(faces: Catalog, arch: str) -> dict[str, Any]:
 def measure_ours(faces: Catalog, arch: str) -> dict[str, Any]:
     """Train as `train-detector` does and return the images/s of the second epoch."""
     recipe = PRESETS[Preset.DEFAULT].replace(weights="none", epochs=2, batch=BATCH_SIZE, ramp=0.0)
-    with tempfile.TemporaryDirectory() as out:
-        trainer = Trainer(faces, arch, recipe, Path(out), workers=1, device=TrainingDevice.CPU)
+    with ScratchFolder() as out:
+        trainer = Trainer(faces, arch, recipe, out, workers=1, device=TrainingDevice.CPU)
         trainer.run()
     last = trainer.state.progress.history[-1]
     return {name: last[name] for name in ("images_per_second", "waiting")} | {

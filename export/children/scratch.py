@@ -5,55 +5,57 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import weakref
 from pathlib import Path
 
 PREFIX = "deepfake-edge-scratch-"
 
 
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Yield an empty temporary folder, removed at the end of the block.
+class ScratchFolder:
+    """An empty temporary folder at `path`, removed with the `with` block or with this object.
 
-    A running process holds a lock on its folder; folders without one belong to killed runs and are removed first. A
+    A running process holds a lock on its folder; one that nobody holds belongs to a killed run and is removed first. A
     lock ends with its process and is seen across containers, unlike a process id.
     """
-    _remove_abandoned(Path(tempfile.gettempdir()))
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        descriptor = _lock(folder, fcntl.LOCK_EX)
-        if folder.exists():
-            break
-        # Another run took it for abandoned before the lock was on it.
-        _close(descriptor)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        _close(descriptor)
+
+    def __init__(self) -> None:
+        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+            # Folders of other users can't be opened, and others vanish meanwhile.
+            with contextlib.suppress(OSError):
+                _remove(folder, _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        descriptor = -1
+        while True:
+            self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+            try:
+                descriptor = _lock(self.path, fcntl.LOCK_EX)
+                if self.path.exists():
+                    break
+                os.close(descriptor)
+            except FileNotFoundError:
+                pass  # Another run took it for abandoned before the lock was on it.
+            except OSError:
+                break  # A file system without locks: no run removes it.
+        self._remove = weakref.finalize(self, _remove, self.path, descriptor)
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *error: object) -> None:
+        self._remove()
 
 
-def _lock(folder: Path, kind: int) -> int | None:
-    """Lock `folder` and return the descriptor that holds the lock, or None where the file system has no locks."""
+def _lock(folder: Path, kind: int) -> int:
+    """Lock `folder` and return the descriptor that holds the lock."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, kind)
     except OSError:
         os.close(descriptor)
-        return None
+        raise
     return descriptor
 
 
-def _close(descriptor: int | None) -> None:
-    if descriptor is not None:
+def _remove(folder: Path, descriptor: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
         os.close(descriptor)
-
-
-def _remove_abandoned(temporary: Path) -> None:
-    for folder in temporary.glob(f"{PREFIX}*"):
-        # Other users' folders can't be opened; others vanish meanwhile.
-        with contextlib.suppress(OSError):
-            descriptor = _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if descriptor is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(descriptor)

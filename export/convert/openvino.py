@@ -7,12 +7,12 @@ import openvino as ov
 
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.model.contract import ModelContract
-from export.children.scratch import scratch_folder
+from export.children.scratch import ScratchFolder
 
 
 def to_openvino(onnx_path: Path, contract: ModelContract) -> ov.Model:
     """Convert an ONNX file into a network with static shapes [1, 3, H, W]."""
-    with scratch_folder() as folder:
+    with ScratchFolder() as folder:
         # `convert_model` takes a path with a comma for several paths.
         link = folder / "model.onnx"
         link.symlink_to(onnx_path.absolute())

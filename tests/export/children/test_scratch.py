@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from export.children.scratch import PREFIX, scratch_folder
+from export.children.scratch import PREFIX, ScratchFolder
 
 HOLDER = """
 import time
-from export.children.scratch import scratch_folder
-with scratch_folder() as folder:
+from export.children.scratch import ScratchFolder
+with ScratchFolder() as folder:
     (folder / "model.blob").touch()
     print(folder, flush=True)
     time.sleep(600)
@@ -29,10 +29,10 @@ def test_a_killed_runs_folder_is_removed_and_a_running_ones_stays(
     mine.touch()
     with subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True) as holder:
         theirs = Path(holder.stdout.readline().strip())
-        with scratch_folder() as ours:
+        with ScratchFolder() as ours:
             assert set(tmp_path.iterdir()) == {mine, theirs, ours}
         holder.send_signal(signal.SIGKILL)
     assert theirs.exists()
-    with scratch_folder() as ours:
+    with ScratchFolder() as ours:
         assert set(tmp_path.iterdir()) == {mine, ours}
     assert list(tmp_path.iterdir()) == [mine], "a file is no folder of ours"
