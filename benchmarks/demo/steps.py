@@ -1,5 +1,6 @@
 """Runs the demo's commands one after the other and skips those whose results are still there, unchanged."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -168,9 +169,11 @@ def _run(command: Sequence[str]) -> tuple[int, str]:
     os.close(theirs)
     errors = b""
     try:
-        while chunk := _read(ours):
-            os.write(sys.stderr.fileno(), chunk)
-            errors = (errors + chunk)[-100_000:]
+        # A pseudo terminal whose other side is closed raises an error instead of giving no bytes.
+        with contextlib.suppress(OSError):
+            while chunk := os.read(ours, 65536):
+                os.write(sys.stderr.fileno(), chunk)
+                errors = (errors + chunk)[-100_000:]
         code = process.wait()
     except KeyboardInterrupt:
         # Ctrl-C reached the command too; training saves its state first.
@@ -183,11 +186,3 @@ def _run(command: Sequence[str]) -> tuple[int, str]:
     lines = TERMINAL_CODES.sub("", errors.decode(errors="replace")).splitlines()
     reasons = [line.strip() for line in lines if REASON.match(line.strip())]
     return code, reasons[-1].removeprefix("error: ") if reasons else ""
-
-
-def _read(descriptor: int) -> bytes:
-    """Return the next bytes, none at the end; a terminal whose other side is closed raises an error instead."""
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:
-        return b""

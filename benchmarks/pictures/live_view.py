@@ -60,10 +60,5 @@ def without_fonts(svg: str) -> str:
     return re.sub(r"\s*@font-face \{.*?\}\n", "\n", svg, flags=re.DOTALL)
 
 
-def main() -> None:
-    """Start the command."""
-    run_command(live_picture, "python -m benchmarks.pictures.live_view")
-
-
 if __name__ == "__main__":
-    main()
+    run_command(live_picture, "python -m benchmarks.pictures.live_view")

@@ -19,9 +19,14 @@ def answers(report: Report) -> tuple[str, ...]:
     recommended = _recommended(report, isas[0])
     lines = [*_warnings(report), *(_recommendation(report, row) for row in recommended)]
     for isa in isas[1:]:
-        if found := _recommended(report, isa):
+        parts = []
+        for row in _recommended(report, isa):
+            fp32 = fp32_row(report, row.case)
+            ratio = f", {times(speedup(row, fp32))} FP32" if fp32 is not None and fp32.case != row.case else ""
+            parts.append(f"{row.case.bundle} {row.case.precision.upper()} {figure(row, SPEED)} frames/s{ratio}")
+        if parts:
             place = report.place(isa)
-            lines.append(f"{place[:1].upper()}{place[1:]}: {'; '.join(_in_short(report, row) for row in found)}.")
+            lines.append(f"{place[:1].upper()}{place[1:]}: {'; '.join(parts)}.")
     return (*lines, *_compare_backbones(report, recommended))
 
 
@@ -108,12 +113,6 @@ def _cost(accuracy: Accuracy | None) -> str:
     change = accuracy.auc_change
     interval = f"{change['value']:+.3f}, {change['low']:+.3f} to {change['high']:+.3f}"
     return f"AUC {accuracy.auc:.3f} ({interval} against FP32)".replace("-", "−")
-
-
-def _in_short(report: Report, row: Row) -> str:
-    fp32 = fp32_row(report, row.case)
-    ratio = f", {times(speedup(row, fp32))} FP32" if fp32 is not None and fp32.case != row.case else ""
-    return f"{row.case.bundle} {row.case.precision.upper()} {figure(row, SPEED)} frames/s{ratio}"
 
 
 def _compare_backbones(report: Report, rows: Sequence[Row]) -> Iterator[str]:

@@ -127,7 +127,13 @@ def compare(before: Report, after: Report) -> Comparison:
     old, new = ({row.case.key: row for row in report.rows if row.rounds} for report in (before, after))
     pace = _pace(after) / _pace(before)
     floor = math.log1p(FLOOR) + abs(math.log(pace))
-    speeds = [change for key in old if key in new for change in _figures(old[key], new[key], floor)]
+    speeds = [
+        weigh(key, figure, was, now, floor)
+        for key in old
+        if key in new
+        for figure in HIGHER_IS_BETTER
+        if min(len(was := _usable(old[key], figure)), len(now := _usable(new[key], figure))) >= MIN_ROUNDS
+    ]
     compared = (*_judge(speeds), *_accuracies(before, after))
     if not compared and not any(row.failed for row in after.rows):
         raise UsageError(f"the reports have no case with {MIN_ROUNDS} rounds in common; use the same options for both")
@@ -147,13 +153,6 @@ def _pace(report: Report) -> float:
 def _usable(row: Row, figure: str) -> list[float]:
     """Return the values that have a logarithm; a report that was edited or damaged may have others."""
     return [value for value in row.values(figure) if 0 < value < math.inf]
-
-
-def _figures(before: Row, after: Row, floor: float) -> Iterator[Change]:
-    for figure in HIGHER_IS_BETTER:
-        old, new = _usable(before, figure), _usable(after, figure)
-        if min(len(old), len(new)) >= MIN_ROUNDS:
-            yield weigh(before.case.key, figure, old, new, floor)
 
 
 def weigh(case: str, figure: str, before: Sequence[float], after: Sequence[float], floor: float) -> Change:

@@ -159,12 +159,16 @@ def _accuracy_table(found: list[Accuracy]) -> Table:
         if accuracy.failed:
             return (name, f"failed: {accuracy.failed}", *[""] * 6)
         names = ("auc", "tpr_at_1_fpr", "tpr_at_5_fpr", "accuracy")
+        golden = "none in the bundle"
+        if accuracy.golden is not GoldenState.NONE:
+            allowed = f", allowed {accuracy.golden_tolerance:.2g}" if accuracy.golden is GoldenState.WRONG else ""
+            golden = f"{accuracy.golden.value} (logits within {accuracy.golden_difference:.2g}{allowed})"
         return (
             name,
             *(figure_text(dict(accuracy.figures[key])) for key in names),
             _auc_change(accuracy),
             "–" if accuracy.changed is None else f"{accuracy.changed} of {accuracy.pictures}",
-            _golden(accuracy),
+            golden,
         )
 
     return Table(
@@ -201,13 +205,6 @@ def _auc_change(accuracy: Accuracy) -> str:
     if change is None:
         return "–"
     return f"{change['value']:+.4f} ({change['low']:+.4f} to {change['high']:+.4f})".replace("-", "−")
-
-
-def _golden(accuracy: Accuracy) -> str:
-    if accuracy.golden is GoldenState.NONE:
-        return "none in the bundle"
-    allowed = f", allowed {accuracy.golden_tolerance:.2g}" if accuracy.golden is GoldenState.WRONG else ""
-    return f"{accuracy.golden.value} (logits within {accuracy.golden_difference:.2g}{allowed})"
 
 
 def _circumstances_table(report: Report) -> Table:

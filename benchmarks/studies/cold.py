@@ -84,10 +84,5 @@ def measure_cold(
     return 0
 
 
-def main() -> None:
-    """Start the command."""
-    run_command(measure_cold, "python -m benchmarks.studies.cold")
-
-
 if __name__ == "__main__":
-    main()
+    run_command(measure_cold, "python -m benchmarks.studies.cold")

@@ -73,10 +73,5 @@ def live_latency(
     return int(found > limit or last > 1.5 * first + 1.0)
 
 
-def main() -> None:
-    """Start the command."""
-    run_command(live_latency, "python -m benchmarks.studies.live_latency")
-
-
 if __name__ == "__main__":
-    main()
+    run_command(live_latency, "python -m benchmarks.studies.live_latency")

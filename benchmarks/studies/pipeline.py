@@ -252,10 +252,5 @@ def pipeline(
     return 0
 
 
-def main() -> None:
-    """Start the command."""
-    run_command(pipeline, "python -m benchmarks.studies.pipeline")
-
-
 if __name__ == "__main__":
-    main()
+    run_command(pipeline, "python -m benchmarks.studies.pipeline")

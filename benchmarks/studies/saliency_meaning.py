@@ -53,7 +53,13 @@ def saliency_meaning(
 ) -> int:
     """Mask the hottest quarter of faces and random quarters; exit code 1 if the hottest does not change more."""
     opened = Bundle.open(bundle)
-    network, contract = _network(opened, precision), opened.contract
+    contract = opened.contract
+    request = compile_network(openvino_core(), opened.model(precision), contract).create_infer_request()
+
+    def network(crop: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        found = request.infer([crop[None]])
+        return found[LOGITS][0].copy(), found[SALIENCY][0].copy()
+
     chosen = choose_faces(data, calibration=2, measured=faces, seed=seed).measured
     generator, found = np.random.default_rng(seed), []
     for face in chosen:
@@ -66,16 +72,6 @@ def saliency_meaning(
         f"{meaning.hottest - meaning.random:.3f} ({meaning.low:.3f} to {meaning.high:.3f})"
     )
     return int(meaning.low <= 0)
-
-
-def _network(bundle: Bundle, precision: Precision) -> Network:
-    request = compile_network(openvino_core(), bundle.model(precision), bundle.contract).create_infer_request()
-
-    def answer(crop: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        found = request.infer([crop[None]])
-        return found[LOGITS][0].copy(), found[SALIENCY][0].copy()
-
-    return answer
 
 
 def score_drops(network: Network, crop: NDArray[np.uint8], generator: np.random.Generator) -> tuple[float, float]:

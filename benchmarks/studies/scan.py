@@ -106,10 +106,5 @@ def scan(files: Annotated[int, typer.Option(min=100, help="Number of files.")] =
     return 0
 
 
-def main() -> None:
-    """Start the command."""
-    run_command(scan, "python -m benchmarks.studies.scan")
-
-
 if __name__ == "__main__":
-    main()
+    run_command(scan, "python -m benchmarks.studies.scan")

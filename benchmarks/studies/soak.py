@@ -132,10 +132,5 @@ def growth_code(first: Footprint, last: Footprint) -> int:
     return int(grown >= ALLOWED_MB or files > 0 or threads > 0)
 
 
-def main() -> None:
-    """Start the command."""
-    run_command(soak, "python -m benchmarks.studies.soak")
-
-
 if __name__ == "__main__":
-    main()
+    run_command(soak, "python -m benchmarks.studies.soak")

@@ -98,10 +98,5 @@ def training_speed(
     return 0
 
 
-def main() -> None:
-    """Start the command."""
-    run_command(training_speed, "python -m benchmarks.studies.training_speed")
-
-
 if __name__ == "__main__":
-    main()
+    run_command(training_speed, "python -m benchmarks.studies.training_speed")
