@@ -153,7 +153,7 @@ def test_compare_exits_with_1_on_a_regression(make_report, tmp_path):
     ("words", "name"),
     [
         (("compare", "none.json", "none.json"), "none.json"),
-        (("--model", ".", "--data", "faces", "--out", "out"), "no bundle"),
+        (("--model", ".", "--data", "faces", "--out", "out"), "export-openvino"),
         (("--isa", "mmx", "--data", "faces", "--out", "out"), "choose from native, avx2, sse42"),
     ],
 )
