@@ -63,7 +63,7 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.limits, app.state.feed = settings.limits, feed
+    app.state.limits, app.state.feed, app.state.sessions = settings.limits, feed, sessions
     app.include_router(api_router(judge, settings, metrics))
     app.include_router(page_router(pages, settings))
     app.include_router(live_router(pages, feed))

@@ -47,13 +47,15 @@ def edge_serve(
         import jinja2  # noqa: F401
         import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401
+        import segno
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UsageError(f"edge-serve needs {error.name}; run `pip install '.[web]'` in the clone") from None
     from edge_runtime.detector import Detector
     from edge_runtime.web.app import create_app
-    from edge_runtime.web.server import bind, http_server
-    from edge_runtime.web.settings import MEGABYTE, ServiceLimits, Settings, check_exposure, read_token
+    from edge_runtime.web.http.sessions import TICKET_S
+    from edge_runtime.web.server import bind, http_server, reachable_address
+    from edge_runtime.web.settings import MEGABYTE, ServiceLimits, Settings, check_exposure, is_loopback, read_token
 
     token = read_token(token_file) if token_file else None
     check_exposure(host, token)
@@ -74,12 +76,18 @@ def edge_serve(
         settings = Settings(token=token, hosts=tuple(allowed_host or ()), camera=camera, limits=limits)
         app = create_app(detector, settings)
         contract, choice = detector.engine.contract, detector.engine.choice
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
+        shown = reachable_address(host)
+        address = f"http://{f'[{shown}]' if ':' in shown else shown}:{listening.getsockname()[1]}/"
         network = f"{contract.architecture} {contract.version}, {choice.precision.value.upper()} on {choice.device}"
         notice = f" ({DEMO_NOTICE})" if contract.demo else ""
-        # Serve even if standard output is on a full disk.
-        with suppress(OSError):
+        # Serve even if standard output is on a full disk, or can't show the QR code.
+        with suppress(OSError, UnicodeError):
             print(f"{address}  {network}{notice}; Ctrl-C ends", flush=True)
+            # Only on a terminal: logs are kept.
+            if token is not None and not is_loopback(host) and sys.stdout.isatty():
+                link = f"{address}login/{app.state.sessions.issue_ticket()}"
+                print(f"To sign in on a phone, scan this code or open {link} (once, within {TICKET_S // 60} minutes):")
+                segno.make(link).terminal(compact=True)
         http_server(app).run(sockets=[listening])
 
 

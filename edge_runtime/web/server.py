@@ -1,8 +1,11 @@
 """The HTTP server: uvicorn with time limits for slow clients and a limit on connections."""
 
 import asyncio
+import fcntl
 import logging
 import socket
+import struct
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -15,6 +18,7 @@ from edge_runtime.errors import UsageError
 from edge_runtime.web.http.intake import LINGER_S
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.http.security import HEADERS
+from edge_runtime.web.settings import is_loopback
 
 BACKLOG = 100
 """Connections waiting to be accepted."""
@@ -33,6 +37,10 @@ SHUTDOWN_S = 10
 """How long answers in progress may take at shutdown."""
 
 
+SIOCGIFADDR = 0x8915
+"""Linux's ioctl for the IPv4 address of a network interface (netdevice(7))."""
+
+
 def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket.
 
@@ -48,6 +56,28 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"--host {host} --port {port}: can't listen there ({reason}); choose another") from None
+
+
+def reachable_address(host: str) -> str:
+    """Return an address that other machines can open if `host` means all addresses of this one, else `host`."""
+    if host not in ("0.0.0.0", "::", ""):
+        return host
+    family, other = (socket.AF_INET6, "2001:db8::1") if host == "::" else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            # Sends nothing; the kernel picks the address from which it would send.
+            probe.connect((other, 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            pass
+        # Without a default route, as on a board that is its own access point: the address of the first interface.
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):
+                answer = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
+                address = socket.inet_ntoa(answer[20:24])
+                if not is_loopback(address):
+                    return address
+    return socket.gethostname()
 
 
 class _TimedProtocol(H11Protocol):

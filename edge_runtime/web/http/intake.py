@@ -13,6 +13,9 @@ LINGER_BYTES = 16 * MEGABYTE
 LINGER_S = 2.0
 """How much more of a refused body is read and discarded: a sender that is cut off would never see the answer."""
 
+LOGIN_PATH, MOST_LOGINS = "/login", 8
+"""Signing in has slots of its own, since it is open to everybody: it can't take those of clients with the token."""
+
 
 class Intake:
     """Middleware that holds request bodies to the limits. Methods whose bodies are never read pass through.
@@ -25,7 +28,7 @@ class Intake:
 
     def __init__(self, app: ASGIApp, limits: ServiceLimits, is_full: Callable[[], bool]) -> None:
         self._app, self._limits, self._is_full = app, limits, is_full
-        self._requests = 0
+        self._open = {"logins": 0, "requests": 0}
         self._bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,7 +37,10 @@ class Intake:
             await self._app(scope, receive, send)
             return
         limits, headers = self._limits, Headers(scope=scope)
-        deadline = anyio.current_time() + limits.body_s
+        login = scope["path"] == LOGIN_PATH
+        slots, most = ("logins", MOST_LOGINS) if login else ("requests", limits.requests)
+        body_s = limits.header_s if login else limits.body_s
+        deadline = anyio.current_time() + body_s
         received, complete = 0, False
 
         async def receive_limited() -> Message:
@@ -45,7 +51,7 @@ class Intake:
             with anyio.CancelScope(deadline=deadline):
                 message = await receive()
             if message is None:
-                detail = f"the limit is {limits.body_s:g} s; send fewer or smaller pictures"
+                detail = f"the limit is {body_s:g} s; send fewer or smaller pictures"
                 raise ProblemError(ProblemKind.BODY_TOO_SLOW, detail)
             size = len(message.get("body", b""))
             received += size
@@ -56,12 +62,12 @@ class Intake:
             self._check_size(received)
             return message
 
-        self._requests += 1
+        self._open[slots] += 1
         try:
-            if self._requests > limits.requests:
-                detail = f"{limits.requests} requests are being served; try again soon"
+            if self._open[slots] > most:
+                detail = f"{most} {slots} are being served; try again soon"
                 raise ProblemError(ProblemKind.TOO_MANY_REQUESTS, detail)
-            if self._is_full():
+            if self._is_full() and not login:
                 raise ProblemError(ProblemKind.QUEUE_FULL, "try again soon")
             declared = headers.get("content-length", "0")
             if not (declared.isascii() and declared.isdigit()):
@@ -79,7 +85,7 @@ class Intake:
             problem.unread = not complete
             raise
         finally:
-            self._requests -= 1
+            self._open[slots] -= 1
             self._bytes -= received
 
     def _check_size(self, size: int) -> None:

@@ -43,11 +43,11 @@ HEADERS = {
 """Headers of every answer. `Cache-Control: no-store` is added unless the answer has its own."""
 
 OPEN_PATHS = ("/healthz", "/readyz", "/login", "/favicon.ico")
-OPEN_FOLDER = "/static/"
-"""Paths that need no token: health checks, and what the login page needs."""
+OPEN_FOLDERS = ("/static/", "/login/")
+"""Paths that need no token: health checks, and what signing in needs."""
 
-STREAMS = "/live/"
-"""Endless answers, for which HEAD is not supported."""
+NO_HEAD = ("/live/", "/login/")
+"""Paths without HEAD: endless answers, and links that work once."""
 
 
 def same_secret(given: str, secret: str) -> bool:
@@ -90,7 +90,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "HEAD" and not scope["path"].startswith(STREAMS):
+        if scope["method"] == "HEAD" and not scope["path"].startswith(NO_HEAD):
             # Many monitors use HEAD. The server leaves out the body (RFC 9110, section 9.3.2).
             scope = {**scope, "method": "GET"}
         started = False
@@ -141,7 +141,7 @@ class Gate:
                 # Proxies disagree on which one counts, which lets requests be smuggled (RFC 9112, section 6.1).
                 raise ProblemError(ProblemKind.BAD_REQUEST, "Content-Length and Transfer-Encoding exclude each other")
             path, token = request.url.path, self._settings.token
-            if token is None or path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
+            if token is None or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
                 return
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             if scheme.lower() == "bearer":

@@ -7,6 +7,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 COOKIE = "deepfake_edge_session"
 SESSION_S = 12 * 3600
+TICKET_S = 600
 
 
 class Sessions:
@@ -15,6 +16,7 @@ class Sessions:
     def __init__(self) -> None:
         self._signer = URLSafeTimedSerializer(secrets.token_bytes(32), salt="session")
         self._ended: dict[str, float] = {}
+        self._tickets: dict[str, float] = {}
 
     def start(self) -> str:
         """Return the cookie value of a new session."""
@@ -33,3 +35,14 @@ class Sessions:
             now = time.monotonic()
             self._ended = {session: ended for session, ended in self._ended.items() if now - ended < SESSION_S}
             self._ended[self._signer.loads(cookie)] = now
+
+    def issue_ticket(self) -> str:
+        """Return a ticket that starts a session once, within TICKET_S."""
+        ticket = secrets.token_urlsafe(16)
+        self._tickets[ticket] = time.monotonic()
+        return ticket
+
+    def redeem_ticket(self, ticket: str) -> bool:
+        """Use up a ticket and return whether it was still valid."""
+        issued = self._tickets.pop(ticket, None)
+        return issued is not None and time.monotonic() - issued < TICKET_S

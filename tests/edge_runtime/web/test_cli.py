@@ -1,6 +1,7 @@
 """The command `edge-serve`."""
 
 import os
+import pty
 import re
 import resource
 import shutil
@@ -13,13 +14,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import cv2
 import httpx2
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from edge_runtime.errors import EdgeError
 from edge_runtime.web.cli import edge_serve
+from edge_runtime.web.server import reachable_address
 
 COMMAND = (sys.executable, "-m", "edge_runtime.web.cli")
 TOKEN = "0123456789abcdef0123"
@@ -150,11 +154,55 @@ def test_other_machines_are_served_with_the_token(colour_bundle, token_file):
 
 
 @pytest.mark.slow
+def test_phone_signs_in_by_qr_code(colour_bundle, token_file):
+    terminal, output = pty.openpty()
+    arguments = ("--host", "0.0.0.0", "--port", "0", "--token-file", token_file, "--model", str(colour_bundle))
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=output, stderr=subprocess.PIPE)
+    try:
+        text = ""
+        # The last line of the code.
+        while "▀" * 20 not in text:
+            text += os.read(terminal, 65536).decode()
+        address, link = re.search(r"http://(\S+?):\d+/ ", text)[1], re.search(r"http://\S+/login/\S+", text)[0]
+        assert address != "0.0.0.0"
+        assert decode_qr([line for line in text.splitlines() if line[:2] in ("██", "▀▀")]) == link
+        local = link.replace(address, "127.0.0.1")
+        with httpx2.Client(timeout=20) as phone, httpx2.Client(timeout=20) as other:
+            assert phone.head(local).status_code == 405
+            assert phone.get(local, follow_redirects=True).status_code == 200
+            assert phone.get(f"{local.partition('/login')[0]}/model").status_code == 200
+            assert other.get(local).status_code == 401
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(terminal)
+        os.close(output)
+
+
+def decode_qr(lines: list[str]) -> str:
+    """Decode a QR code of half blocks, light on dark."""
+    upper = [[character in "█▀" for character in line] for line in lines]
+    lower = [[character in "█▄" for character in line] for line in lines]
+    light = np.stack([np.array(upper), np.array(lower)], axis=1).reshape(-1, len(lines[0]))
+    picture = (255 * light).astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    return cv2.QRCodeDetector().detectAndDecode(picture)[0]
+
+
+@pytest.mark.slow
 def test_error_is_one_line_and_exit_code_2():
     done = subprocess.run([*COMMAND, "--host", "0.0.0.0"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: --host 0.0.0.0")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.168.1.7", "board.local"])
+def test_named_host_is_shown_as_given(host):
+    assert reachable_address(host) == host
+
+
+def test_wildcard_host_is_shown_as_a_reachable_address():
+    assert reachable_address("0.0.0.0") not in ("0.0.0.0", "127.0.0.1", "")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,19 @@
 """Access control, sessions, and the headers of every answer."""
 
 import re
+import socket
 import time
+from contextlib import ExitStack
 
+import httpx2
 import pytest
+from starlette.requests import HTTPConnection
 
+from edge_runtime.web.http.intake import MOST_LOGINS
 from edge_runtime.web.http.security import HEADERS, knows_host, same_secret
-from edge_runtime.web.http.sessions import SESSION_S, Sessions
-from edge_runtime.web.settings import Settings
+from edge_runtime.web.http.sessions import SESSION_S, TICKET_S, Sessions
+from edge_runtime.web.http.throttle import Throttle, client_address
+from edge_runtime.web.settings import ServiceLimits, Settings
 
 TOKEN = "a-token-of-the-tests-0123456789"
 GUARDED = ("/", "/live", "/model", "/metrics", "/openapi.json", "/problems/not-found")
@@ -50,7 +56,7 @@ def test_health_and_login_need_no_token(guarded, path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/static/../model", "/static/%2e%2e/model", "/healthz/../model", "//model", "/login/"]
+    "path", ["/static/../model", "/static/%2e%2e/model", "/healthz/../model", "//model", "/login/../model"]
 )
 def test_lookalikes_of_open_paths_are_guarded(guarded, path):
     answer = guarded.get(path)
@@ -78,6 +84,68 @@ def test_signing_in_and_out(opened, whole_detector):
         assert client.get("/model").status_code == 401
         client.cookies.update(stolen)
         assert client.get("/model").status_code == 401
+
+
+def test_ticket_signs_in_once(opened, whole_detector):
+    with opened(whole_detector, Settings(token=TOKEN), follow_redirects=False) as client:
+        ticket = client.app.state.sessions.issue_ticket()
+        assert client.get("/login/made-up").status_code == 401
+        assert client.head(f"/login/{ticket}").status_code == 405
+        answer = client.get(f"/login/{ticket}")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        assert client.get("/model").status_code == 200
+        client.cookies.clear()
+        assert client.get(f"/login/{ticket}").status_code == 401
+        assert client.get("/model").status_code == 401
+
+
+def test_tickets_expire(monkeypatch):
+    sessions = Sessions()
+    ticket = sessions.issue_ticket()
+    now = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: now + TICKET_S + 1)
+    assert not sessions.redeem_ticket(ticket)
+
+
+def test_repeated_wrong_tokens_are_refused(opened, whole_detector, monkeypatch):
+    monkeypatch.setattr("edge_runtime.web.http.login.WRONG_TOKEN_DELAY_S", 0.0)
+    with opened(whole_detector, Settings(token=TOKEN), follow_redirects=False) as client:
+        assert client.post("/login", data={"token": TOKEN}).status_code == 303
+        statuses = [client.post("/login", data={"token": f"wrong{number}"}).status_code for number in range(12)]
+        assert statuses == [401] * 10 + [429] * 2
+        refused = client.post("/login", data={"token": TOKEN})
+        assert refused.status_code == 429
+        assert 50 <= int(refused.headers["retry-after"]) <= 60
+
+
+def test_addresses_are_throttled_separately():
+    throttle = Throttle(2, seconds=60)
+    assert [throttle.wait_s("a") > 0 for _ in range(3)] == [False, False, True]
+    assert throttle.wait_s("b") == 0
+    throttle.forget("a")
+    assert throttle.wait_s("a") == 0
+
+
+def test_ipv6_clients_are_known_by_their_network():
+    def address(host: str) -> str:
+        return client_address(HTTPConnection({"type": "http", "headers": [], "client": (host, 1)}))
+
+    assert address("2001:db8::1") == address("2001:db8::ffff:1") != address("2001:db8:0:1::1")
+    assert address("10.0.0.1") != address("10.0.0.2")
+
+
+def test_logins_take_no_slots_of_other_requests(served, whole_detector, face):
+    limits = ServiceLimits(requests=1)
+    request = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n"
+    with served(whole_detector, Settings(token=TOKEN, limits=limits)) as address, ExitStack() as held:
+        for _ in range(MOST_LOGINS):
+            held.enter_context(socket.create_connection(address, timeout=10)).sendall(request)
+        url = "http://{}:{}".format(*address)
+        deadline = time.monotonic() + 10
+        while httpx2.post(f"{url}/login", data={"token": "x"}, timeout=10).status_code != 429:
+            assert time.monotonic() < deadline
+        answer = httpx2.post(f"{url}/predict", files={"image": face()}, headers=bearer(TOKEN), timeout=20)
+        assert answer.json()["prediction"] == 1
 
 
 def test_chosen_language_survives_signing_in_and_out(opened, whole_detector):
