@@ -38,7 +38,7 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     """Return the service as an ASGI application."""
     metrics = Metrics()
     judge = UploadJudge(detector, settings.limits, metrics)
-    sessions = Sessions()
+    sessions = Sessions(settings.token)
     pages = Pages(judge, settings)
     feed: CameraFeed | None = None
     if settings.camera is not None:

@@ -11,10 +11,15 @@ TICKET_S = 600
 
 
 class Sessions:
-    """The sessions of one service. They end after SESSION_S, at sign-out, and when the service restarts."""
+    """Sessions that end after SESSION_S or at sign-out.
 
-    def __init__(self) -> None:
-        self._signer = URLSafeTimedSerializer(secrets.token_bytes(32), salt="session")
+    Args:
+        token: signs them, so services with the same token share their sessions. A sign-out is known only to the service
+            that received it, until it restarts. None for a service without a token.
+    """
+
+    def __init__(self, token: str | None) -> None:
+        self._signer = URLSafeTimedSerializer(token or secrets.token_bytes(32), salt="deepfake-edge session")
         self._ended: dict[str, float] = {}
         self._tickets: dict[str, float] = {}
 

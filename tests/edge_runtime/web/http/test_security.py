@@ -100,7 +100,7 @@ def test_ticket_signs_in_once(opened, whole_detector):
 
 
 def test_tickets_expire(monkeypatch):
-    sessions = Sessions()
+    sessions = Sessions(TOKEN)
     ticket = sessions.issue_ticket()
     now = time.monotonic()
     monkeypatch.setattr("time.monotonic", lambda: now + TICKET_S + 1)
@@ -168,17 +168,17 @@ def test_cookie_is_secure_behind_tls(opened, whole_detector):
 
 
 def test_sessions_expire(monkeypatch):
-    sessions = Sessions()
+    sessions = Sessions(TOKEN)
     session = sessions.start()
-    assert sessions.is_valid(session)
+    assert Sessions(TOKEN).is_valid(session)
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + SESSION_S + 60)
     assert not sessions.is_valid(session)
 
 
-@pytest.mark.parametrize("forged", ["", ".", "x", "9" * 400 + ".0", "é.é", "a.b.c", Sessions().start()])
+@pytest.mark.parametrize("forged", ["", ".", "x", "9" * 400 + ".0", "é.é", "a.b.c", Sessions("another token, 0123456789").start()])
 def test_forged_sessions_are_refused(forged):
-    sessions = Sessions()
+    sessions = Sessions(TOKEN)
     assert not sessions.is_valid(forged)
     sessions.end(forged)
     assert not sessions.is_valid(sessions.start()[:-1])
