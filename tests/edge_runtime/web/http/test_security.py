@@ -176,7 +176,7 @@ def test_sessions_expire(monkeypatch):
     assert not sessions.is_valid(session)
 
 
-@pytest.mark.parametrize("forged", ["", ".", "x", "9" * 400 + ".0", "é.é", "a.b.c", Sessions("another token, 0123456789").start()])
+@pytest.mark.parametrize("forged", ["", ".", "x", "9" * 400 + ".0", "é.é", "a.b.c", Sessions("another token").start()])
 def test_forged_sessions_are_refused(forged):
     sessions = Sessions(TOKEN)
     assert not sessions.is_valid(forged)
