@@ -25,7 +25,7 @@ def atomic_write(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any
         options = {"encoding": "utf-8", **options}
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open(mode, **options) as file:
+        with open(partial, mode, **options) as file:  # noqa: PTH123, since Path.open takes no opener
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -14,6 +14,7 @@ import typer
 from edge_runtime.command import INTERRUPTED, run_command
 from edge_runtime.defaults import MIN_FACE_PX, SNAPSHOT_DAYS, SNAPSHOT_SPACE, STALL_TIMEOUT_S, WINDOW
 from edge_runtime.errors import UsageError
+from edge_runtime.printable import printable
 
 if TYPE_CHECKING:
     from edge_runtime.run import Summary
@@ -46,6 +47,13 @@ class Faces(str, Enum):
     AUTO = "auto"
     OFF = "off"
     TILED = "tiled"
+
+
+class _Notes(logging.Formatter):
+    """Log messages, on one line each and without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def parse_size(text: str) -> int:
@@ -145,7 +153,7 @@ def edge_detect(
     - `edge-detect http://camera.local/mjpeg rtsp://door.local/stream`
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    handler.setFormatter(_Notes("note: %(message)s"))
     logger = logging.getLogger("edge_runtime")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)

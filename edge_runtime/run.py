@@ -52,16 +52,21 @@ class Summary:
 
     def text(self) -> str:
         """Return the summary as one line."""
-        parts = [f"{self.frames} frames, {self.faces} faces in {self.seconds:.1f} s"]
+        parts = [f"{counted(self.frames, 'frame')}, {counted(self.faces, 'face')} in {self.seconds:.1f} s"]
         if self.seconds > 0 and self.frames:
             parts.append(f"{self.frames / self.seconds:.1f} FPS")
         if dropped := sum(self.dropped.values()):
             parts.append(f"{dropped} dropped for newer ones")
         if self.broken:
-            parts.append(f"{self.broken} broken frames")
+            parts.append(counted(self.broken, "broken frame"))
         if self.lost:
-            parts.append(f"{self.lost} results could not be written (disk full?)")
+            parts.append(f"{counted(self.lost, 'result')} could not be written (disk full?)")
         return ", ".join([*parts, f"{self.failed} failed"])
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 frame" or "2 frames"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def run(pipeline: Pipeline, sinks: Sequence[Sink], notifier: Notifier | None = None, status: str = "") -> Summary:

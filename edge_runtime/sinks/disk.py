@@ -31,7 +31,7 @@ class Losses:
     def over(self) -> None:
         """Note that something was written."""
         if self._since:
-            log.warning(f"{self._name}: can be written again, {self._since} results were lost")
+            log.warning(f"{self._name}: can be written again, lost so far: {self._since}")
         self._since = 0
 
 

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class LineFile:
         self._standard = str(path) == "-"
         self._path, self._losses = Path(path), Losses("standard output" if self._standard else path)
         self._header, self._rotate_at = header, None if self._standard else rotate_at
+        self._header_is_due = False
         try:
             if self._path.is_file() and not self._standard:
                 with self._path.open("rb") as file:
@@ -56,8 +58,16 @@ class LineFile:
                 if file.read(1) != b"\n":
                     # A crash cut off the last line: the next one must not continue it.
                     self._write("")
-        if self._header is not None and (self._standard or os.fstat(self._file).st_size == 0):
-            self._write(self._header)
+        self._header_is_due = self._header is not None and (self._standard or os.fstat(self._file).st_size == 0)
+        self._write_header()
+
+    def _write_header(self) -> str | None:
+        """Write the header if it is due; return the reason if that fails. It stays due until then."""
+        if self._header is None or not self._header_is_due:
+            return None
+        reason = self._write(self._header)
+        self._header_is_due = reason is not None
+        return reason
 
     def append(self, line: str) -> None:
         """Append `line`, which has no line end, or count it as lost."""
@@ -69,7 +79,7 @@ class LineFile:
                 os.close(self._file)
                 self._file = fresh
                 self._begin()
-        reason = self._write(line)
+        reason = self._write_header() or self._write(line)
         if reason is None:
             self._losses.over()
         else:
@@ -143,16 +153,23 @@ class CsvSink(Sink):
     def write(self, judged: Judged) -> None:
         """Write the faces of one frame."""
         for face in judged.result.faces or (None,):
-            # Line ends become spaces, so that a row is always one line.
-            values = csv_row(judged.result, face)
-            flat = [" ".join(value.splitlines()) if isinstance(value, str) else value for value in values]
             text = io.StringIO()
-            csv.writer(text, lineterminator="").writerow(flat)
+            values = (_cell(value) for value in csv_row(judged.result, face))
+            csv.writer(text, lineterminator="").writerow(values)
             self._file.append(text.getvalue())
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as one line that no spreadsheet takes for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = " ".join(value.splitlines())
+    # Some spreadsheets split cells at semicolons or tabs too.
+    return re.sub(r"(^|[;\t])(?=\s*[=+@-].)", r"\1'", text)
 
 
 def csv_row(result: FrameResult, face: FaceResult | None) -> list[Any]:

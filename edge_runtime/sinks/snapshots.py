@@ -1,6 +1,7 @@
 """Pictures of new verdicts, only on request: few, with faces blurred if wanted, and deleted after a time."""
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
+from edge_runtime.atomic import write_atomic
 from edge_runtime.defaults import SNAPSHOT_DAYS
 from edge_runtime.errors import UsageError
 from edge_runtime.judging.results import FrameResult, iso_time
@@ -51,10 +53,18 @@ class SnapshotSink(Sink):
         self._blur, self._max_age_s, self._max_bytes = blur, max_age_s, max_bytes
         self._verdicts: dict[tuple[str, int], Verdict] = {}
         self._tidied = -TIDY_S
+        # When each snapshot was made, on the monotonic clock: the board's own clock may be set while we run.
+        self._made: dict[Path, float] = {}
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_mode & 0o077:
+                if any(not NAME.fullmatch(path.name) for path in folder.iterdir()):
+                    raise UsageError(f"{folder}: others can open it; run chmod 700 on it, or choose another folder")
+                folder.chmod(0o700)
+            for partial in folder.glob(".edge-*.jpg.partial"):
+                partial.unlink()
         except OSError as error:
-            raise UsageError(f"{folder}: can't be created ({error.strerror}); choose another folder") from None
+            raise UsageError(f"{folder}: can't be used ({error.strerror}); choose another folder") from None
         if not os.access(folder, os.W_OK):
             raise UsageError(f"{folder}: can't be written to; choose another folder")
 
@@ -89,35 +99,34 @@ class SnapshotSink(Sink):
         return news
 
     def _save(self, path: Path, data: bytes) -> None:
-        partial = path.with_suffix(".part")
         try:
             if not has_room(self._folder, len(data)):
                 raise OSError("no room")
-            partial.write_bytes(data)
-            partial.replace(path)
+            write_atomic(path, data, opener=functools.partial(os.open, mode=0o600))
+            self._made[path] = time.monotonic()
             self._losses.over()
         except OSError as error:
             self._losses.add(error.strerror or str(error))
-            # Not even this works if the file system is read-only by now.
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
 
     def _tidy(self, coming: int) -> None:
         """Delete what is too old, then the oldest until there is room for `coming` bytes."""
-        self._tidied = time.monotonic()
-        kept = []
+        self._tidied = now = time.monotonic()
+        made, sizes = {}, {}
         for path in self._folder.glob("*.jpg"):
             # Somebody else may delete it after it was listed.
             with contextlib.suppress(OSError):
                 if NAME.fullmatch(path.name):
                     stat = path.stat()
-                    kept.append((stat.st_mtime, stat.st_size, path))
-        total = sum(size for _, size, _ in kept) + coming
-        for changed, size, path in sorted(kept):
-            if time.time() - changed > self._max_age_s or total > self._max_bytes:
+                    # A time in the future is that of a wrong clock, then or now.
+                    age_s = max(0.0, time.time() - stat.st_mtime)
+                    made[path], sizes[path] = self._made.get(path, now - age_s), stat.st_size
+        total = sum(sizes.values()) + coming
+        for path in sorted(made, key=lambda path: (made[path], path)):
+            if now - made[path] > self._max_age_s or total > self._max_bytes:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
-                    total -= size
+                    total -= sizes.pop(path)
+        self._made = {path: made[path] for path in sizes}
 
     def close(self) -> None:
         """Delete what is too old."""

@@ -142,7 +142,7 @@ class Folder(Source):
             yield found if isinstance(found, Gap) else picture_frame(found)
         if skipped:
             kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in skipped.most_common(5))
-            log.info(f"{self.path}: {skipped.total()} other files skipped ({kinds})")
+            log.info(f"{self.path}: skipped {skipped.total()} that are not pictures ({kinds})")
 
     def _watched(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         seen: dict[Path, _File] = {}

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -137,6 +138,34 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def test_a_header_lost_to_a_full_disk_comes_later(small_disk):
+    path = small_disk / "out.csv"
+    (small_disk / "ballast").write_bytes(bytes(1 << 20))
+    with CsvSink(path) as sink:
+        sink.write(frame(0))
+        (small_disk / "ballast").unlink()
+        sink.write(frame(1))
+        assert sink.lost == 1
+    (row,) = csv.DictReader(path.open())
+    assert row["frame"] == "1"
+
+
+@pytest.mark.parametrize("name", ["=cmd|x", "+1", "-1.jpg", "@a", "a;=cmd|x", "\t=x", "\n=x"])
+def test_no_cell_is_a_formula(tmp_path, name):
+    with CsvSink(tmp_path / "out.csv") as sink:
+        sink.write(Judged(dataclasses.replace(frame().result, source=name, error=name)))
+    (row,) = csv.DictReader((tmp_path / "out.csv").open())
+    for text in (row["source"], row["error"]):
+        assert not any(part.strip().startswith(("=", "+", "-", "@")) for part in re.split(r"[;\t]", text))
+    assert csv_cells(tmp_path, "a-b.jpg") == "a-b.jpg"
+
+
+def csv_cells(tmp_path, name):
+    with CsvSink(tmp_path / "other.csv") as sink:
+        sink.write(Judged(dataclasses.replace(frame().result, source=name)))
+    return next(csv.DictReader((tmp_path / "other.csv").open()))["source"]
+
+
 def test_writing_resumes_when_the_disk_has_room(small_disk):
     path = small_disk / "out.jsonl"
     with JsonlSink(path) as sink:
@@ -170,7 +199,7 @@ def test_first_loss_and_first_success_are_logged(small_disk, caplog):
             sink.write(frame(number))
     lost, again = caplog.messages
     assert "out.jsonl: can't be written (No space left on device)" in lost
-    assert "3 results were lost" in again
+    assert "lost so far: 3" in again
 
 
 def test_a_read_only_disk_only_loses_snapshots(small_disk, monkeypatch):
@@ -268,8 +297,29 @@ def test_a_snapshot_needs_a_new_verdict(tmp_path):
 
 
 def test_snapshots_are_private(tmp_path):
-    SnapshotSink(tmp_path / "s")
-    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "mine").mkdir(mode=0o755)
+    for folder in (tmp_path / "new/s", tmp_path / "mine"):
+        with SnapshotSink(folder) as sink:
+            sink.write(frame(0))
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
+
+
+def test_an_open_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "holiday.jpg").touch()
+    tmp_path.chmod(0o755)
+    with pytest.raises(UsageError, match="chmod 700"):
+        SnapshotSink(tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_set_clock_deletes_no_snapshots(tmp_path, monkeypatch):
+    with SnapshotSink(tmp_path / "s", max_age_s=1000.0) as sink:
+        sink.write(frame(0))
+        real = time.time
+        monkeypatch.setattr("edge_runtime.sinks.snapshots.time.time", lambda: real() + 1e6)
+        sink.write(frame(1, (dataclasses.replace(FACE, verdict=Verdict.REAL),)))
+        assert len(list((tmp_path / "s").iterdir())) == 2
 
 
 def test_a_snapshots_name_leads_nowhere():
@@ -280,13 +330,14 @@ def test_a_snapshots_name_leads_nowhere():
 
 def test_old_snapshots_are_deleted_and_no_other_files(tmp_path):
     folder = tmp_path / "s"
-    with SnapshotSink(folder, max_age_s=100.0) as sink:
+    with SnapshotSink(folder) as sink:
         sink.write(frame(0))
-        (old,) = folder.iterdir()
-        (folder / "holiday.jpg").write_bytes(b"mine")
-        for path in folder.iterdir():
-            os.utime(path, (time.time() - 1000, time.time() - 1000))
-        sink.write(frame(1, (dataclasses.replace(FACE, verdict=Verdict.REAL),)))
+    (old,) = folder.iterdir()
+    (folder / "holiday.jpg").write_bytes(b"mine")
+    for path in folder.iterdir():
+        os.utime(path, (time.time() - 1000, time.time() - 1000))
+    with SnapshotSink(folder, max_age_s=100.0) as sink:
+        sink.write(frame(1))
     assert not old.exists()
     assert (folder / "holiday.jpg").exists()
     assert len(list(folder.iterdir())) == 2
@@ -297,9 +348,6 @@ def test_the_oldest_snapshots_make_room(tmp_path):
     with SnapshotSink(folder, max_bytes=20_000) as sink:
         for number in range(12):
             sink.write(frame(number, (dataclasses.replace(FACE, track=number),)))
-            for path in folder.glob("*-fake.jpg"):
-                at = time.time() - 100 + int(path.name.split("-")[3])
-                os.utime(path, (at, at))
     kept = sorted(int(path.name.split("-")[3]) for path in folder.iterdir())
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 20_000
     assert kept == list(range(12 - len(kept), 12))
