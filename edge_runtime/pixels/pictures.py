@@ -4,7 +4,8 @@ import io
 import stat
 import threading
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -48,51 +49,50 @@ def read_picture(
     """Read a picture as RGB, upright, whole.
 
     The EXIF orientation is applied; greyscale, palette, CMYK and 16-bit pictures are converted; the first picture of an
-    animation is taken; transparency is dropped.
+    animation is taken; transparency is dropped. For the arguments and errors see `open_picture`.
+    """
+    with (
+        open_picture(source, formats=formats, max_pixels=max_pixels) as picture,
+        _large if picture.width * picture.height > LARGE_PIXELS else nullcontext(),
+    ):
+        return _upright_rgb(picture)
+
+
+@contextmanager
+def open_picture(
+    source: Path | str | bytes, *, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
+    """Open a picture without decoding it. Of its metadata, EXIF is kept, and of a colour profile that there is one.
 
     Args:
         source: a regular file, or the bytes of one.
         formats: Pillow's names of the formats to read, some of FORMATS.
-        max_pixels: a picture of more is refused before it is decoded.
+        max_pixels: a picture of more is refused.
 
     Raises:
         LargePictureError: it has more than `max_pixels` pixels.
-        PictureError: it is missing, not a regular file, not a picture, truncated, or in another format.
+        PictureError: it is missing, not a regular file, not a picture, in another format, or broken, also where this is
+            noticed only inside the `with` block.
     """
-    if isinstance(source, bytes):
-        return _read(io.BytesIO(source), "the picture", formats, max_pixels)
-    path = Path(source)
+    name = "the picture" if isinstance(source, bytes) else str(source)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise PictureError(f"{path}: not a regular file; give a picture")
-        with path.open("rb") as file:
-            return _read(file, str(path), formats, max_pixels)
-    except FileNotFoundError:
-        target = " (a broken link)" if path.is_symlink() else ""
-        raise PictureError(f"{path}: not found{target}") from None
-    except (OSError, ValueError) as error:
-        raise PictureError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
-
-
-def _read(file: IO[bytes], name: str, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
-    found = file_type_of(file.read(HEAD_BYTES))
-    file.seek(0)
-    if found.content is Content.OTHER_PICTURE:
-        raise PictureError(f"{name}: {found.format} pictures can't be read; save it as JPEG or PNG")
-    if found.content is not Content.PICTURE or found.format not in formats:
-        raise PictureError(f"{name}: not a picture that can be read")
-    if found.format == "HEIF":
-        _register_heif(name)
-    try:
-        with Image.open(without_metadata(file, found.format), formats=(found.format,)) as picture:
-            pixels = _decoded_pixels(picture)
-            if pixels > max_pixels:
-                raise LargePictureError(
-                    f"{picture.width}×{picture.height} pixels ({pixels / 1e6:.0f} million to decode) is over "
-                    f"{max_pixels / 1e6:g} million; make it smaller"
-                )
-            with _large if pixels > LARGE_PIXELS else nullcontext():
-                return _upright_rgb(picture)
+        with _open_file(source) as file:
+            found = file_type_of(file.read(HEAD_BYTES))
+            file.seek(0)
+            if found.content is Content.OTHER_PICTURE:
+                raise PictureError(f"{found.format} pictures can't be read; save it as JPEG or PNG")
+            if found.content is not Content.PICTURE or found.format not in formats:
+                raise PictureError("not a picture that can be read")
+            if found.format == "HEIF":
+                _register_heif()
+            with Image.open(without_metadata(file, found.format), formats=(found.format,)) as picture:
+                pixels = _decoded_pixels(picture)
+                if pixels > max_pixels:
+                    raise LargePictureError(
+                        f"{picture.width}×{picture.height} pixels ({pixels / 1e6:.0f} million to decode) is over "
+                        f"{max_pixels / 1e6:g} million; make it smaller"
+                    )
+                yield picture
     except PictureError as error:
         raise type(error)(f"{name}: {error}") from None
     except Image.DecompressionBombError:
@@ -102,13 +102,25 @@ def _read(file: IO[bytes], name: str, formats: tuple[str, ...], max_pixels: int)
         raise PictureError(f"{name}: broken or cut off ({error})") from error
 
 
-def _register_heif(name: str) -> None:
+def _open_file(source: Path | str | bytes) -> IO[bytes]:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    path = Path(source)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise PictureError("not a regular file; give a picture")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise PictureError("not found" + (" (a broken link)" if path.is_symlink() else "")) from None
+    except (OSError, ValueError) as error:
+        raise PictureError(f"can't be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def _register_heif() -> None:
     try:
         import pillow_heif
     except ImportError:
-        raise PictureError(
-            f"{name}: HEIC pictures need pillow-heif; run pip install pillow-heif, or save it as JPEG"
-        ) from None
+        raise PictureError("HEIC pictures need pillow-heif; run pip install pillow-heif, or save it as JPEG") from None
     pillow_heif.register_heif_opener()
 
 

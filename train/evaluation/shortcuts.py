@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.model.contract import LABELS
-from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.pictures import open_picture, read_picture
 from train.data.catalog import SEED, FaceRecord
 from train.data.sample import pick_faces
 from train.data.splits import group_faces
@@ -165,7 +165,7 @@ def cross_validated_auc(
 def _features(path: Path) -> dict[str, list[float]]:
     """Return the file's metadata and a thumbnail as numbers, by name."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             found = _metadata(picture, path.stat().st_size)
         thumbnail = read_picture(path).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX, reducing_gap=3)
     except (OSError, PictureError):

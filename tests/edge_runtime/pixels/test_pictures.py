@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from edge_runtime.errors import LargePictureError, PictureError
 from edge_runtime.pixels.file_types import FORMATS, SUFFIXES, Content, FileType, file_type
-from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.pictures import open_picture, read_picture
 
 ORIENTATION = 0x0112
 
@@ -117,6 +117,9 @@ def test_pngs_with_much_metadata_are_read() -> None:
     profile = np.random.default_rng(1).bytes(2_000_000)
     data = encoded(gradient(), "PNG", pnginfo=text, icc_profile=profile)
     np.testing.assert_array_equal(np.asarray(read_picture(data)), np.asarray(gradient()))
+    for picture in (data, encoded(gradient(), "JPEG", icc_profile=profile)):
+        with open_picture(picture) as opened:
+            assert "icc_profile" in opened.info
 
 
 def test_too_many_pixels_are_refused_undecoded(tmp_path: Path) -> None:
@@ -213,7 +216,7 @@ QUIET = """
 import io, sys, warnings
 from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
-from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.pictures import open_picture, read_picture
 file = io.BytesIO()
 Image.new("RGB", (15, 10)).save(file, "PNG")
 Image.MAX_IMAGE_PIXELS = 100
