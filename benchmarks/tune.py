@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.measure.cases import Case, EngineKind, Mode
+from benchmarks.measure.cases import Case, Mode
 from benchmarks.measure.plan import Plan
 from benchmarks.measure.run import Run
 from benchmarks.results.answer import SPEED, number
@@ -64,7 +64,7 @@ def candidates(plan: Plan) -> list[Case]:
     cores = os.cpu_count() or 1
     settings = [(Mode.LATENCY, 0), (Mode.THROUGHPUT, 0), *((Mode.THROUGHPUT, n) for n in sorted({1, 2, cores}))]
     return [
-        Case(name, EngineKind.RUNTIME, precision.value, device, mode, "native", streams)
+        Case(name, precision.value, mode, device=device, streams=streams)
         for device in plan.devices
         for precision in bundle.precisions
         for mode, streams in settings

@@ -135,7 +135,8 @@ def run_steps(steps: Sequence[DemoStep], folder: Path) -> list[StepResult]:
         print(f"\n[{number}/{len(steps)}] {step.title}", flush=True)
         if journal.is_done(step):
             print(f"    already done: {', '.join(map(str, step.made))}", flush=True)
-            results.append(StepResult(step.title, StepState.SKIPPED, 0.0, journal.problem(step.title)))
+            problem = journal.problem(step.title)
+            results.append(StepResult(title=step.title, state=StepState.SKIPPED, seconds=0.0, problem=problem))
             continue
         print(f"    {shlex.join(step.command)}", flush=True)
         started = time.monotonic()
@@ -150,7 +151,8 @@ def run_steps(steps: Sequence[DemoStep], folder: Path) -> list[StepResult]:
             print(f"    {step.if_short}", flush=True)
         print(f"    {seconds:.0f} s", flush=True)
         journal.write(step, problem)
-        results.append(StepResult(step.title, StepState.SHORT if code else StepState.DONE, seconds, problem))
+        state = StepState.SHORT if code else StepState.DONE
+        results.append(StepResult(title=step.title, state=state, seconds=seconds, problem=problem))
     return results
 
 

@@ -44,7 +44,8 @@ def start_engine(bundle: Bundle, case: Case) -> tuple[Engine, ov.CompiledModel]:
         return built[-1]
 
     streams = {"NUM_STREAMS": case.streams} if case.streams else {}
-    choice = Choice(case.device, Precision(case.precision), case.mode.value.upper(), streams)
+    hint = case.mode.value.upper()
+    choice = Choice(device=case.device, precision=Precision(case.precision), hint=hint, properties=streams)
     engine = Engine(bundle, choice, build=build)
     if engine.choice != choice:
         raise DeviceError(f"{case.device} gave wrong logits or failed, and the runtime fell back to another device")

@@ -53,20 +53,20 @@ class Case:
 
     Attributes:
         bundle: the bundle's name in this report.
-        engine: what computes.
         precision: fp32, fp16 or int8.
-        device: an OpenVINO device such as CPU or GPU.
         mode: latency or throughput.
+        engine: what computes.
+        device: an OpenVINO device such as CPU or GPU.
         isa: a key of `board_setup.isa.CAPS`.
         streams: parallel inferences; 0 lets the engine decide.
     """
 
     bundle: str
-    engine: EngineKind
     precision: str
-    device: str
     mode: Mode
-    isa: str
+    engine: EngineKind = EngineKind.RUNTIME
+    device: str = "CPU"
+    isa: str = "native"
     streams: int = 0
 
     @property

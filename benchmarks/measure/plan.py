@@ -149,7 +149,7 @@ def list_cases(plan: Plan) -> tuple[list[Case], list[LeftOut]]:
     left_out: list[LeftOut] = []
     for isa, (name, bundle) in itertools.product(plan.options.isas, plan.bundles.items()):
         ours = [
-            Case(name, EngineKind.RUNTIME, precision.value, device, mode, isa)
+            Case(name, precision.value, mode, device=device, isa=isa)
             for device, precision, mode in itertools.product(plan.devices, bundle.precisions, Mode)
             if device == "CPU" or isa == plan.options.isas[0]
         ]
@@ -164,9 +164,9 @@ def list_cases(plan: Plan) -> tuple[list[Case], list[LeftOut]]:
 
 
 def _baselines(name: str, ours: Sequence[Case], isa: str) -> Iterator[Case]:
-    yield Case(name, EngineKind.ARTICLE, "fp32", "CPU", Mode.LATENCY, isa)
+    yield Case(name, "fp32", Mode.LATENCY, engine=EngineKind.ARTICLE, isa=isa)
     for engine, mode in itertools.product((EngineKind.PYTORCH, EngineKind.ONNXRUNTIME), Mode):
-        yield Case(name, engine, "fp32", "CPU", mode, isa)
+        yield Case(name, "fp32", mode, engine=engine, isa=isa)
     for case in ours:
         if case.mode is Mode.THROUGHPUT:
             yield replace(case, engine=EngineKind.CEILING)

@@ -128,8 +128,8 @@ class Run:
     def networks(self) -> list[Accuracy]:
         """Return the networks whose accuracy is measured, FP32 first in each place."""
         ours = [case for case in self.cases if case.engine is EngineKind.RUNTIME]
-        places = dict.fromkeys((case.bundle, case.precision, case.device, case.isa) for case in ours)
-        return [Accuracy(*place) for place in places]
+        places = {(case.bundle, case.precision, case.device, case.isa): case for case in ours}.values()
+        return [Accuracy(bundle=c.bundle, precision=c.precision, device=c.device, isa=c.isa) for c in places]
 
     def measure_accuracy(self) -> None:
         """Measure the accuracy of every network of the plan."""
@@ -165,7 +165,8 @@ class Run:
             except EdgeError as error:
                 failed = str(error)
             finally:
-                self._sustained.append(Sustained(case, self.row(case).facts, tuple(read_series(series)), failed))
+                found = tuple(read_series(series))
+                self._sustained.append(Sustained(case=case, facts=self.row(case).facts, series=found, failed=failed))
 
 
 def read_series(path: Path) -> Iterator[dict[str, float]]:

@@ -91,8 +91,8 @@ def compare_ways(xml: Path, contract: ModelContract, faces: Sequence[FaceRecord]
     rows = []
     for name, way in contracts.items():
         figures = {condition.name: judge_way(network, way, faces, condition) for condition in CONDITIONS}
-        wall, core = times[name]
-        rows.append(Way(name, way.pixels == contract.pixels, figures, wall, core))
+        ms, cpu_ms = times[name]
+        rows.append(Way(name=name, own=way.pixels == contract.pixels, auc=figures, ms=ms, cpu_ms=cpu_ms))
     return rows
 
 

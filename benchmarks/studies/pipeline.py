@@ -88,8 +88,8 @@ def textures(count: int, side: int) -> list[Image.Image]:
 
 def measure_benchmark_app(bundle: Path, folder: Path, seconds: float) -> dict[str, float]:
     """Return the frames/s of OpenVINO's own benchmark with the bundle's INT8 network."""
-    case = Case("bundle", EngineKind.CEILING, "int8", "CPU", Mode.THROUGHPUT, "native")
-    job = Job(case, str(bundle), checkpoint=None, pictures=(), limits=TimingLimits(seconds=seconds))
+    case = Case("bundle", "int8", Mode.THROUGHPUT, engine=EngineKind.CEILING)
+    job = Job(case=case, bundle=str(bundle), checkpoint=None, pictures=(), limits=TimingLimits(seconds=seconds))
     return {"fps": run_benchmark_app(job)[0]["model_fps"]}
 
 

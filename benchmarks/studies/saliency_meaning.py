@@ -104,7 +104,7 @@ def judge_drops(drops: NDArray[np.float64], seed: int) -> Meaning:
     draws = np.random.default_rng(seed).integers(0, len(drops), (RESAMPLED, len(drops)))
     low, high = np.quantile(difference[draws].mean(1), (0.025, 0.975))
     hottest, random = drops.mean(0)
-    return Meaning(float(hottest), float(random), float(low), float(high))
+    return Meaning(hottest=float(hottest), random=float(random), low=float(low), high=float(high))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def make_report(circumstances):
         generator = np.random.default_rng(seed)
         speeds = fps or {"fp32": 40.0, "fp16": 40.0, "int8": 100.0}
         cases = [
-            Case(name, engine, precision, "CPU", mode, isa)
+            Case(name, precision, mode, engine=engine, isa=isa)
             for isa in isas
             for name in bundles
             for engine, precision in [*((EngineKind.RUNTIME, p) for p in speeds), (EngineKind.ARTICLE, "fp32")]

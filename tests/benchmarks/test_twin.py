@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.measure.cases import Case, EngineKind, Job, Mode, TimingLimits
+from benchmarks.measure.cases import Case, Job, Mode, TimingLimits
 from benchmarks.measure.children import run_job
 from export.children.process import emulator
 
@@ -28,7 +28,7 @@ def test_round_on_the_twin_gives_the_boards_logits(bundle, faces, tmp_path):
     if not shutil.which(TWIN[0]):
         pytest.skip("needs qemu-user")
     job = Job(
-        case=Case("tiny", EngineKind.RUNTIME, "fp32", "CPU", Mode.LATENCY, "native"),
+        case=Case("tiny", "fp32", Mode.LATENCY),
         bundle=str(bundle.path),
         checkpoint=None,
         pictures=tuple(str(path) for path in sorted(faces.rglob("*.png"))[:3]),

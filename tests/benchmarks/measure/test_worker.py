@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.engines.common import BaselineEngine, picture_pixels
 from benchmarks.engines.onnx_runtime import normalized
-from benchmarks.measure.cases import FIGURES, Case, EngineKind, Job, Mode, TimingLimits
+from benchmarks.measure.cases import FIGURES, Case, Job, Mode, TimingLimits
 from benchmarks.measure.memory import peak_memory_mb
 from benchmarks.measure.sensors import SensorReading
 from benchmarks.measure.timing import Timing
@@ -25,7 +25,7 @@ def job(bundle, faces, tmp_path, monkeypatch):
 
     def make(mode=Mode.LATENCY, precision="fp32", device="CPU", streams=0, **changes) -> Job:
         job = Job(
-            case=Case("tiny", EngineKind.RUNTIME, precision, device, mode, "native", streams),
+            case=Case("tiny", precision, mode, device=device, streams=streams),
             bundle=str(bundle.path),
             checkpoint=None,
             pictures=tuple(str(path) for path in sorted(faces.rglob("*.png"))[:4]),

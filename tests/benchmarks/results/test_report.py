@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from benchmarks.measure.cases import Case, EngineKind, Mode
+from benchmarks.measure.cases import Case, Mode
 from benchmarks.results import plots
 from benchmarks.results.answer import answers
 from benchmarks.results.compare import compare, lines
@@ -137,7 +137,7 @@ def test_pareto_front_holds_what_nothing_beats():
 
 
 def test_figures_without_facts_are_refused():
-    case = Case("tiny", EngineKind.RUNTIME, "fp32", "CPU", Mode.LATENCY, "native")
+    case = Case("tiny", "fp32", Mode.LATENCY)
     with pytest.raises(DataError, match="facts"):
         Row(case, ({"model_fps": 1.0},), {})
 
