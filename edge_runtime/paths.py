@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from edge_runtime.errors import UsageError
+
 APP = "deepfake-edge"
 
 
@@ -20,3 +22,15 @@ def _folder(service: str, xdg: str, default: str) -> Path:
     if folders := os.environ.get(service):
         return Path(folders.split(":")[0])
     return Path(os.environ.get(xdg) or default).expanduser() / APP
+
+
+def expand(path: Path | str) -> Path:
+    """Return `path` with a leading `~` or `~USER` replaced by that home folder.
+
+    Raises:
+        UsageError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: there is no such user; give the path of the folder") from None

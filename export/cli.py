@@ -12,6 +12,7 @@ from edge_runtime.command import run_command
 from edge_runtime.errors import GateError, UsageError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import DEMO_NOTICE, Precision
+from edge_runtime.paths import expand
 from export.bundle.atomic import check_target
 from train.choices import InputPreset
 from train.data.catalog import SEED
@@ -107,9 +108,9 @@ def export_openvino(
 
     `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
     """
-    check_target(out.expanduser(), replace=replace)
+    check_target(expand(out), replace=replace)
     if ovms:
-        check_target(ovms.expanduser(), option="--ovms")
+        check_target(expand(ovms), option="--ovms")
     _silence_libraries()
     from export.bundle.ovms import write_repository
     from export.convert.onnx import read_source
@@ -147,7 +148,7 @@ def export_openvino(
     )
     steps = Printed()
     source = read_source(
-        checkpoint.expanduser(),
+        expand(checkpoint),
         arch=arch,
         labels=_split(labels) if labels else None,
         preset=preset,

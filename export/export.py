@@ -13,6 +13,7 @@ from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration, ModelContract, Precision
 from edge_runtime.model.golden import GOLDEN
+from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
 from export.bundle.atomic import check_target, folder_in_one_step
 from export.bundle.files import add_face_model, tool_versions, write_manifest
@@ -64,9 +65,9 @@ def export_bundle(
         GateError: no INT8 network was accepted; the bundle is there with the other precisions.
         CheckpointError, DataError, UsageError: an input can't be used; nothing was written.
     """
-    options, steps, target = options or Options(), steps or Steps(), Path(out).expanduser()
+    options, steps, target = options or Options(), steps or Steps(), expand(out)
     check_target(target, replace=options.replace)
-    source = checkpoint if isinstance(checkpoint, Checkpoint) else read_source(Path(checkpoint).expanduser())
+    source = checkpoint if isinstance(checkpoint, Checkpoint) else read_source(expand(checkpoint))
     data = calibration or source.catalog or None
     try:
         with folder_in_one_step(target, replace=options.replace) as folder, start_workers() as workers:

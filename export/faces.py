@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from edge_runtime.errors import DataError
+from edge_runtime.paths import expand
 from train.data.build import has_splits, load_data
 from train.data.catalog import SEED, SHARES, FaceRecord, Quarantined
 from train.data.sample import alternate_classes, take_readable
@@ -61,7 +62,7 @@ def choose_faces(
     Raises:
         DataError: there are no usable pictures, or one side lacks a class.
     """
-    path = path.expanduser()
+    path = expand(path)
     plain = not has_splits(path)
     catalog = load_data(path, split="50/50" if plain else SHARES, seed=seed)
     valid = catalog.split("valid")

@@ -24,16 +24,19 @@ def check_target(target: Path, *, replace: bool = False, option: str = "--out") 
     Raises:
         UsageError: something there must not be replaced, or the folder above can't be written; names `option`.
     """
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise UsageError(f"{target}: already exists and is not a directory; choose another {option}")
-    if target.is_mount():
-        raise UsageError(f"{target}: is a mount point; choose a folder inside, such as {option} {target / 'detector'}")
-    if target.is_dir() and any(target.iterdir()):
-        if not replace:
-            what = "a bundle already exists here; add --replace" if (target / MANIFEST).is_file() else "is not empty"
-            raise UsageError(f"{target}: {what}, or choose another {option}")
-        _check_replaceable(target)
-    above = next(folder for folder in target.absolute().parents if folder.exists())
+    try:
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            raise UsageError(f"{target}: already exists and is not a directory; choose another {option}")
+        if target.absolute().is_mount():
+            raise UsageError(f"{target}: is a mount point; choose a folder in it, such as {target / 'detector'}")
+        if target.is_dir() and any(target.iterdir()):
+            if not replace:
+                what = "already holds a bundle; add --replace" if (target / MANIFEST).is_file() else "is not empty"
+                raise UsageError(f"{target}: {what}, or choose another {option}")
+            _check_replaceable(target)
+        above = next(folder for folder in target.absolute().parents if folder.exists())
+    except OSError as error:
+        raise UsageError(f"{target}: can't be used ({error.strerror or error}); choose another {option}") from None
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise UsageError(f"{target}: {above} can't be written; choose another {option}")
 

@@ -12,6 +12,7 @@ from edge_runtime.errors import UsageError
 from edge_runtime.inference.faces import FACE_MODEL
 from edge_runtime.model.bundle import MANIFEST, Manifest, sha256
 from edge_runtime.model.contract import ModelContract
+from edge_runtime.paths import expand
 from train.data.face_finder import FACE_PACKAGE, installed_face_model
 
 TOOLS = (
@@ -44,7 +45,7 @@ def add_face_model(folder: Path, given: Path | None) -> bool:
     Raises:
         UsageError: the given file can't be read.
     """
-    source = given.expanduser() if given else installed_face_model()
+    source = expand(given) if given else installed_face_model()
     if source is None:
         return False
     target = folder / FACE_MODEL

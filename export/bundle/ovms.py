@@ -15,6 +15,7 @@ from edge_runtime.inference.classifier import build_network
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Precision
+from edge_runtime.paths import expand
 from export.bundle.atomic import check_target, folder_in_one_step
 
 CONFIG = "config.json"
@@ -31,7 +32,7 @@ def write_repository(bundle: Bundle, folder: Path, *, precision: Precision | str
     Raises:
         UsageError: the folder holds something, or can't be written.
     """
-    folder = folder.expanduser()
+    folder = expand(folder)
     check_target(folder, option="--ovms")
     name = bundle.manifest.name
     network = build_network(openvino_core(), bundle.model(precision), bundle.contract)
