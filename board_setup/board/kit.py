@@ -25,6 +25,11 @@ DEBS = "debs/"
 MANIFEST_BYTES = 1 << 24
 """More than any kit's kit.json."""
 
+READ_ERRORS = (
+    *(tarfile.TarError, OSError, ValueError, EOFError, KeyError, OverflowError, RecursionError, MemoryError),
+)
+"""What tarfile and json raise on a damaged kit."""
+
 
 class KitError(BoardError):
     """A kit that can't be made or used."""
@@ -62,12 +67,16 @@ def read_kit(path: str) -> Kit:
     """
     try:
         with tarfile.open(path, "r:") as tar:
-            member = tar.extractfile(MANIFEST)
-            values = json.loads(member.read(MANIFEST_BYTES).decode()) if member else {}
+            # The manifest is the first file, so that the rest need not be read, or trusted, to find it.
+            first = tar.next()
+            member = tar.extractfile(first) if first and first.name == MANIFEST and first.isreg() else None
+            values = json.loads(member.read(MANIFEST_BYTES).decode()) if member else None
     except FileNotFoundError:
         raise KitError(f"{path}: not found; make a kit with: setup-board pack --out {path}") from None
-    except (tarfile.TarError, KeyError, ValueError, OSError, EOFError, RecursionError) as error:
+    except READ_ERRORS as error:
         raise KitError(f"{path}: not a kit, or cut off ({error}); copy or pack it again") from None
+    if values is None:
+        raise KitError(f"{path}: not a kit: it does not begin with {MANIFEST}; make one with: setup-board pack")
     return parse_manifest(values, path)
 
 
@@ -121,15 +130,21 @@ def unpack(path: str, folder: str) -> Kit:
     seen = set()
     try:
         with tarfile.open(path, "r:") as tar:
+            end = 0
             for member in tar:
+                # A negative size would lead back to an earlier file, for ever (CVE-2025-8194).
+                if tar.offset <= end:
+                    raise tarfile.ReadError("negative size")
+                end = tar.offset
                 if member.name == MANIFEST:
                     continue
-                source = tar.extractfile(member) if member.isfile() else None
+                # A sparse file of a few bytes could fill the disk.
+                source = tar.extractfile(member) if member.isreg() and not member.issparse() else None
                 if source is None or member.name not in kit.files:
                     raise KitError(f"{path}: {member.name!r} is not in its {MANIFEST}; do not use this kit")
                 copy_checked(source, os.path.join(folder, member.name), kit.files[member.name], path)
                 seen.add(member.name)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except READ_ERRORS as error:
         raise KitError(f"{path}: can't be unpacked ({error}); copy or pack it again") from None
     missing = sorted(set(kit.files) - seen)
     if missing:

@@ -101,6 +101,18 @@ def test_other_format_is_refused(tmp_path) -> None:
     assert "format 2, this tool reads 1" in refusal(write_kit(tmp_path / "kit.tar", format=2), tmp_path / "out")
 
 
+def test_negative_size_does_not_loop(tmp_path) -> None:
+    path = write_kit(tmp_path / "kit.tar")
+    with tarfile.open(path) as tar:
+        place = tar.getmembers()[-1].offset
+    data = bytearray(path.read_bytes())
+    data[place + 124 : place + 136] = b"\xff" * 10 + b"\xf0\x00"
+    checksum = sum(data[place : place + 148]) + 8 * ord(" ") + sum(data[place + 156 : place + 512])
+    data[place + 148 : place + 156] = b"%06o\0 " % checksum
+    path.write_bytes(data)
+    assert "negative size" in refusal(path, tmp_path / "out")
+
+
 def test_random_damage_is_refused_or_harmless(tmp_path) -> None:
     whole = write_kit(tmp_path / "kit.tar").read_bytes()
     for seed in range(300):
