@@ -158,8 +158,8 @@ def sha256(path: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
             return digest.hexdigest()
-    except OSError as error:
-        raise BundleError(f"{path}: can't be read ({error.strerror or error}); {AGAIN}") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error}); {AGAIN}") from None
 
 
 def find_bundle(model: Path | str | None = None) -> Bundle:

@@ -200,10 +200,13 @@ def test_heic_is_read_with_its_extra_only(monkeypatch: pytest.MonkeyPatch) -> No
         read_picture(file.getvalue())
 
 
-def test_postscript_never_reaches_its_reader(tmp_path: Path) -> None:
-    path = tmp_path / "face.jpg"
-    path.write_bytes(encoded(gradient(), "EPS"))
-    with pytest.raises(PictureError, match=r"face\.jpg: PostScript pictures can't be read"):
+@pytest.mark.parametrize(
+    ("form", "name"), [("EPS", "PostScript"), ("JPEG2000", "JPEG 2000"), ("TGA", "TGA"), ("ICO", "ICO")]
+)
+def test_other_formats_are_refused_by_name(tmp_path: Path, form: str, name: str) -> None:
+    path = tmp_path / ("face.tga" if form == "TGA" else "face.jpg")
+    path.write_bytes(encoded(gradient(), form))
+    with pytest.raises(PictureError, match=rf"face\.\w+: {name} pictures can't be read"):
         read_picture(path)
 
 
