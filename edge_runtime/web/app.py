@@ -22,7 +22,7 @@ from edge_runtime.web.http.security import Gate
 from edge_runtime.web.http.sessions import Sessions
 from edge_runtime.web.pages import Pages, live_router, page_router, static_files
 from edge_runtime.web.schemas import ProblemDetails
-from edge_runtime.web.service.feed import CameraFeed, camera_opener
+from edge_runtime.web.service.feed import CameraFeed
 from edge_runtime.web.service.metrics import Metrics
 from edge_runtime.web.service.uploads import UploadJudge
 from edge_runtime.web.settings import Settings
@@ -42,7 +42,7 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     pages = Pages(judge, settings)
     feed: CameraFeed | None = None
     if settings.camera is not None:
-        feed = CameraFeed(judge, camera_opener(settings.camera), metrics, most_viewers=settings.limits.viewers)
+        feed = CameraFeed(judge, settings.camera, metrics, most_viewers=settings.limits.viewers)
     contract = detector.engine.contract
     metrics.model.info({"architecture": contract.architecture, "version": contract.version})
 

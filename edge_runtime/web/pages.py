@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from edge_runtime.web.texts import TEXTS, choose_language, percent, problem_text
 HERE = Path(__file__).parent
 SCRIPT_TEXTS = (
     *("progress", "waiting", "failed", "real", "fake", "uncertain", "face", "unknown"),
-    *("state_opening", "state_ok", "state_lost", "state_ended"),
+    *("state_opening", "state_ok", "state_lost", "state_ended", "see_log"),
 )
 """The texts that the scripts use, besides those of the problems."""
 
@@ -238,9 +239,10 @@ def live_router(pages: Pages, feed: CameraFeed | None) -> APIRouter:
         return Stream(f"multipart/x-mixed-replace; boundary={BOUNDARY}", mjpeg(feed), feed.viewer)
 
     @router.get("/live/events")
-    async def events() -> Response:
-        """Send the status of the feed until the client disconnects."""
-        return Stream("text/event-stream", status_events(feed))
+    async def events(pictures: bool = False) -> Response:
+        """Send the feed's status until the client disconnects; with pictures, the client counts as a viewer."""
+        parts = status_events(feed, pictures=pictures)
+        return Stream("text/event-stream", parts, feed.viewer if pictures else nullcontext)
 
     return router
 

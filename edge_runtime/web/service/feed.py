@@ -1,15 +1,18 @@
 """The live camera: each frame is judged once for all viewers, and the camera is off while nobody watches."""
 
 import asyncio
+import base64
 import io
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Any, cast
 
 import anyio
@@ -26,7 +29,7 @@ from edge_runtime.judging.results import FrameResult, SourceState
 from edge_runtime.judging.scorer import FrameScorer, Verdicts
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pixels.drawing import draw_result
-from edge_runtime.sources import Source, open_camera, open_source
+from edge_runtime.sources import Frame, Gap, Source, open_camera, open_source
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.service.batching import BatchingQueue, QueueFullError
 from edge_runtime.web.service.metrics import Metrics, temperature
@@ -52,12 +55,39 @@ MOST_PIXELS = 1280
 STATUS_S = 0.25
 """Pause between two status events."""
 
+USUAL_FPS = 25.0
+"""Rate of a video that does not state its own."""
+
 BOUNDARY = "frame"
 
 
 def camera_opener(camera: str) -> Callable[[], Source]:
     """Return a function that opens `camera`: a camera's number, or whatever `edge-detect` takes."""
-    return (lambda: open_camera(camera)) if camera.isdecimal() else (lambda: open_source(camera))
+
+    def open_anew() -> Source:
+        source = open_camera(camera) if camera.isdecimal() else open_source(camera)
+        return source if source.live or source.still else PacedVideo(source)
+
+    return open_anew
+
+
+class PacedVideo(Source):
+    """A video file played at its own speed; like a camera, it drops the frames that come too fast."""
+
+    live = True
+
+    def __init__(self, video: Source) -> None:
+        self.name, self._video = video.name, video
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
+        """Yield each frame at its time in the video."""
+        began = time.monotonic()
+        for item in self._video.frames(stop):
+            if isinstance(item, Frame):
+                position_s = item.position_s or item.index / (item.fps or USUAL_FPS)
+                stop.wait(max(0.0, began + position_s - time.monotonic()))
+                item = replace(item, time=datetime.now(timezone.utc), taken=time.monotonic())
+            yield item
 
 
 class QueuedEngine:
@@ -87,15 +117,16 @@ class CameraFeed:
 
     Args:
         judge: provides the detector and the queue.
-        open_camera: opens the source anew.
+        camera: as given on the command line.
         metrics: where to count.
         most_viewers: further viewers are refused.
     """
 
-    def __init__(
-        self, judge: UploadJudge, open_camera: Callable[[], Source], metrics: Metrics, *, most_viewers: int
-    ) -> None:
-        self._judge, self._open, self._metrics, self._most_viewers = judge, open_camera, metrics, most_viewers
+    def __init__(self, judge: UploadJudge, camera: str, metrics: Metrics, *, most_viewers: int) -> None:
+        self._judge, self._open, self._metrics, self._most_viewers = judge, camera_opener(camera), metrics, most_viewers
+        # Errors name the source, and an address may contain a password in many forms. Path.exists fails on odd names.
+        self._errors_are_private = not (camera.isdecimal() or os.path.exists(camera))  # noqa: PTH110
+        self._logged: str | None = None
         self._viewers = 0
         self._last_left = 0.0
         self._thread: threading.Thread | None = None
@@ -160,9 +191,13 @@ class CameraFeed:
             try:
                 self._watch(self._open())
             except EdgeError as error:
-                self._publish(b"", self._status(SourceState.LOST.value, error=str(error)))
+                self._publish_error(SourceState.LOST, str(error))
             except (QueueFullError, CancelledError):
                 log.debug("the service has ended")
+            # Whatever else fails, the source is opened again.
+            except Exception:
+                log.exception("live page: internal error")
+                self._publish(b"", self._status(SourceState.LOST.value))
             self._closed.wait(RETRY_S)
 
     def _watch(self, source: Source) -> None:
@@ -183,13 +218,13 @@ class CameraFeed:
         for judged in pipeline.results(stop_if_unwatched):
             result = judged.result
             if judged.picture is None:
-                self._publish(self._shown.jpeg, self._status(result.state.value, error=result.error))
+                self._publish_error(result.state, result.error or "")
             else:
                 self._rate.add()
                 self._metrics.live_frames.inc()
                 self._metrics.live_dropped.inc(max(0, result.dropped - self._dropped))
                 self._metrics.live_age.observe(result.age_ms / 1e3)
-                self._dropped = result.dropped
+                self._dropped, self._logged = result.dropped, None
                 self._publish(encode_frame(judged.picture, result), self._status(result.state.value, result))
             stop_if_unwatched()
 
@@ -207,6 +242,12 @@ class CameraFeed:
             "faces": sorted((face.to_dict() for face in result.faces), key=lambda face: face["box"]) if result else [],
             "error": error,
         }
+
+    def _publish_error(self, state: SourceState, error: str) -> None:
+        if error != self._logged:
+            log.warning("live page: %s", error)
+            self._logged = error
+        self._publish(b"", self._status(state.value, error=None if self._errors_are_private else error))
 
     def _publish(self, jpeg: bytes, status: dict[str, Any]) -> None:
         """Show viewers something new; called by the feed's thread."""
@@ -240,11 +281,21 @@ async def mjpeg(feed: CameraFeed) -> AsyncIterator[bytes]:
             yield head.encode() + shown.jpeg + b"\r\n"
 
 
-async def status_events(feed: CameraFeed) -> AsyncIterator[bytes]:
-    """Yield the status as server-sent events (HTML, section 9.2), a few per second."""
+async def status_events(feed: CameraFeed, *, pictures: bool) -> AsyncIterator[bytes]:
+    """Yield the status as server-sent events (HTML, section 9.2).
+
+    Args:
+        feed: what to watch.
+        pictures: send every frame's status, together with its picture as a data URI; otherwise a few per second.
+    """
     async for shown in feed.updates():
-        yield f"data: {json.dumps(shown.status)}\n\n".encode()
-        await asyncio.sleep(STATUS_S)
+        status = shown.status
+        if pictures:
+            jpeg = base64.b64encode(shown.jpeg).decode()
+            status = {**status, "picture": f"data:image/jpeg;base64,{jpeg}" if jpeg else None}
+        yield f"data: {json.dumps(status)}\n\n".encode()
+        if not pictures:
+            await asyncio.sleep(STATUS_S)
 
 
 class Stream(StreamingResponse):

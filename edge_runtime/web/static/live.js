@@ -1,6 +1,7 @@
-// Shows the status next to the camera's picture. The picture itself needs no script.
+// Shows the camera's picture together with the status of the same frame.
 "use strict";
 
+const EVENTS = "/live/events?pictures=true";
 const RETRY_MS = 3000;
 
 const element = (id) => document.getElementById(id);
@@ -11,6 +12,11 @@ function show(id, value) {
   if (element(id).textContent !== text) element(id).textContent = text;
 }
 
+function showPicture(address) {
+  element("picture").hidden = !address;
+  if (address) element("picture").src = address;
+}
+
 // Without the changing scores, so that screen readers speak only when a verdict changes.
 function describeFaces(faces) {
   const one = (face, index) => texts.face.replace("{number}", index + 1) + ": " + texts[face.verdict];
@@ -19,6 +25,7 @@ function describeFaces(faces) {
 
 function showStatus(event) {
   const status = JSON.parse(event.data);
+  showPicture(status.picture);
   show("state", texts["state_" + status.state]);
   show("fps", status.fps.toFixed(1));
   show("age", status.age_ms === null ? null : status.age_ms + " ms");
@@ -28,23 +35,35 @@ function showStatus(event) {
   show("dropped", status.dropped);
   show("viewers", status.viewers);
   show("faces", describeFaces(status.faces));
-  show("error", status.error || "");
+  show("error", status.error || (status.state === "lost" ? texts.see_log : ""));
 }
 
-// The picture does not reconnect by itself. The status does not either after an error page from a proxy.
-function connect(reconnecting) {
-  const source = new EventSource("/live/events");
-  source.addEventListener("open", () => {
-    if (reconnecting) document.querySelector(".watch img").src = "/live/stream?" + Date.now();
-    reconnecting = false;
-  });
+// An EventSource does not say why it was refused.
+async function reason() {
+  try {
+    const response = await fetch(EVENTS);
+    if (!response.ok) return texts.problems[(await response.json()).type.split("/").pop()] || texts.problems.other;
+    await response.body.cancel();
+  } catch {
+    // No answer, or the page of a proxy.
+  }
+  return texts.problems.offline;
+}
+
+function connect() {
+  const source = new EventSource(EVENTS);
   source.addEventListener("message", showStatus);
-  source.addEventListener("error", () => {
-    reconnecting = true;
-    show("state", texts.problems.offline);
+  source.addEventListener("error", async () => {
+    showPicture(null);
     for (const id of ["fps", "age", "faces"]) show(id, null);
-    if (source.readyState === EventSource.CLOSED) setTimeout(connect, RETRY_MS, reconnecting);
+    // Lost connections are restored by the browser, refused ones are not.
+    if (source.readyState === EventSource.CLOSED) {
+      show("state", await reason());
+      setTimeout(connect, RETRY_MS);
+    } else {
+      show("state", texts.problems.offline);
+    }
   });
 }
 
-connect(false);
+connect();

@@ -23,8 +23,8 @@ from edge_runtime.model.contract import PixelRecipe
 from edge_runtime.web.settings import Settings
 from train.sample_faces import draw_face, draw_scene
 
-sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parent))
 from conftest import colour_contract, serving, write_colour_bundle
 from helpers.face_model import find_face_model
 from test_browser import CHROMIUM, FLAGS, PHONE

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -302,7 +301,7 @@ def test_pages_are_accessible(opened_page, base, files, viewport, locale, scheme
 @pytest.fixture
 def watched(served, detector, camera, monkeypatch) -> Iterator[str]:
     """The address of a service with a camera."""
-    monkeypatch.setattr("edge_runtime.web.app.camera_opener", lambda name: camera.open)
+    monkeypatch.setattr("edge_runtime.web.service.feed.camera_opener", lambda name: camera.open)
     with served(detector, Settings(camera="0")) as (host, port):
         yield f"http://{host}:{port}"
 
@@ -314,22 +313,33 @@ def test_live_page_shows_faces_and_losses(opened_page, watched, camera, viewport
         page.goto(f"{watched}/live", wait_until="commit")
         expect(page.locator("#state")).to_have_text(texts["state_ok"], timeout=20_000)
         expect(page.locator("#faces")).not_to_have_text("–")
-        assert page.locator(".watch img").evaluate("image => image.naturalWidth") == 960
+        assert page.locator("#picture").evaluate("image => image.naturalWidth") == 960
         check_accessibility(page)
         camera.lost = True
         expect(page.locator("#state")).to_have_text(texts["state_lost"], timeout=20_000)
         expect(page.get_by_role("status").filter(has_text="no frame for 5 s")).to_be_visible()
         expect(page.locator("#faces")).to_have_text("–")
+        expect(page.locator("#picture")).to_be_hidden()
 
 
 def test_live_page_reconnects_after_a_proxy_error(opened_page, watched):
     with opened_page() as page:
-        page.route("**/live/events", lambda route: route.fulfill(status=502, body="Bad Gateway"))
+        page.route("**/live/events*", lambda route: route.fulfill(status=502, body="Bad Gateway"))
         page.goto(f"{watched}/live", wait_until="commit")
         expect(page.locator("#state")).to_have_text(ENGLISH["problem_offline"], timeout=20_000)
-        page.unroute("**/live/events")
+        page.unroute("**/live/events*")
         expect(page.locator("#state")).to_have_text(ENGLISH["state_ok"], timeout=20_000)
-        expect(page.locator(".watch img")).to_have_attribute("src", re.compile(r"/live/stream\?\d+"))
+        expect(page.locator("#picture")).to_be_visible()
+
+
+def test_live_page_says_that_too_many_watch(opened_page, served, detector, camera, monkeypatch):
+    monkeypatch.setattr("edge_runtime.web.service.feed.camera_opener", lambda name: camera.open)
+    settings = Settings(camera="0", limits=ServiceLimits(viewers=1))
+    with opened_page() as one, opened_page() as two, served(detector, settings) as (host, port):
+        one.goto(f"http://{host}:{port}/live", wait_until="commit")
+        expect(one.locator("#state")).to_have_text(ENGLISH["state_ok"], timeout=20_000)
+        two.goto(f"http://{host}:{port}/live", wait_until="commit")
+        expect(two.locator("#state")).to_have_text(ENGLISH["problem_too-many-requests"], timeout=20_000)
 
 
 @pytest.mark.parametrize("touch", [True, False])

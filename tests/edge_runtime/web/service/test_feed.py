@@ -1,5 +1,6 @@
 """The live page: one inference for all viewers, and the camera is off when nobody watches."""
 
+import base64
 import io
 import json
 import socket
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import cv2
 import httpx2
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def watched(served, detector, camera, monkeypatch):
     """The address of a service with a camera."""
     monkeypatch.setattr(feed, "LINGER_S", 0.2)
     monkeypatch.setattr(feed, "RETRY_S", 0.05)
-    monkeypatch.setattr("edge_runtime.web.app.camera_opener", lambda name: camera.open)
+    monkeypatch.setattr("edge_runtime.web.service.feed.camera_opener", lambda name: camera.open)
     with served(detector, Settings(camera="0", limits=ServiceLimits(viewers=3))) as (host, port):
         yield f"http://{host}:{port}"
 
@@ -58,6 +60,14 @@ def statuses(base: str) -> Iterator[dict]:
                 yield json.loads(line.removeprefix("data: "))
 
 
+def shown_frames(base: str) -> Iterator[dict]:
+    """Watch as the page does; yields statuses that have a picture."""
+    with httpx2.stream("GET", f"{base}/live/events", params={"pictures": True}, timeout=20) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: ") and (status := json.loads(line.removeprefix("data: ")))["picture"]:
+                yield status
+
+
 def status_with(state: str, statuses: Iterator[dict]) -> dict:
     return next(status for status in statuses if status["state"] == state)
 
@@ -88,6 +98,45 @@ def test_status_has_rate_device_and_faces(watched):
     assert (status["device"], status["precision"], status["viewers"]) == ("CPU", "fp32", 1)
     assert [face["verdict"] for face in status["faces"]].count("fake") == 1
     assert "temperature" in status
+
+
+def test_status_and_picture_are_of_the_same_frame(watched, camera):
+    faces, empty = camera.picture, Image.new("RGB", camera.picture.size, (90, 140, 220))
+    seen = set()
+    for number, status in enumerate(shown_frames(watched)):
+        camera.picture = (faces, empty)[number // 3 % 2]
+        data = base64.b64decode(status["picture"].removeprefix("data:image/jpeg;base64,"))
+        shown = np.asarray(Image.open(io.BytesIO(data))).astype(int)
+        is_empty = np.abs(shown - (90, 140, 220)).mean() < 10
+        assert is_empty == (status["faces"] == [])
+        seen.add(is_empty)
+        if number > 10 and len(seen) == 2:
+            break
+
+
+def test_video_is_played_at_its_own_speed(face, tmp_path):
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (384, 384))
+    for _ in range(12):
+        writer.write(np.asarray(Image.open(io.BytesIO(face()))))
+    writer.release()
+    source = feed.camera_opener(str(path))()
+    assert source.live
+    taken = [frame.taken for frame in source.frames(threading.Event())]
+    assert np.diff(taken) == pytest.approx([0.1] * 11, abs=0.08)
+
+
+@pytest.mark.parametrize("address", ["http://admin:pa/ss@127.0.0.1:9/mjpg?pwd=pass", "admin:pass@door"])
+def test_viewers_never_get_a_camera_address(served, detector, monkeypatch, address):
+    monkeypatch.setattr(feed, "RETRY_S", 0.05)
+    with served(detector, Settings(camera=address)) as (host, port):
+        base = f"http://{host}:{port}"
+        with httpx2.stream("GET", f"{base}/live/stream", timeout=20):
+            lost = status_with("lost", statuses(base))
+        page = httpx2.get(f"{base}/live", timeout=20).text + json.dumps(lost)
+    assert lost["error"] is None
+    for part in ("admin", "127.0.0.1:9", "door"):
+        assert part not in page
 
 
 def test_viewers_share_one_inference(watched, camera, monkeypatch):
@@ -146,7 +195,7 @@ def test_missing_camera_is_retried(watched, camera):
 @pytest.mark.slow
 def test_silent_viewer_loses_its_place(served, detector, camera, monkeypatch):
     monkeypatch.setattr("edge_runtime.web.server.UNREAD_S", 1)
-    monkeypatch.setattr("edge_runtime.web.app.camera_opener", lambda name: camera.open)
+    monkeypatch.setattr("edge_runtime.web.service.feed.camera_opener", lambda name: camera.open)
     settings = Settings(camera="0", limits=ServiceLimits(viewers=1))
     with served(detector, settings) as address, socket.socket() as silent:
         silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -182,7 +231,7 @@ def test_uploads_are_judged_while_the_camera_runs(watched, face):
 
 
 def test_service_stops_while_somebody_watches(served, detector, camera, monkeypatch, caplog):
-    monkeypatch.setattr("edge_runtime.web.app.camera_opener", lambda name: camera.open)
+    monkeypatch.setattr("edge_runtime.web.service.feed.camera_opener", lambda name: camera.open)
     with served(detector, Settings(camera="0")) as (host, port):
         stream = httpx2.Client(timeout=20).stream("GET", f"http://{host}:{port}/live/stream")
         answer = stream.__enter__()
