@@ -162,7 +162,7 @@ def _most_wrong(judged: JudgedFaces) -> list[Block]:
 def contact_sheet(images: Sequence[Image.Image], text: str, columns: int = 6, side: int = 160) -> Picture:
     """Return photos side by side as one picture."""
     rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * side, rows * side), "white")
+    sheet = Image.new("RGBA", (columns * side, rows * side))
     for index, image in enumerate(images):
         thumbnail = image.copy()
         thumbnail.thumbnail((side - 4, side - 4))

@@ -24,7 +24,7 @@ def write_audit(path: Path, audit: Audit) -> None:
         "nothing else. The 8×8 thumbnail shows bias of content (backgrounds, framing, ages): a warning above "
         f"{CONTENT_WARNING}, a fault if the lower bound is above {CONTENT_FAULT}.",
     ]
-    table = Table(("property", "AUC", "state", "what to do"), rows)
+    table = Table(("property", "AUC", "state", "what to do"), rows, text=True)
     write_report(
         path, "Shortcut audit", [Section("Verdict", [audit_verdict(audit)]), Section("Findings", [*explanation, table])]
     )
