@@ -29,9 +29,7 @@ def roc_and_precision(labels: ArrayLike, scores: ArrayLike) -> Gallery:
         (
             _picture(whole, false_alarms, found, "ROC curve"),
             _picture(start, f"{false_alarms}, logarithmic", found, "ROC curve with a logarithmic axis"),
-            _picture(
-                tradeoff, "fakes found (recall)", "precision (fakes among called fake)", "precision-recall curve"
-            ),
+            _picture(tradeoff, "fakes found (recall)", "precision (fakes among called fake)", "precision-recall curve"),
         )
     )
 
