@@ -40,7 +40,7 @@ from train.models.checkpoint import Checkpoint, load_model
 from train.models.network import torch_logits
 
 SALIENCY_PART = "saliency"
-UNCALIBRATED = "Uncalibrated: exported without labelled faces, so there is no INT8, and 0.5 divides real from fake."
+UNCALIBRATED = "Uncalibrated: exported without labelled faces, so there is no INT8, and the threshold is 0.5."
 
 
 def export_bundle(

@@ -17,7 +17,6 @@ from export.children.protocol import Call, Done, Failed, Progress, WorkerError
 
 def main(descriptor: int) -> None:
     """Answer the calls that arrive on the socket `descriptor`, forever."""
-    # Python opens standard streams that were closed; libraries print what they like to them, never to the connection.
     connection, calls = Connection(descriptor), queue.SimpleQueue[bytes]()
 
     def receive() -> None:

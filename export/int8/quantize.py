@@ -208,7 +208,7 @@ def _network_input(face: FaceRecord, contract: ModelContract) -> NDArray[np.floa
 
 
 class _Images:
-    """The first crop of each face, [1, 3, H, W], read anew in each pass: 300 in memory would be 180 MB."""
+    """The first crop of each face, [1, 3, H, W], read again in each pass: 300 in memory would be 180 MB."""
 
     def __init__(
         self, faces: Sequence[FaceRecord], contract: ModelContract, advance: Advance = lambda count: None

@@ -73,7 +73,7 @@ def test_what_jobs_print_stays_off_the_terminal(workers: Workers, capfd: pytest.
         ("import os; print('no AVX', flush=True); os._exit(3)", "ended with exit code 3: no AVX"),
     ],
 )
-def test_a_process_that_dies_is_told(code: str, words: str) -> None:
+def test_the_death_of_a_process_is_reported(code: str, words: str) -> None:
     with start_worker(os.environ) as worker:
         process = worker.run(os.getpid)
         with pytest.raises(WorkerError, match=words):
@@ -96,10 +96,10 @@ def test_networks_are_measured_under_each_instruction_set(
 ) -> None:
     faces = choose_faces(tiny_data, calibration=2, measured=8).measured
     networks = {precision.value: tiny_bundle.model(precision) for precision in tiny_bundle.precisions}
-    told: list[int] = []
+    steps: list[int] = []
     given = (measure_networks, networks, tiny_bundle.contract, faces)
-    native, capped = (workers.run(*given, isa=isa, advance=told.append) for isa in ("native", "sse42"))
-    assert sum(told) == 2 * 3 * 8
+    native, capped = (workers.run(*given, isa=isa, advance=steps.append) for isa in ("native", "sse42"))
+    assert sum(steps) == 2 * 3 * 8
     np.testing.assert_allclose(capped["fp32"], native["fp32"], atol=1e-4)
     assert capped["int8"].shape == (8, 2)
 

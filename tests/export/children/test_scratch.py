@@ -35,4 +35,4 @@ def test_a_killed_runs_folder_is_removed_and_a_running_ones_stays(
     assert theirs.exists()
     with ScratchFolder() as ours:
         assert set(tmp_path.iterdir()) == {mine, ours}
-    assert list(tmp_path.iterdir()) == [mine], "a file is no folder of ours"
+    assert list(tmp_path.iterdir()) == [mine], "a file is kept"
