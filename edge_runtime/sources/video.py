@@ -9,6 +9,7 @@ from edge_runtime.errors import SourceError
 from edge_runtime.sources import Frame, Gap, Source
 from edge_runtime.sources.containers import is_cut_off
 from edge_runtime.sources.opencv import cv2, openable, picture_of, pixel_aspect
+from edge_runtime.sources.packets import PacketSizes
 
 
 class Video(Source):
@@ -23,13 +24,18 @@ class Video(Source):
         return [self.path]
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield every frame; a video that was cut off yields a gap at its end."""
-        capture, index = self._open(), 0
+        """Yield every frame. A video that was cut off, or whose size changes, yields a gap at its end."""
+        capture, index, failure = self._open(), 0, None
         rate, aspect = capture.get(cv2.CAP_PROP_FPS), pixel_aspect(capture)
+        with openable(self.path) as name:
+            packets = PacketSizes(name)
         try:
             while not stop.is_set():
                 read, image = capture.read()
                 if not read:
+                    break
+                if packets.next_changes():
+                    failure = f"the picture's size changes after {index} frames, the rest is not judged; split it there"
                     break
                 yield Frame(
                     self.name,
@@ -41,10 +47,13 @@ class Video(Source):
                 index += 1
         finally:
             capture.release()
-        if index == 0 and not stop.is_set():
-            yield Gap.failure(self.name, f"{self.name}: no frame in it can be read")
-        elif not stop.is_set() and is_cut_off(self.path):
-            yield Gap.failure(self.name, f"{self.name}: the file is cut off, the video breaks off after {index} frames")
+            packets.close()
+        if index == 0:
+            failure = "no frame in it can be read"
+        elif failure is None and is_cut_off(self.path):
+            failure = f"the file is cut off, the video breaks off after {index} frames"
+        if failure is not None and not stop.is_set():
+            yield Gap.failure(self.name, f"{self.name}: {failure}")
 
     def _open(self) -> cv2.VideoCapture:
         with openable(self.path) as name:

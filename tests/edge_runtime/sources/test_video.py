@@ -120,6 +120,21 @@ def test_pixels_become_square(ffmpeg, ratio, turn, size):
     assert read(path)[0][0].load().size == size
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libx264-same-size"])
+def test_a_change_of_size_ends_with_a_failure(ffmpeg, tmp_path, codec):
+    codec, _, same = codec.partition("-")
+    parts = [
+        ffmpeg(f"{size}.ts", *PICTURE, "-t", 1, "-vf", f"scale={size}", "-bf", 0, "-c:v", codec, *more)
+        for size, more in (("128:64", ()), ("128:64" if same else "64:128", ("-g", 3)))
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames, failures = read(path)
+    assert len(frames) == (60 if same else 30)
+    assert len(failures) == (0 if same else 1)
+
+
 @pytest.mark.parametrize(
     ("form", "name"), [("JPEG2000", "a.mp4"), ("TGA", "a"), ("WEBP", "b"), ("PPM", "c"), ("AVIF", "d")]
 )
