@@ -19,6 +19,7 @@ from PIL import Image
 from edge_runtime.defaults import STALL_TIMEOUT_S
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import SourceState
+from edge_runtime.sources.address import is_bare_login, public_name
 
 EXPECTED = "give a picture, folder, video, address or camera"
 
@@ -137,7 +138,9 @@ def open_source(text: str, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
         from edge_runtime.sources.streams import stream_source
 
         return stream_source(text, options)
-    if text.startswith("/dev/"):
+    if is_bare_login(text) and not Path(text).exists():
+        raise SourceError(f"{public_name(text)}: not found; an address begins with http:// or rtsp://")
+    if text.startswith("/dev/") and not text.startswith("/dev/shm/"):
         from edge_runtime.sources.camera import camera_source
 
         return camera_source(text, options)
@@ -183,7 +186,6 @@ def open_sources(
     Raises:
         SourceError: none of them can be read.
     """
-    from edge_runtime.sources.address import public_name
     from edge_runtime.sources.files import Pictures
 
     names = [*texts, *(f"/dev/video{camera}" if str(camera).isdigit() else str(camera) for camera in cameras)]

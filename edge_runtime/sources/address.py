@@ -30,15 +30,29 @@ class Address:
     given: str
 
     def has_origin_of(self, url: str) -> bool:
-        """Return whether `url` has the same scheme, host and port, so that it may be sent the password."""
+        """Return whether `url` may be sent the password: it has the same scheme, host and port, or is now encrypted."""
         parts, mine = urllib.parse.urlsplit(url), urllib.parse.urlsplit(self.url)
-        return (parts.scheme, parts.netloc) == (mine.scheme, mine.netloc)
+        encrypted = parts.scheme == "https" and mine.scheme == "http" and parts.port in (None, 443)
+        same_host = parts.hostname == mine.hostname
+        return (parts.scheme, parts.netloc) == (mine.scheme, mine.netloc) or (
+            same_host and encrypted and mine.port in (None, 80)
+        )
+
+
+def is_bare_login(text: str) -> bool:
+    """Return whether `text` looks like an address whose :// is missing, with a password: NAME:PASSWORD@HOST."""
+    return "://" not in text and ":" in text.rpartition("@")[0]
 
 
 def public_name(address: str) -> str:
-    """Return an address without user name and password: what is before its last @, however it is parsed."""
+    """Return an address without user name and password: what is before its last @, however it is parsed.
+
+    Names of files stay as they are, unless they look like an address.
+    """
     scheme, separator, rest = address.partition("://")
-    return scheme + separator + rest.rpartition("@")[2] if separator else address
+    if separator:
+        return scheme + separator + rest.rpartition("@")[2]
+    return address.rpartition("@")[2] if is_bare_login(address) else address
 
 
 def parse_address(text: str) -> Address:

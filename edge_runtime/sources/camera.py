@@ -11,7 +11,7 @@ from pathlib import Path
 from edge_runtime.errors import SourceError
 from edge_runtime.sources import SourceOptions
 from edge_runtime.sources.live import LiveSource
-from edge_runtime.sources.opencv import CvCapture, cv2
+from edge_runtime.sources.opencv import CvCapture, cv2, openable
 
 DEVICES = Path("/dev")
 NAMES = Path("/sys/class/video4linux")
@@ -77,7 +77,8 @@ class Camera(CvCapture):
         if not Path(device).exists():
             raise SourceError(f"no camera {device}")
         os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(max(1, round(options.stall_timeout_s)))
-        super().__init__(device, device, cv2.CAP_V4L2)
+        with openable(Path(device)) as name:
+            super().__init__(device, name, cv2.CAP_V4L2)
         if options.mjpg:
             self.capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
         requested = (
@@ -86,9 +87,9 @@ class Camera(CvCapture):
             (cv2.CAP_PROP_FPS, options.fps),
             (cv2.CAP_PROP_BUFFERSIZE, 2),
         )
-        for name, value in requested:
+        for setting, value in requested:
             if value is not None:
-                self.capture.set(name, value)
+                self.capture.set(setting, value)
 
 
 class CameraSource(LiveSource):

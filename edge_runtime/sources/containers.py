@@ -9,7 +9,7 @@ def is_cut_off(path: Path) -> bool:
     """Return whether a part of the container should reach beyond the end of the file.
 
     Frame counts and durations are no measure: they are estimates in most containers, and include what an edit list
-    hides. MPEG streams state no sizes, so they are never cut off.
+    hides. A transport stream is cut off if its last packet is. MPEG program streams state no sizes at all.
 
     Raises:
         OSError: it can't be read.
@@ -26,6 +26,13 @@ def is_cut_off(path: Path) -> bool:
             return _matroska_end(file) > end
         if head[:4] == b"\x30\x26\xb2\x75":
             return _asf_end(file) > end
+        if head[:3] == b"FLV":
+            return _flv_is_cut(file, end)
+        for start, packet in ((0, 188), (4, 192)):
+            file.seek(start)
+            starts = [file.read(1) == b"\x47" and file.seek(packet - 1, os.SEEK_CUR) > 0 for _ in range(3)]
+            if all(starts):
+                return end % packet != 0
     return False
 
 
@@ -75,6 +82,14 @@ def _vint(file: IO[bytes]) -> int | None:
         return None
     value = int.from_bytes(first + file.read(length - 1), "big") & ((1 << 7 * length) - 1)
     return None if value == (1 << 7 * length) - 1 else value
+
+
+def _flv_is_cut(file: IO[bytes], end: int) -> bool:
+    """Return whether the last tag of an FLV is incomplete: each is followed by its size (FLV specification, E.3)."""
+    file.seek(end - 4)
+    size = int.from_bytes(file.read(4), "big")
+    file.seek(max(0, end - 4 - size))
+    return int.from_bytes(file.read(4)[1:], "big") + 11 != size
 
 
 def _asf_end(file: IO[bytes]) -> int:

@@ -251,6 +251,8 @@ def test_another_host_never_gets_the_password(camera):
         "rtsp://admin:Gar]ten7@door/v",
         "http://admin:Gar@ten7/x@door/v",
         "http://admin:Gar\udce9ten7@door/v",
+        "http:/admin:Gar/ten7@door/v",
+        "admin:Gar/ten7@door/v",
     ],
 )
 def test_a_password_is_never_shown(address):
@@ -259,6 +261,20 @@ def test_a_password_is_never_shown(address):
         open_source(address, SourceOptions(stall_timeout_s=0.5)).prove()
     assert "ten7" not in str(caught.value)
     assert "Gar" not in str(caught.value)
+
+
+def test_only_the_same_camera_gets_the_password():
+    address = parse_address("http://me:s@door/v")
+    assert address.has_origin_of("http://door/w")
+    assert address.has_origin_of("https://door/v")
+    for other in ("http://door:81/v", "http://dora/v", "https://door:8443/v", "ftp://door/v"):
+        assert not address.has_origin_of(other)
+    assert not parse_address("https://me:s@door/v").has_origin_of("http://door/v")
+
+
+def test_names_of_files_are_no_addresses():
+    for name in ("photo@2x.jpg", "2026-01-02T10:15:30.mp4", "-"):
+        assert public_name(name) == name
 
 
 def test_an_address_keeps_its_query():

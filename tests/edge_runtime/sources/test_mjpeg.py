@@ -74,11 +74,11 @@ def test_garbage_takes_little_memory():
     "piece", [b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\0\x02", b"\xff\xd8\xff\xda\0\x02\xff\xd8", b"\xff"]
 )
 def test_hostile_streams_take_linear_time(piece):
-    data, splitter = piece * (4_000_000 // len(piece)), JpegSplitter()
+    data, splitter = piece * (2_000_000 // len(piece)), JpegSplitter()
     began = time.process_time()
     for at in range(0, len(data), 65536):
         splitter.feed(data[at : at + 65536])
-    assert time.process_time() - began < 10.0
+    assert time.process_time() - began < 5.0
 
 
 @given(st.lists(st.one_of(st.binary(max_size=200), st.sampled_from(JPEGS)), max_size=8), st.randoms())

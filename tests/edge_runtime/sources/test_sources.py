@@ -70,7 +70,7 @@ def nest(tmp_path, red):
 
 
 def test_deep_folders_are_read(nest):
-    assert len(names(open_source(str(nest("d", 1500))))) == 2
+    assert len(names(open_source(str(nest("d", 1100))))) == 2
 
 
 def test_folders_that_can_not_be_read_fail(nest):
