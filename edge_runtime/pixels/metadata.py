@@ -42,11 +42,11 @@ def without_metadata(file: IO[bytes], form: str) -> IO[bytes]:
 
 def _slim_jpeg(data: bytes) -> bytes:
     kept, missing, place, pieces = [data[:2]], list(_KEPT_ONCE), 2, 0
-    while data[place : place + 1] in (b"\xff", b"\0"):
+    # Stray bytes before a marker are skipped, as libjpeg does and Pillow doesn't.
+    while (place := data.find(b"\xff", place)) >= 0:
         marker = data[place + 1 : place + 2]
         pieces = _count(pieces)
-        if data[place] == 0 or marker in (b"\xff", b""):
-            # A stray zero or a fill byte, which Pillow skips too.
+        if marker in (b"\xff", b"\0", b""):
             place += 1
         elif marker in (b"\xda", b"\xd9"):
             break
@@ -60,6 +60,8 @@ def _slim_jpeg(data: bytes) -> bytes:
             if name is not None or not (b"\xe0" <= marker <= b"\xef" or marker == b"\xfe"):
                 kept.append(data[place:end])
             place = end
+    if place < 0:
+        return data
     rest, scans = place, 0
     while (found := _SEGMENT.search(data, place)) and found[1] != b"\xd9":
         pieces, scans = _count(pieces), scans + (found[1] == b"\xda")

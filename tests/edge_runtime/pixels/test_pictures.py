@@ -160,6 +160,13 @@ def test_many_small_segments_cost_no_time() -> None:
     assert time.process_time() - began < 5
 
 
+def test_stray_and_fill_bytes_between_segments_are_skipped() -> None:
+    data = encoded(gradient(), "JPEG")
+    first, scan = data.index(b"\xff\xdb"), data.index(b"\xff\xda")
+    odd = data[:first] + b"\0\0" + data[first:scan] + b"stray\xff\xff" + data[scan:]
+    np.testing.assert_array_equal(np.asarray(read_picture(odd)), np.asarray(read_picture(data)))
+
+
 def test_a_jpeg_of_too_many_scans_is_refused() -> None:
     data = encoded(gradient(), "JPEG", progressive=True)
     scan = data.index(b"\xff\xda")
