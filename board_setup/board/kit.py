@@ -25,9 +25,7 @@ DEBS = "debs/"
 MANIFEST_BYTES = 1 << 24
 """More than any kit's kit.json."""
 
-READ_ERRORS = (
-    *(tarfile.TarError, OSError, ValueError, EOFError, KeyError, OverflowError, RecursionError, MemoryError),
-)
+READ_ERRORS = (tarfile.TarError, EOFError, OSError, ValueError, KeyError, OverflowError, RecursionError, MemoryError)
 """What tarfile and json raise on a damaged kit."""
 
 

@@ -263,12 +263,8 @@ def configure_system(target: Target) -> List[Step]:
 def link_command(target: Target) -> Step:
     """Put this tool on the PATH; another program of that name is left alone."""
     path = target.layout.command
-    return Step(
-        "command",
-        f"link this tool as {path}",
-        lambda: os.path.lexists(path),
-        lambda: disk.link(target.layout.tool, path),
-    )
+    what, tool = f"link this tool as {path}", target.layout.tool
+    return Step("command", what, lambda: os.path.lexists(path), lambda: disk.link(tool, path))
 
 
 def switch_version(target: Target) -> Step:

@@ -12,7 +12,7 @@ import time
 import zipapp
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from board_setup.board.disk import ANY, atomic, has_shape, sha256
+from board_setup.board.disk import ANY, atomic, copy, has_shape, sha256
 from board_setup.board.kit import FORMAT, MANIFEST, TOOL, Kit, KitError, copy_checked, parse_manifest
 from board_setup.workstation.scratch import scratch_folder
 from board_setup.workstation.wheels import gather_wheels
@@ -61,7 +61,6 @@ def pack(
         raise KitError(f"{project}: not the project's source; run setup-board pack from a clone, or give --project")
     with scratch_folder() as folder:
         version = take_bundle(bundle, os.path.join(folder, "bundle"), precisions)
-        requirement = gather_wheels(os.path.join(folder, "wheels"), project, python, glibc, extras)
         make_tool(os.path.join(folder, TOOL))
         archive = take_python(python_archive, folder, python) if python_archive else ""
         if debs:
@@ -71,6 +70,7 @@ def pack(
             os.makedirs(os.path.join(folder, "debs"))
             for package in packages:
                 shutil.copy(package, os.path.join(folder, "debs"))
+        requirement = gather_wheels(os.path.join(folder, "wheels"), project, python, glibc, extras)
         files = {name: sha256(os.path.join(folder, name)) for name in _list_files(folder)}
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         kit = Kit(f"{version}-{digest[:8]}", python, requirement, archive, files)
@@ -81,7 +81,7 @@ def pack(
         with open(os.path.join(folder, MANIFEST), "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
         write_tar(folder, out)
-        shutil.copy(os.path.join(folder, TOOL), os.path.join(os.path.dirname(out) or ".", TOOL))
+        copy(os.path.join(folder, TOOL), os.path.join(os.path.dirname(out), TOOL), mode=0o755)
     return kit
 
 

@@ -189,6 +189,7 @@ def test_doctor_finds_no_fault(board) -> None:
     assert {name: row["seen"] for name, row in rows.items() if row["state"] != "ok"} == {}
     assert rows["service"]["seen"] == "active"
     assert "used by deepfake-edge.service" in rows["camera"]["seen"]
+    assert board.run(f"{TOOL} status").out.splitlines()[1].startswith("service  active")
 
 
 def test_version_that_does_not_run_is_replaced(board) -> None:
@@ -198,6 +199,7 @@ def test_version_that_does_not_run_is_replaced(board) -> None:
     assert "does not stay up: error: this version is broken; returned to 1.4.0-" in done.err
     assert board.run("readlink /var/lib/deepfake-edge/current").out == before
     assert board.run("systemctl is-active deepfake-edge").out == "active\n"
+    assert "this version is broken" not in board.run(f"{TOOL} status").out
 
 
 def test_camera_has_a_fixed_name(board) -> None:
