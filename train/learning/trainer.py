@@ -121,15 +121,7 @@ class Trainer:
         self.state.progress.finished = self._is_over()
         self.steps = len(train) // min(recipe.batch, len(train))
         self.schedule = Schedule(recipe, self.steps, objective.stages)
-        loaders = min(4, os.cpu_count() or 1) if workers is None else workers
-        self._loader: DataLoader[Any] = DataLoader(
-            self.dataset,
-            batch_sampler=CurrentBatches(self._rest_of_epoch),
-            collate_fn=collate,
-            num_workers=loaders,
-            persistent_workers=loaders > 0,
-            worker_init_fn=_ignore_interrupts,
-        )
+        self._workers = min(4, os.cpu_count() or 1) if workers is None else workers
         self._stop = threading.Event()
         self._save_every_s = save_every_s
 
@@ -146,10 +138,19 @@ class Trainer:
         main, progress = self.accelerator.is_main_process, self.state.progress
         if main:
             self.session.begin(progress.history)
+        # Local, so that its processes end with the run, however that ends.
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset,
+            batch_sampler=CurrentBatches(self._rest_of_epoch),
+            collate_fn=collate,
+            num_workers=self._workers,
+            persistent_workers=self._workers > 0,
+            worker_init_fn=_ignore_signals,
+        )
         with stopping_on_signals(self.stop):
             while not progress.finished:
                 try:
-                    self._train_epoch()
+                    self._train_epoch(loader)
                     self._finish_epoch()
                 except PictureGoneError:
                     if main and progress.step:
@@ -169,7 +170,7 @@ class Trainer:
         """Stop after the current step: save it and raise KeyboardInterrupt in `run`."""
         self._stop.set()
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self, loader: DataLoader[Any]) -> None:
         state, progress, tally = self.state, self.state.progress, self.state.tally
         epoch, done = progress.epoch, progress.step - progress.epoch * self.steps
         if state.objective.stages and progress.step == self.schedule.together:
@@ -178,7 +179,7 @@ class Trainer:
         with progress_bar(f"epoch {epoch + 1}/{self.recipe.epochs}", self.steps) as advance:
             advance(done)
             asked = time.perf_counter()
-            for batch in self._loader:
+            for batch in loader:
                 arrived = time.perf_counter()
                 if isinstance(batch, PictureGoneError):
                     raise batch
@@ -342,6 +343,7 @@ def training_contract(catalog: Catalog, arch: str, recipe: Recipe, *, demo: bool
     )
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that saves."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignore_signals(worker: int) -> None:
+    """Leave SIGINT and SIGTERM, which often come to all processes, to the one that saves; it ends the loaders."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
