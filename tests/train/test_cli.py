@@ -136,6 +136,18 @@ def test_unusable_input_is_one_line_before_any_output(command, said, bad_things,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("place", ["a_file", "a_file/below"])
+def test_unwritable_output_is_refused_before_work(place, faces, tmp_path, monkeypatch, capsys):
+    (tmp_path / "a_file").touch()
+    monkeypatch.setattr("train.commands.train.read_data", lambda *_, **__: pytest.fail("worked before"))
+    monkeypatch.setattr(sys, "argv", ["train-detector", str(faces), "--out", str(tmp_path / place)])
+    with pytest.raises(SystemExit) as ended:
+        cli.train_detector_main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert str(tmp_path / "a_file") in line
+
+
 @pytest.mark.parametrize("option", ["--preset", "--input", "--keep", "--precision", "--device", "--robustness"])
 def test_unknown_choice_is_refused(option, monkeypatch, capsys):
     name = "evaluate-detector" if option == "--robustness" else "train-detector"

@@ -7,12 +7,14 @@ from typing import Any
 
 from PIL import Image
 
+from edge_runtime.atomic import write_atomic
 from edge_runtime.errors import UsageError
 from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.contract import CHECKPOINT, ModelContract
 from train.choices import Preset, StepPrecision, TrainingDevice
 from train.commands.console import tell_epoch
 from train.commands.evaluate import read_data
+from train.commands.output import full_disk_reported, output_folder
 from train.data.catalog import CATALOG, SHARES, Catalog
 from train.data.splits import group_faces
 from train.evaluation.calibrate import fit_calibration
@@ -98,24 +100,25 @@ def train_detector(
     if recipe.staged and options.teacher is None:
         asked = f"--staged {changes['staged']}" if changes.get("staged") else f"--preset {options.preset.value}"
         raise UsageError(f"{asked}: needs --teacher, the checkpoint whose maps are learned")
+    out = output_folder(out)
     catalog = read_data(data, split=options.split, seed=recipe.seed)
-    out = out.expanduser()
-    trainer = Trainer(
-        catalog,
-        options.arch,
-        recipe,
-        out,
-        teacher=options.teacher,
-        workers=options.workers,
-        precision=options.precision,
-        demo=options.demo,
-        device=options.device,
-    )
-    main = trainer.accelerator.is_main_process
-    if main and options.pictures:
-        save_augmentations(trainer.dataset, out / AUGMENTATIONS)
-    best = trainer.run(tell_epoch)
-    evaluation = conclude(best, catalog, recipe, trainer.state.progress.history, options) if main else None
+    with full_disk_reported(out):
+        trainer = Trainer(
+            catalog,
+            options.arch,
+            recipe,
+            out,
+            teacher=options.teacher,
+            workers=options.workers,
+            precision=options.precision,
+            demo=options.demo,
+            device=options.device,
+        )
+        main = trainer.accelerator.is_main_process
+        if main and options.pictures:
+            save_augmentations(trainer.dataset, out / AUGMENTATIONS)
+        best = trainer.run(tell_epoch)
+        evaluation = conclude(best, catalog, recipe, trainer.state.progress.history, options) if main else None
     return Trained(best, catalog, evaluation)
 
 
@@ -176,4 +179,4 @@ def save_augmentations(dataset: FaceDataset, path: Path) -> None:
             images += [Image.fromarray(alone[key][0].numpy()) for key in keys]
     if images:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(contact_sheet(images, "augmentations", columns=COLUMNS).png)
+        write_atomic(path, contact_sheet(images, "augmentations", columns=COLUMNS).png)

@@ -1,11 +1,14 @@
 """The folder of a run: what it saves, whether it may be resumed with what was asked for, and how it is resumed."""
 
+import fcntl
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
@@ -13,15 +16,16 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from edge_runtime.atomic import write_atomic
-from edge_runtime.errors import DataError, UsageError
+from edge_runtime.errors import CheckpointError, DataError, UsageError
 from edge_runtime.model.contract import ModelContract
 from train.data.catalog import CATALOG, Catalog
 from train.learning.objectives import Labels
 from train.learning.recipes import Recipe
 from train.models.backbones import CLASSES, build_backbone, find_backbone
 from train.models.checkpoint import load_checkpoint, save_checkpoint
+from train.models.state_dict import first_line
 
-BEST, LAST, METRICS = "best.pth", "last.pth", "metrics.jsonl"
+BEST, LAST, METRICS, LOCK = "best.pth", "last.pth", "metrics.jsonl", ".lock"
 
 
 @dataclass
@@ -77,22 +81,27 @@ class RunState:
 
 
 class Session:
-    """One run in one folder. Nothing is written before `begin`.
+    """One run in one folder, which it locks until `close`. The folder is not made before `begin`.
 
     Attributes:
         saved_at: when the state was saved last, or the session began, by the monotonic clock.
 
     Raises:
-        CheckpointError: the folder's last checkpoint can't be read.
+        CheckpointError: the folder's last checkpoint is damaged.
         DataError: the folder holds a run on other data.
-        UsageError: the folder holds a run with another backbone or recipe.
+        UsageError: the folder holds a run with another backbone or recipe, or another training runs there.
     """
 
     def __init__(self, out: Path, catalog: Catalog, contract: ModelContract, recipe: Recipe) -> None:
         self.out, self.catalog, self.contract, self.recipe = out, catalog, contract, recipe
-        last = out / LAST
-        self._found = load_checkpoint(last) if last.exists() else None
         self.saved_at = time.monotonic()
+        self._lock: IO[str] | None = None
+        if out.is_dir():
+            self._take_lock()
+        last = out / LAST
+        with self._damage_reported():
+            self._found = load_checkpoint(last) if last.exists() else None
+            old = dict(self._found.extra.get("recipe", {})) if self._found else {}
         if self._found is None:
             return
         before = self._found.contract
@@ -102,7 +111,7 @@ class Session:
             )
         if before.data != contract.data:
             raise DataError(f"{out}: holds a run on other data; give its {CATALOG}, or another --out")
-        old, new = self._found.extra.get("recipe", {}), recipe.to_dict()
+        new = recipe.to_dict()
         for name in new:
             # A field that an older version did not have is no difference. When to stop and what to keep may change.
             if name not in ("patience", "keep") and old.get(name, new[name]) != new[name]:
@@ -115,13 +124,15 @@ class Session:
         """Return the network with its first weights; of a run to be resumed, without."""
         arch = self.contract.architecture
         if self._found:
-            return find_backbone(arch).build(CLASSES, **self._found.options)
+            with self._damage_reported():
+                return find_backbone(arch).build(CLASSES, **self._found.options)
         return build_backbone(arch, weights=self.recipe.weights)
 
-    def restore(self, state: RunState) -> None:
-        """Set `state` to what was saved last, if anything was.
+    def restore(self, state: RunState, steps: int) -> None:
+        """Set `state` to what was saved last, if anything was; `steps` is the number of an epoch's.
 
         Raises:
+            CheckpointError: what was saved is damaged.
             UsageError: the saved run had a teacher and this one has none, or the reverse, or another teacher.
         """
         if self._found is None:
@@ -138,19 +149,57 @@ class Session:
                 f"{self.out}: holds a run with another teacher, or of an older version; "
                 "give the same --teacher, or another --out"
             )
-        state.model.load_state_dict(self._found.state_dict, strict=True)
-        state.objective.load_state(before)
-        if state.average:
-            state.average.load_state_dict(saved["average"])
-        state.optimizer.load_state_dict(saved["optimizer"])
-        if state.scaler and saved.get("scaler"):
-            state.scaler.load_state_dict(saved["scaler"])
-        state.progress, state.tally = Progress(**saved["progress"]), Tally(**saved["tally"])
+        with self._damage_reported():
+            state.model.load_state_dict(self._found.state_dict, strict=True)
+            state.objective.load_state(before)
+            if state.average:
+                state.average.load_state_dict(saved["average"])
+            state.optimizer.load_state_dict(saved["optimizer"])
+            if state.scaler and saved.get("scaler"):
+                state.scaler.load_state_dict(saved["scaler"])
+            progress = Progress(**{name.name: saved["progress"][name.name] for name in fields(Progress)})
+            tally = Tally(**{name.name: saved["tally"][name.name] for name in fields(Tally)})
+            done = progress.step - progress.epoch * steps
+            if not (0 <= done <= steps and len(progress.history) == progress.epoch):
+                raise ValueError(f"step {progress.step} is not in epoch {progress.epoch}")
+            json.dumps(progress.history)
+        state.progress, state.tally = progress, tally
         self._found = None  # Free its memory.
+
+    @contextmanager
+    def _damage_reported(self) -> Iterator[None]:
+        try:
+            yield
+        except (CheckpointError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self.out / LAST}: damaged ({first_line(error)}); "
+                "delete it to train from the start, or choose another --out"
+            ) from None
+
+    def _take_lock(self) -> None:
+        """Keep other trainings out of the folder; the main process does it for all processes of this one."""
+        if os.environ.get("RANK", "0") != "0":
+            return
+        self._lock = (self.out / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"--out {self.out}: another training runs there; wait until it ends, or choose another --out"
+            ) from None
+
+    def close(self) -> None:
+        """Release the lock, of which loader processes may still hold a copy."""
+        if self._lock:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            self._lock.close()
+            self._lock = None
 
     def begin(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Make the folder, and write the catalog and the figures so far."""
         self.out.mkdir(parents=True, exist_ok=True)
+        if not self._lock:
+            self._take_lock()
         self.catalog.write(self.out / CATALOG)
         self.write_history(history)
 

@@ -4,7 +4,10 @@ Every random draw is a function of the seed and the step, so a resumed run gives
 stopped.
 """
 
+import contextlib
+import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -37,6 +40,7 @@ from train.learning.session import BEST, RunState, Session, Tally
 from train.models.backbones import find_backbone
 from train.models.checkpoint import load_checkpoint, load_model, pixel_recipe
 from train.models.network import keep_memory, normalize, torch_logits
+from train.models.state_dict import first_line
 from train.parallel import progress_bar
 
 SAVE_EVERY_S = 300.0
@@ -63,7 +67,8 @@ class Trainer:
 
     Raises:
         DataError: a split lacks a class, or the folder holds a run on other data.
-        UsageError: the folder holds a run with another recipe, or the recipe does not fit the backbone.
+        UsageError: the folder holds a run with another recipe, another training runs there, the recipe does not fit the
+            backbone, or /dev/shm is too small for the workers.
     """
 
     def __init__(
@@ -86,6 +91,8 @@ class Trainer:
             raise UsageError(f"--staged {recipe.staged}: {arch} has no maps to learn one by one; give --staged 0")
         self.catalog, self.recipe, self.out = catalog, recipe, out
         self.contract = training_contract(catalog, arch, recipe, demo=demo)
+        self.workers = min(4, os.cpu_count() or 1) if workers is None else workers
+        check_shared_memory(self.workers, recipe.batch, self.contract.input_size)
         self.session = Session(out, catalog, self.contract, recipe)
         torch.manual_seed(recipe.seed)
         model = self.session.build_network()
@@ -117,11 +124,10 @@ class Trainer:
         optimizer = build_optimizer(nn.ModuleList([model, objective.hints]), recipe)
         self.network, optimizer = self.accelerator.prepare(model, optimizer)
         self.state = RunState(model, average, objective, optimizer, self.accelerator.scaler)
-        self.session.restore(self.state)
-        self.state.progress.finished = self._is_over()
         self.steps = len(train) // min(recipe.batch, len(train))
+        self.session.restore(self.state, self.steps)
+        self.state.progress.finished = self._is_over()
         self.schedule = Schedule(recipe, self.steps, objective.stages)
-        self._workers = min(4, os.cpu_count() or 1) if workers is None else workers
         self._stop = threading.Event()
         self._save_every_s = save_every_s
 
@@ -133,37 +139,52 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: `stop` was called, or SIGINT or SIGTERM came. All steps so far are saved.
+            OSError: something can't be written. The run resumes from the last save.
             PictureGoneError: a picture can't be read any more. All steps so far are saved.
+            UsageError: a process that loads pictures died. The run resumes from the last save.
         """
         main, progress = self.accelerator.is_main_process, self.state.progress
-        if main:
-            self.session.begin(progress.history)
+        others = multiprocessing.active_children()
         # Local, so that its processes end with the run, however that ends.
         loader: DataLoader[Any] = DataLoader(
             self.dataset,
             batch_sampler=CurrentBatches(self._rest_of_epoch),
             collate_fn=collate,
-            num_workers=self._workers,
-            persistent_workers=self._workers > 0,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
             worker_init_fn=_ignore_signals,
         )
-        with stopping_on_signals(self.stop):
-            while not progress.finished:
-                try:
+        try:
+            if main:
+                self.session.begin(progress.history)
+            with stopping_on_signals(self.stop):
+                while not progress.finished:
                     self._train_epoch(loader)
                     self._finish_epoch()
-                except PictureGoneError:
-                    if main and progress.step:
-                        self.session.save(self.state)
-                    raise
-                if report and main:
-                    report(progress.history[-1])
-                if self._stop.is_set() and not progress.finished:
-                    raise KeyboardInterrupt
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
-        if self.recipe.keep == Keep.LAST and main:
-            self.session.keep(self.state.judged)
+                    if report and main:
+                        report(progress.history[-1])
+                    if self._stop.is_set() and not progress.finished:
+                        raise KeyboardInterrupt
+            if self.recipe.keep == Keep.LAST and main:
+                self.session.keep(self.state.judged)
+        except PictureGoneError:
+            if main and progress.step:
+                self.session.save(self.state)
+            raise
+        except (RuntimeError, OSError, EOFError) as error:
+            # A process that dies resets its connections before it is gone, which torch's own handler then reports.
+            with contextlib.suppress(RuntimeError):
+                time.sleep(1.0 if self.workers else 0.0)
+            if len(set(multiprocessing.active_children()) - set(others)) >= self.workers:
+                raise
+            raise UsageError(
+                f"--workers {self.workers}: a process that loads pictures died ({first_line(error)}); "
+                "give fewer, or 0, to resume from the last save"
+            ) from None
+        finally:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+            self.session.close()
         return self.out / BEST
 
     def stop(self) -> None:
@@ -325,6 +346,23 @@ def check_splits(catalog: Catalog) -> None:
         for label, name in enumerate(LABELS):
             if label not in present:
                 raise DataError(f"the {split} split holds no {name} faces; give more pictures or another --split")
+
+
+def check_shared_memory(workers: int, batch: int, side: int) -> None:
+    """Check that the batches which loader processes hold ready, two each, fit into /dev/shm.
+
+    Raises:
+        UsageError: they do not.
+    """
+    shared = Path("/dev/shm")
+    if not workers or not shared.is_dir():
+        return
+    needed, free = (2 * workers + 1) * batch * side * side * 3, shutil.disk_usage(shared).free
+    if free < needed:
+        raise UsageError(
+            f"--workers {workers}: /dev/shm has {free / 2**20:.0f} MB free, {needed / 2**20:.0f} MB are needed; "
+            "give --workers 0"
+        )
 
 
 def training_contract(catalog: Catalog, arch: str, recipe: Recipe, *, demo: bool = False) -> ModelContract:

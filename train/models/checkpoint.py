@@ -13,7 +13,7 @@ from edge_runtime.errors import CheckpointError, ContractError, UsageError
 from edge_runtime.model.contract import LABELS, Fit, ModelContract, PixelRecipe
 from train.choices import InputPreset
 from train.models.backbones import CLASSES, find_backbone
-from train.models.state_dict import as_float32, check_keys, fit_names, log_notes, read_file, read_state
+from train.models.state_dict import as_float32, check_keys, first_line, fit_names, log_notes, read_file, read_state
 
 FORMAT = 1
 
@@ -64,6 +64,9 @@ def save_checkpoint(
         contract: what the model is.
         catalog: path of the catalog it was trained on.
         state: more to save, tensors and plain values only.
+
+    Raises:
+        OSError: it can't be written, for example because the disk is full; no partial file is left.
     """
     values = {
         "format": FORMAT,
@@ -75,8 +78,13 @@ def save_checkpoint(
     }
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, "wb") as file:
-        torch.save(values, file)
+    try:
+        with atomic_write(path, "wb") as file:
+            torch.save(values, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch fails once more while it closes the file.
+            raise error.__context__ from None
+        raise
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -99,6 +107,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     weights = values["model"]
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise CheckpointError(f"{path}: holds no weights under `model`; copy it again")
+    if not isinstance(values.get("options", {}), dict) or not isinstance(values.get("catalog", ""), str):
+        raise CheckpointError(f"{path}: its options or its catalog are damaged; copy it again")
     known = ("format", "contract", "model", "catalog", "options")
     extra = {key: value for key, value in values.items() if key not in known}
     state, options = as_float32(weights), values.get("options", {})
@@ -155,7 +165,12 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
         CheckpointError: its weights do not fit its architecture.
     """
     arch = checkpoint.contract.architecture
-    model = find_backbone(arch).build(CLASSES, **checkpoint.options)
+    try:
+        model = find_backbone(arch).build(CLASSES, **checkpoint.options)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: its options are damaged ({first_line(error)}); copy it again"
+        ) from None
     check_keys(checkpoint.state_dict, model.state_dict(), str(checkpoint.path), arch)
     model.load_state_dict(checkpoint.state_dict, strict=True)
     return model.eval()

@@ -178,7 +178,7 @@ def read_file(path: Path) -> Any:
         OSError, EOFError, RuntimeError, ValueError, LookupError,
         pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError,
     ) as error:  # fmt: skip
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        reason = first_line(error)
     classes = pickled_classes(path)
     if any(name.startswith("torch.nn.modules.") for name in classes):
         raise CheckpointError(
@@ -192,6 +192,11 @@ def read_file(path: Path) -> Any:
             'torch.save(values["state_dict"], "weights.pth")'
         )
     raise CheckpointError(f"{path}: broken, or not a checkpoint ({reason}); copy it again")
+
+
+def first_line(error: Exception) -> str:
+    """Return the beginning of an error's message, or its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def is_torchscript(path: Path) -> bool:

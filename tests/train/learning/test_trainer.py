@@ -1,12 +1,14 @@
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -14,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from edge_runtime.errors import DataError, UsageError
+from edge_runtime.errors import CheckpointError, DataError, UsageError
 from edge_runtime.model.contract import Framing
 from train.choices import Keep
 from train.data.build import load_data
@@ -116,14 +118,18 @@ from pathlib import Path
 from train.data.build import load_data
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
+faces, out, save_every_s = sys.argv[1:]
 recipe = Recipe(weights="none", input_size=32, epochs=2, batch=8, chances={"flip": 0.5, "crop": 1.0}, ema=0.5)
-run = Trainer(load_data(sys.argv[1]), "shufflenet_v2_x1_0", recipe, Path(sys.argv[2]), workers=0, precision="no",
-              device="cpu", save_every_s=0.0)
+run = Trainer(load_data(faces), "shufflenet_v2_x1_0", recipe, Path(out), workers=1, precision="no",
+              device="cpu", save_every_s=float(save_every_s))
 def tell(*_):
-    print(run.state.progress.step, flush=True)
+    print(run.state.progress.step + 1, flush=True)
     time.sleep(0.4)
 run.state.optimizer.optimizer.register_step_post_hook(tell)
-run.run()
+try:
+    run.run()
+except KeyboardInterrupt:
+    sys.exit(130)
 """
 
 
@@ -131,18 +137,78 @@ run.run()
 def test_killed_process_resumes_from_its_last_save(catalog, faces, tmp_path):
     arch = "shufflenet_v2_x1_0"
     trainer(catalog, tmp_path / "whole", arch=arch).run()
-    for how in (signal.SIGKILL, signal.SIGTERM):
+    for how, save_every_s in ((signal.SIGKILL, 0.0), (signal.SIGTERM, 300.0)):
         out = tmp_path / how.name
         process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(faces), str(out)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SCRIPT, str(faces), str(out), str(save_every_s)],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        while int(process.stdout.readline() or 99) < 3:
-            time.sleep(0.01)
-        process.send_signal(how)
-        process.communicate()
-        assert 1 <= saved_step(out) < 8
+        while (step := int(process.stdout.readline() or 99)) < 3:
+            pass
+        # systemd, Slurm and timeout send SIGTERM to all processes.
+        (os.killpg if how == signal.SIGTERM else os.kill)(process.pid, how)
+        process.communicate(timeout=60)
+        assert process.returncode == (130 if how == signal.SIGTERM else -how)
+        assert step - 1 <= saved_step(out) <= step
+        assert how == signal.SIGKILL or saved_step(out) == step
         trainer(catalog, out, arch=arch).run()
         assert same_weights(tmp_path / "whole", out)
+
+
+def test_second_training_in_a_folder_is_refused(catalog, tmp_path):
+    first = trainer(catalog, tmp_path)
+
+    def start_second():
+        with pytest.raises(UsageError, match="another training runs"):
+            trainer(catalog, tmp_path)
+
+    after_step(first, 1, start_second)
+    first.run()
+    assert trainer(catalog, tmp_path).state.progress.finished
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("name", ["best.pth", "last.pth", "metrics.jsonl"])
+def test_full_disk_leaves_a_resumable_run(whole, catalog, tmp_path, name):
+    run = trainer(catalog, tmp_path, save_every_s=0.0)
+    partial = tmp_path / f".{name}.partial"
+    after_step(run, 3, lambda: partial.symlink_to("/dev/full"))
+    with pytest.raises(OSError, match="No space left"):
+        run.run()
+    assert not list(tmp_path.glob(".*.partial"))
+    trainer(catalog, tmp_path).run()
+    assert same_weights(whole, tmp_path)
+
+
+@pytest.mark.parametrize("damage", [None, -1, 10**9, "x", [], {}, {"step": "x"}, b"\x00"])
+def test_damaged_last_checkpoint_is_named(whole, catalog, tmp_path, damage):
+    saved = torch.load(whole / "last.pth", weights_only=True)
+    for key in ("contract", "model", "average", "optimizer", "progress", "tally", "format", "hints"):
+        if (key, damage) == ("hints", None):
+            continue  # as it is without a teacher
+        torch.save({**saved, key: damage}, tmp_path / "last.pth")
+        with pytest.raises((CheckpointError, UsageError), match=re.escape(str(tmp_path))):
+            trainer(catalog, tmp_path)
+    (tmp_path / "last.pth").write_bytes((whole / "last.pth").read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        trainer(catalog, tmp_path)
+
+
+def test_dead_loader_process_is_named(catalog, tmp_path):
+    run = trainer(catalog, tmp_path, workers=1, save_every_s=0.0)
+    after_step(run, 2, lambda: psutil.Process().children()[0].kill())
+    with pytest.raises(UsageError, match="--workers 1"):
+        run.run()
+    trainer(catalog, tmp_path).run()
+
+
+def test_small_shared_memory_is_refused_before_work(monkeypatch, catalog, tmp_path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000))
+    with pytest.raises(UsageError, match="--workers 0"):
+        trainer(catalog, tmp_path / "run", workers=2)
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_epoch_trains_in_training_mode(catalog, tmp_path):
@@ -219,6 +285,7 @@ def test_teacher_is_needed_to_resume(catalog, tmp_path, tiny_teacher):
         trainer(catalog, tmp_path)
     again = trainer(catalog, tmp_path, teacher=tiny_teacher)
     assert all(torch.equal(value, learned[key]) for key, value in again.state.objective.state().items())
+    again.session.close()
     with pytest.raises(UsageError, match="holds a run with another teacher"):
         trainer(catalog, tmp_path, teacher=wider_teacher(tiny_teacher, tmp_path / "wide.pth"))
 
