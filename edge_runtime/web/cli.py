@@ -12,6 +12,7 @@ from edge_runtime.cli import Device, Faces, PrecisionChoice
 from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import DEMO_NOTICE
+from edge_runtime.printable import printable
 
 
 def edge_serve(
@@ -29,7 +30,7 @@ def edge_serve(
     precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = PrecisionChoice.AUTO,
     faces: Annotated[Faces, typer.Option(help="Face detection; off: the whole picture is one face.")] = Faces.AUTO,
     max_body_mb: Annotated[int, typer.Option(min=1, help="Largest request in MB.")] = 64,
-    max_megapixels: Annotated[float, typer.Option(min=0.01, help="Largest picture in megapixels.")] = 50,
+    max_megapixels: Annotated[float, typer.Option(min=0.01, max=10_000, help="Largest picture in megapixels.")] = 50,
     max_files: Annotated[int, typer.Option(min=1, help="Most pictures per request.")] = 32,
     max_requests: Annotated[int, typer.Option(min=1, help="Most requests at once; one more gets 429.")] = 128,
     max_waiting: Annotated[int, typer.Option(min=1, help="Most crops waiting for the detector; then 503.")] = 256,
@@ -52,6 +53,7 @@ def edge_serve(
     except ImportError as error:
         raise UsageError(f"edge-serve needs {error.name}; run `pip install '.[web]'` in the clone") from None
     from edge_runtime.detector import Detector
+    from edge_runtime.sources import open_source
     from edge_runtime.web.app import create_app
     from edge_runtime.web.http.sessions import TICKET_S
     from edge_runtime.web.server import bind, http_server, reachable_address
@@ -59,6 +61,9 @@ def edge_serve(
 
     token = read_token(token_file) if token_file else None
     check_exposure(host, token)
+    if camera is not None and not camera.isdecimal():
+        # A missing file or a malformed address fails now. Cameras are opened when somebody watches.
+        open_source(camera)
     limits = ServiceLimits(
         body_bytes=max_body_mb * MEGABYTE,
         bodies_bytes=4 * max_body_mb * MEGABYTE,
@@ -82,7 +87,7 @@ def edge_serve(
         notice = f" ({DEMO_NOTICE})" if contract.demo else ""
         # Serve even if standard output is on a full disk, or can't show the QR code.
         with suppress(OSError, UnicodeError):
-            print(f"{address}  {network}{notice}; Ctrl-C ends", flush=True)
+            print(f"{address}  {printable(network)}{notice}; Ctrl-C ends", flush=True)
             # Only on a terminal: logs are kept.
             if token is not None and not is_loopback(host) and sys.stdout.isatty():
                 link = f"{address}login/{app.state.sessions.issue_ticket()}"

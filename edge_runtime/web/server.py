@@ -31,7 +31,8 @@ SPARE_CONNECTIONS = 100
 1024 open files, beyond which asyncio fills the log with errors."""
 
 UNREAD_S = 30
-"""A connection is dropped if its peer has acknowledged no sent data for this long."""
+"""A connection is dropped if its peer acknowledges nothing for this long, or takes this long to read a full buffer
+(about 50 KB) or the end of the last answer."""
 
 SHUTDOWN_S = 10
 """How long answers in progress may take at shutdown."""
@@ -84,11 +85,13 @@ class _TimedProtocol(H11Protocol):
     """Uvicorn's HTTP protocol with a deadline for whatever the client has to send next.
 
     A head must be complete within `header_s` of the connection or of the previous answer, a body within `body_s` of its
-    head, and the rest of a body that nobody reads within LINGER_S of the answer. Single bytes don't extend a deadline.
+    head, and the rest of a body that nobody reads within LINGER_S of the answer. Answers must be read within UNREAD_S.
+    Single bytes don't extend a deadline.
     """
 
     _phase: object = None
     _timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -108,9 +111,19 @@ class _TimedProtocol(H11Protocol):
         self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._unread_timer):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread_timer = self.loop.call_later(UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state is h11.IDLE or self.conn.our_state is h11.SEND_RESPONSE:
@@ -121,19 +134,27 @@ class _TimedProtocol(H11Protocol):
 
     def _set_deadline(self) -> None:
         answered = self.cycle is None or self.cycle.response_complete
-        phase = (self.cycle, self.conn.their_state, answered)
+        closing = self.transport.is_closing()
+        phase = (self.cycle, self.conn.their_state, answered, closing)
         if phase == self._phase:
             return
         self._phase = phase
         if self._timer is not None:
             self._timer.cancel()
         limits, seconds = service(self.config).state.limits, None
+        if closing:
+            self._timer = self.loop.call_later(UNREAD_S, self.transport.abort)
+            return
         if self.conn.their_state is h11.IDLE:
             seconds = limits.header_s
         elif self.conn.their_state is h11.SEND_BODY:
             # `Intake` answers a slow body before the connection is closed.
             seconds = LINGER_S if answered else limits.body_s + 2 * LINGER_S
-        self._timer = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        self.transport.close()
+        self._set_deadline()
 
 
 async def refuse_connection(scope: Scope, receive: Receive, send: Send) -> None:

@@ -212,6 +212,8 @@ def test_wildcard_host_is_shown_as_a_reachable_address():
         (("--model", "/nowhere", "--port", "0"), "/nowhere"),
         (("--host", "no.such.host.invalid", "--token-file", "TOKEN"), "--host no.such.host.invalid"),
         (("--token-file", "/nowhere"), "--token-file /nowhere"),
+        (("--camera", ""), "empty"),
+        (("--camera", "/nowhere.mp4"), "/nowhere.mp4"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, named, token_file):

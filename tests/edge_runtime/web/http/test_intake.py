@@ -165,6 +165,23 @@ def test_unread_body_is_cut_off_after_the_answer(address, method, framing):
         assert time.monotonic() - began < LINGER_S + 1.5
 
 
+@pytest.mark.slow
+def test_slow_readers_are_cut_off(address, monkeypatch):
+    monkeypatch.setattr("edge_runtime.web.server.UNREAD_S", 0.5)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(0.2)
+        connection.connect(address)
+        began, requests = time.monotonic(), head("/", method="GET") * 100
+        with suppress(TimeoutError, ConnectionError):
+            while time.monotonic() - began < 5:
+                connection.sendall(requests)
+        with suppress(ConnectionError):
+            while time.monotonic() - began < 10 and connection.recv(64):
+                time.sleep(0.05)
+        assert time.monotonic() - began < 10
+
+
 def test_garbage_after_an_answer_is_not_logged(address, caplog):
     with socket.create_connection(address, timeout=15) as connection:
         connection.sendall(head("/healthz", "Transfer-Encoding: chunked", method="GET"))
