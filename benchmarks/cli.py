@@ -11,6 +11,7 @@ import typer
 from benchmarks.options import Options
 from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
+from edge_runtime.printable import printable
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def compare(
 
     found = comparing.compare(Report.read(before), Report.read(after))
     for line in comparing.lines(found):
-        print(line)
+        print(printable(line))
     return 1 if found.worse else 0
 
 

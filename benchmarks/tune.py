@@ -152,7 +152,7 @@ def words(plan: Plan, tuned: Tuned) -> str:
     """Return the choice in one line."""
     row, case = tuned.row, tuned.row.case
     auc = f", AUC {tuned.accuracy.auc:.3f}" if tuned.accuracy and tuned.accuracy.auc is not None else ""
-    streams = f", {case.streams} streams" if case.streams else ""
+    streams = f", {case.streams} stream{'s' * (case.streams > 1)}" if case.streams else ""
     line = (
         f"Chosen: {case.precision.upper()} on {case.device}, {case.mode.value}{streams}: "
         f"{number(row.median(SPEED) or 0.0)} frames/s from file to verdict, 95 % within "

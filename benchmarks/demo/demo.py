@@ -19,10 +19,12 @@ from benchmarks.measure.cases import EngineKind, Mode
 from benchmarks.results.schema import Report
 from edge_runtime.atomic import write_atomic
 from edge_runtime.command import run_command
-from edge_runtime.errors import DataError
+from edge_runtime.errors import DataError, UsageError
 from edge_runtime.model.bundle import MANIFEST
 from edge_runtime.model.contract import DEMO_NOTICE
+from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
+from train.commands.output import output_folder
 
 TRAIN = "Train the detector"
 FROM_SCRATCH = "No network, so no ImageNet weights: training starts from scratch, which needs many more faces."
@@ -250,7 +252,7 @@ def run_demo(out: Path, data: Path | None, scale: DemoScale) -> list[StepResult]
         DataError: the faces can't be used.
         StepError: a step failed.
     """
-    out, data = out.expanduser(), data.expanduser() if data else None
+    out, data = output_folder(out), expand(data) if data else None
     if data:
         out = out / f"own-{data.resolve().name}"
         if not data.exists():
@@ -291,7 +293,11 @@ def demo(
 
     Without `--data` the faces are drawn. A second run skips what is done. Exit code 1 if not everything went well.
     """
-    return 1 if any(result.problem for result in run_demo(out, data, TINY if tiny else DemoScale())) else 0
+    try:
+        results = run_demo(out, data, TINY if tiny else DemoScale())
+    except OSError as error:
+        raise UsageError(f"{error.filename or out}: {error.strerror or error}; choose another --out") from None
+    return 1 if any(result.problem for result in results) else 0
 
 
 def main() -> None:

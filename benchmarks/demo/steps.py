@@ -162,14 +162,20 @@ def _run(command: Sequence[str]) -> tuple[int, str]:
     Standard error is passed on as it comes. A terminal is passed on as one, so that progress bars are shown.
 
     Raises:
-        KeyboardInterrupt: it was stopped; it has ended by itself.
+        StepError: it could not be started.
+        KeyboardInterrupt: it was stopped and has ended by itself.
     """
     program = Path(sys.executable) if command[0] == "python" else Path(sys.executable).with_name(command[0])
     ours, theirs = os.openpty() if sys.stderr.isatty() else os.pipe()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen([str(program), *command[1:]], stderr=theirs, env=environment)
-    os.close(theirs)
     errors = b""
+    try:
+        process = subprocess.Popen([str(program), *command[1:]], stderr=theirs, env=environment)
+    except OSError as error:
+        os.close(ours)
+        raise StepError(f"{program}: {error.strerror}; run make setup") from None
+    finally:
+        os.close(theirs)
     try:
         # A pseudo terminal whose other side is closed raises an error instead of giving no bytes.
         with contextlib.suppress(OSError):

@@ -80,7 +80,7 @@ class Case:
         return all(getattr(self, name) == value for name, value in wanted.items())
 
     def __str__(self) -> str:
-        streams = f", {self.streams} streams" if self.streams else ""
+        streams = f", {self.streams} stream{'s' * (self.streams > 1)}" if self.streams else ""
         cap = "" if self.isa == "native" else f", {ISA_NAMES[self.isa]}"
         engine = "" if self.engine is EngineKind.RUNTIME else f" by {ENGINE_NAMES[self.engine]}"
         return f"{self.bundle} {self.precision.upper()} on {self.device}{engine}, {self.mode.value}{streams}{cap}"

@@ -15,6 +15,7 @@ from board_setup.isa import CAPS, cpu_flags
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.model.bundle import Bundle, find_bundle
+from edge_runtime.paths import expand
 from train.data.build import load_data
 from train.data.catalog import FaceRecord, Quarantined
 from train.data.sample import take_readable
@@ -133,13 +134,13 @@ def match_checkpoints(bundles: Mapping[str, Bundle], paths: Sequence[Path]) -> d
     from train.models.checkpoint import load_checkpoint
 
     found: dict[str, Path] = {}
-    for path in paths:
+    for path in map(expand, paths):
         architecture = load_checkpoint(path).contract.architecture
         names = [name for name, bundle in bundles.items() if bundle.contract.architecture == architecture]
         names = [name for name in names if name not in found]
         if not names:
             raise UsageError(f"--checkpoint {path}: is a {architecture}; add the bundle exported from it with --model")
-        found[names[0]] = path.expanduser()
+        found[names[0]] = path
     return found
 
 

@@ -154,7 +154,7 @@ class Run:
 
     def sustain(self, case: Case, seconds: float) -> None:
         """Measure one case continuously for `seconds`; what was measured is kept, however it ends."""
-        self._advance(f"{seconds / 60:.0f} minutes sustained: {case}")
+        self._advance(f"{seconds / 60:g} min sustained: {case}")
         limits = replace(self.plan.options.limits, seconds=1.0)
         with ScratchFolder() as folder:
             series = folder / "series.jsonl"

@@ -19,8 +19,10 @@ from benchmarks.options import Options
 from benchmarks.results.answer import answers, fastest, trained_on
 from benchmarks.results.report import write
 from benchmarks.results.schema import Report
-from edge_runtime.errors import EdgeError
+from edge_runtime.errors import EdgeError, UsageError
 from edge_runtime.model.profile import write_profile
+from edge_runtime.printable import printable
+from train.commands.output import output_folder
 from train.data.catalog import left_out_lines
 
 LINE_EVERY_S = 60.0
@@ -33,11 +35,11 @@ def run_session(options: Options) -> int:
     Raises:
         EdgeError: it can't be started.
     """
+    out = output_folder(options.out)
     with _progress() as progress:
         task = progress.add_task("reading faces", total=None)
         plan = make_plan(options, lambda done: progress.advance(task, done))
     around = Circumstances.here(shlex.join(["edge-benchmark", *sys.argv[1:]]))
-    out = options.out.expanduser()
     return _tune(plan, around, out) if options.tune else _measure(plan, around, out)
 
 
@@ -76,7 +78,7 @@ def _tune(plan: Plan, around: Circumstances, out: Path) -> int:
         except (KeyboardInterrupt, EdgeError):
             report = run.report(complete=False)
             no_choice = "No setting was chosen: edge-detect keeps its current one."
-            page = write(replace(report, answer=(no_choice, *answers(report))), out)
+            page = _write(replace(report, answer=(no_choice, *answers(report))), out)
             print(f"no setting was chosen; what was measured: {page}", file=sys.stderr)
             raise
     path = write_profile(tune.profile_of(plan, chosen))
@@ -87,7 +89,7 @@ def _tune(plan: Plan, around: Circumstances, out: Path) -> int:
         *trained_on(report),
     )
     report = replace(report, answer=answer, left_out=(*refused, *left_out_pictures(plan)))
-    code = _print_report(plan, report, write(report, out))
+    code = _finish(plan, report, out)
     return code if chosen.reached else 1
 
 
@@ -107,19 +109,26 @@ def _measure(plan: Plan, around: Circumstances, out: Path) -> int:
             complete = False
     report = run.report(complete=complete)
     report = replace(report, answer=answers(report))
-    code = _print_report(plan, report, write(report, out))
+    code = _finish(plan, report, out)
     if not complete:
         raise KeyboardInterrupt
     return code
 
 
-def _print_report(plan: Plan, report: Report, page: Path) -> int:
-    """Print the answer and what failed; return the exit code."""
+def _finish(plan: Plan, report: Report, out: Path) -> int:
+    """Print the answer, write the report and print what failed; return the exit code."""
     for line in report.answer:
-        print(line)
-    print(f"report: {page}")
+        print(printable(line))
+    print(f"report: {_write(report, out)}")
     for line in report.failures:
-        print(f"failed: {line}", file=sys.stderr)
+        print(printable(f"failed: {line}"), file=sys.stderr)
     for line in left_out_lines([(file.path, file.reason) for file in plan.unused]):
         print(line, file=sys.stderr)
     return 1 if report.failures or any(file.broken for file in plan.unused) else 0
+
+
+def _write(report: Report, out: Path) -> Path:
+    try:
+        return write(report, out)
+    except OSError as error:
+        raise UsageError(f"--out {out}: can't be written ({error.strerror or error}); choose another folder") from None

@@ -252,10 +252,11 @@ def _text(value: object) -> str:
 def lines(found: Comparison) -> Iterator[str]:
     """Yield a comparison in words, the result first."""
     worse, better, count = len(found.worse), len(found.better), len(found.changes)
+    figures = f"{count} figure{'s' * (count != 1)}"
     if worse or better:
-        yield f"{worse} worse, {better} better beyond the noise, of {count} figures."
+        yield f"{worse} worse, {better} better beyond the noise, of {figures}."
     else:
-        yield f"No difference beyond the noise in {count} figures."
+        yield f"No difference beyond the noise in {figures}."
     for change in (*found.worse, *found.better):
         yield f"  {change.verdict.value}: {change.case}: {_words(change)}"
     if abs(found.pace - 1.0) >= 0.01:

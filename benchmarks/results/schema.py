@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.measure.cases import ISA_NAMES, MAX_AUC_LOSS, Case, TimingLimits
 from benchmarks.measure.circumstances import Circumstances
 from edge_runtime.errors import DataError
+from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
 
 FORMAT = 1
@@ -272,12 +273,15 @@ class Report:
         Raises:
             DataError: it can't be read.
         """
-        file = Path(path).expanduser()
+        file = expand(path)
         file = file / "report.json" if file.is_dir() else file
         try:
+            if not file.is_file():
+                raise OSError("not a file")
             return cls.from_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise DataError(f"{file}: can't be read ({error}); give a report.json of edge-benchmark") from None
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{file}: can't be read ({reason}); give a report.json of edge-benchmark") from None
         except DataError as error:
             raise DataError(f"{file}: {error}") from None
 

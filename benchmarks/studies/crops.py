@@ -24,6 +24,7 @@ from edge_runtime.inference.classifier import Classifier
 from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import ModelContract
+from edge_runtime.paths import expand
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from export.children.scratch import ScratchFolder
@@ -160,7 +161,7 @@ def crops(
         raise DataError(f"{data}: the {split} split holds no faces; choose another --split")
     for model in models:
         with ScratchFolder() as folder:
-            xml, contract = open_network(model.expanduser(), folder)
+            xml, contract = open_network(expand(model), folder)
             print_ways(f"{model}, {len(chosen)} faces ({split})", compare_ways(xml, contract, chosen))
     return 0
 

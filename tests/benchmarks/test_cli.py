@@ -87,6 +87,16 @@ def test_unreadable_pictures_are_named(bundle, faces, tmp_path, fake_workers, ca
         assert report.left_out[-1].what == "1 of the pictures"
 
 
+def test_full_disk_keeps_the_answer(bundle, faces, tmp_path, fake_workers, monkeypatch, capsys):
+    def write(report, out):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(session, "write", write)
+    with pytest.raises(UsageError, match="No space left"):
+        session.run_session(quick_options(bundle, faces, tmp_path))
+    assert "tiny: take " in capsys.readouterr().out
+
+
 def test_failing_sustained_run_costs_no_rounds(bundle, faces, tmp_path, fake_workers, capsys):
     assert session.run_session(quick_options(bundle, faces, tmp_path, minutes=0.1)) == 1
     report = Report.read(tmp_path)
@@ -154,11 +164,14 @@ def test_compare_exits_with_1_on_a_regression(make_report, tmp_path):
     [
         (("compare", "none.json", "none.json"), "none.json"),
         (("--model", ".", "--data", "faces", "--out", "out"), "export-openvino"),
+        (("--data", "faces", "--out", "file"), "file is not a directory"),
+        (("compare", "~nobody-here/a", "b"), "no such user"),
         (("--isa", "mmx", "--data", "faces", "--out", "out"), "choose from native, avx2, sse42"),
     ],
 )
 def test_user_errors_are_one_line(words, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     done = run(*words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")

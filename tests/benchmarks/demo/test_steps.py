@@ -120,6 +120,11 @@ def test_console_scripts_beside_python_are_run(tmp_path, capfd):
     assert "edge-detect " in capfd.readouterr().out
 
 
+def test_missing_program_is_named(tmp_path):
+    with pytest.raises(StepError, match="no-such-program"):
+        run_steps([DemoStep("start", ("no-such-program",))], tmp_path)
+
+
 def test_fingerprints_differ_by_content(tmp_path):
     (tmp_path / "folder").mkdir()
     empty = fingerprint(tmp_path / "folder")
