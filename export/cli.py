@@ -116,7 +116,7 @@ def export_openvino(
     from export.convert.onnx import read_source
     from export.export import export_bundle
     from export.int8.gate import GateLimits
-    from export.options import PARTS, Options
+    from export.options import PARTS, ExportOptions
     from export.progress import Printed
 
     parts = tuple(_split(only))
@@ -125,7 +125,7 @@ def export_openvino(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores, at most 64")
     first, fallbacks = _candidates(candidates)
-    options = Options(
+    options = ExportOptions(
         parts=parts,
         name=name,
         version=version,

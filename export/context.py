@@ -10,7 +10,7 @@ from export.children.process import Workers
 from export.faces import ExportFaces
 from export.int8.gate import Logits
 from export.int8.measure import measure_networks
-from export.options import PARTS, Options
+from export.options import PARTS, ExportOptions
 from export.progress import Steps
 
 
@@ -29,7 +29,7 @@ class Context:
 
     contract: ModelContract
     faces: ExportFaces
-    options: Options
+    options: ExportOptions
     workers: Workers
     steps: Steps
     work: Path

@@ -25,7 +25,7 @@ from export.convert.saliency import OUTPUTS, explain
 from export.faces import ExportFaces, choose_faces, draw_faces
 from export.int8.gate import Logits
 from export.int8.search import Int8Choice, find_int8
-from export.options import ONNX, Options, allowed_errors
+from export.options import ONNX, ExportOptions, allowed_errors
 from export.progress import Steps
 from export.proof.certificate import Certificate, Measured, certify
 from export.proof.golden import draw_golden, measure_golden
@@ -48,7 +48,7 @@ def export_bundle(
     calibration: Path | str | None,
     out: Path | str,
     *,
-    options: Options | None = None,
+    options: ExportOptions | None = None,
     steps: Steps | None = None,
 ) -> Bundle:
     """Export a checkpoint as a bundle at `out`.
@@ -65,7 +65,7 @@ def export_bundle(
         GateError: no INT8 network was accepted; the bundle is there with the other precisions.
         CheckpointError, DataError, UsageError: an input can't be used; nothing was written.
     """
-    options, steps, target = options or Options(), steps or Steps(), expand(out)
+    options, steps, target = options or ExportOptions(), steps or Steps(), expand(out)
     check_target(target, replace=options.replace)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else read_source(expand(checkpoint))
     data = calibration or source.catalog or None
@@ -85,7 +85,7 @@ def export_bundle(
     return Bundle.open(target)
 
 
-def _read_faces(data: Path, source: Checkpoint, options: Options, steps: Steps) -> ExportFaces:
+def _read_faces(data: Path, source: Checkpoint, options: ExportOptions, steps: Steps) -> ExportFaces:
     with steps.step("Faces read"):
         faces = choose_faces(
             data,

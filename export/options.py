@@ -27,7 +27,7 @@ ALL_CANDIDATES = tuple(
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """How an export is made.
 
     Attributes:
@@ -65,7 +65,7 @@ class Options:
     replace: bool = False
 
 
-def allowed_errors(contract: ModelContract, options: Options) -> dict[str, float]:
+def allowed_errors(contract: ModelContract, options: ExportOptions) -> dict[str, float]:
     """Return `max_fpr` and `max_fnr` that thresholds are fitted to: from the options, else from the checkpoint."""
     trained = contract.calibration(CHECKPOINT)
     return {

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from board_setup.isa import capped_environment
-from export.children.protocol import Advance, Call, Done, Failed, Progress, WorkerError
+from export.children.protocol import Advance, Advanced, Call, Raised, Returned, WorkerError
 
 Result = TypeVar("Result")
 
@@ -76,11 +76,11 @@ class Worker:
             self._connection.send(Call(_importable(job), arguments, advance is not None))
             while True:
                 answer = self._connection.recv()
-                if isinstance(answer, Progress) and advance:
+                if isinstance(answer, Advanced) and advance:
                     advance(answer.count)
-                elif isinstance(answer, Failed):
+                elif isinstance(answer, Raised):
                     raise answer.error
-                elif isinstance(answer, Done):
+                elif isinstance(answer, Returned):
                     value: Result = answer.value
                     return value
         except (EOFError, ConnectionError):

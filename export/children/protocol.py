@@ -30,21 +30,21 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Advanced:
     """Worker to parent: `count` more steps are done."""
 
     count: int
 
 
 @dataclass(frozen=True)
-class Done:
+class Returned:
     """Worker to parent: the job returned `value`."""
 
     value: Any
 
 
 @dataclass(frozen=True)
-class Failed:
+class Raised:
     """Worker to parent: the job raised `error`; the worker stays alive."""
 
     error: EdgeError

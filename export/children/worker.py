@@ -12,7 +12,7 @@ import traceback
 from multiprocessing.connection import Connection
 
 from edge_runtime.errors import EdgeError
-from export.children.protocol import Call, Done, Failed, Progress, WorkerError
+from export.children.protocol import Advanced, Call, Raised, Returned, WorkerError
 
 
 def main(descriptor: int) -> None:
@@ -31,17 +31,17 @@ def main(descriptor: int) -> None:
         connection.send(_answer(calls.get(), connection))
 
 
-def _answer(call: bytes, connection: Connection) -> Done | Failed:
+def _answer(call: bytes, connection: Connection) -> Returned | Raised:
     # Unpickling imports the job's module. OpenVINO must be imported in the main thread, not in the receiving one.
     name = "unpickling"
     try:
         given: Call = pickle.loads(call)
         name = given.job.__name__
-        options = {"advance": lambda count: connection.send(Progress(count))} if given.wants_progress else {}
-        return Done(given.job(*given.arguments, **options))
+        options = {"advance": lambda count: connection.send(Advanced(count))} if given.wants_progress else {}
+        return Returned(given.job(*given.arguments, **options))
     except EdgeError as error:
-        return Failed(error)
+        return Raised(error)
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
-        return Failed(WorkerError(f"{name} failed: {type(error).__name__}: {error}"))
+        return Raised(WorkerError(f"{name} failed: {type(error).__name__}: {error}"))

@@ -15,7 +15,7 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import CHECKPOINT, Calibration, ModelContract, PixelRecipe
 from export.export import export_bundle
 from export.int8.quantize import Int8Candidate
-from export.options import Options
+from export.options import ExportOptions
 from train.data.build import load_data
 from train.data.catalog import Catalog
 from train.models.backbones import Backbone
@@ -29,7 +29,7 @@ CONTRACT = ModelContract(
     pixels=PixelRecipe(resize_to=None),
     calibrations={CHECKPOINT: Calibration(max_fpr=0.04, max_fnr=0.2)},
 )
-QUICK = Options(
+QUICK = ExportOptions(
     candidates=(Int8Candidate(),),
     fallbacks=(),
     calibration_faces=40,
@@ -40,8 +40,8 @@ QUICK = Options(
 
 
 @pytest.fixture(scope="session")
-def quick() -> Options:
-    """Options of an export that takes seconds."""
+def quick() -> ExportOptions:
+    """ExportOptions of an export that takes seconds."""
     return QUICK
 
 

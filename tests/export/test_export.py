@@ -21,7 +21,7 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from export.export import calibrate
 from export.faces import choose_faces
-from export.options import Options, allowed_errors
+from export.options import ExportOptions, allowed_errors
 from export.proof.certificate import certify
 from train.data.catalog import Catalog
 from train.data.face_finder import installed_face_model
@@ -72,7 +72,7 @@ def test_the_onnx_is_one_file_with_a_dynamic_batch(tiny_bundle: Bundle) -> None:
     assert str(Path(__file__).parents[2]).encode() not in path.read_bytes(), "it names paths of this machine"
 
 
-def test_the_certificate_goes_from_pytorch_to_the_board(tiny_bundle: Bundle, quick: Options) -> None:
+def test_the_certificate_goes_from_pytorch_to_the_board(tiny_bundle: Bundle, quick: ExportOptions) -> None:
     certificate = tiny_bundle.manifest.parity["certificate"]
     stages = {stage["name"]: stage for stage in certificate["stages"]}
     assert list(stages) == ["PyTorch", "ONNX", "FP32", "FP32 on the board", "FP16", "INT8", "INT8 on the board"]
@@ -106,7 +106,7 @@ def test_every_precision_is_calibrated_and_measured(tiny_bundle: Bundle) -> None
 
 
 def test_faces_of_the_training_are_listed_and_not_measured(
-    tiny_bundle: Bundle, tiny_data: Path, trained_faces: Catalog, quick: Options
+    tiny_bundle: Bundle, tiny_data: Path, trained_faces: Catalog, quick: ExportOptions
 ) -> None:
     marks = {face_mark(face) for face in trained_faces.records}
     assert bundle_faces(tiny_bundle) == marks
@@ -133,7 +133,7 @@ def test_int8_is_calibrated_as_the_board_computes(tiny_data: Path, monkeypatch: 
 )
 def test_allowed_errors_come_from_options_then_training(asked: dict[str, float], kept: tuple[float, float]) -> None:
     contract = ModelContract("tiny", calibrations={CHECKPOINT: Calibration(max_fpr=0.001, max_fnr=0.2)})
-    assert tuple(allowed_errors(contract, Options(**asked)).values()) == kept
+    assert tuple(allowed_errors(contract, ExportOptions(**asked)).values()) == kept
 
 
 def test_allowed_errors_are_part_of_the_contract() -> None:

@@ -17,7 +17,7 @@ from export.int8.gate import Criterion
 from export.int8.measure import measure_networks
 from export.int8.quantize import Int8Candidate, LayerNoise, layers_that_hurt, quantize
 from export.int8.search import Int8Choice, find_int8
-from export.options import Options
+from export.options import ExportOptions
 from export.progress import Steps
 
 FIRST, SECOND, FALLBACK = Int8Candidate("PERFORMANCE"), Int8Candidate("MIXED"), Int8Candidate("MIXED", "DISABLE")
@@ -62,7 +62,9 @@ def search(tiny_bundle: Bundle, tiny_data: Path, tmp_path: Path) -> Callable[...
         wrong: dict[str, int], *, network: str = "int8", **options: object
     ) -> tuple[Int8Choice, ScriptedWorkers]:
         workers = ScriptedWorkers(tiny_bundle.model(network), wrong)
-        given = replace(Options(candidates=(FIRST, SECOND), fallbacks=(FALLBACK,), accuracy_control=False), **options)
+        given = replace(
+            ExportOptions(candidates=(FIRST, SECOND), fallbacks=(FALLBACK,), accuracy_control=False), **options
+        )
         context = Context(
             contract=tiny_bundle.contract, faces=faces, options=given, workers=workers, steps=Steps(), work=tmp_path
         )
