@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+REPEAT_S = 1.0
+"""`timeout`, Slurm and systemd may signal a process both by itself and with its group: that is one signal."""
+
 
 class Notifier:
     """Sends systemd's notification messages (sd_notify(3)); does nothing without systemd."""
@@ -52,21 +55,22 @@ def _watchdog_s() -> float:
 
 @contextlib.contextmanager
 def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first SIGINT or SIGTERM; a second one raises KeyboardInterrupt.
+    """Call `stop` at the first SIGINT or SIGTERM; a second one, at least REPEAT_S later, raises KeyboardInterrupt.
 
     Outside the main thread, where Python allows no signal handler, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    told = False
+    stopped_at: float | None = None
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal told
-        if told:
+        nonlocal stopped_at
+        if stopped_at is None:
+            stopped_at = time.monotonic()
+            stop()
+        elif time.monotonic() - stopped_at >= REPEAT_S:
             raise KeyboardInterrupt
-        told = True
-        stop()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
