@@ -5,12 +5,12 @@ from pathlib import Path
 
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.model.contract import CHECKPOINT
-from train.commands.output import output_folder
+from train.commands.output import full_disk_reported, output_folder
 from train.data.build import build_catalog, load_data
 from train.data.catalog import CATALOG, SEED, SHARES, Catalog
 from train.data.layouts import list_labelled
 from train.data.sample import pick_faces
-from train.evaluation.evaluation import Evaluation, choose_split, judge_faces, open_subject, summarize
+from train.evaluation.evaluation import Evaluation, Subject, choose_split, judge_faces, open_subject, summarize
 from train.evaluation.looks import count_look
 from train.evaluation.robustness import GRIDS, robustness_rows
 from train.evaluation.seen import among
@@ -45,6 +45,11 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
     if options.attacks and subject.precision != CHECKPOINT:
         raise UsageError("--attacks needs a checkpoint: a bundle has no gradients")
     out = output_folder(out)
+    with full_disk_reported(out):
+        return _evaluate(subject, data, out, options)
+
+
+def _evaluate(subject: Subject, data: Path, out: Path, options: EvaluationOptions) -> Evaluation:
     catalog = read_data(data)
     split = choose_split(data, catalog, options.split)
     faces = catalog.split(split)

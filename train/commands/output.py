@@ -1,26 +1,32 @@
 """The folder that a command writes into."""
 
 import errno
-import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge_runtime.errors import UsageError
 
 
 def output_folder(out: Path) -> Path:
-    """Return `--out` with `~` expanded; called before a command's long work. The folder is not made.
+    """Return `--out` with `~` expanded; called before a command's long work. Nothing is left there.
 
     Raises:
         UsageError: it can't be written to.
     """
     out = out.expanduser()
-    place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not place.is_dir():
-        raise UsageError(f"--out {out}: {place} is not a directory; choose another folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UsageError(f"--out {out}: {place} can't be written to; choose another folder")
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UsageError(f"--out {out}: can't be written to ({error.strerror}); choose another folder") from None
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
     return out
 
 

@@ -17,11 +17,12 @@ from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import square_within
-from train.commands.output import output_folder
+from train.commands.output import full_disk_reported, output_folder
 from train.data.build import build_catalog
 from train.data.catalog import CATALOG, QUARANTINE, SEED, SHARES, Catalog, FaceRecord
 from train.data.face_finder import face_finder
 from train.data.layouts import Listing, list_class, list_faces
+from train.data.scan import MEASURED
 from train.data.splits import Share, split_gaps, wanted_splits
 from train.evaluation.shortcuts import Audit, TooFewFacesError, audit_faces
 from train.parallel import Advance, ordered_map, progress_bar
@@ -92,6 +93,11 @@ def prepare_faces(sources: Sequence[Path], out: Path, options: PrepareOptions) -
         UsageError: there is no face model to crop with, or `out` can't be written to.
     """
     out = output_folder(out)
+    with full_disk_reported(out):
+        return _prepare(sources, out, options)
+
+
+def _prepare(sources: Sequence[Path], out: Path, options: PrepareOptions) -> Prepared:
     listing = find_pictures(sources, options)
     find_box = face_finder(options.face_model) if options.crop else None
     out.mkdir(parents=True, exist_ok=True)
@@ -169,7 +175,8 @@ def scan_notes(path: Path) -> Iterator[tuple[Mapping[str, Any], Callable[[Mappin
             for line in file:
                 with suppress(ValueError, KeyError, TypeError):
                     found = json.loads(line)
-                    known[found["path"]] = found
+                    if found["reason"] or found.keys() >= MEASURED:
+                        known[found["path"]] = found
     with path.open("a", encoding="utf-8") as file:
         if line and not line.endswith("\n"):
             file.write("\n")

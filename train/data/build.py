@@ -97,6 +97,7 @@ def build_catalog(
                 first = min(quarantine, key=lambda file: not file.broken)
                 why = f"; the first of {len(quarantine)} left out: {first.path} ({first.reason})"
             raise DataError(f"no {name} face can be used{why}")
+    quarantine.sort(key=lambda file: not file.broken)
     return Catalog(tuple(draw_splits(faces, share, seed)), tuple(quarantine))
 
 

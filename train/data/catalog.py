@@ -12,6 +12,7 @@ from edge_runtime.atomic import atomic_write
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.boxes import Box
+from edge_runtime.printable import printable
 
 CATALOG = "catalog.csv"
 QUARANTINE = "quarantine.csv"
@@ -81,7 +82,7 @@ class Quarantined:
 
 def left_out_lines(files: Sequence[tuple[object, str]]) -> list[str]:
     """Return lines for a terminal about files that were left out, given as (path, reason): the first few by name."""
-    lines = [f"left out: {path}: {reason}" for path, reason in files[:NAMED]]
+    lines = [printable(f"left out: {path}: {reason}") for path, reason in files[:NAMED]]
     return [*lines, f"left out: {len(files) - NAMED} more"] if len(files) > NAMED else lines
 
 

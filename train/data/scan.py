@@ -20,6 +20,9 @@ from train.data.catalog import Quarantined
 MIN_SIDE = 32
 """Pixels; a picture with a shorter side is too small to judge."""
 
+MEASURED = frozenset({"stamp", "width", "height", "sharpness", "brightness", "sha256", "pixels", "phash", "box"})
+"""What `scan` tells of a picture that can be used."""
+
 FindBox = Callable[[Image.Image], Box | None]
 """Finds the face in a picture; None where there is none."""
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -105,6 +106,18 @@ def test_an_unwritable_folder_is_refused_first(tmp_path):
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(UsageError, match=r"--out .*file"):
             prepare_faces([tmp_path / "nowhere"], out, Options())
+    with pytest.raises(DataError, match="nowhere"):
+        prepare_faces([tmp_path / "nowhere"], tmp_path / "new" / "deep", Options())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_is_named(make_faces, tmp_path, monkeypatch):
+    def write(path, audit):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("train.commands.prepare.write_audit", write)
+    with pytest.raises(UsageError, match=r"No space left on device.*make room"):
+        prepare_faces([make_faces()], tmp_path / "out", Options())
 
 
 def test_harmonized_classes_are_stored_alike(make_faces, tmp_path):
@@ -126,10 +139,12 @@ def test_harmonized_classes_are_stored_alike(make_faces, tmp_path):
 
 def test_notes_with_a_cut_last_line_are_read(tmp_path):
     notes = tmp_path / "scan.jsonl"
-    notes.write_text(json.dumps({"path": "/a", "stamp": [1, 2]}) + "\n" + '{"path": "/b", "sta')
+    found = {"path": "/a", "stamp": [1, 2], "reason": "too small"}
+    damaged = ('{"path": "/d"}', '{"path": "/e", "stamp": [3, 4], "reason": ""}', "[1]", "7", '{"path": "/b", "sta')
+    notes.write_text("\n".join((json.dumps(found), *damaged)))
     with scan_notes(notes) as (known, remember):
         assert list(known) == ["/a"]
-        remember({"path": "/c", "stamp": [5, 6]})
+        remember({**found, "path": "/c"})
     with scan_notes(notes) as (known, _):
         assert list(known) == ["/a", "/c"]
 

@@ -10,6 +10,8 @@ from edge_runtime.errors import DataError
 from train.data.build import build_catalog, load_data
 from train.data.layouts import list_labelled
 
+FORMATS = {".jfif": "JPEG", ".jpe": "JPEG", ".MPO": "MPO", ".avif": "AVIF", ".heic": "JPEG"}
+
 
 def reasons(catalog):
     return {file.path.name: file.reason for file in catalog.quarantine}
@@ -61,10 +63,12 @@ def test_unusual_pictures_are_faces_too(make_faces, draw):
     exif[0x0112] = 6
     draw(16, (80, 40)).save(real / "turned.jpg", exif=exif)
     draw(17, (20_000, 40)).save(real / "wide.jpg")
+    for index, (suffix, name) in enumerate(FORMATS.items()):
+        draw(20 + index).save(real / f"camera{suffix}", name)
     catalog = load_data(folder)
     sizes = {face.path.name: (face.width, face.height) for face in catalog.records}
     assert not catalog.quarantine
-    assert len(sizes) == 12 + 6
+    assert len(sizes) == 12 + 6 + len(FORMATS)
     assert sizes["turned.jpg"] == (40, 80)
     assert sizes["wide.jpg"] == (20_000, 40)
 

@@ -13,11 +13,11 @@ TREES = {
         "real_vs_fake/real-vs-fake/train/real/00001.jpg": (0, "train", "", ""),
         "real_vs_fake/real-vs-fake/valid/fake/X.jpg": (1, "valid", "StyleGAN", ""),
     },
-    "faces": {"Real/a.jpg": (0, "", "", ""), "FAKE/video7/b.JPG": (1, "", "", "video7")},
+    "faces": {"Real/a.jpg": (0, "", "", ""), "FAKE/video7/b.HEIC": (1, "", "", "video7")},
     "faces-in-splits": {
         "train/real/ann/a.jpg": (0, "train", "", "ann"),
         "val/fake/b.jpg": (1, "valid", "", ""),
-        "Validation/real/c.png": (0, "valid", "", ""),
+        "Validation/real/c.avif": (0, "valid", "", ""),
     },
     "faceforensics": {
         "original_sequences/youtube/c23/images/003/0001.png": (0, "", "", "003"),
