@@ -184,7 +184,9 @@ def service(config: uvicorn.Config) -> FastAPI:
 
 def http_server(app: FastAPI) -> uvicorn.Server:
     """Return the server, not running yet."""
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # Their warnings are about malformed requests, so anybody could fill the log.
+    for name in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
         http=_TimedProtocol,
