@@ -95,7 +95,9 @@ class Detector:
             BundleError: the bundle has no face model.
         """
         if self.scorer.moving_faces is None:
-            self.scorer.moving_faces = self._face_detector()
+            self.scorer = FrameScorer(
+                self.engine, still_faces=self.faces, moving_faces=self._face_detector(), limits=self.limits
+            )
         return self.scorer.moving_faces
 
     def _face_detector(self) -> FaceFinder | None:

@@ -46,6 +46,9 @@ def animated():
     return file.getvalue()
 
 
+EXIF = Image.Exif()
+EXIF.update({0x0112: 6, 0x010F: "maker", 0x011A: 72.0})
+
 PICTURES = [
     encoded("JPEG"),
     encoded("JPEG", "CMYK"),
@@ -60,6 +63,7 @@ PICTURES = [
     encoded("PPM"),
     encoded("AVIF"),
     animated(),
+    *(encoded(form, exif=EXIF, icc_profile=b"profile" * 9) for form in ("JPEG", "PNG", "WEBP", "TIFF")),
 ]
 MODEL = json.loads(Manifest(small_contract(), {"int8/model.xml": "0" * 64}).to_json())
 
