@@ -19,10 +19,10 @@ from benchmarks.results.schema import Report, Spread, Sustained
 
 matplotlib.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
 
-WIDTH = 5.6
+WIDTH = 4.4
 """Inches; about 730 pixels at RESOLUTION."""
 
-RESOLUTION = 130
+RESOLUTION = 165
 """Pixels per inch."""
 
 COLOURS = {"fp32": "#4c6a92", "fp16": "#7aa6a1", "int8": "#e08a3c"}
@@ -46,7 +46,7 @@ def fps_bars(report: Report, isa: str) -> Figure | None:
     bars = list(_bars(report, isa))
     if not bars:
         return None
-    figure, axes = _axes(height=1.1 + 0.27 * (len(bars) + 1.4 * len(report.bundles)))
+    figure, axes = _axes(height=1.3 + 0.27 * (len(bars) + 1.4 * len(report.bundles)))
     y, ticks, names = 0.0, [], []
     for bundle in report.bundles:
         axes.text(0, y, f" {bundle.name}", weight="bold", va="center", color=INK)
@@ -63,8 +63,8 @@ def fps_bars(report: Report, isa: str) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(y - 0.7, -0.7)
     axes.set_xlim(0, 1.18 * max(bar[3].high for bar in bars))
-    axes.set_xlabel("speed from file to verdict, frames/s\n(bar: median over the rounds, line: minimum to maximum)")
-    axes.set_title(f"Speed, {report.place(isa)}", loc="left")
+    axes.set_xlabel("speed from file to verdict, frames/s\n(bar: median, line: slowest to fastest round)")
+    axes.set_title(f"Speed\n({report.place(isa)})", loc="left")
     axes.grid(axis="y", visible=False)
     return figure
 
@@ -90,7 +90,7 @@ def pareto(report: Report, isa: str) -> Figure | None:
     points = [(row, accuracy) for row in rows if (accuracy := report.accuracy(row.case)) and accuracy.auc is not None]
     if not points:
         return None
-    figure, axes = _axes(height=4.4)
+    figure, axes = _axes(height=4.6)
     bundles = list(dict.fromkeys(row.case.bundle for row, _ in points))
     for row, accuracy in points:
         auc, speed = accuracy.figures["auc"], row.median(SPEED)
@@ -109,7 +109,7 @@ def pareto(report: Report, isa: str) -> Figure | None:
     axes.set_xlim(left=0)
     axes.set_xlabel("throughput from file to verdict, frames/s")
     axes.set_ylabel("AUC (with 95 % interval)")
-    axes.set_title(f"Accuracy against speed, {report.place(isa)}", loc="left")
+    axes.set_title(f"Accuracy against speed\n({report.place(isa)})", loc="left")
     shapes = [
         Line2D([], [], marker=MARKERS[index % len(MARKERS)], ls="", color=INK, label=name)
         for index, name in enumerate(bundles)
@@ -145,7 +145,7 @@ def latencies(report: Report, isa: str) -> Figure | None:
     rows = [row for row in report.find(engine=EngineKind.RUNTIME, isa=isa, mode=Mode.LATENCY) if row.latencies_ms]
     if not rows:
         return None
-    figure, axes = _axes(height=4.4)
+    figure, axes = _axes(height=4.6)
     bundles = list(dict.fromkeys(row.case.bundle for row in rows))
     for row in rows:
         style = LINE_STYLES[bundles.index(row.case.bundle) % len(LINE_STYLES)]
@@ -156,7 +156,7 @@ def latencies(report: Report, isa: str) -> Figure | None:
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else ""))
     axes.set_xlabel("latency from file to verdict, ms (logarithmic)")
     axes.set_ylabel("frames that are faster, %")
-    axes.set_title(f"Latency one frame at a time, {report.place(isa)}", loc="left")
+    axes.set_title(f"Latency one frame at a time\n({report.place(isa)})", loc="left")
     lines = [
         Line2D([], [], ls=LINE_STYLES[index % len(LINE_STYLES)], color=INK, label=name)
         for index, name in enumerate(bundles)

@@ -9,6 +9,7 @@ from benchmarks.results import plots
 from benchmarks.results.answer import SPEED, article_row, best, figure, fp32_row, number, speedup
 from benchmarks.results.schema import Accuracy, GoldenState, Report, Row, Spread
 from edge_runtime.atomic import write_atomic
+from train.report.evaluation import MEANINGS
 from train.report.html import Block, Picture, Section, Table, figure_text, write_report
 
 JSON, HTML = "report.json", "report.html"
@@ -56,7 +57,7 @@ def sections(report: Report, out: Path | None = None) -> Iterator[Section]:
     failed = [(str(row.case), f"failed: {row.failed}") for row in report.rows if row.failed]
     if report.left_out or failed:
         rows_left_out = [*((item.what, item.why) for item in report.left_out), *failed]
-        yield Section("What was not measured", [Table(("case", "reason"), rows_left_out)])
+        yield Section("What was not measured", [Table(("case", "reason"), rows_left_out, text=True)])
     yield Section("What ran", [_circumstances_table(report), *_tables_of_what_ran(report)])
 
 
@@ -183,7 +184,8 @@ def _accuracy_table(found: list[Accuracy]) -> Table:
             "golden pictures",
         ),
         [cells(accuracy) for accuracy in found],
-        f"On {found[0].pictures} faces, with 95 % intervals (bootstrap).",
+        f"On {found[0].pictures} faces, with 95 % intervals (bootstrap). TPR at 1 % FPR: "
+        f"{MEANINGS['TPR at 1 % FPR'][0].lower()}{MEANINGS['TPR at 1 % FPR'][1:]}",
     )
 
 
@@ -204,7 +206,8 @@ def _auc_change(accuracy: Accuracy) -> str:
     change = accuracy.auc_change
     if change is None:
         return "–"
-    return f"{change['value']:+.4f} ({change['low']:+.4f} to {change['high']:+.4f})".replace("-", "−")
+    # With a no-break space around "to", so that the interval stays on one line.
+    return f"{change['value']:+.4f} ({change['low']:+.4f}\xa0to\xa0{change['high']:+.4f})".replace("-", "−")
 
 
 def _circumstances_table(report: Report) -> Table:
@@ -230,7 +233,7 @@ def _circumstances_table(report: Report) -> Table:
         ("faces", f"{report.data.faces} for accuracy, {report.data.shown} of them timed"),
         ("rounds", f"{settings.rounds}, interleaved; {settings.seconds:g} s per timing, after a warm-up"),
     ]
-    return Table(("circumstance", "value"), rows)
+    return Table(("circumstance", "value"), rows, text=True)
 
 
 def _tables_of_what_ran(report: Report) -> Iterator[Block]:
@@ -244,10 +247,11 @@ def _tables_of_what_ran(report: Report) -> Iterator[Block]:
     ]
     yield Table(("bundle", "SHA-256 of model.json", "FP32, MB", "FP16, MB", "INT8, MB"), sizes)
     measured = [row for row in report.rows if row.rounds]
-    yield Table(("case", "settings and versions"), [(str(row.case), facts_line(row.facts)) for row in measured])
+    facts = [(str(row.case), facts_line(row.facts)) for row in measured]
+    yield Table(("case", "settings and versions"), facts, text=True)
     kernels = [
         (str(row.case), "; ".join(f"{name} × {count}" for name, count in row.facts["kernels"].items()))
         for row in measured
         if row.facts.get("kernels")
     ]
-    yield Table(("case", "kernels of the compiled graph (layer, kernel, count)"), kernels)
+    yield Table(("case", "kernels of the compiled graph (layer, kernel, count)"), kernels, text=True)

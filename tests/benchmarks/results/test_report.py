@@ -102,13 +102,14 @@ def test_markup_in_names_stays_text(full, tmp_path):
     assert "<script>" not in write(odd, tmp_path).read_text()
 
 
+@pytest.mark.parametrize("isa", ["native", "sse42"])
 @pytest.mark.parametrize("draw", ["fps_bars", "pareto", "latencies"])
-def test_plots_have_units_and_fit_their_page(full, draw):
+def test_plots_have_units_and_fit_their_page(full, draw, isa):
     def is_inside(box):
         whole = figure.bbox
         return box.x0 >= whole.x0 and box.x1 <= whole.x1 + 1 and box.y0 >= whole.y0 and box.y1 <= whole.y1 + 1
 
-    figure = getattr(plots, draw)(full, "native")
+    figure = getattr(plots, draw)(full, isa)
     FigureCanvasAgg(figure).draw()
     axes = figure.axes[0]
     assert re.search(r"frames/s|ms", axes.get_xlabel())
