@@ -1,5 +1,6 @@
 """What the training commands print."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -70,8 +71,20 @@ def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
     console.print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)
 
 
+def tell_plan(catalog: Catalog, arch: str, epochs: str, device: str, minutes: float) -> None:
+    """Print what a training begins with: faces by split and class, epochs, device, and the expected time."""
+    console = Console(highlight=False, soft_wrap=True)
+    counts = Counter((face.split, face.label) for face in catalog.records)
+    held = (
+        f"{split} " + " and ".join(f"{counts[split, label]:,} {name}" for label, name in enumerate(LABELS))
+        for split in SPLITS
+    )
+    console.print(f"faces: {', '.join(held)}")
+    console.print(f"{arch}: {epochs} on {device}, about {max(1, round(minutes)):,} min", markup=False)
+
+
 def tell_trained(best: Path, catalog: Catalog, evaluation: Evaluation | None) -> int:
-    """Print the figures of the best checkpoint and where it is; return the exit code.
+    """Print the figures of the best checkpoint, where it is, and the next command; return the exit code.
 
     `evaluation` is None in every process but the main one, which then prints nothing.
     """
@@ -79,6 +92,11 @@ def tell_trained(best: Path, catalog: Catalog, evaluation: Evaluation | None) ->
         tell_evaluation(evaluation, best.parent)
         tell_files((file.path, file.reason) for file in catalog.quarantine)
         print(f"checkpoint: {best}")
+        if catalog.split("test"):
+            command = ["evaluate-detector", best, best.parent / CATALOG, "--out", best.parent / "test"]
+        else:
+            command = ["export-openvino", best, "--out", best.parent / "detector"]
+        print(f"next: {shlex.join(map(str, command))}")
     return 1 if any(file.broken for file in catalog.quarantine) else 0
 
 

@@ -11,8 +11,9 @@ from edge_runtime.atomic import write_atomic
 from edge_runtime.errors import UsageError
 from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.contract import CHECKPOINT, ModelContract
+from edge_runtime.run import counted
 from train.choices import Preset, StepPrecision, TrainingDevice
-from train.commands.console import tell_epoch
+from train.commands.console import tell_epoch, tell_plan
 from train.commands.evaluate import read_data
 from train.commands.output import full_disk_reported, output_folder
 from train.data.catalog import CATALOG, SHARES, Catalog
@@ -117,8 +118,19 @@ def train_detector(
         main = trainer.accelerator.is_main_process
         if main and options.pictures:
             save_augmentations(trainer.dataset, out / AUGMENTATIONS)
+        progress = trainer.state.progress
+        if main and not progress.finished:
+            first = f" from epoch {progress.epoch + 1}" if progress.step else ""
+            tell_plan(
+                catalog,
+                options.arch,
+                f"{'up to ' if recipe.patience else ''}{counted(recipe.epochs, 'epoch')}{first} of "
+                f"{counted(trainer.steps, 'step')}",
+                f"{trainer.accelerator.device.type} ({trainer.accelerator.mixed_precision})",
+                trainer.minutes_left(),
+            )
         best = trainer.run(tell_epoch)
-        evaluation = conclude(best, catalog, recipe, trainer.state.progress.history, options) if main else None
+        evaluation = conclude(best, catalog, recipe, progress.history, options) if main else None
     return Trained(best, catalog, evaluation)
 
 
@@ -171,12 +183,12 @@ def training_sections(history: Sequence[Mapping[str, Any]], out: Path) -> list[S
 
 def save_augmentations(dataset: FaceDataset, path: Path) -> None:
     """Save a sheet of training faces: one row for each augmentation that is switched on, at full strength."""
+    names = [name for name in SWITCHES if dataset.chances.get(name)]
     images = []
-    for name in SWITCHES:
-        if dataset.chances.get(name):
-            alone = FaceDataset(dataset.records, dataset.contract, {name: 1.0}, seed=dataset.seed)
-            keys = (column * len(alone) // COLUMNS for column in range(COLUMNS))
-            images += [Image.fromarray(alone[key][0].numpy()) for key in keys]
+    for name in names:
+        alone = FaceDataset(dataset.records, dataset.contract, {name: 1.0}, seed=dataset.seed)
+        keys = (column * len(alone) // COLUMNS for column in range(COLUMNS))
+        images += [Image.fromarray(alone[key][0].numpy()) for key in keys]
     if images:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, contact_sheet(images, "augmentations", columns=COLUMNS).png)
+        write_atomic(path, contact_sheet(images, "augmentations", columns=COLUMNS, names=names).png)

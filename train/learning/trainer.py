@@ -34,6 +34,7 @@ from train.learning.dataset import Batch, CurrentBatches, FaceDataset, collate, 
 from train.learning.distillation import Teacher
 from train.learning.objectives import build_objective
 from train.learning.optimizer import build_optimizer, running_average, training_precision
+from train.learning.pace import VALIDATION_COST, images_per_second
 from train.learning.recipes import Recipe
 from train.learning.schedule import Schedule
 from train.learning.session import BEST, RunState, Session, Tally
@@ -186,6 +187,19 @@ class Trainer:
                 tracker.finish()
             self.session.close()
         return self.out / BEST
+
+    def minutes_left(self) -> float:
+        """Estimate the minutes to the last epoch, from the last epoch's speed or from a step on random images."""
+        recipe, progress, size = self.recipe, self.state.progress, self.contract.input_size
+        if progress.history:
+            rate = progress.history[-1]["images_per_second"]
+        else:
+            rate = images_per_second(self.contract.architecture, recipe, device=self.accelerator.device.type, steps=1)
+            rate *= self.accelerator.num_processes
+        # The time of an image grows with its area.
+        areas = [(side / size) ** 2 for side in recipe.sizes(size)[progress.epoch :]]
+        images = sum(areas) * len(self.dataset) + len(areas) * VALIDATION_COST * len(self.catalog.split("valid"))
+        return images / rate / 60
 
     def stop(self) -> None:
         """Stop after the current step: save it and raise KeyboardInterrupt in `run`."""

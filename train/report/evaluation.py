@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from edge_runtime.atomic import write_atomic
 from edge_runtime.model.contract import DEMO_NOTICE
@@ -159,14 +159,19 @@ def _most_wrong(judged: JudgedFaces) -> list[Block]:
     return blocks
 
 
-def contact_sheet(images: Sequence[Image.Image], text: str, columns: int = 6, side: int = 160) -> Picture:
-    """Return photos side by side as one picture."""
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGBA", (columns * side, rows * side))
+def contact_sheet(
+    images: Sequence[Image.Image], text: str, columns: int = 6, side: int = 160, names: Sequence[str] = ()
+) -> Picture:
+    """Return photos side by side as one picture, with `names` to the left of its rows."""
+    rows, margin = -(-len(images) // columns), side if names else 0
+    sheet = Image.new("RGBA", (margin + columns * side, rows * side))
+    draw = ImageDraw.Draw(sheet)
+    for row, name in enumerate(names):  # in a grey that is readable on a light and on a dark page
+        draw.text((8, (row + 0.5) * side), name, "#808080", ImageFont.load_default(side / 6), anchor="lm")
     for index, image in enumerate(images):
         thumbnail = image.copy()
         thumbnail.thumbnail((side - 4, side - 4))
-        sheet.paste(thumbnail, (index % columns * side + 2, index // columns * side + 2))
+        sheet.paste(thumbnail, (margin + index % columns * side + 2, index // columns * side + 2))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return Picture(buffer.getvalue(), text, photo=True)

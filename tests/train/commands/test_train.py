@@ -1,16 +1,22 @@
+import shlex
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from edge_runtime.errors import DataError
-from train.commands.train import calibrate_checkpoint, training_sections
+from edge_runtime.model.contract import ModelContract
+from train import cli
+from train.commands.train import calibrate_checkpoint, save_augmentations, training_sections
 from train.data.build import load_data
 from train.data.catalog import Catalog
 from train.evaluation.logits import require_logits
-from train.models.checkpoint import load_checkpoint
+from train.learning.dataset import FaceDataset
+from train.models.checkpoint import INPUTS, load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +74,31 @@ def test_report_leaves_out_what_a_stage_has_not(tmp_path):
     columns = dict(zip(table.head, zip(*table.rows, strict=True), strict=True))
     assert columns["validation AUC"] == ("", "0.812")
     assert columns["map learned (stride in pixels)"] == (4, "")
+
+
+def test_augmentation_sheet_names_its_rows(catalog, tmp_path):
+    contract = ModelContract("resnet18", input_size=48, pixels=INPUTS["native"])
+    faces = FaceDataset(catalog.split("train"), contract, {"flip": 0.5, "grey": 0.1})
+    save_augmentations(faces, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        alpha = np.asarray(sheet)[..., 3]
+    names = alpha[:, : sheet.width - 6 * sheet.height // 2]
+    assert all(row.any() for row in np.split(names, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("split", "command"), [("70/15/15", "evaluate-detector"), ("80/20", "export-openvino")])
+def test_training_prints_its_plan_and_the_next_command(faces, tmp_path, monkeypatch, capsys, split, command):
+    options = ("--arch", "resnet18", "--preset", "quick", "--epochs", "1", "--workers", "0", "--no-pictures")
+    out = str(tmp_path / "a run")
+    monkeypatch.setattr(sys, "argv", ["train-detector", str(faces), *options, "--split", split, "--out", out])
+    with pytest.raises(SystemExit) as ended:
+        cli.train_detector_main()
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    labels = [face.label for face in load_data(faces, split=split).split("train")]
+    assert f"train {labels.count(0)} real and {labels.count(1)} fake" in lines[0]
+    assert "1 epoch of" in lines[1]
+    assert "cpu" in lines[1]
+    assert lines[2].startswith("epoch   1")
+    assert shlex.split(lines[-1])[1:3] == [command, str(tmp_path / "a run" / "best.pth")]
