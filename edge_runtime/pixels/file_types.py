@@ -108,7 +108,9 @@ def file_type_of(head: bytes) -> FileType:
         return riff.get(head[8:12], FileType(Content.OTHER))
     if head.startswith(b"OggS"):
         sound = (b"vorbis", b"OpusHead", b"FLAC", b"Speex")
-        return FileType(Content.AUDIO, "Ogg") if any(codec in head for codec in sound) else FileType(Content.OTHER)
+        video = (b"theora", b"OVP80", b"BBCD")
+        is_sound = any(codec in head for codec in sound) and not any(codec in head for codec in video)
+        return FileType(Content.AUDIO, "Ogg") if is_sound else FileType(Content.OTHER)
     if head.startswith(b"FORM") and head[8:12] in (b"AIFF", b"AIFC"):
         return FileType(Content.AUDIO, "AIFF")
     tables = ((_PICTURES, Content.PICTURE), (_OTHER_PICTURES, Content.OTHER_PICTURE), (_AUDIO, Content.AUDIO))

@@ -15,7 +15,7 @@ from edge_runtime.sinks import Sink
 from edge_runtime.sinks.disk import Losses, rotate
 
 
-class LineFile:
+class LineFile(Sink):
     """A file to which whole lines are appended; a line is in the file when `append` returns.
 
     A line that does not fit on the disk is removed as a whole and counted in `lost`.
@@ -112,24 +112,15 @@ class LineFile:
         os.close(self._file)
 
 
-class JsonlSink(Sink):
+class JsonlSink(LineFile):
     """One JSON object per frame and line."""
 
     def __init__(self, path: Path | str, *, rotate_at: int | None = None) -> None:
-        self._file = LineFile(path, begins='{"source":', rotate_at=rotate_at)
-
-    @property
-    def lost(self) -> int:
-        """Lines that could not be written."""
-        return self._file.lost
+        super().__init__(path, begins='{"source":', rotate_at=rotate_at)
 
     def write(self, judged: Judged) -> None:
         """Write one frame."""
-        self._file.append(judged.result.to_json())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        self.append(judged.result.to_json())
 
 
 COLUMNS = (
@@ -139,16 +130,11 @@ COLUMNS = (
 )
 
 
-class CsvSink(Sink):
+class CsvSink(LineFile):
     """One line per face, and one for a frame without a face."""
 
     def __init__(self, path: Path | str, *, rotate_at: int | None = None) -> None:
-        self._file = LineFile(path, begins="source,frame,", header=",".join(COLUMNS), rotate_at=rotate_at)
-
-    @property
-    def lost(self) -> int:
-        """Lines that could not be written."""
-        return self._file.lost
+        super().__init__(path, begins="source,frame,", header=",".join(COLUMNS), rotate_at=rotate_at)
 
     def write(self, judged: Judged) -> None:
         """Write the faces of one frame."""
@@ -156,11 +142,7 @@ class CsvSink(Sink):
             text = io.StringIO()
             values = (_cell(value) for value in csv_row(judged.result, face))
             csv.writer(text, lineterminator="").writerow(values)
-            self._file.append(text.getvalue())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+            self.append(text.getvalue())
 
 
 def _cell(value: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_runtime.errors import UsageError
 from edge_runtime.model.bundle import MANIFEST, Bundle
+from edge_runtime.pixels.file_types import SUFFIXES
 from edge_runtime.sinks.disk import KEPT, numbered
 from edge_runtime.sources import Source
 
@@ -23,31 +24,32 @@ def check_places(outputs: Iterable[Path], snapshots: Path | None, sources: Itera
     Raises:
         UsageError: an output is an input or given twice, or snapshots would be judged or deleted as inputs.
     """
-    written: dict[tuple[int, int], Path] = {}
-    given: set[Path] = set()
-    for path in outputs:
-        if str(path) == "-" or (path.exists() and not path.is_file()):
-            continue
-        if path.resolve() in given:
-            raise UsageError(f"{path}: given for two outputs; choose another file for one")
-        given.add(path.resolve())
-        for name in (path, *(numbered(path, number) for number in range(1, KEPT + 1))):
-            if (identity := _identity(name)) is not None:
-                written[identity] = name
-    if snapshots is None and not written:
+    files = [path for path in outputs if str(path) != "-" and (path.is_file() or not path.exists())]
+    places = [path.resolve() for path in files]
+    if len(set(places)) < len(places):
+        raise UsageError(f"{files[-1]}: given for two outputs; choose another file for one")
+    if not files and snapshots is None:
         return
-    own = (bundle.path / name for name in (MANIFEST, *bundle.manifest.files))
-    checked: set[Path] = set()
-    for path in chain(own, *(source.files() for source in sources)):
+    rotated = (numbered(path, number) for path in files for number in range(1, KEPT + 1))
+    written = {identity: path for path in (*files, *rotated) if (identity := _identity(path)) is not None}
+    home = None if snapshots is None else snapshots.resolve()
+    checked: set[tuple[Path, bool]] = set()
+    for path in chain(
+        (bundle.path / name for name in (MANIFEST, *bundle.manifest.files)), *(s.files() for s in sources)
+    ):
         if (identity := _identity(path)) in written:
             raise UsageError(f"{written[identity]}: is also an input ({path}); choose another file")
+        # Of a folder that is an input, all that lies below is read; of one that holds an input, only that.
         is_folder = path.is_dir()
         folder = path if is_folder else path.parent
-        if snapshots is not None and (is_folder or folder not in checked):
-            checked.add(folder)
-            home = snapshots.resolve()
-            if folder.resolve() in ((home, *home.parents) if is_folder else (home,)):
-                raise UsageError(f"{snapshots}: snapshots there would mix with inputs ({path}); choose another folder")
+        if (folder, is_folder) in checked:
+            continue
+        checked.add((folder, is_folder))
+        inside = folder.resolve()
+        if home is not None and (home == inside or (is_folder and inside in home.parents)):
+            raise UsageError(f"{snapshots}: snapshots there would mix with inputs ({path}); choose another folder")
+        if is_folder and any(inside in place.parents and place.suffix.lower() in SUFFIXES for place in places):
+            raise UsageError(f"{path}: an output in it is named as a picture and would be read; choose another name")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -217,6 +217,9 @@ def _prove_any(sources: list[Source]) -> None:
             outcomes.put((number, None))
         except SourceError as error:
             outcomes.put((number, error))
+        # Without an outcome, the others would be waited for without end.
+        except Exception as error:
+            outcomes.put((number, SourceError(f"{source.name}: {type(error).__name__} ({error})")))
 
     for number, source in enumerate(sources):
         threading.Thread(target=prove, args=(number, source), name=f"start of {source.name}", daemon=True).start()

@@ -50,7 +50,8 @@ def open_file(path: Path) -> Source:
     content = file_type(path).content
     if content is Content.AUDIO:
         raise SourceError(f"{path}: sound without pictures; {EXPECTED}")
-    if content is not Content.OTHER:
+    # A file of JPEGs one after the other begins like a single one.
+    if content is not Content.OTHER and path.suffix.lower() not in (".mjpeg", ".mjpg"):
         return Pictures([path])
     from edge_runtime.sources.video import Video
 

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edge_runtime.errors import SourceError
-from edge_runtime.sources import Frame, Gap, Source
+from edge_runtime.sources import EXPECTED, Frame, Gap, Source
 from edge_runtime.sources.containers import is_cut_off
 from edge_runtime.sources.opencv import cv2, openable, picture_of, pixel_aspect
 from edge_runtime.sources.packets import PacketSizes
+
+COVER_FPS = 90_000.0
+"""FFmpeg's frame rate of a cover picture, which it presents as a video of one frame."""
 
 
 class Video(Source):
@@ -60,4 +63,6 @@ class Video(Source):
             capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise SourceError(f"{self.path}: neither a picture nor a video that can be read")
+        if capture.get(cv2.CAP_PROP_FPS) >= COVER_FPS:
+            raise SourceError(f"{self.path}: sound with a cover picture; {EXPECTED}")
         return capture

@@ -35,18 +35,19 @@ def inputs(tmp_path, red, monkeypatch):
         (["in"], ["in/a.jpg"]),
         (["in"], ["lines.jsonl"]),
         (["in/*"], ["in/a.jpg"]),
+        (["in"], ["in/new/lines.jpg"]),
         (["seen.1.avi"], ["seen.avi"]),
         (["clip.avi"], ["new.jsonl", "in/../new.jsonl"]),
     ],
 )
 def test_an_output_that_is_an_input_is_refused(inputs, bundle, names, outputs):
-    with pytest.raises(UsageError, match="choose another file"):
+    with pytest.raises(UsageError, match="choose another"):
         check_places([inputs / output for output in outputs], None, open_sources(names), bundle)
 
 
 @pytest.mark.parametrize("output", ["model.json", "int8/model.bin"])
 def test_an_output_in_the_bundle_is_refused(inputs, bundle, output):
-    with pytest.raises(UsageError, match="choose another file"):
+    with pytest.raises(UsageError, match="choose another"):
         check_places([bundle.path / output], None, open_sources(["clip.avi"]), bundle)
 
 
@@ -56,9 +57,10 @@ def test_snapshots_among_inputs_are_refused(inputs, bundle, names):
         check_places([], inputs / "in", open_sources(names, SourceOptions(watch=True)), bundle)
 
 
-def test_snapshots_below_a_watched_folder_are_refused(inputs, bundle):
+@pytest.mark.parametrize("names", [["in"], ["in/a.jpg", "in"]])
+def test_snapshots_below_a_watched_folder_are_refused(inputs, bundle, names):
     with pytest.raises(UsageError, match="snapshots"):
-        check_places([], inputs / "in/new/deep", open_sources(["in"], SourceOptions(watch=True)), bundle)
+        check_places([], inputs / "in/new/deep", open_sources(names, SourceOptions(watch=True)), bundle)
 
 
 def test_other_outputs_are_allowed(inputs, bundle):

@@ -9,6 +9,7 @@ import pytest
 from helpers.videos import write_video
 from PIL import Image
 
+from edge_runtime.errors import SourceError
 from edge_runtime.sources import Frame, open_source
 from edge_runtime.sources.video import Video
 
@@ -133,6 +134,28 @@ def test_a_change_of_size_ends_with_a_failure(ffmpeg, tmp_path, codec):
     frames, failures = read(path)
     assert len(frames) == (60 if same else 30)
     assert len(failures) == (0 if same else 1)
+
+
+@pytest.mark.slow
+def test_covers_are_never_videos(ffmpeg, tmp_path):
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "cover.jpg")
+    cover = ("-i", tmp_path / "cover.jpg", "-map", 0, "-map", 1, "-disposition:v", "attached_pic")
+    for name in ("a.m4a", "b.mp4", "c.mp3", "d.flac"):
+        with pytest.raises(SourceError, match="sound"):
+            open_source(str(ffmpeg(name, *SOUND, *cover, "-c:v", "mjpeg")))
+
+
+@pytest.mark.slow
+def test_video_with_sound_is_a_video(ffmpeg):
+    ogg = ffmpeg("a.ogv", *PICTURE, *SOUND, "-c:v", "libtheora", "-c:a", "libvorbis", "-t", 1)
+    assert len(list(open_source(str(ogg)).frames(threading.Event()))) == 30
+
+
+def test_jpegs_in_a_row_are_a_video(tmp_path, red):
+    red.save(tmp_path / "a.jpg")
+    (tmp_path / "a.mjpeg").write_bytes((tmp_path / "a.jpg").read_bytes() * 3)
+    for name in ("a.mjpeg", "*.mjpeg"):
+        assert len(list(open_source(str(tmp_path / name)).frames(threading.Event()))) == 3
 
 
 @pytest.mark.parametrize(
