@@ -10,7 +10,7 @@ from train.data.build import build_catalog, load_data
 from train.data.catalog import CATALOG, SEED, SHARES, Catalog
 from train.data.layouts import list_labelled
 from train.data.sample import pick_faces
-from train.evaluation.evaluation import Evaluation, Subject, choose_split, judge_faces, open_subject, summarize
+from train.evaluation.evaluation import Evaluation, choose_split, judge_faces, open_subject, summarize
 from train.evaluation.looks import count_look
 from train.evaluation.robustness import GRIDS, robustness_rows
 from train.evaluation.seen import among
@@ -46,42 +46,38 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
         raise UsageError("--attacks needs a checkpoint: a bundle has no gradients")
     out = output_folder(out)
     with full_disk_reported(out):
-        return _evaluate(subject, data, out, options)
-
-
-def _evaluate(subject: Subject, data: Path, out: Path, options: EvaluationOptions) -> Evaluation:
-    catalog = read_data(data)
-    split = choose_split(data, catalog, options.split)
-    faces = catalog.split(split)
-    if not faces:
-        raise DataError(f"{data}: the {split} split holds no faces; choose another --split")
-    with progress_bar("judging", len(faces)) as advance:
-        judged = judge_faces(subject, faces, advance)
-    described = {
-        "path": str(data),
-        "split": split,
-        "looks": count_look(faces, subject.name),
-        "left_out": {str(file.path): file.reason for file in catalog.quarantine},
-        "broken": [str(file.path) for file in catalog.quarantine if file.broken],
-    }
-    rows = robustness_rows(
-        subject, judged.faces, GRIDS[options.robustness], options.robustness_faces, options.bootstrap
-    )
-    if options.attacks:
-        from train.evaluation.attacks import attack_rows
-
-        rows += attack_rows(subject, catalog, pick_faces(judged.faces, options.robustness_faces), options.bootstrap)
-    alarms = []
-    if seen := among(subject.trained, judged.faces):
-        alarms.append(
-            f"{len(seen)} of the {len(judged.faces)} judged faces were trained on, so the figures promise too much "
-            f"(e.g. {seen[0].path})"
+        catalog = read_data(data)
+        split = choose_split(data, catalog, options.split)
+        faces = catalog.split(split)
+        if not faces:
+            raise DataError(f"{data}: the {split} split holds no faces; choose another --split")
+        with progress_bar("judging", len(faces)) as advance:
+            judged = judge_faces(subject, faces, advance)
+        described = {
+            "path": str(data),
+            "split": split,
+            "looks": count_look(faces, subject.name),
+            "left_out": {str(file.path): file.reason for file in catalog.quarantine},
+            "broken": [str(file.path) for file in catalog.quarantine if file.broken],
+        }
+        rows = robustness_rows(
+            subject, judged.faces, GRIDS[options.robustness], options.robustness_faces, options.bootstrap
         )
-    if split == "valid":
-        alarms.append("the checkpoint and its thresholds were chosen on validation faces: expect less on others")
-    evaluation = summarize(subject, judged, described, bootstrap=options.bootstrap, robustness=rows, alarms=alarms)
-    write_evaluation(out, evaluation, judged, pictures=options.pictures)
-    return evaluation
+        if options.attacks:
+            from train.evaluation.attacks import attack_rows
+
+            rows += attack_rows(subject, catalog, pick_faces(judged.faces, options.robustness_faces), options.bootstrap)
+        alarms = []
+        if seen := among(subject.trained, judged.faces):
+            alarms.append(
+                f"{len(seen)} of the {len(judged.faces)} judged faces were trained on, so the figures promise too much "
+                f"(e.g. {seen[0].path})"
+            )
+        if split == "valid":
+            alarms.append("the checkpoint and its thresholds were chosen on validation faces: expect less on others")
+        evaluation = summarize(subject, judged, described, bootstrap=options.bootstrap, robustness=rows, alarms=alarms)
+        write_evaluation(out, evaluation, judged, pictures=options.pictures)
+        return evaluation
 
 
 def read_data(data: Path, *, split: str = SHARES, seed: int = SEED) -> Catalog:

@@ -94,49 +94,45 @@ def prepare_faces(sources: Sequence[Path], out: Path, options: PrepareOptions) -
     """
     out = output_folder(out)
     with full_disk_reported(out):
-        return _prepare(sources, out, options)
-
-
-def _prepare(sources: Sequence[Path], out: Path, options: PrepareOptions) -> Prepared:
-    listing = find_pictures(sources, options)
-    find_box = face_finder(options.face_model) if options.crop else None
-    out.mkdir(parents=True, exist_ok=True)
-    notes = scan_notes(out / ("scan-crop.jsonl" if options.crop else "scan.jsonl"))
-    with notes as (known, remember), progress_bar("reading", len(listing.files)) as advance:
-        catalog = build_catalog(
-            listing.files,
-            left_out=listing.left_out,
-            split=options.split,
-            seed=options.seed,
-            min_sharpness=options.min_quality,
-            min_brightness=DARK if options.min_quality else 0.0,
-            find_box=find_box,
-            advance=advance,
-            known=known,
-            remember=remember,
+        listing = find_pictures(sources, options)
+        find_box = face_finder(options.face_model) if options.crop else None
+        out.mkdir(parents=True, exist_ok=True)
+        notes = scan_notes(out / ("scan-crop.jsonl" if options.crop else "scan.jsonl"))
+        with notes as (known, remember), progress_bar("reading", len(listing.files)) as advance:
+            catalog = build_catalog(
+                listing.files,
+                left_out=listing.left_out,
+                split=options.split,
+                seed=options.seed,
+                min_sharpness=options.min_quality,
+                min_brightness=DARK if options.min_quality else 0.0,
+                find_box=find_box,
+                advance=advance,
+                known=known,
+                remember=remember,
+            )
+        if options.harmonize:
+            with progress_bar("harmonizing", len(catalog.records)) as advance:
+                catalog = harmonize(catalog, out / HARMONIZED, options.harmonize, advance)
+        (out / QUARANTINE).unlink(missing_ok=True)
+        catalog.write(out / CATALOG)
+        (out / AUDIT).unlink(missing_ok=True)
+        audit = None
+        with progress_bar("auditing", len(catalog.records)) as advance:
+            try:
+                audit = audit_faces(catalog.records, advance=advance)
+                write_audit(out / AUDIT, audit)
+            except TooFewFacesError:
+                pass
+        wanted = wanted_splits({file.split for file in listing.files} - {""}, Share.parse(options.split))
+        counts = Counter(face.label for face in catalog.split("test"))
+        small = {name: counts[label] for label, name in enumerate(LABELS) if counts[label] < ENOUGH_TO_TEST}
+        return Prepared(
+            catalog=catalog,
+            audit=audit,
+            gaps=split_gaps(catalog.records, wanted),
+            small=small if "test" in wanted else {},
         )
-    if options.harmonize:
-        with progress_bar("harmonizing", len(catalog.records)) as advance:
-            catalog = harmonize(catalog, out / HARMONIZED, options.harmonize, advance)
-    (out / QUARANTINE).unlink(missing_ok=True)
-    catalog.write(out / CATALOG)
-    (out / AUDIT).unlink(missing_ok=True)
-    audit = None
-    with progress_bar("auditing", len(catalog.records)) as advance:
-        try:
-            audit = audit_faces(catalog.records, advance=advance)
-            write_audit(out / AUDIT, audit)
-        except TooFewFacesError:
-            pass
-    wanted = wanted_splits({file.split for file in listing.files} - {""}, Share.parse(options.split))
-    counts = Counter(face.label for face in catalog.split("test"))
-    small = {name: counts[label] for label, name in enumerate(LABELS) if counts[label] < ENOUGH_TO_TEST}
-    return Prepared(
-        catalog=catalog,
-        audit=audit,
-        gaps=split_gaps(catalog.records, wanted),
-        small=small if "test" in wanted else {},
-    )
 
 
 def find_pictures(sources: Sequence[Path], options: PrepareOptions) -> Listing:

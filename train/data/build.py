@@ -79,7 +79,11 @@ def build_catalog(
     for file, found in zip(files, ordered_map(measure, files), strict=True):
         if remember and found is not known.get(str(file.path)):
             remember(found)
-        reason = found["reason"] or _quality_fault(found, min_sharpness, min_brightness)
+        reason = found["reason"]
+        if not reason and found["sharpness"] < min_sharpness:
+            reason = f"blurred (sharpness {found['sharpness']:.1f}, the minimum is {min_sharpness:g})"
+        elif not reason and found["brightness"] < min_brightness:
+            reason = f"dark (mean grey level {found['brightness']:.1f}, the minimum is {min_brightness:g})"
         if reason:
             quarantine.append(Quarantined(file.path, reason, broken="width" not in found))
         else:
@@ -99,14 +103,6 @@ def build_catalog(
             raise DataError(f"no {name} face can be used{why}")
     quarantine.sort(key=lambda file: not file.broken)
     return Catalog(tuple(draw_splits(faces, share, seed)), tuple(quarantine))
-
-
-def _quality_fault(found: Mapping[str, Any], min_sharpness: float, min_brightness: float) -> str:
-    if found["sharpness"] < min_sharpness:
-        return f"blurred (sharpness {found['sharpness']:.1f}, the minimum is {min_sharpness:g})"
-    if found["brightness"] < min_brightness:
-        return f"dark (mean grey level {found['brightness']:.1f}, the minimum is {min_brightness:g})"
-    return ""
 
 
 def _face(file: PictureFile, found: Mapping[str, Any]) -> FaceRecord:

@@ -65,6 +65,7 @@ SPLIT_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "validation
 
 SPLIT = rf"(?P<split>{'|'.join(SPLIT_FOLDERS)})"
 FILE = r"[^/]+$"
+CELEBA_PEOPLE = "identity_CelebA.txt"
 
 LAYOUTS: Sequence[FaceLayout] = (
     FaceLayout(
@@ -181,7 +182,10 @@ def list_faces(root: Path, name: str = "") -> Listing:
             "fake/, or give --real DIR --fake DIR"
         )
     rules = [(re.compile(rule.pattern, re.IGNORECASE), rule) for rule in layout.rules]
-    people = _celeba_people(base)
+    people = {}
+    if (base / CELEBA_PEOPLE).is_file():
+        lines = (base / CELEBA_PEOPLE).read_text(encoding="utf-8", errors="replace").splitlines()
+        people = dict(line.split() for line in lines if len(line.split()) == 2)
     found, skipped = [], []
     for path, file in paths.items():
         match, rule = next(((hit, rule) for pattern, rule in rules if (hit := pattern.match(path))), (None, None))
@@ -250,14 +254,6 @@ def list_class(folders: Sequence[Path], label: int) -> Listing:
             generator = root.name if label else ""
             found.append(PictureFile(path=file, label=label, source=root.name, generator=generator, identity=identity))
     return Listing(tuple(found), tuple(left_out))
-
-
-def _celeba_people(root: Path) -> dict[str, str]:
-    file = root / "identity_CelebA.txt"
-    if not file.is_file():
-        return {}
-    lines = (line.split() for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
-    return {words[0]: words[1] for words in lines if len(words) == 2}
 
 
 def _not_a_picture(file: Path) -> Quarantined:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -61,8 +60,10 @@ def draw_splits(faces: Sequence[FaceRecord], share: Share, seed: int) -> list[Fa
         shares["test"] = 0.0
         to_draw = ["valid"] if share.valid and "valid" not in given.values() else []
 
-    places = {group: _place(group, seed) for group in set(groups)}
-    drawn = {}
+    places, drawn = {}, {}
+    for group in set(groups):
+        digest = hashlib.sha256(f"{seed} {group}".encode("utf-8", "surrogateescape")).digest()
+        places[group] = int.from_bytes(digest[:8], "big") / 2**64
     for group, place in places.items():
         if not given or (to_draw and given.get(group) == "train"):
             drawn[group] = _split_at(place, shares)
@@ -76,12 +77,6 @@ def draw_splits(faces: Sequence[FaceRecord], share: Share, seed: int) -> list[Fa
             if len(spare) > 1 and name not in {drawn[group] for group in own}:
                 drawn[spare[-1]] = name
     return [replace(face, split=drawn[group]) for face, group in zip(faces, groups, strict=True)]
-
-
-def _place(group: str, seed: int) -> float:
-    """Return a number in [0, 1) that depends on the group's name and the seed alone."""
-    digest = hashlib.sha256(f"{seed} {group}".encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _split_at(place: float, shares: Mapping[str, float]) -> str:
@@ -159,12 +154,8 @@ def near_duplicates(hashes: Sequence[str]) -> list[tuple[int, int]]:
         order = known[np.argsort(keys[known], kind="stable")]
         starts = np.flatnonzero(np.diff(keys[order], prepend=keys[order][:1] + np.uint64(1)))
         for same in np.split(order, starts[1:]):
-            pairs.update(_near_pairs(bits, same))
+            for place, index in enumerate(same[:-1]):
+                others = same[place + 1 :]
+                near = others[np.bitwise_count(bits[others] ^ bits[index]) <= NEAR_BITS]
+                pairs.update((int(min(index, other)), int(max(index, other))) for other in near)
     return sorted(pairs)
-
-
-def _near_pairs(bits: NDArray[np.uint64], indices: NDArray[np.int64]) -> Iterable[tuple[int, int]]:
-    for place, index in enumerate(indices[:-1]):
-        others = indices[place + 1 :]
-        near = np.bitwise_count(bits[others] ^ bits[index]) <= NEAR_BITS
-        yield from ((int(min(index, other)), int(max(index, other))) for other in others[near])

@@ -234,10 +234,16 @@ def slice_figures(judged: JudgedFaces, bootstrap: int) -> list[dict[str, Any]]:
 
     A slice that holds only one class is measured against all faces of the other.
     """
+    sizes = []
+    for face in judged.faces:
+        left, top, right, bottom = face.box or (0, 0, face.width, face.height)
+        place = int(np.searchsorted(SIZES, int(min(right - left, bottom - top)), side="right"))
+        upper = f"to {SIZES[place] - 1} pixels" if place < len(SIZES) else "pixels and more"
+        sizes.append(f"{SIZES[place - 1]} {upper}")
     kinds = {
         "source": [face.source for face in judged.faces],
         "generator": [face.generator for face in judged.faces],
-        "face size": [_size_name(face) for face in judged.faces],
+        "face size": sizes,
     }
     rows = []
     for kind, names in kinds.items():
@@ -245,15 +251,6 @@ def slice_figures(judged: JudgedFaces, bootstrap: int) -> list[dict[str, Any]]:
             inside = np.array([own == name for own in names])
             rows.append({"by": kind, "name": name, **_slice(judged, inside, min(bootstrap, SLICE_BOOTSTRAP))})
     return rows
-
-
-def _size_name(face: FaceRecord) -> str:
-    side = min(face.width, face.height)
-    if face.box:
-        side = int(min(face.box[2] - face.box[0], face.box[3] - face.box[1]))
-    place = int(np.searchsorted(SIZES, side, side="right"))
-    low = SIZES[place - 1]
-    return f"{low} pixels and more" if place == len(SIZES) else f"{low} to {SIZES[place] - 1} pixels"
 
 
 def _slice(judged: JudgedFaces, inside: NDArray[np.bool_], bootstrap: int) -> dict[str, Any]:
