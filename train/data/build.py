@@ -87,7 +87,9 @@ def build_catalog(
         if reason:
             quarantine.append(Quarantined(file.path, reason, broken="width" not in found))
         else:
-            faces.append(_face(file, found))
+            measured = {name: found[name] for name in ("sha256", "phash", "width", "height", "sharpness")}
+            box = tuple(found["box"]) if found["box"] else None
+            faces.append(FaceRecord(**vars(file), **measured, box=box))
             pixels[file.path] = found["pixels"]
         if advance:
             advance(1)
@@ -103,24 +105,6 @@ def build_catalog(
             raise DataError(f"no {name} face can be used{why}")
     quarantine.sort(key=lambda file: not file.broken)
     return Catalog(tuple(draw_splits(faces, share, seed)), tuple(quarantine))
-
-
-def _face(file: PictureFile, found: Mapping[str, Any]) -> FaceRecord:
-    box = found["box"]
-    return FaceRecord(
-        path=file.path,
-        label=file.label,
-        split=file.split,
-        source=file.source,
-        generator=file.generator,
-        identity=file.identity,
-        box=(box[0], box[1], box[2], box[3]) if box else None,
-        sha256=found["sha256"],
-        phash=found["phash"],
-        width=found["width"],
-        height=found["height"],
-        sharpness=found["sharpness"],
-    )
 
 
 def _without_duplicates(

@@ -44,6 +44,16 @@ MEANINGS = {
     "95 % interval": "How much the figure would move with other faces of the same kind (bootstrap).",
 }
 
+ROBUSTNESS = {
+    "auc": "AUC",
+    "balanced_accuracy": "balanced accuracy",
+    "recall": "recall",
+    "coverage": "coverage",
+    "fpr": "FPR",
+    "fnr": "FNR",
+}
+"""The figures of the robustness grid, and their names."""
+
 SHOWN = 12
 """Pictures of each class that are shown as the most wrong."""
 
@@ -72,7 +82,9 @@ def evaluation_sections(evaluation: Evaluation, judged: JudgedFaces, *, pictures
     if evaluation.slices:
         sections.append(Section("By source, generator and face size", [_slice_table(evaluation.slices)]))
     if evaluation.robustness:
-        sections.append(Section("Robustness", _robustness(evaluation.robustness)))
+        note = f"On {evaluation.robustness[0]['faces']} faces, with the thresholds of clean validation pictures."
+        rows = [(row["name"], *(figure_text(row[key]) for key in ROBUSTNESS)) for row in evaluation.robustness]
+        sections.append(Section("Robustness", [note, Table(("condition", *ROBUSTNESS.values()), rows)]))
     if pictures:
         sections.append(Section("Most wrong", _most_wrong(judged)))
     sections.append(Section("What the figures mean", [Table(("figure", "meaning"), list(MEANINGS.items()), text=True)]))
@@ -136,15 +148,6 @@ def _slice_table(slices: Sequence[Mapping[str, Any]]) -> Table:
         for row in slices
     ]
     return Table(("slice", "real faces", "fake faces", *(FIGURE_NAMES[key] for key in SLICE_FIGURES)), rows)
-
-
-def _robustness(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
-    head = ("condition", "AUC", "balanced accuracy", "recall", "coverage", "FPR", "FNR")
-    keys = ("auc", "balanced_accuracy", "recall", "coverage", "fpr", "fnr")
-    return [
-        f"On {rows[0]['faces']} faces, with the thresholds of clean validation pictures.",
-        Table(head, [(row["name"], *(figure_text(row[key]) for key in keys)) for row in rows]),
-    ]
 
 
 def _most_wrong(judged: JudgedFaces) -> list[Block]:

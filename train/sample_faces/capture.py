@@ -36,7 +36,12 @@ def camera(picture: Picture, rng: np.random.Generator) -> Picture:
     light: Values = (picture.astype(np.float32) / 255.0) ** GAMMA
     light = cv2.GaussianBlur(light, (0, 0), float(rng.uniform(0.45, 0.75)))
     balance = np.array([rng.uniform(1.4, 2.2), 1.0, rng.uniform(1.3, 2.0)], np.float32)
-    masks = _bayer(picture.shape[0], picture.shape[1], int(rng.integers(4)))
+    # Bayer pattern, 0 or 1 [H, W, 3]: which pixel sees which colour.
+    masks = np.zeros(picture.shape, np.float32)
+    down, across = _PHASES[int(rng.integers(4))]
+    masks[down::2, across::2, 0] = 1.0
+    masks[1 - down :: 2, 1 - across :: 2, 2] = 1.0
+    masks[..., 1] = 1.0 - masks[..., 0] - masks[..., 2]
     raw = ((light / balance) * masks).sum(2)
     shot, read = np.exp(rng.uniform(np.log(0.0004), np.log(0.0025))), rng.uniform(0.001, 0.004)
     raw += np.sqrt(shot * raw + read**2) * rng.standard_normal(raw.shape).astype(np.float32)
@@ -47,16 +52,6 @@ def camera(picture: Picture, rng: np.random.Generator) -> Picture:
     )
     light = light / known * balance
     return np.round(np.clip(light, 0.0, 1.0) ** (1.0 / GAMMA) * 255.0).astype(np.uint8)
-
-
-def _bayer(height: int, width: int, phase: int) -> Values:
-    """Return which pixel sees which colour, 0 or 1 [H, W, 3], for one of the four positions of the pattern."""
-    masks = np.zeros((height, width, 3), np.float32)
-    down, across = _PHASES[phase]
-    masks[down::2, across::2, 0] = 1.0
-    masks[1 - down :: 2, 1 - across :: 2, 2] = 1.0
-    masks[..., 1] = 1.0 - masks[..., 0] - masks[..., 2]
-    return masks
 
 
 def generator(picture: Picture, rng: np.random.Generator, detail: float = 0.03) -> Picture:
