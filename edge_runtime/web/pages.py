@@ -17,8 +17,9 @@ from edge_runtime.judging.results import Reason
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.web.http.forms import Upload, read_pictures
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
+from edge_runtime.web.http.streams import BOUNDARY, Stream, mjpeg, status_events
 from edge_runtime.web.schemas import FaceAnswer, Prediction
-from edge_runtime.web.service.feed import BOUNDARY, CameraFeed, Stream, mjpeg, status_events
+from edge_runtime.web.service.feed import CameraFeed
 from edge_runtime.web.service.uploads import UploadJudge, readable_formats
 from edge_runtime.web.settings import Settings
 from edge_runtime.web.texts import TEXTS, choose_language, percent, problem_texts, threshold_percent
@@ -30,18 +31,8 @@ SCRIPT_TEXTS = (
 )
 """The texts that the scripts use, besides those of the problems."""
 
-MEDIA_TYPES = {
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "GIF": "image/gif",
-    "BMP": "image/bmp",
-    "TIFF": "image/tiff",
-    "PPM": "image/x-portable-anymap",
-    "AVIF": "image/avif",
-    "HEIF": "image/heic,image/heif",
-}
-"""Media types of `edge_runtime.pixels.file_types.FORMATS`, for the file chooser."""
+MEDIA_TYPES = {"PPM": "image/x-portable-anymap", "HEIF": "image/heic,image/heif"}
+"""Media types of the formats whose type is not simply their name."""
 
 PREVIEW_PIXELS = 1024
 """Longer side of a preview."""
@@ -108,7 +99,7 @@ class Pages:
         self._templates.globals.update(
             percent=percent,
             threshold_percent=threshold_percent,
-            accepted=",".join(MEDIA_TYPES[name] for name in self._formats),
+            accepted=",".join(MEDIA_TYPES.get(name, f"image/{name.lower()}") for name in self._formats),
         )
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

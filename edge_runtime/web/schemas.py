@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edge_runtime.model.contract import Verdict
 
-EXAMPLE_FACE = {
+FACE = {
     "box": [412, 120, 655, 421],
     "detection": 0.93,
     "score": 0.9992,
@@ -14,21 +14,19 @@ EXAMPLE_FACE = {
     "reason": None,
     "heat": None,
 }
+MODEL = {"device": "CPU", "precision": "int8", "model": "1.4.0", "notice": None}
 EXAMPLE: Any = {
     "prediction": 1,
     "verdict": "fake",
     "score": 0.9992,
     "reason": None,
-    "faces": [EXAMPLE_FACE],
+    "faces": [FACE],
     "unjudged": 0,
     "left_out": 0,
     "width": 1280,
     "height": 720,
     "latency_ms": 18.4,
-    "device": "CPU",
-    "precision": "int8",
-    "model": "1.4.0",
-    "notice": None,
+    **MODEL,
 }
 
 PixelBox = tuple[int, int, int, int]

@@ -1,16 +1,14 @@
 """The live camera: each frame is judged once for all viewers, and the camera is off while nobody watches."""
 
 import asyncio
-import base64
 import io
-import json
 import logging
 import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -19,8 +17,6 @@ import anyio
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from edge_runtime.errors import EdgeError
 from edge_runtime.inference.engine import Answer, Engine
@@ -52,13 +48,8 @@ RETRY_S = 2.0
 MOST_PIXELS = 1280
 """Longer side of the frames that viewers get."""
 
-STATUS_S = 0.25
-"""Pause between two status events."""
-
 USUAL_FPS = 25.0
 """Rate of a video that does not state its own."""
-
-BOUNDARY = "frame"
 
 
 def camera_opener(camera: str) -> Callable[[], Source]:
@@ -247,7 +238,12 @@ class CameraFeed:
         if error != self._logged:
             log.warning("live page: %s", error)
             self._logged = error
-        self._publish(b"", self._status(state.value, error=None if self._errors_are_private else error))
+        shown = None if self._errors_are_private else error
+        if state is SourceState.OK:
+            # A broken frame: the last good one stays.
+            self._publish(self._shown.jpeg, {**self._shown.status, "error": shown})
+        else:
+            self._publish(b"", self._status(state.value, error=shown))
 
     def _publish(self, jpeg: bytes, status: dict[str, Any]) -> None:
         """Show viewers something new; called by the feed's thread."""
@@ -271,63 +267,3 @@ def encode_frame(picture: Image.Image, result: FrameResult) -> bytes:
     file = io.BytesIO()
     drawn.save(file, "JPEG", quality=80)
     return file.getvalue()
-
-
-async def mjpeg(feed: CameraFeed) -> AsyncIterator[bytes]:
-    """Yield the frames as parts of `multipart/x-mixed-replace`, which browsers show in an <img>."""
-    async for shown in feed.updates():
-        if shown.jpeg:
-            head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(shown.jpeg)}\r\n\r\n"
-            yield head.encode() + shown.jpeg + b"\r\n"
-
-
-async def status_events(feed: CameraFeed, *, pictures: bool) -> AsyncIterator[bytes]:
-    """Yield the status as server-sent events (HTML, section 9.2).
-
-    Args:
-        feed: what to watch.
-        pictures: send every frame's status, together with its picture as a data URI; otherwise a few per second.
-    """
-    async for shown in feed.updates():
-        status = shown.status
-        if pictures:
-            jpeg = base64.b64encode(shown.jpeg).decode()
-            status = {**status, "picture": f"data:image/jpeg;base64,{jpeg}" if jpeg else None}
-        yield f"data: {json.dumps(status)}\n\n".encode()
-        if not pictures:
-            await asyncio.sleep(STATUS_S)
-
-
-class Stream(StreamingResponse):
-    """An endless answer, which ends when the client disconnects.
-
-    Args:
-        content_type: of the answer.
-        parts: what is sent.
-        while_open: a context manager entered before the first part and left at the end.
-    """
-
-    def __init__(
-        self,
-        content_type: str,
-        parts: AsyncIterator[bytes],
-        while_open: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
-        # Without this header nginx buffers the parts.
-        super().__init__(parts, media_type=content_type, headers={"X-Accel-Buffering": "no"})
-        self._while_open = while_open
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the client disconnects or nothing is left."""
-
-        async def cancel_on_disconnect() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
-
-        with self._while_open():
-            async with anyio.create_task_group() as group:
-                group.start_soon(cancel_on_disconnect)
-                with suppress(OSError):
-                    await self.stream_response(send)
-                group.cancel_scope.cancel()

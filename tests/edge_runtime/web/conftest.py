@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from benchmarks.studies.small import SIZE, write_small_bundle
 from edge_runtime.detector import Detector
-from edge_runtime.errors import SourceError
+from edge_runtime.errors import PictureError, SourceError
 from edge_runtime.judging.results import SourceState
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration, Framing, ModelContract, PixelRecipe
@@ -192,7 +192,7 @@ class Camera:
         self.picture = Image.open(io.BytesIO(data)).convert("RGB")
         self.every_s = every_s
         self.opened = self.closed = self.frames_given = 0
-        self.missing = self.lost = False
+        self.missing = self.lost = self.broken = False
 
     def open(self) -> "Camera":
         if self.missing:
@@ -200,13 +200,18 @@ class Camera:
         self.opened += 1
         return self
 
+    def load(self) -> Image.Image:
+        if self.broken:
+            raise PictureError("the picture: broken or cut off")
+        return self.picture
+
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         try:
             while not stop.wait(self.every_s):
                 if self.lost:
                     yield Gap("camera", SourceState.LOST, "camera: no frame for 5 s")
                 else:
-                    yield Frame("camera", self.frames_given, lambda: self.picture)
+                    yield Frame("camera", self.frames_given, self.load)
                     self.frames_given += 1
         finally:
             self.closed += 1

@@ -183,6 +183,15 @@ def test_lost_camera_comes_back(watched, camera):
         next(frames)
 
 
+def test_broken_frame_keeps_the_last_good_one(watched, camera):
+    frames = shown_frames(watched)
+    good = next(status for status in frames if status["faces"])
+    camera.broken = True
+    broken = next(status for status in frames if status["error"])
+    assert broken["picture"]
+    assert [face["verdict"] for face in broken["faces"]] == [face["verdict"] for face in good["faces"]]
+
+
 def test_missing_camera_is_retried(watched, camera):
     camera.missing = True
     with httpx2.stream("GET", f"{watched}/live/stream", timeout=20) as answer:
