@@ -7,7 +7,8 @@ still use the wider set, and a network may fail to compile or run many times slo
 
 import os
 import platform
-from typing import Dict, FrozenSet, Mapping, Optional
+import sys
+from typing import Dict, FrozenSet, List, Mapping, Optional
 
 BOARD = "sse42"
 """The AIxBoard's Celeron N5105 (Tremont cores) has SSE4.2 and no AVX of any kind."""
@@ -86,3 +87,23 @@ def lacks_avx(flags: Optional[FrozenSet[str]] = None, environment: Optional[Mapp
     """Return whether OpenVINO computes without AVX here: the CPU has none, or the process is capped."""
     known = cpu_flags() if flags is None else flags
     return current_cap(environment) == BOARD or bool(known and "avx" not in known)
+
+
+def emulator(proc: str = "/proc") -> List[str]:
+    """Return the command line of the qemu-user that runs this process, without the program; empty if none does.
+
+    A child of an emulated process would run natively, so it must be started under the emulator again. qemu-user fakes
+    `/proc/self`, but not the same files under `task`: these name qemu and its options.
+    """
+    thread = os.path.join(proc, "self", "task", str(os.getpid()))
+    try:
+        real = os.readlink(os.path.join(thread, "exe"))
+        with open(os.path.join(thread, "cmdline"), "rb") as file:
+            words = os.fsdecode(file.read()).rstrip("\0").split("\0")
+    except OSError:
+        return []
+    if not os.path.basename(real).startswith("qemu-"):
+        return []
+    # Python 3.8 does not know its command line; nothing there is measured under an emulator.
+    program: List[str] = getattr(sys, "orig_argv", [])
+    return [real, *words[1 : len(words) - len(program)]]

@@ -9,8 +9,8 @@ from typing import TypeVar
 from benchmarks.measure.cases import Job, Round
 from benchmarks.measure.sensors import LoadMeter, pace
 from benchmarks.measure.worker import measure
-from board_setup.isa import capped_environment
-from export.children.process import emulator, start_worker
+from board_setup.isa import capped_environment, emulator
+from export.children.process import start_worker
 
 Result = TypeVar("Result")
 

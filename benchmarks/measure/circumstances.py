@@ -14,10 +14,9 @@ from typing import Any
 import psutil
 
 from benchmarks.measure.sensors import SYS, read_text
-from board_setup.isa import cpu_flags, widest_isa
+from board_setup.isa import cpu_flags, emulator, widest_isa
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.model.profile import driver_packages, processor_name
-from export.children.process import emulator
 
 FLAGS = ("sse4_2", "avx", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 """The CPU flags that change which kernels run."""

@@ -14,7 +14,6 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from board_setup.board.disk import ANY, atomic, copy, has_shape, sha256
 from board_setup.board.kit import FORMAT, MANIFEST, TOOL, Kit, KitError, copy_checked, parse_manifest
-from board_setup.workstation.scratch import scratch_folder
 from board_setup.workstation.wheels import gather_wheels
 
 DEFAULT_PYTHON = "3.10"
@@ -59,7 +58,10 @@ def pack(
     project = project or os.path.dirname(PACKAGE)
     if not os.path.exists(os.path.join(project, "pyproject.toml")):
         raise KitError(f"{project}: not the project's source; run setup-board pack from a clone, or give --project")
-    with scratch_folder() as folder:
+    from export.children.scratch import ScratchFolder
+
+    with ScratchFolder() as scratch:
+        folder = str(scratch)
         version = take_bundle(bundle, os.path.join(folder, "bundle"), precisions)
         make_tool(os.path.join(folder, TOOL))
         archive = take_python(python_archive, folder, python) if python_archive else ""
@@ -170,7 +172,9 @@ def take_python(archive: str, folder: str, python: str) -> str:
 
 def make_tool(path: str) -> None:
     """Write this tool, as far as the board needs it, as a single file that Python 3.8 and newer runs."""
-    with scratch_folder() as folder:
+    from export.children.scratch import ScratchFolder
+
+    with ScratchFolder() as folder:
         target = os.path.join(folder, "board_setup")
         os.mkdir(target)
         for name in IN_TOOL:

@@ -22,9 +22,6 @@ UNSUPPORTED = (
 """Features of Snow Ridge that qemu does not emulate; it prints a warning for each one that is not switched off."""
 
 CPU = ",".join(["Snowridge", *(f"-{feature}" for feature in UNSUPPORTED)])
-STARTS_PROGRAMS = ("setup-board", "edge-benchmark", "export-openvino", "train-detector")
-"""Commands that measure in child processes, which qemu does not follow."""
-
 CANDIDATES = ("numpy", "PIL", "cv2", "openvino")
 """The packages with machine code that the runtime imports, in order of import."""
 
@@ -43,10 +40,6 @@ def run(command: Sequence[str], *, capped: bool = False) -> int:
         raise TwinError("no command; write it after two dashes: setup-board twin -- edge-detect face.jpg")
     if capped:
         return exit_code(subprocess.call(resolve(command), env=capped_environment(BOARD)))
-    name = os.path.basename(command[0])
-    if name in STARTS_PROGRAMS:
-        text = "the programs that it starts run on this machine's CPU, so what they measure is not the board's"
-        print(f"note: {name} runs on the twin, but {text}", file=sys.stderr)
     code = exit_code(subprocess.call(twin_command(command), env=twin_environment()))
     if code == ILLEGAL_INSTRUCTION:
         text = "error: the command used an instruction that the board lacks (SIGILL, 132)"

@@ -14,7 +14,6 @@ import time
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from board_setup.board.kit import TOOL, read_kit
-from board_setup.workstation.scratch import scratch_folder
 from board_setup.workstation.twin import CPU
 from board_setup.workstation.virtual_board_image import (
     SHARE,
@@ -193,8 +192,10 @@ def open_console(kit: Optional[str] = None, camera: Optional[str] = None) -> int
         KitError: the kit can't be read.
         VirtualBoardError: the board can't be made or started, or the installation failed.
     """
+    from export.children.scratch import ScratchFolder
+
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(scratch_folder())
+        folder = str(stack.enter_context(ScratchFolder()))
         share = os.path.join(folder, "share")
         os.makedirs(share)
         fill_share(share, kit, camera)

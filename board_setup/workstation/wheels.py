@@ -9,7 +9,6 @@ import tempfile
 from typing import List, Optional, Sequence, Tuple
 
 from board_setup.board.kit import KitError
-from board_setup.workstation.scratch import scratch_folder
 
 EXTRAS = ("benchmarks", "web")
 """What else the runtime can do on a board: edge-benchmark, edge-serve."""
@@ -46,13 +45,15 @@ def gather_wheels(folder: str, project: str, python: str, glibc: str, extras: Se
 
 def build_wheel(project: str, folder: str) -> str:
     """Build the project's wheel from a copy, so that no build folder is left in it, and return its file name."""
-    with scratch_folder() as copy:
+    from export.children.scratch import ScratchFolder
+
+    with ScratchFolder() as copy:
         for name in PROJECT_FILES:
             shutil.copy(os.path.join(project, name), copy)
         for name in PACKAGES:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(os.path.join(project, name), os.path.join(copy, name), ignore=ignored)
-        run_pip("wheel", "--no-deps", "-w", folder, copy)
+        run_pip("wheel", "--no-deps", "-w", folder, str(copy))
     return next(name for name in os.listdir(folder) if name.endswith(".whl"))
 
 

@@ -6,7 +6,6 @@ libraries print off the terminal.
 
 import contextlib
 import importlib
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from board_setup.isa import capped_environment
+from board_setup.isa import capped_environment, emulator
 from export.children.protocol import Advance, Advanced, Call, Raised, Returned, WorkerError
 
 Result = TypeVar("Result")
@@ -128,21 +127,3 @@ def _importable(job: Callable[..., Result]) -> Callable[..., Result]:
         return job
     found: Callable[..., Result] = getattr(importlib.import_module(main.__spec__.name), job.__qualname__)
     return found
-
-
-def emulator(proc: Path = Path("/proc")) -> list[str]:
-    """Return the command line of the qemu-user that runs this process, without the program; empty where none does.
-
-    A child of an emulated process would run natively, so it must be started under the emulator again. qemu-user fakes
-    `/proc/self`, but not the same files under `task`: these name qemu and its options.
-    """
-    thread = proc / "self" / "task" / str(os.getpid())
-    try:
-        real = (thread / "exe").readlink()
-        words = (thread / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    except OSError:
-        return []
-    if not real.name.startswith("qemu-"):
-        return []
-    options = [word.decode(errors="surrogateescape") for word in words[: len(words) - len(sys.orig_argv)]]
-    return [str(real), *options[1:]]

@@ -9,14 +9,14 @@ import pytest
 
 from benchmarks.measure.cases import Case, Job, Mode, TimingLimits
 from benchmarks.measure.children import run_job
-from export.children.process import emulator
+from board_setup.isa import emulator
 
 TWIN = ("qemu-x86_64", "-cpu", "Snowridge", "-E", "OPENBLAS_CORETYPE=Nehalem")
 
 SCRIPT = """
 import pathlib, pickle, sys
 from benchmarks.measure.children import run_job
-from export.children.process import emulator
+from board_setup.isa import emulator
 folder = pathlib.Path(sys.argv[1])
 found = run_job(pickle.loads((folder / "job").read_bytes()), folder)
 (folder / "found").write_bytes(pickle.dumps((found, emulator())))

@@ -1,12 +1,22 @@
 """Instruction sets: caps are set completely, removed completely, and named."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from board_setup.isa import BOARD, CAPS, capped_environment, current_cap, lacks_avx, parse_cpu_flags, widest_isa
+from board_setup.isa import (
+    BOARD,
+    CAPS,
+    capped_environment,
+    current_cap,
+    emulator,
+    lacks_avx,
+    parse_cpu_flags,
+    widest_isa,
+)
 
 N5105 = """processor\t: 0
 model name\t: Intel(R) Celeron(R) N5105 @ 2.00GHz
@@ -32,6 +42,20 @@ def test_half_a_cap_is_reported() -> None:
 def test_unknown_instruction_set_lists_the_known() -> None:
     with pytest.raises(ValueError, match="native, avx2, sse42"):
         capped_environment("mmx")
+
+
+def test_native_process_has_no_emulator() -> None:
+    assert emulator() == []
+
+
+def test_emulator_is_found_with_its_options(tmp_path, monkeypatch) -> None:
+    thread = tmp_path / "self" / "task" / str(os.getpid())
+    thread.mkdir(parents=True)
+    (thread / "exe").symlink_to("/usr/bin/qemu-x86_64")
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "benchmarks.cli", "--out", "x"])
+    words = ["qemu-x86_64", "-cpu", "Snowridge", "-E", "A=B", *sys.orig_argv]
+    (thread / "cmdline").write_bytes("\0".join(words).encode() + b"\0")
+    assert emulator(str(tmp_path)) == ["/usr/bin/qemu-x86_64", "-cpu", "Snowridge", "-E", "A=B"]
 
 
 def test_flags_are_parsed() -> None:

@@ -6,6 +6,7 @@ from typing import List, Optional
 from board_setup.board.doctor import camera, cpu, driver, linux, runtime
 from board_setup.board.doctor.row import Row, State, as_json, as_text, exit_code
 from board_setup.board.doctor.system import System
+from board_setup.isa import emulator
 
 __all__ = ["Row", "State", "System", "as_json", "as_text", "examine", "exit_code"]
 
@@ -20,6 +21,7 @@ def examine(system: Optional[System] = None, *, model: Optional[str] = None, now
     """
     seen = system or System()
     return [
+        *check_twin(seen),
         cpu.check_cpu(seen),
         cpu.check_memory(seen),
         linux.check_disk(seen),
@@ -34,3 +36,10 @@ def examine(system: Optional[System] = None, *, model: Optional[str] = None, now
         linux.check_clock(seen, time.time() if now is None else now),
         *runtime.check_runtime(seen, model),
     ]
+
+
+def check_twin(system: System) -> List[Row]:
+    """Say what is measured where, if this process runs on the twin."""
+    around = emulator() if system.live else []
+    seen = "under qemu: only the runtime's check computes as the board would; all other rows are about this machine"
+    return [Row("twin", State.WARNING, seen)] if around else []

@@ -7,6 +7,7 @@ from board_setup.board import layout
 from board_setup.board.doctor.row import Row, State
 from board_setup.board.doctor.system import NOT_FOUND, TIMED_OUT, System, dotted, version_numbers
 from board_setup.board.environment import Check, CheckState, check_command, read_check
+from board_setup.isa import emulator
 
 FIND_WHEEL = "setup-board twin -- python -m edge_runtime.model.check   (on the workstation; it names the wheel)"
 CHECK_TIMEOUT_S = 600.0
@@ -36,7 +37,9 @@ def check_runtime(system: System, model: Optional[str] = None) -> List[Row]:
     install = f"sudo {system.tool} install --kit kit.tar"
     if not python:
         return [Row("runtime", State.WARNING, "not installed", install)]
-    done = system.run(check_command(python, model), timeout_s=CHECK_TIMEOUT_S)
+    # On the twin the check would otherwise run on this machine's own CPU.
+    around = emulator() if system.live else []
+    done = system.run([*around, *check_command(python, model)], timeout_s=CHECK_TIMEOUT_S)
     check = read_check(done.code, done.out)
     if done.code == NOT_FOUND or check.state is CheckState.NOT_INSTALLED:
         return [Row("runtime", State.WARNING, "not installed", install)]

@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-import os
 import resource
 import subprocess
-import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,6 @@ from board_setup import cli
 from board_setup.board import kit as kits
 from board_setup.board.kit import KitError
 from board_setup.workstation import pack, wheels
-from board_setup.workstation.scratch import scratch_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN_WHEEL = "deepfake_edge-0.1.0-py3-none-any.whl"
@@ -99,26 +95,6 @@ def test_damaged_bundle_is_one_line(tmp_path, no_downloads, capsys, text) -> Non
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert told[:-1].isprintable()
-
-
-def test_killed_run_leaves_nothing_for_good(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    script = (
-        "import time; from board_setup.workstation.scratch import scratch_folder\n"
-        "with scratch_folder() as folder: print(folder, flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", script]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as killed:
-        assert killed.stdout is not None
-        left = Path(killed.stdout.readline().strip())
-        os.utime(left, (0, 0))
-        with scratch_folder():
-            assert left.exists(), "its run still lives"
-        killed.kill()
-        killed.wait()
-        with scratch_folder() as folder:
-            assert list(tmp_path.iterdir()) == [Path(folder)]
 
 
 def test_missing_precision_is_named(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """The twin: a command runs with the board's instruction set, and SIGILL is explained."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.studies.small import write_small_bundle
 from board_setup import cli
 from board_setup.board.commands import ILLEGAL_INSTRUCTION
 from board_setup.workstation import twin
@@ -41,8 +43,13 @@ def test_qemu_prints_no_warnings() -> None:
 
 @pytest.mark.slow
 @needs_qemu
-def test_native_measurement_is_named() -> None:
-    assert "this machine's CPU" in setup_board("twin", "--", "setup-board", "--version").stderr
+def test_doctor_checks_the_runtime_inside_the_twin(tmp_path) -> None:
+    write_small_bundle(tmp_path / "detector", precisions=("fp32",))
+    done = setup_board("twin", "--", "setup-board", "doctor", "--json", "--model", str(tmp_path / "detector"))
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert rows["twin"]["state"] == "warning"
+    assert rows["bundle"]["state"] == "ok", rows
+    assert done.stderr == ""
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 from board_setup.isa import current_cap
 from edge_runtime.errors import BundleError
 from edge_runtime.model.bundle import Bundle
-from export.children.process import Workers, emulator, start_worker, start_workers
+from export.children.process import Workers, start_worker, start_workers
 from export.children.protocol import WorkerError
 from export.faces import choose_faces
 from export.int8.measure import measure_networks
@@ -102,17 +102,3 @@ def test_networks_are_measured_under_each_instruction_set(
     assert sum(steps) == 2 * 3 * 8
     np.testing.assert_allclose(capped["fp32"], native["fp32"], atol=1e-4)
     assert capped["int8"].shape == (8, 2)
-
-
-def test_no_emulator_is_found_where_none_is() -> None:
-    assert emulator() == []
-
-
-def test_the_emulators_command_line_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    thread = tmp_path / "self" / "task" / str(os.getpid())
-    thread.mkdir(parents=True)
-    (thread / "exe").symlink_to("/usr/bin/qemu-x86_64")
-    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "benchmarks.cli", "--out", "x"])
-    words = ["qemu-x86_64", "-cpu", "Snowridge", "-E", "A=B", *sys.orig_argv]
-    (thread / "cmdline").write_bytes("\0".join(words).encode() + b"\0")
-    assert emulator(tmp_path) == ["/usr/bin/qemu-x86_64", "-cpu", "Snowridge", "-E", "A=B"]
