@@ -250,6 +250,7 @@ def run_demo(out: Path, data: Path | None, scale: DemoScale) -> list[StepResult]
 
     Raises:
         DataError: the faces can't be used.
+        UsageError: `out` can't be used.
         StepError: a step failed.
     """
     out, data = output_folder(out), expand(data) if data else None
@@ -257,6 +258,8 @@ def run_demo(out: Path, data: Path | None, scale: DemoScale) -> list[StepResult]
         out = out / f"own-{data.resolve().name}"
         if not data.exists():
             raise DataError(f"{data}: not found; give a folder with real/ and fake/")
+        if out.resolve().is_relative_to(data.resolve()):
+            raise UsageError(f"--out {out}: lies in the folder of your faces; choose another folder")
     began = time.monotonic()
     online = data is not None and has_weights(out)
     if data and not online:

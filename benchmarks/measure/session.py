@@ -20,6 +20,7 @@ from benchmarks.results.answer import answers, fastest, trained_on
 from benchmarks.results.report import write
 from benchmarks.results.schema import Report
 from edge_runtime.errors import EdgeError, UsageError
+from edge_runtime.model.bundle import MANIFEST
 from edge_runtime.model.profile import write_profile
 from edge_runtime.printable import printable
 from train.commands.output import output_folder
@@ -36,6 +37,8 @@ def run_session(options: Options) -> int:
         EdgeError: it can't be started.
     """
     out = output_folder(options.out)
+    if (out / MANIFEST).exists() or out.resolve() == options.data.resolve():
+        raise UsageError(f"--out {out}: holds what is measured, and would be changed; choose another folder")
     with _progress() as progress:
         task = progress.add_task("reading faces", total=None)
         plan = make_plan(options, lambda done: progress.advance(task, done))

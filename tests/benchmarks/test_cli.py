@@ -165,13 +165,17 @@ def test_compare_exits_with_1_on_a_regression(make_report, tmp_path):
         (("compare", "none.json", "none.json"), "none.json"),
         (("--model", ".", "--data", "faces", "--out", "out"), "export-openvino"),
         (("--data", "faces", "--out", "file"), "file is not a directory"),
+        (("--data", "faces", "--out", "faces"), "choose another folder"),
+        (("--data", "faces", "--out", "detector"), "choose another folder"),
         (("compare", "~nobody-here/a", "b"), "no such user"),
         (("--isa", "mmx", "--data", "faces", "--out", "out"), "choose from native, avx2, sse42"),
     ],
 )
 def test_user_errors_are_one_line(words, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").touch()
+    for made in ("file", "detector/model.json"):
+        (tmp_path / made).parent.mkdir(exist_ok=True)
+        (tmp_path / made).touch()
     done = run(*words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")

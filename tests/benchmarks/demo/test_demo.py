@@ -9,7 +9,7 @@ from benchmarks.demo import demo, pace
 from benchmarks.demo.demo import DemoScale, Summary, has_weights, plan_demo, print_table, run_demo, scale_to_machine
 from benchmarks.demo.pace import Pace
 from benchmarks.demo.steps import JOURNAL, StepResult, StepState
-from edge_runtime.errors import DataError
+from edge_runtime.errors import DataError, UsageError
 
 OUT, OWN = Path("demo"), Path("mine")
 
@@ -50,6 +50,8 @@ def test_missing_own_faces_are_refused_first(tmp_path):
     with pytest.raises(DataError, match="nowhere: not found"):
         run_demo(tmp_path / "out", tmp_path / "nowhere", DemoScale())
     assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="your faces"):
+        run_demo(tmp_path / "out", tmp_path, DemoScale())
 
 
 @pytest.mark.parametrize(("command", "expected"), [("x --weights imagenet", True), ("x", False)])
