@@ -85,6 +85,8 @@ def run(pipeline: Pipeline, sinks: Sequence[Sink], notifier: Notifier | None = N
             summary.add(judged)
             for sink in sinks:
                 sink.write(judged)
+            # Free the picture, perhaps hundreds of megabytes, before waiting for the next.
+            del judged
             notifier.alive()
     notifier.stopping()
     summary.seconds = time.monotonic() - began
