@@ -130,7 +130,7 @@ def unpack(path: str, folder: str) -> Kit:
         with tarfile.open(path, "r:") as tar:
             end = 0
             for member in tar:
-                # A negative size would lead back to an earlier file, for ever (CVE-2025-8194).
+                # After a negative size tarfile would read earlier files again, endlessly (CVE-2025-8194).
                 if tar.offset <= end:
                     raise tarfile.ReadError("negative size")
                 end = tar.offset

@@ -126,7 +126,7 @@ def install_packages(target: Target) -> Step:
     """Install the kit's Debian packages."""
 
     def is_done() -> bool:
-        return undo.Brought.read(target.layout).packages_of == target.kit.id
+        return undo.Records.read(target.layout).packages_of == target.kit.id
 
     def do() -> None:
         folder = os.path.join(target.unpacked, kit.DEBS)

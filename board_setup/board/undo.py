@@ -1,4 +1,4 @@
-"""Removing everything that any installation brought."""
+"""Removing everything that installations added."""
 
 import contextlib
 import json
@@ -18,14 +18,14 @@ FILES = (
 
 
 def undo(layout: Layout, *, say: Callable[[str], None], dry_run: bool = False) -> None:
-    """Print the plan, then remove everything that any installation brought; may be repeated after a power cut.
+    """Print the plan, then remove everything that installations added; may be repeated after a power cut.
 
     Raises:
-        DamagedError: a record of what was brought can't be read.
+        DamagedError: a record can't be read.
         CommandError: a package can't be removed.
     """
-    brought = Brought.read(layout)
-    for number, line in enumerate(plan(layout, brought) or ["nothing is installed"], 1):
+    records = Records.read(layout)
+    for number, line in enumerate(plan(layout, records) or ["nothing is installed"], 1):
         say(f"{number}. {line}")
     if os.path.exists(layout.at(service.OPTIONS_FILE)):
         say(f"your file {layout.at(service.OPTIONS_FILE)} is kept; delete it yourself if you no longer need it")
@@ -38,25 +38,25 @@ def undo(layout: Layout, *, say: Callable[[str], None], dry_run: bool = False) -
     for path in (layout.command, layout.command + disk.PARTIAL):
         if _is_ours(path, layout):
             os.unlink(path)
-    for user, groups in brought.groups.items():
+    for user, groups in records.groups.items():
         for group in groups:
             commands.call(["gpasswd", "--delete", user, group])
-    if brought.packages:
-        commands.run(["dpkg", "--purge", *brought.packages])
-    _remove_folders(layout, brought)
+    if records.packages:
+        commands.run(["dpkg", "--purge", *records.packages])
+    _remove_folders(layout, records)
     os.sync()
     say("everything is removed")
 
 
-def plan(layout: Layout, brought: "Brought") -> List[str]:
+def plan(layout: Layout, records: "Records") -> List[str]:
     """Return what undoing removes, a line each."""
     paths = [layout.at(path) for path, _ in FILES]
     paths += [layout.command] if _is_ours(layout.command, layout) else []
     paths += [*map(layout.at, service.WRITTEN_AT_RUN_TIME), layout.programs, layout.state]
     return [
         *(f"remove {path}" for path in paths if os.path.lexists(path)),
-        *(f"remove {user} from {', '.join(groups)}" for user, groups in brought.groups.items() if groups),
-        *(f"remove the package {name}" for name in brought.packages),
+        *(f"remove {user} from {', '.join(groups)}" for user, groups in records.groups.items() if groups),
+        *(f"remove the package {name}" for name in records.packages),
     ]
 
 
@@ -71,7 +71,7 @@ def _remove_files(layout: Layout, live: bool) -> None:
             commands.call(command)
 
 
-def _remove_folders(layout: Layout, brought: "Brought") -> None:
+def _remove_folders(layout: Layout, records: "Records") -> None:
     for path in map(layout.at, service.WRITTEN_AT_RUN_TIME):
         # systemd keeps the folders of a dynamic user below `private` and links to them.
         shutil.rmtree(os.path.join(os.path.dirname(path), "private", os.path.basename(path)), ignore_errors=True)
@@ -79,7 +79,7 @@ def _remove_folders(layout: Layout, brought: "Brought") -> None:
             os.unlink(path)
         shutil.rmtree(path, ignore_errors=True)
     for folder in shared_folders(layout):
-        if folder not in brought.folders_before:
+        if folder not in records.folders_before:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
     # The records go last, so that undoing can be interrupted anywhere and repeated.
@@ -93,7 +93,7 @@ def _is_ours(path: str, layout: Layout) -> bool:
     return os.path.islink(path) and os.readlink(path) == layout.tool
 
 
-class Brought(NamedTuple):
+class Records(NamedTuple):
     """What the records say that installations changed outside their own folders.
 
     Attributes:
@@ -109,7 +109,7 @@ class Brought(NamedTuple):
     folders_before: List[str]
 
     @classmethod
-    def read(cls, layout: Layout) -> "Brought":
+    def read(cls, layout: Layout) -> "Records":
         """Read the records.
 
         Raises:
@@ -134,14 +134,14 @@ def remember_folders(layout: Layout) -> None:
 
 def remember_groups(layout: Layout, user: str, groups: List[str]) -> None:
     """Record that a user was added to groups; other users keep theirs."""
-    added = Brought.read(layout).groups
+    added = Records.read(layout).groups
     added[user] = sorted({*added.get(user, []), *groups})
     disk.write(layout.state + "/groups.json", json.dumps(added))
 
 
 def remember_packages(layout: Layout, packages: List[str], *, kit: str = "") -> None:
-    """Record the Debian packages that were brought, and the kit once they are installed."""
-    brought = sorted({*Brought.read(layout).packages, *packages})
+    """Record the Debian packages that were added, and the kit once they are installed."""
+    brought = sorted({*Records.read(layout).packages, *packages})
     disk.write(layout.state + "/debs.json", json.dumps({"brought": brought, "kit": kit}))
 
 

@@ -24,7 +24,7 @@ PASSWORD_NEEDED_CODE = 77
 
 
 class DeployError(BoardError):
-    """The board can't be reached, or the kit can't be brought to it."""
+    """The board can't be reached, or the kit can't be copied to it."""
 
 
 def split_command(ssh: str) -> List[str]:
