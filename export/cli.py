@@ -13,6 +13,7 @@ from edge_runtime.errors import GateError, UsageError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import DEMO_NOTICE, Precision
 from edge_runtime.paths import expand
+from edge_runtime.printable import printable
 from export.bundle.atomic import check_target
 from train.choices import InputPreset
 from train.data.catalog import SEED
@@ -197,7 +198,7 @@ def _candidates(text: str) -> "tuple[tuple[Int8Candidate, ...], tuple[Int8Candid
 
 
 def _print_summary(bundle: Bundle, total_s: float) -> None:
-    contract, manifest = bundle.contract, bundle.manifest
+    contract, manifest, path = bundle.contract, bundle.manifest, printable(str(bundle.path))
     for precision in bundle.precisions:
         auc = contract.metrics.get(precision.value, {}).get("auc")
         size = sum((bundle.path / precision.value / name).stat().st_size for name in ("model.xml", "model.bin"))
@@ -205,5 +206,5 @@ def _print_summary(bundle: Bundle, total_s: float) -> None:
         print(f"{precision.value}: {size / 1e6:.1f} MB" + (f", AUC {auc['value']:.4f}" if auc else "") + chosen)
     if contract.demo:
         print(DEMO_NOTICE)
-    print(f"{bundle.path}: {manifest.name} {contract.version} in {total_s:.0f} s; read {bundle.path}/report.html")
-    print(f"next: edge-detect FACE.jpg --model {bundle.path}")
+    print(f"{path}: {manifest.name} {printable(contract.version)} in {total_s:.0f} s; read {path}/report.html")
+    print(f"next: edge-detect FACE.jpg --model {path}")

@@ -25,6 +25,10 @@ def check_target(target: Path, *, replace: bool = False, option: str = "--out") 
         UsageError: something there must not be replaced, or the folder above can't be written; names `option`.
     """
     try:
+        str(target.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{target}: is not UTF-8, so OpenVINO can't write there; choose another {option}") from None
+    try:
         if target.is_symlink() or (target.exists() and not target.is_dir()):
             raise UsageError(f"{target}: already exists and is not a directory; choose another {option}")
         if target.absolute().is_mount():

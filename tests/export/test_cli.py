@@ -147,6 +147,7 @@ def test_without_an_accepted_int8_the_rest_is_kept(
         (("bare.pth", *BARE, "--out", "~nobody9/b"), "no such user"),
         (("bare.pth", *BARE, "--out", 300 * "b"), "choose another --out"),
         (("bare.pth", *BARE, "--out", "."), ".: is not empty"),
+        (("bare.pth", *BARE, "--out", "b\udcff"), "not UTF-8"),
         (("bare.pth", *BARE, "--out", "bundle"), "--replace"),
         (("bare.pth", *BARE, "--ovms", "photos"), "photos: is not empty, or choose another --ovms"),
         pytest.param(("bare.pth", *BARE, "--face-model", "gone.tflite"), "gone.tflite", marks=pytest.mark.slow),
