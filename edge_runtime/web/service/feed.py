@@ -72,10 +72,12 @@ class PacedVideo(Source):
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield each frame at its time in the video."""
-        began = time.monotonic()
+        began: float | None = None
         for item in self._video.frames(stop):
             if isinstance(item, Frame):
                 position_s = item.position_s or item.index / (item.fps or USUAL_FPS)
+                # Some containers don't begin at 0.
+                began = time.monotonic() - position_s if began is None else began
                 stop.wait(max(0.0, began + position_s - time.monotonic()))
                 item = replace(item, time=datetime.now(timezone.utc), taken=time.monotonic())
             yield item

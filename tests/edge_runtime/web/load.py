@@ -7,8 +7,8 @@ Both are measured alternately in one run. The server runs in a process of its ow
 
 import argparse
 import asyncio
+import itertools
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from edge_runtime.detector import Detector
 from edge_runtime.model.bundle import Bundle
@@ -27,35 +28,26 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.sample_faces import sample_jpeg
 
-PICTURES = 8
-BOUNDARY = "load"
-
 
 @dataclass
 class Load:
-    """Answers by HTTP status, and their latencies."""
+    """Answers by HTTP status, their latencies, and lost connections."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     latencies_ms: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
-    @property
-    def per_second(self) -> float:
-        """Pictures judged per second."""
-        return self.statuses[200] / self.seconds if self.seconds else 0.0
-
 
 @contextmanager
-def server(model: Path, *options: str) -> Iterator[tuple[int, int]]:
-    """Run `edge-serve`; yields its port and process ID."""
+def server(model: Path, *options: str) -> Iterator[tuple[int, psutil.Process]]:
+    """Run `edge-serve`; yields its port and process."""
     command = [sys.executable, "-m", "edge_runtime.web.cli", "--port", "0", "--model", str(model), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdout is not None
         found = re.search(r":(\d+)/", process.stdout.readline())
         assert found, "edge-serve did not start"
-        yield int(found.group(1)), process.pid
+        yield int(found[1]), psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(20)
@@ -63,103 +55,82 @@ def server(model: Path, *options: str) -> Iterator[tuple[int, int]]:
 
 def request_of(picture: bytes) -> bytes:
     """Return the HTTP request that uploads `picture`."""
-    top = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'.encode()
-    body = top + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
-    form = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    top = b'--load\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
+    body = top + picture + b"\r\n--load--\r\n"
+    form = f"Content-Type: multipart/form-data; boundary=load\r\nContent-Length: {len(body)}\r\n\r\n"
     return f"POST /predict HTTP/1.1\r\nHost: localhost\r\n{form}".encode() + body
 
 
-async def client(port: int, requests: list[bytes], until: float, load: Load) -> None:
+async def client(port: int, requests: Iterator[bytes], until: float, load: Load) -> None:
     """Send one request after the other until the monotonic time `until`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    number = id(writer) % len(requests)
     while time.monotonic() < until:
         began = time.monotonic()
-        writer.write(requests[number % len(requests)])
-        number += 1
+        writer.write(next(requests))
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+            load.statuses[int(head.split(b" ", 2)[1])] += 1
+            load.latencies_ms.append(1e3 * (time.monotonic() - began))
+            closed = b"connection: close" in head.lower()
         except (asyncio.IncompleteReadError, OSError) as error:
             load.failures[type(error).__name__] += 1
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            continue
-        load.statuses[int(head.split(b" ", 2)[1])] += 1
-        load.latencies_ms.append(1e3 * (time.monotonic() - began))
-        if b"connection: close" in head.lower():
+            closed = True
+        if closed:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.close()
 
 
 async def put_load(port: int, requests: list[bytes], clients: int, seconds: float, load: Load) -> None:
     """Run `clients` for `seconds` and add their answers to `load`."""
-    began = time.monotonic()
-    await asyncio.gather(*(client(port, requests, began + seconds, load) for _ in range(clients)))
+    began, cycle = time.monotonic(), itertools.cycle(requests)
+    await asyncio.gather(*(client(port, cycle, began + seconds, load) for _ in range(clients)))
     load.seconds += time.monotonic() - began
 
 
-@dataclass
-class Alone:
-    """The classifier alone: crops computed, wall-clock seconds and processor seconds."""
-
-    crops: int = 0
-    seconds: float = 0.0
-    cpu_s: float = 0.0
-
-    def run(self, detector: Detector, pixels: np.ndarray, seconds: float) -> None:
-        """Compute `pixels` repeatedly for `seconds`."""
-        began, cpu = time.monotonic(), time.process_time()
-        while time.monotonic() - began < seconds:
-            detector.engine.logits(pixels)
-            self.crops += len(pixels)
-        self.seconds += time.monotonic() - began
-        self.cpu_s += time.process_time() - cpu
-
-
-def cpu_s(process: int) -> float:
+def cpu_s(process: psutil.Process) -> float:
     """Return the processor time that a process has used, in seconds."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mb(process: int) -> float:
-    """Return the resident memory of a process in MiB."""
-    text = Path(f"/proc/{process}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 def measure(model: Path, clients: int, seconds: float, rounds: int, faces: str) -> dict[str, object]:
     """Measure the service and the classifier alternately."""
-    pictures = [sample_jpeg(seed, "real" if seed % 2 else "fake") for seed in range(PICTURES)]
+    pictures = [sample_jpeg(seed, "real" if seed % 2 else "fake") for seed in range(8)]
     detector = Detector(Bundle.open(model), faces=faces)
     contract = detector.engine.contract
     pixels = np.concatenate([face_pixels(read_picture(data), None, contract) for data in pictures * 4])
     requests = [request_of(data) for data in pictures]
-    load, alone, memory, cpu = Load(), Alone(), [], 0.0
+    load, memory_mb, crops, alone_s, alone_cpu_s, service_cpu_s = Load(), [], 0, 0.0, 0.0, 0.0
     with server(model, "--faces", faces) as (port, process):
         asyncio.run(put_load(port, requests, clients, min(3.0, seconds), Load()))
         for _ in range(rounds):
-            alone.run(detector, pixels, max(1.0, seconds / rounds / 3))
-            memory.append(resident_mb(process))
+            began, cpu = time.monotonic(), time.process_time()
+            while time.monotonic() - began < max(1.0, seconds / rounds / 3):
+                detector.engine.logits(pixels)
+                crops += len(pixels)
+            alone_s += time.monotonic() - began
+            alone_cpu_s += time.process_time() - cpu
+            memory_mb.append(process.memory_info().rss / 2**20)
             before = cpu_s(process)
             asyncio.run(put_load(port, requests, clients, seconds / rounds, load))
-            cpu += cpu_s(process) - before
-        memory.append(resident_mb(process))
-    fastest = alone.crops / alone.seconds / contract.pixels.crops
+            service_cpu_s += cpu_s(process) - before
+        memory_mb.append(process.memory_info().rss / 2**20)
+    per_s, alone_per_s = load.statuses[200] / load.seconds, crops / alone_s / contract.pixels.crops
     return {
         "model": f"{contract.architecture} {detector.choice.precision.value}",
         "clients": clients,
         "seconds": round(load.seconds, 1),
-        "pictures_per_s": round(load.per_second, 1),
-        "classifier_alone_per_s": round(fastest, 1),
-        "ratio": round(load.per_second / fastest, 3),
-        "cpu_ms_a_picture": round(1e3 * cpu / max(load.statuses[200], 1), 2),
-        "classifier_cpu_ms": round(1e3 * alone.cpu_s / alone.crops * contract.pixels.crops, 2),
+        "pictures_per_s": round(per_s, 1),
+        "classifier_alone_per_s": round(alone_per_s, 1),
+        "ratio": round(per_s / alone_per_s, 3),
+        "cpu_ms_a_picture": round(1e3 * service_cpu_s / max(load.statuses[200], 1), 2),
+        "classifier_cpu_ms": round(1e3 * alone_cpu_s / crops * contract.pixels.crops, 2),
         "p50_ms": round(float(np.percentile(load.latencies_ms, 50)), 1),
         "p99_ms": round(float(np.percentile(load.latencies_ms, 99)), 1),
         "statuses": dict(load.statuses),
         "failures": dict(load.failures),
-        "rss_mb": [round(value, 1) for value in memory],
+        "rss_mb": [round(value, 1) for value in memory_mb],
     }
 
 
@@ -171,8 +142,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--faces", default="off")
-    options = parser.parse_args()
-    measured = measure(options.model, options.clients, options.seconds, options.rounds, options.faces)
+    measured = measure(**vars(parser.parse_args()))
     print(json.dumps(measured, indent=2))
     return int(bool(measured["failures"]) or bool(set(measured["statuses"]) - {200, 429, 503}))
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import httpx2
 import pytest
+from helpers.waiting import until
 from starlette.requests import HTTPConnection
 
 from edge_runtime.web.http.intake import MOST_LOGINS
@@ -141,9 +142,7 @@ def test_logins_take_no_slots_of_other_requests(served, whole_detector, face):
         for _ in range(MOST_LOGINS):
             held.enter_context(socket.create_connection(address, timeout=10)).sendall(request)
         url = "http://{}:{}".format(*address)
-        deadline = time.monotonic() + 10
-        while httpx2.post(f"{url}/login", data={"token": "x"}, timeout=10).status_code != 429:
-            assert time.monotonic() < deadline
+        until(lambda: httpx2.post(f"{url}/login", data={"token": "x"}, timeout=10).status_code == 429)
         answer = httpx2.post(f"{url}/predict", files={"image": face()}, headers=bearer(TOKEN), timeout=20)
         assert answer.json()["prediction"] == 1
 

@@ -5,7 +5,6 @@ import io
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +12,7 @@ import cv2
 import httpx2
 import numpy as np
 import pytest
+from helpers.waiting import until
 from PIL import Image
 
 from edge_runtime.web.service import feed
@@ -70,15 +70,6 @@ def shown_frames(base: str) -> Iterator[dict]:
 
 def status_with(state: str, statuses: Iterator[dict]) -> dict:
     return next(status for status in statuses if status["state"] == state)
-
-
-def until(check: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if check():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_frames_have_the_verdicts_drawn(watched, camera):
@@ -155,7 +146,7 @@ def test_viewers_share_one_inference(watched, camera, monkeypatch):
         assert camera.opened == 1
         refused = httpx2.get(f"{watched}/live/stream", timeout=20)
         assert (refused.status_code, refused.json()["type"]) == (429, "/problems/too-many-requests")
-    assert until(lambda: camera.closed == 1)
+    until(lambda: camera.closed == 1)
     assert 0 < sum(counted) <= 3 * camera.frames_given
 
 
@@ -166,8 +157,8 @@ def test_camera_is_on_only_while_watched(watched, camera):
         with watching(watched) as frames:
             next(frames)
             assert (camera.opened, camera.closed) == (times, times - 1)
-        assert until(lambda: camera.closed == camera.opened), "the camera stayed on"
-        assert until(lambda: not [thread for thread in threading.enumerate() if thread.name == "live"])
+        until(lambda: camera.closed == camera.opened)
+        until(lambda: not [thread for thread in threading.enumerate() if thread.name == "live"])
 
 
 def test_lost_camera_comes_back(watched, camera):
@@ -216,8 +207,8 @@ def test_silent_viewer_loses_its_place(served, detector, camera, monkeypatch):
             with httpx2.stream("GET", url, timeout=20) as answer:
                 return answer.status_code == 200
 
-        assert until(lambda: not free())
-        assert until(free, seconds=30)
+        until(lambda: not free())
+        until(free, seconds=30)
 
 
 def test_feed_is_counted_for_prometheus(watched):
@@ -245,6 +236,6 @@ def test_service_stops_while_somebody_watches(served, detector, camera, monkeypa
         stream = httpx2.Client(timeout=20).stream("GET", f"http://{host}:{port}/live/stream")
         answer = stream.__enter__()
         next(frames_of(answer.iter_raw()))
-    assert until(lambda: camera.closed == 1)
+    until(lambda: camera.closed == 1)
     answer.close()
     assert caplog.text == ""
