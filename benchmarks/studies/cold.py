@@ -60,7 +60,7 @@ def start_once(arguments: list[str], cache: Path) -> Start:
         lines = output.read().splitlines()
     if done.returncode:
         errors = [line for line in lines if line.startswith("error")] or lines[:-1] or ["no output"]
-        raise DeviceError(f"edge-detect failed: {errors[-1]}")
+        raise DeviceError(f"edge-detect failed: {errors[-1].removeprefix('error: ')}")
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
     return Start(seconds, cpu_s, float(lines[-1]))
 

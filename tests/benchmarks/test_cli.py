@@ -164,10 +164,11 @@ def test_compare_exits_with_1_on_a_regression(make_report, tmp_path):
     [
         (("compare", "none.json", "none.json"), "none.json"),
         (("--model", ".", "--data", "faces", "--out", "out"), "export-openvino"),
-        (("--data", "faces", "--out", "file"), "file is not a directory"),
+        (("--data", "faces", "--out", "file"), "choose another folder"),
         (("--data", "faces", "--out", "faces"), "choose another folder"),
         (("--data", "faces", "--out", "detector"), "choose another folder"),
         (("compare", "~nobody-here/a", "b"), "no such user"),
+        (("--data", "faces", "--out", "~nobody-here/out"), "no such user"),
         (("--isa", "mmx", "--data", "faces", "--out", "out"), "choose from native, avx2, sse42"),
     ],
 )

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge_runtime.errors import UsageError
+from edge_runtime.paths import expand
 
 
 def output_folder(out: Path) -> Path:
@@ -15,7 +16,7 @@ def output_folder(out: Path) -> Path:
     Raises:
         UsageError: it can't be written to.
     """
-    out = out.expanduser()
+    out = expand(out)
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
