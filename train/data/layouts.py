@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.file_types import SUFFIXES
-from train.data.catalog import PictureFile, Quarantined
+from train.data.catalog import SPLITS, PictureFile, Quarantined
 from train.data.scan import walk_files
 
 
@@ -228,7 +228,9 @@ def list_labelled(root: Path) -> Listing:
             if (split, label) not in present:
                 place = f"the {split} folder " if split else ""
                 raise DataError(f"{root}: {place}holds no {name} pictures; put them into a folder {name}/")
-    return listing
+    # The order of faces decides what training draws. It stays what it always was: by split, then real before fake.
+    order = sorted(listing.files, key=lambda file: (SPLITS.index(file.split) if file.split else 0, file.label))
+    return replace(listing, files=tuple(order))
 
 
 def list_class(folders: Sequence[Path], label: int) -> Listing:

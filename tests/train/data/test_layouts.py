@@ -177,3 +177,8 @@ def test_a_folder_of_one_class_holds_people(tmp_path):
     assert (found.label, found.source, found.generator, found.identity) == (1, "Generated", "Generated", "run1")
     with pytest.raises(DataError, match="no such folder"):
         list_class([tmp_path / "none"], 0)
+
+
+def test_labelled_faces_keep_their_order(make_faces):
+    labels = [file.label for file in list_labelled(make_faces(count=2)).files]
+    assert labels == [0, 0, 1, 1]  # a resumed training relies on it
