@@ -57,12 +57,12 @@ class SnapshotSink(Sink):
         self._made: dict[Path, float] = {}
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for partial in folder.glob(".edge-*.jpg.partial"):
+                partial.unlink()
             if folder.stat().st_mode & 0o077:
                 if any(not NAME.fullmatch(path.name) for path in folder.iterdir()):
                     raise UsageError(f"{folder}: others can open it; run chmod 700 on it, or choose another folder")
                 folder.chmod(0o700)
-            for partial in folder.glob(".edge-*.jpg.partial"):
-                partial.unlink()
         except OSError as error:
             raise UsageError(f"{folder}: can't be used ({error.strerror}); choose another folder") from None
         if not os.access(folder, os.W_OK):
@@ -82,7 +82,15 @@ class SnapshotSink(Sink):
             file = io.BytesIO()
             draw_result(picture, result, result.notice or "").save(file, "JPEG", quality=90)
             self._tidy(file.tell())
-            self._save(self._folder / snapshot_name(result), file.getvalue())
+            path = self._folder / snapshot_name(result)
+            try:
+                if not has_room(self._folder, file.tell()):
+                    raise OSError("no room")
+                write_atomic(path, file.getvalue(), opener=functools.partial(os.open, mode=0o600))
+                self._made[path] = time.monotonic()
+                self._losses.over()
+            except OSError as error:
+                self._losses.add(error.strerror or str(error))
         elif time.monotonic() - self._tidied >= TIDY_S:
             self._tidy(0)
 
@@ -97,16 +105,6 @@ class SnapshotSink(Sink):
                 self._verdicts[(result.source, face.track)] = face.verdict
                 news = news or face.verdict is not Verdict.UNCERTAIN
         return news
-
-    def _save(self, path: Path, data: bytes) -> None:
-        try:
-            if not has_room(self._folder, len(data)):
-                raise OSError("no room")
-            write_atomic(path, data, opener=functools.partial(os.open, mode=0o600))
-            self._made[path] = time.monotonic()
-            self._losses.over()
-        except OSError as error:
-            self._losses.add(error.strerror or str(error))
 
     def _tidy(self, coming: int) -> None:
         """Delete what is too old, then the oldest until there is room for `coming` bytes."""

@@ -138,28 +138,28 @@ def open_source(text: str, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
         from edge_runtime.sources.streams import stream_source
 
         return stream_source(text, options)
-    if is_bare_login(text) and not Path(text).exists():
-        raise SourceError(f"{public_name(text)}: not found; an address begins with http:// or rtsp://")
     if text.startswith("/dev/") and not text.startswith("/dev/shm/"):
         from edge_runtime.sources.camera import camera_source
 
         return camera_source(text, options)
-    try:
-        return _open_path(text, options)
-    # RuntimeError: the user in ~USER does not exist.
-    except (OSError, RuntimeError) as error:
-        raise SourceError(f"{text}: can't be opened ({getattr(error, 'strerror', None) or error})") from None
-
-
-def _open_path(text: str, options: SourceOptions) -> Source:
     from edge_runtime.sources.files import Folder, Glob, open_file
 
-    path = Path(text).expanduser()
-    if path.is_dir():
-        return Folder(path, watch=options.watch)
-    if not path.exists() and not path.is_symlink() and glob.has_magic(text):
-        return Glob(text)
-    return open_file(path)
+    try:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            return Folder(path, watch=options.watch)
+        if not path.exists() and not path.is_symlink():
+            # Not Path.glob, which takes no absolute pattern.
+            if is_bare_login(text) and not glob.glob(text):  # noqa: PTH207
+                raise SourceError(f"{public_name(text)}: not found; an address begins with http:// or rtsp://")
+            if glob.has_magic(text):
+                return Glob(text)
+        return open_file(path)
+    # RuntimeError: the user in ~USER does not exist.
+    except (OSError, RuntimeError) as error:
+        raise SourceError(
+            f"{public_name(text)}: can't be opened ({getattr(error, 'strerror', None) or error})"
+        ) from None
 
 
 def open_camera(name: str | int, options: SourceOptions = DEFAULT_OPTIONS) -> Source:

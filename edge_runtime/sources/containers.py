@@ -45,8 +45,8 @@ def _boxes_end(file: IO[bytes]) -> int:
         size = int.from_bytes(head[:4], "big")
         if size == 1:
             size = int.from_bytes(head[8:16], "big")
-        # 0 means "to the end of the file".
-        if len(head) < 8 or size < 8:
+        # 0 means "to the end of the file"; what is no box was appended by somebody else.
+        if len(head) < 8 or size < 8 or not head[4:8].isalnum():
             return at
         at += size
 

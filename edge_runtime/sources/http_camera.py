@@ -148,18 +148,18 @@ def authorization(challenges: Sequence[str], address: Address, url: str) -> str:
     digests = [challenge.partition(" ")[2] for challenge in challenges if challenge.lower().startswith("digest ")]
     if not digests:
         return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    def weakness(challenge: Mapping[str, str]) -> int:
+        name = challenge.get("algorithm", "MD5").upper().removesuffix("-SESS")
+        return [*HASHES, name].index(name)
+
     fields = [urllib.request.parse_keqv_list(urllib.request.parse_http_list(digest)) for digest in digests]
-    path = urllib.parse.urlsplit(url)._replace(scheme="", netloc="", fragment="")
-    return digest_authorization(min(fields, key=_weakness), user, password, path.geturl() or "/")
+    path = urllib.parse.urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl()
+    return digest_authorization(min(fields, key=weakness), user, password, path or "/")
 
 
 HASHES = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
-"""What the Digest algorithms are called, strongest first (RFC 7616, section 6.1)."""
-
-
-def _weakness(challenge: Mapping[str, str]) -> int:
-    name = challenge.get("algorithm", "MD5").upper().removesuffix("-SESS")
-    return [*HASHES, name].index(name)
+"""Algorithms of Digest, strongest first (RFC 7616, section 6.1)."""
 
 
 def digest_authorization(challenge: Mapping[str, str], user: str, password: str, path: str) -> str:

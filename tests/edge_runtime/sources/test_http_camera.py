@@ -253,6 +253,9 @@ def test_another_host_never_gets_the_password(camera):
         "http://admin:Gar\udce9ten7@door/v",
         "http:/admin:Gar/ten7@door/v",
         "admin:Gar/ten7@door/v",
+        "admin:Gar/ten7@door/snap.jpg",
+        "admin:Gar[*]ten7@door/snap.jpg",
+        "admin:Gar%s/ten7@door/snap.jpg" % ("x" * 300),
     ],
 )
 def test_a_password_is_never_shown(address):
