@@ -35,7 +35,11 @@ class UsageError(EdgeError):
 
 
 class PictureError(EdgeError):
-    """A picture can't be read."""
+    """A picture can't be read; `reason` is the message without the picture's `name`."""
+
+    def __init__(self, reason: str, name: str = "") -> None:
+        super().__init__(f"{name}: {reason}" if name else reason)
+        self.reason = printable(reason)
 
 
 class LargePictureError(PictureError):

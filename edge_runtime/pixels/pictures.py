@@ -94,12 +94,12 @@ def open_picture(
                     )
                 yield picture
     except PictureError as error:
-        raise type(error)(f"{name}: {error}") from None
+        raise type(error)(error.reason, name) from None
     except Image.DecompressionBombError:
-        raise LargePictureError(f"{name}: too many pixels; make it smaller") from None
+        raise LargePictureError("too many pixels; make it smaller", name) from None
     # Pillow's decoders raise errors of many kinds on broken files; all mean the same to the user.
     except Exception as error:
-        raise PictureError(f"{name}: broken or cut off ({error})") from error
+        raise PictureError(f"broken or cut off ({error})", name) from error
 
 
 def _open_file(source: Path | str | bytes) -> IO[bytes]:

@@ -36,7 +36,7 @@ def take_readable(
         try:
             read_picture(face.path)
         except PictureError as error:
-            return face, str(error).removeprefix(f"{face.path}: ")
+            return face, error.reason
         return face, ""
 
     found: list[FaceRecord] = []

@@ -78,7 +78,7 @@ def scan(path: Path, find_box: FindBox | None) -> dict[str, Any]:
         picture = read_picture(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except PictureError as error:
-        return {**found, "reason": str(error).removeprefix(f"{path}: ")}
+        return {**found, "reason": error.reason}
     except OSError as error:
         return {**found, "reason": f"can't be read ({error.strerror or error})"}
     found.update(width=picture.width, height=picture.height)

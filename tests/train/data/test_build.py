@@ -45,7 +45,9 @@ def test_unusable_files_are_left_out_with_reasons(make_faces, draw):
     (real / "dangling.jpg").symlink_to(folder / "nowhere.jpg")
     (real / "loop.jpg").symlink_to(real / "loop.jpg")
     (real / "folder.jpg").mkdir()
+    (real / os.fsdecode(b"odd\xff.jpg")).write_text("hello")
     catalog = load_data(folder)
+    assert reasons(catalog)["text.jpg"] == reasons(catalog)[os.fsdecode(b"odd\xff.jpg")]
     fine = {"whole.jpg", *(f"{index:03d}.png" for index in range(12))}
     assert {face.path.name for face in catalog.records} == fine
     assert set(reasons(catalog)) == {path.name for path in real.iterdir()} - fine - {"folder.jpg"}
