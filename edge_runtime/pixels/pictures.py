@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from edge_runtime.errors import LargePictureError, PictureError
 from edge_runtime.pixels.file_types import FORMATS, HEAD_BYTES, Content, file_type, file_type_of
-from edge_runtime.pixels.metadata import without_metadata
+from edge_runtime.pixels.metadata import without_exif, without_metadata
 
 # Pillow warns of odd metadata and large pictures, which are handled here. Silence it once: pictures are read by several
 # threads, and warnings.catch_warnings changes the filters of all of them.
@@ -85,7 +85,7 @@ def open_picture(
                 raise PictureError("not a picture that can be read")
             if found.format == "HEIF":
                 _register_heif()
-            with Image.open(without_metadata(file, found.format), formats=(found.format,)) as picture:
+            with _open_image(without_metadata(file, found.format), found.format) as picture:
                 pixels = _decoded_pixels(picture)
                 if pixels > max_pixels:
                     raise LargePictureError(
@@ -114,6 +114,17 @@ def _open_file(source: Path | str | bytes) -> IO[bytes]:
         raise PictureError("not found" + (" (a broken link)" if path.is_symlink() else "")) from None
     except (OSError, ValueError) as error:
         raise PictureError(f"can't be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def _open_image(file: IO[bytes], form: str) -> Image.Image:
+    try:
+        return Image.open(file, formats=(form,))
+    except Exception:
+        if form != "AVIF":
+            raise
+        # Pillow rewrites the EXIF of a turned AVIF, and fails on odd tags.
+        file.seek(0)
+        return Image.open(without_exif(file), formats=(form,))
 
 
 def _register_heif() -> None:

@@ -100,6 +100,15 @@ def test_odd_exif_leaves_the_orientation(odd: tuple[int, int, bytes]) -> None:
     assert read_picture(encoded(gradient(), "JPEG", exif=exif)).size == (20, 40)
 
 
+def test_odd_exif_leaves_the_turn_of_an_avif() -> None:
+    exif = Image.Exif()
+    exif.update({ORIENTATION: 6, 0x011A: 72.0})
+    data = encoded(gradient(), "AVIF", exif=exif, quality=95)
+    odd = data.replace(struct.pack(">HHI", 0x011A, 5, 1), struct.pack(">HHI", 0x011A, 2, 8))
+    assert odd != data
+    assert read_picture(odd).size == (20, 40)
+
+
 def test_the_first_picture_of_an_animation_is_taken() -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 0, 255))]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], comment=b"made by hand")
