@@ -1,1 +1,1 @@
-"""The detector as a web page and a service; the one part of the runtime that knows HTTP."""
+"""The detector as a web page and an HTTP API; the only part of the runtime that knows HTTP."""

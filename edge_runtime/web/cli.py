@@ -20,7 +20,7 @@ def edge_serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     model: Annotated[Path | None, typer.Option(help="Folder of a bundle. Default: the usual places.")] = None,
     camera: Annotated[
-        str | None, typer.Option(help="Camera for the live page: a number, a device file or an address.")
+        str | None, typer.Option(help="Source of the live page: a number, a device file, an address or a video.")
     ] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the token that clients must present.")] = None,
     allowed_host: Annotated[

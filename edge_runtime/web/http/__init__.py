@@ -1,1 +1,1 @@
-"""What a request meets before it is answered: limits, security, sign-in, problems."""
+"""The HTTP layer: limits, access control, sessions, forms, error answers, streams."""

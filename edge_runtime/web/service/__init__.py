@@ -1,1 +1,1 @@
-"""What judges behind the web server: queue, uploads, heat maps, live camera, metrics."""
+"""Judging behind the HTTP layer: queue, uploads, heat maps, live camera, metrics."""

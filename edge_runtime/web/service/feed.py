@@ -25,6 +25,7 @@ from edge_runtime.judging.results import FrameResult, SourceState
 from edge_runtime.judging.scorer import FrameScorer, Verdicts
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pixels.drawing import draw_result
+from edge_runtime.printable import printable
 from edge_runtime.sources import Frame, Gap, Source, open_camera, open_source
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.service.batching import BatchingQueue, QueueFullError
@@ -238,7 +239,7 @@ class CameraFeed:
 
     def _publish_error(self, state: SourceState, error: str) -> None:
         if error != self._logged:
-            log.warning("live page: %s", error)
+            log.warning("live page: %s", printable(error))
             self._logged = error
         shown = None if self._errors_are_private else error
         if state is SourceState.OK:
