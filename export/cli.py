@@ -109,9 +109,7 @@ def export_openvino(
 
     `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
     """
-    check_target(expand(out), replace=replace)
-    if ovms:
-        check_target(expand(ovms), option="--ovms")
+    _check_outputs(out, ovms, replace=replace)
     _silence_libraries()
     from export.bundle.ovms import write_repository
     from export.convert.onnx import read_source
@@ -167,6 +165,16 @@ def export_openvino(
     if refused:
         raise refused
     return 1 if steps.broken else 0
+
+
+def _check_outputs(out: Path, ovms: Path | None, *, replace: bool) -> None:
+    """Raise a UsageError, before any work, if one of the two folders can't be written."""
+    check_target(expand(out), replace=replace)
+    if ovms:
+        check_target(expand(ovms), option="--ovms")
+        bundle, served = expand(out).resolve(), expand(ovms).resolve()
+        if bundle.is_relative_to(served) or served.is_relative_to(bundle):
+            raise UsageError(f"--ovms {ovms}: overlaps with --out {out}; choose another folder")
 
 
 def _silence_libraries() -> None:
