@@ -132,6 +132,8 @@ class LiveSource(Source):
     def __init__(self, name: str, open_capture: Callable[[], Capture], options: SourceOptions) -> None:
         self.name, self._open, self._options = name, open_capture, options
         self._first: Reader | None = None
+        # `prove` may still run, in a thread of its own, when `frames` begins: only one of them opens the source.
+        self._lock, self._is_read = threading.Lock(), False
 
     def prove(self) -> None:
         """Open the source and wait for a frame, since an open device proves nothing. `frames` goes on reading.
@@ -139,7 +141,10 @@ class LiveSource(Source):
         Raises:
             SourceError: it can't be opened, or gives no frame.
         """
-        self._first = reader = Reader(self._open, self.name)
+        with self._lock:
+            if self._is_read:
+                return
+            self._first = reader = Reader(self._open, self.name)
         try:
             if reader.take(CONNECT_S + self._options.stall_timeout_s) is None:
                 raise self._stalled()
@@ -151,9 +156,11 @@ class LiveSource(Source):
         """Yield frames as they come. A loss yields one gap; the source is then reopened until it is back."""
         index, wait_s, seen, lost = 0, FIRST_WAIT_S, time.monotonic(), False
         stuck: list[Reader] = []
+        with self._lock:
+            self._is_read, first, self._first = True, self._first, None
         while not stop.is_set():
             tried = time.monotonic()
-            reader, self._first = self._first, None
+            reader, first = first, None
             try:
                 if reader is None:
                     if len(stuck) >= MOST_STUCK:

@@ -105,6 +105,22 @@ def test_a_proven_source_is_not_opened_twice():
     assert len(opened) == 1
 
 
+def test_a_late_start_opens_nothing_twice():
+    opened = []
+
+    def open_capture():
+        opened.append(Few(2))
+        return opened[-1]
+
+    source, stop = LiveSource("cam", open_capture, SourceOptions()), threading.Event()
+    frames = source.frames(stop)
+    next(frames)
+    source.prove()
+    stop.set()
+    assert len(opened) == 1
+    frames.close()
+
+
 def test_without_a_frame_a_source_is_not_proven():
     capture = Few(0)
     with pytest.raises(SourceError, match="gives no frame"):
