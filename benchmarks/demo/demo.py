@@ -80,9 +80,9 @@ def plan_demo(out: Path, data: Path | None, scale: DemoScale, *, online: bool) -
     drawn = data is None
     faces, clip, catalog, pictures = out / "faces", out / "clip.avi", out / "catalog", out / "pictures"
     checkpoint, bundle, benchmark = out / "run" / "best.pth", out / "detector", out / "benchmark"
-    preset = ("--preset", "demo", "--demo") if drawn else ("--preset", "quick")
-    weights = ("--weights", "imagenet") if online else ()
-    epochs = ("--epochs", scale.epochs) if scale.epochs else ()
+    training: tuple[object, ...] = ("--preset", "demo", "--demo") if drawn else ("--preset", "quick")
+    training += ("--weights", "imagenet") if online else ()
+    training += ("--epochs", scale.epochs) if scale.epochs else ()
     slides = () if drawn else ("--clip", clip)
     limits = ("--rounds", scale.rounds, "--seconds", f"{scale.seconds:g}", "--pictures", scale.pictures)
     return [
@@ -95,9 +95,7 @@ def plan_demo(out: Path, data: Path | None, scale: DemoScale, *, online: bool) -
         ),
         DemoStep(
             title=TRAIN,
-            command=_command(
-                "train-detector", catalog, "--arch", scale.arch, "--out", out / "run", *preset, *weights, *epochs
-            ),
+            command=_command("train-detector", catalog, "--arch", scale.arch, "--out", out / "run", *training),
             made=(checkpoint,),
         ),
         DemoStep(

@@ -130,12 +130,6 @@ def test_baselines_left_out_have_a_reason(plan, monkeypatch):
     assert reasons["tiny by PyTorch, channels last"] == "torch is not installed"
 
 
-def test_article_loop_takes_one_picture_at_a_time(plan):
-    plan = with_options(plan, options={"baselines": True}, checkpoints={"tiny": Path("best.pth")})
-    article = [case for case in list_cases(plan)[0] if case.engine is EngineKind.ARTICLE]
-    assert [(case.mode, case.precision) for case in article] == [(Mode.LATENCY, "fp32")]
-
-
 def test_bootstrap_keeps_identities_together(faces, monkeypatch):
     records = load_data(faces).records
     people = [replace(record, identity=str(index // 4)) for index, record in enumerate(records)]

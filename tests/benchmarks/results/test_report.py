@@ -92,8 +92,8 @@ def test_page_shows_circumstances_and_failures(page, full):
     assert "AIxBoard" not in page
 
 
-def test_emulated_sections_say_that_times_mean_nothing(full, circumstances):
-    twin = replace(full, circumstances=replace(circumstances, emulator="qemu-x86_64 -cpu Snowridge"))
+def test_emulated_sections_say_that_times_mean_nothing(make_report, circumstances):
+    twin = make_report(circumstances=replace(circumstances, emulator="qemu-x86_64 -cpu Snowridge"))
     assert "Speed (under qemu-x86_64, times mean nothing)" in [section.title for section in sections(twin)]
 
 
