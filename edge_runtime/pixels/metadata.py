@@ -11,13 +11,19 @@ import struct
 import zlib
 from typing import IO, Literal
 
+from PIL import TiffImagePlugin
+
 from edge_runtime.errors import PictureError
 
 MAX_SCANS = 100
 """Scans in a JPEG. Each covers the whole picture, so a few bytes per scan would keep a thread busy for hours."""
 
 MAX_PIECES = 50_000
-"""Segments of a JPEG, chunks of a PNG or extensions of a GIF; real files have up to a few thousand."""
+"""Segments of a JPEG, chunks of a PNG, blocks of a GIF's extensions, strips or tiles of a TIFF; real files have up to a
+few thousand."""
+
+_TIFF_PIECES = (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.STRIPBYTECOUNTS, TiffImagePlugin.TILEOFFSETS, 325)
+"""Tags with one value per strip or tile; 325 is TileByteCounts."""
 
 _SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 """A JPEG marker that begins a segment or ends the picture (ITU-T T.81, B.1)."""
@@ -36,6 +42,8 @@ def without_metadata(file: IO[bytes], form: str) -> IO[bytes]:
     Raises:
         PictureError: it has more than MAX_PIECES pieces, or is a JPEG of more than MAX_SCANS scans.
     """
+    if form == "TIFF":
+        _check_tiff(file)
     slim = {"JPEG": _slim_jpeg, "PNG": _slim_png, "GIF": _slim_gif}.get(form)
     return file if slim is None else io.BytesIO(slim(file.read()))
 
@@ -103,9 +111,27 @@ def _slim_gif(data: bytes) -> bytes:
     while data[place : place + 1] == b"!":
         pieces, place = _count(pieces), place + 2
         while place < len(data) and data[place]:
-            place += 1 + data[place]
+            pieces, place = _count(pieces), place + 1 + data[place]
         place += 1
     return data[:start] + data[place:]
+
+
+def _check_tiff(file: IO[bytes]) -> None:
+    """Refuse a TIFF of more strips or tiles than MAX_PIECES, over which Pillow loops (TIFF 6.0, section 2)."""
+    head = file.read(16)
+    order, is_big = ("<" if head[:2] == b"II" else ">"), head[2:4] in (b"+\0", b"\0+")
+    (place,) = struct.unpack_from(order + ("Q" if is_big else "I"), head, 8 if is_big else 4)
+    number, entry = (
+        struct.Struct(order + ("Q" if is_big else "H")),
+        struct.Struct(order + ("HHQ8x" if is_big else "HHI4x")),
+    )
+    file.seek(place)
+    (entries,) = number.unpack(file.read(number.size))
+    table = file.read(min(entries, 65_535) * entry.size)
+    for tag, _, count in entry.iter_unpack(table[: len(table) // entry.size * entry.size]):
+        if tag in _TIFF_PIECES and count > MAX_PIECES:
+            raise PictureError(f"it has more than {MAX_PIECES} strips or tiles; save it again")
+    file.seek(0)
 
 
 def _count(pieces: int) -> int:

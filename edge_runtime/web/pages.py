@@ -31,8 +31,8 @@ SCRIPT_TEXTS = (
 )
 """The texts that the scripts use, besides those of the problems."""
 
-MEDIA_TYPES = {"PPM": "image/x-portable-anymap", "HEIF": "image/heic,image/heif"}
-"""Media types of the formats whose type is not simply their name."""
+MEDIA_TYPES = {"HEIF": "image/heic,image/heif"}
+"""Media types of formats whose type is not simply their name."""
 
 PREVIEW_PIXELS = 1024
 """Longer side of a preview."""

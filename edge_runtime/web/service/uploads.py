@@ -29,7 +29,7 @@ from edge_runtime.web.service.heat import HeatMap, HeatNetwork, heat_map
 from edge_runtime.web.service.metrics import Metrics
 from edge_runtime.web.settings import ServiceLimits
 
-LABELS = {"WEBP": "WebP", "PPM": "PNM", "HEIF": "HEIC"}
+LABELS = {"WEBP": "WebP", "HEIF": "HEIC"}
 """Names of formats for people, if Pillow's differ."""
 
 PROOF_S = 5.0
@@ -70,6 +70,7 @@ class UploadJudge:
     def __init__(self, detector: Detector, limits: ServiceLimits, metrics: Metrics) -> None:
         self.detector, self.metrics, self._limits = detector, metrics, limits
         self.heat = HeatNetwork(detector.engine)
+        self._formats = tuple(readable_formats())
         self.queue = BatchingQueue(limits.waiting, metrics.batches.observe)
         metrics.queue.set_function(lambda: self.queue.waiting)
         self._pool = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 4), thread_name_prefix="picture")
@@ -172,12 +173,12 @@ class UploadJudge:
 
     def _read(self, data: bytes) -> Image.Image:
         try:
-            return read_picture(data, max_pixels=self._limits.pixels)
+            return read_picture(data, formats=self._formats, max_pixels=self._limits.pixels)
         except LargePictureError as error:
             raise ProblemError(ProblemKind.TOO_MANY_PIXELS, str(error)) from None
         except PictureError as error:
             found = file_type_of(data[:HEAD_BYTES])
-            unreadable = found.content is Content.PICTURE and found.format not in readable_formats()
+            unreadable = found.content is Content.PICTURE and found.format not in self._formats
             if unreadable or found.content is Content.OTHER_PICTURE:
                 raise ProblemError(ProblemKind.UNSUPPORTED_FORMAT, str(error)) from None
             raise ProblemError(ProblemKind.NOT_A_PICTURE, str(error)) from None
@@ -210,8 +211,11 @@ def decisive_face(results: Sequence[FaceResult]) -> FaceResult | None:
 
 
 def readable_formats() -> dict[str, str]:
-    """Return the formats that can be read with the installed packages: Pillow's names, and those for people."""
-    missing = set()
+    """Return the accepted formats, as far as the installed packages read them: Pillow's names, and those for people.
+
+    Not PNM: Pillow reads its header byte by byte in Python, which takes seconds for a long comment.
+    """
+    missing = {"PPM"}
     if importlib.util.find_spec("pillow_heif") is None:
         missing.add("HEIF")
     if not features.check("avif"):

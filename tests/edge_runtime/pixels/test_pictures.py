@@ -146,6 +146,17 @@ def test_the_tiles_of_a_tiff_count_as_pixels() -> None:
         read_picture(tiff((322, 2048), (323, 1024), (324, 8), (325, 100)), max_pixels=1_000_000)
 
 
+def test_tiffs_of_very_many_strips_are_refused() -> None:
+    began = time.process_time()
+    for order, count in (("<", 2_000_000), (">", 500_000)):
+        entries = [(256, 4, 1, 64), (257, 4, 1, 64), (273, 4, count, 50), (278, 4, 1, 1), (279, 4, count, 50)]
+        table = b"".join(struct.pack(order + "HHII", *entry) for entry in entries)
+        head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries))
+        with pytest.raises(PictureError, match="strips"):
+            read_picture(head + table + bytes(4 + 4 * count))
+    assert time.process_time() - began < 2
+
+
 @pytest.mark.parametrize("compression", [2, 4, 34676, 34925, 50000, 50001])
 def test_rare_tiff_compressions_are_refused(compression: int) -> None:
     with pytest.raises(PictureError, match="compression"):
