@@ -21,7 +21,11 @@ def cache_folder() -> Path:
 def _folder(service: str, xdg: str, default: str) -> Path:
     if folders := os.environ.get(service):
         return Path(folders.split(":")[0])
-    return Path(os.environ.get(xdg) or default).expanduser() / APP
+    try:
+        return Path(os.environ.get(xdg) or default).expanduser() / APP
+    except RuntimeError:
+        # A service of a dynamic user has no home; this folder holds nothing and can't be written to.
+        return Path("/nonexistent") / APP
 
 
 def expand(path: Path | str) -> Path:
