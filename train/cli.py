@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edge_runtime.command import run_command
+from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
 from train.choices import InputPreset, Keep, Preset, Robustness, StepPrecision, TrainingDevice
 from train.commands.console import tell_evaluation, tell_prepared, tell_trained
@@ -54,7 +55,7 @@ def prepare_faces(
         harmonize=harmonize,
     )
     prepared = prepare(sources or (), out, options)
-    return tell_prepared(prepared, out.expanduser())
+    return tell_prepared(prepared, expand(out))
 
 
 def prepare_faces_main() -> None:
@@ -179,7 +180,7 @@ def evaluate_detector(
     if as_json:
         print(json.dumps(plain(evaluation)))
     else:
-        tell_evaluation(evaluation, out.expanduser())
+        tell_evaluation(evaluation, expand(out))
     return 1 if evaluation.data["unreadable"] or evaluation.data["broken"] else 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from edge_runtime.errors import BundleError, MissingBundleError
 from edge_runtime.model.contract import ModelContract, Precision
+from edge_runtime.paths import expand
 
 MANIFEST = "model.json"
 MODEL_VARIABLE = "DEEPFAKE_EDGE_MODEL"
@@ -93,7 +94,7 @@ class Bundle:
         Raises:
             BundleError: there is none, or its manifest can't be read.
         """
-        folder = Path(path).expanduser()
+        folder = expand(path)
         try:
             text = (folder / MANIFEST).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.model.contract import CHECKPOINT
+from edge_runtime.paths import expand
 from train.commands.output import full_disk_reported, output_folder
 from train.data.build import build_catalog, load_data
 from train.data.catalog import CATALOG, SEED, SHARES, Catalog
@@ -82,7 +83,7 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
 
 def read_data(data: Path, *, split: str = SHARES, seed: int = SEED) -> Catalog:
     """Return the catalog of `data`, with a progress bar while a folder is scanned."""
-    folder = data.expanduser()
+    folder = expand(data)
     if folder.is_file() or (folder / CATALOG).is_file():
         return load_data(folder)
     listing = list_labelled(folder)

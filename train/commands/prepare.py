@@ -14,6 +14,7 @@ from PIL import Image
 from edge_runtime.atomic import atomic_write
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
+from edge_runtime.paths import expand
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import square_within
@@ -143,9 +144,9 @@ def find_pictures(sources: Sequence[Path], options: PrepareOptions) -> Listing:
     """
     found = Listing()
     for source in sources:
-        found += list_faces(source.expanduser(), options.layout)
+        found += list_faces(expand(source), options.layout)
     for label, folders in enumerate((options.real, options.fake)):
-        found += list_class([folder.expanduser() for folder in folders], label)
+        found += list_class([expand(folder) for folder in folders], label)
     if not found.files:
         raise DataError("no faces are given: name a folder with real/ and fake/, or give --real DIR --fake DIR")
     present = {file.label for file in found.files}

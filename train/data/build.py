@@ -6,6 +6,7 @@ from typing import Any
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
+from edge_runtime.paths import expand
 from train.data.catalog import CATALOG, SEED, SHARES, SPLITS, Catalog, FaceRecord, PictureFile, Quarantined
 from train.data.layouts import list_labelled, names_splits
 from train.data.scan import FindBox, scan, stamp
@@ -27,7 +28,7 @@ def load_data(path: Path | str, *, split: str = SHARES, seed: int = SEED, advanc
     Raises:
         DataError: there are no such files, or a class is empty.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if path.is_file():
         return Catalog.read(path)
     if (path / CATALOG).is_file():

@@ -11,6 +11,7 @@ from pathlib import Path
 from edge_runtime.atomic import atomic_write
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
+from edge_runtime.paths import expand
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.printable import printable
 
@@ -110,7 +111,7 @@ class Catalog:
 
         Paths inside the catalog's folder are written relative to it, so that the folder can be moved.
         """
-        path = Path(path).expanduser()
+        path = expand(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         root = path.parent.resolve()
         _write_csv(path, [field.name for field in fields(FaceRecord)], (_row(face, root) for face in self.records))
@@ -125,7 +126,7 @@ class Catalog:
         Raises:
             DataError: the file is missing, or a line of it is damaged.
         """
-        path = Path(path).expanduser()
+        path = expand(path)
         try:
             text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
         except OSError as error:

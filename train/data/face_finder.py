@@ -7,6 +7,7 @@ from PIL import Image
 
 from edge_runtime.errors import UsageError
 from edge_runtime.inference.faces import FaceDetector
+from edge_runtime.paths import expand
 from edge_runtime.pixels.boxes import Box
 from train.data.scan import FindBox
 
@@ -29,7 +30,7 @@ def face_finder(model: Path | None) -> FindBox:
     Raises:
         UsageError: there is no model.
     """
-    model = model.expanduser() if model else installed_face_model()
+    model = expand(model) if model else installed_face_model()
     if model is None:
         raise UsageError(f"--crop: no face model is installed; {HOW_TO_GET}, or give --face-model FILE")
     stage = FaceDetector(model)

@@ -13,6 +13,7 @@ from edge_runtime.errors import CheckpointError, DataError, UsageError
 from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import CHECKPOINT, LABELS, Calibration, ModelContract, Precision
+from edge_runtime.paths import expand
 from train.data.build import has_splits
 from train.data.catalog import Catalog, FaceRecord
 from train.data.splits import group_faces
@@ -67,7 +68,7 @@ def open_subject(path: Path | str, *, precision: str | None = None, device: str 
         CheckpointError, BundleError: it can't be opened.
         UsageError: the bundle does not hold this precision.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if not path.exists():
         raise CheckpointError(f"{path}: not found; give a checkpoint (.pth) or a bundle")
     if path.is_dir():
@@ -165,7 +166,7 @@ def choose_split(data: Path, catalog: Catalog, wanted: str) -> str:
     if wanted != "auto":
         return wanted
     held_out = [name for name in ("test", "valid") if catalog.split(name)]
-    return held_out[0] if held_out and has_splits(data.expanduser()) else "all"
+    return held_out[0] if held_out and has_splits(expand(data)) else "all"
 
 
 @dataclass(frozen=True)

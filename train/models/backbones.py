@@ -13,6 +13,7 @@ from torch import nn
 
 from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import IMAGENET_MEAN, IMAGENET_SCALE
+from edge_runtime.paths import expand
 from train.models import vit
 from train.models.efficientnet_lite import EfficientNetLite0
 from train.models.state_dict import check_keys, fit_names, log_notes, read_state
@@ -133,12 +134,12 @@ def build_backbone(name: str, *, weights: str = "none") -> nn.Module:
     backbone = find_backbone(name)
     if weights == "none":
         return backbone.build(CLASSES)
-    if backbone.pretrained and not Path(weights).expanduser().is_file():
+    if backbone.pretrained and not expand(weights).is_file():
         return backbone.pretrained(weights, CLASSES)
     model = backbone.build(CLASSES)
     own = model.state_dict()
     if weights != "imagenet":
-        found = fit_names(read_state(Path(weights).expanduser()), own, backbone.head)
+        found = fit_names(read_state(expand(weights)), own, backbone.head)
         state = found.tensors
         log_notes(found.path, found.notes)
     elif backbone.imagenet:

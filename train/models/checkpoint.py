@@ -11,6 +11,7 @@ from torch import nn
 from edge_runtime.atomic import atomic_write
 from edge_runtime.errors import CheckpointError, ContractError, UsageError
 from edge_runtime.model.contract import LABELS, Fit, ModelContract, PixelRecipe
+from edge_runtime.paths import expand
 from train.choices import InputPreset
 from train.models.backbones import CLASSES, find_backbone
 from train.models.state_dict import as_float32, check_keys, first_line, fit_names, log_notes, read_file, read_state
@@ -76,7 +77,7 @@ def save_checkpoint(
         "options": getattr(model, "options", {}),
         **state,
     }
-    path = Path(path).expanduser()
+    path = expand(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with atomic_write(path, "wb") as file:
@@ -93,7 +94,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     Raises:
         CheckpointError: it is missing, broken, or not a checkpoint of this program.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     values = read_file(path)
     if not isinstance(values, dict) or values.get("format") != FORMAT or not {"contract", "model"} <= values.keys():
         raise CheckpointError(
@@ -132,7 +133,7 @@ def import_state_dict(
         CheckpointError: it is missing, broken, or does not fit the backbone; the keys that do not fit are named.
         UsageError: architecture, labels or input are unknown, or there is no running average.
     """
-    path, backbone = Path(path).expanduser(), find_backbone(arch)
+    path, backbone = expand(path), find_backbone(arch)
     if input_preset not in INPUTS:
         raise UsageError(f"--input {input_preset}: unknown; choose one of {', '.join(INPUTS)}")
     if sorted(labels) != sorted(LABELS):

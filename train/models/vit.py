@@ -1,12 +1,12 @@
 """The second article's backbone: Hugging Face Transformers' `ViTForImageClassification` (extra `vit`)."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from edge_runtime.errors import UsageError
+from edge_runtime.paths import expand
 
 if TYPE_CHECKING:
     from transformers import ViTForImageClassification
@@ -58,7 +58,7 @@ def pretrained_vit(weights: str, classes: int) -> nn.Module:
         UsageError: they can't be loaded, or the extra `vit` is not installed.
     """
     transformers = _transformers()
-    folder = Path(weights).expanduser()
+    folder = expand(weights)
     place = HUB if weights == "imagenet" else str(folder) if folder.exists() else weights
     try:
         network = transformers.ViTForImageClassification.from_pretrained(

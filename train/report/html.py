@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 
 from edge_runtime.atomic import write_atomic
+from edge_runtime.paths import expand
 
 TEMPLATE = "report.html.jinja"
 
@@ -57,7 +58,7 @@ class Section:
 
 def write_report(path: Path | str, title: str, sections: Sequence[Section]) -> None:
     """Write a report as one HTML file, and the same text and tables as Markdown beside it (`.md`)."""
-    path = Path(path).expanduser()
+    path = expand(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     shells = Environment(autoescape=True, loader=FileSystemLoader(Path(__file__).parent))
     write_atomic(path, shells.get_template(TEMPLATE).render(title=title, sections=sections), errors="replace")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edge_runtime.command import run_command
+from edge_runtime.paths import expand
 from train.data.catalog import SEED
 from train.parallel import progress_bar
 from train.sample_faces.files import make_clip, make_samples
@@ -29,7 +30,7 @@ def sample_faces(
 
     `python -m train.sample_faces clip.avi --seconds 4`
     """
-    out = out.expanduser()
+    out = expand(out)
     if out.suffix:
         print(f"{make_clip(out, seconds=seconds, seed=seed)}: {seconds:g} s, left from the camera, right generated")
         return 0
