@@ -175,8 +175,10 @@ def test_sessions_expire(monkeypatch):
     assert not sessions.is_valid(session)
 
 
-@pytest.mark.parametrize("forged", ["", ".", "x", "9" * 400 + ".0", "é.é", "a.b.c", Sessions("another token").start()])
+@pytest.mark.parametrize("forged", ["", ".", "x", "9" * 400 + ".0", "é.é", "a.b.c", "of another token"])
 def test_forged_sessions_are_refused(forged):
+    if forged == "of another token":
+        forged = Sessions("another token").start()
     sessions = Sessions(TOKEN)
     assert not sessions.is_valid(forged)
     sessions.end(forged)
