@@ -1,5 +1,6 @@
 """Small faces and networks for the tests of training."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,3 +98,11 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: "Backb
     contract = ModelContract("tiny", input_size=tiny_backbone.input_size, pixels=INPUTS["native"])
     save_checkpoint(path, tiny_backbone.build(2), contract)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _own_accelerator() -> Iterator[None]:
+    """Accelerate keeps the first test's precision for the whole process."""
+    yield
+    if "accelerate.state" in sys.modules:
+        sys.modules["accelerate.state"].AcceleratorState._reset_state()

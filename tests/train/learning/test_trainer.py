@@ -14,7 +14,6 @@ import psutil
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from edge_runtime.errors import CheckpointError, DataError, UsageError
 from edge_runtime.model.contract import Framing
@@ -352,9 +351,7 @@ def test_fp16_run_resumes_with_its_loss_scale(catalog, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_head_is_initialized_in_every_precision(catalog, tmp_path, tiny_teacher, precision, request):
-    request.addfinalizer(AcceleratorState._reset_state)  # else the next test can't choose another precision
-    AcceleratorState._reset_state()
+def test_head_is_initialized_in_every_precision(catalog, tmp_path, tiny_teacher, precision):
     run = trainer(catalog, tmp_path, teacher=tiny_teacher, precision=precision)
     assert run.state.objective.teacher.begin_head(run.state.model)
 
