@@ -1,8 +1,11 @@
 """Multipart forms with pictures, kept in memory."""
 
 import math
+import re
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -26,6 +29,18 @@ class _MemoryParser(MultiPartParser):
 
     spool_max_size = 1 << 62
     most_files = 0
+    field = b""
+
+    def on_headers_finished(self) -> None:
+        """Take each part in `field` for a file, also without a name or with RFC 5987's `filename*` alone."""
+        disposition = self._current_part.content_disposition or b""
+        _, options = parse_options_header(disposition)
+        if options.get(b"name") == self.field and b"filename" not in options:
+            extended = re.search(rb"filename\*=\s*utf-8'[^']*'([^;\s]*)", disposition, re.IGNORECASE)
+            name = unquote_to_bytes(extended[1]) if extended else b""
+            quoted = name.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+            self._current_part.content_disposition = disposition + b'; filename="' + quoted + b'"'
+        super().on_headers_finished()
 
     def on_part_end(self) -> None:
         super().on_part_end()
@@ -50,7 +65,7 @@ async def read_pictures(request: Request, field: str, *, most: int) -> list[Uplo
         max_fields=MOST_FIELDS,
         max_part_size=FIELD_BYTES,
     )
-    parser.most_files = most
+    parser.most_files, parser.field = most, field.encode()
     try:
         form = await parser.parse()
     except MultiPartException as error:

@@ -238,6 +238,19 @@ def test_file_names_are_only_names(base, small_face, name):
     assert answer.json()["results"][0]["result"]["prediction"] == 1
 
 
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [("; filename*=UTF-8''%E6%B1%89%22.jpg", '汉".jpg'), ("; FileName*=utf-8'en'a.jpg; x=1", "a.jpg"), ("", "")],
+)
+def test_pictures_need_no_plain_file_name(base, small_face, sent, name):
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"{sent}\r\n\r\n'.encode()
+    answer = httpx2.post(
+        f"{base}/predict/batch", content=head + small_face + b"\r\n" + END, headers=HEADERS, timeout=20
+    )
+    assert answer.status_code == 200
+    assert answer.json()["results"][0]["name"] == name
+
+
 def png_bomb(side: int) -> bytes:
     """Return a PNG of a few kilobytes that decodes to side² pixels."""
     file = io.BytesIO()
