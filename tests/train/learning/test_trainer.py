@@ -196,8 +196,9 @@ def test_damaged_last_checkpoint_is_named(whole, catalog, tmp_path, damage):
 
 
 def test_dead_loader_process_is_named(catalog, tmp_path):
+    others = psutil.Process().children()
     run = trainer(catalog, tmp_path, workers=1, save_every_s=0.0)
-    after_step(run, 2, lambda: psutil.Process().children()[0].kill())
+    after_step(run, 2, lambda: [child.kill() for child in psutil.Process().children() if child not in others])
     with pytest.raises(UsageError, match="--workers 1"):
         run.run()
     trainer(catalog, tmp_path).run()
