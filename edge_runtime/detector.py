@@ -43,7 +43,7 @@ class Detector:
         hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
 
     Raises:
-        BundleError: there is no bundle, it was changed, or it has no face model although faces must be found.
+        BundleError: there is no bundle, it was changed, or it lacks the face model it needs.
         DeviceError: the device is missing, or gives wrong answers.
         UsageError: the bundle lacks the precision.
     """

@@ -92,7 +92,7 @@ def choose_faces(
 
 
 def draw_faces(folder: Path) -> ExportFaces:
-    """Draw faces to compare the stages on where none were given; they calibrate nothing."""
+    """Draw faces to compare the stages on if no data was given; they can't calibrate."""
     folder.mkdir()
     records = []
     for seed in range(DRAWN // 2):

@@ -17,7 +17,7 @@ CANDIDATES = (Int8Candidate("PERFORMANCE", "ENABLE"), Int8Candidate("MIXED", "EN
 """Tried by default: with the overflow fix in all layers, which held on the board (docs/int8.md)."""
 
 FALLBACKS = (Int8Candidate("PERFORMANCE", "FIRST_LAYER"), Int8Candidate("MIXED", "FIRST_LAYER"))
-"""Tried where none of CANDIDATES is accepted: finer weights, but sums may saturate on the board."""
+"""Tried if every candidate is refused: finer weights, but sums may saturate on the board."""
 
 ALL_CANDIDATES = tuple(
     Int8Candidate(preset, overflow)
@@ -35,7 +35,7 @@ class ExportOptions:
         name: the bundle's name.
         version: the model's; empty keeps the checkpoint's.
         candidates: INT8 candidates, tried in this order.
-        fallbacks: tried where none of the candidates is accepted.
+        fallbacks: tried if every candidate is refused.
         accuracy_control: where nothing is accepted, give layers back to floating point; takes long.
         limits: what INT8 may change.
         calibration_faces: at most this many faces calibrate.

@@ -74,7 +74,7 @@ class Source(Protocol):
         name: its name in the results.
         live: frames arrive in real time and only the newest one counts; otherwise every frame is judged, in order.
         still: its frames are independent pictures, so nothing is tracked from one to the next.
-        endless: it ends only when it is told to stop.
+        endless: it ends only when stopped.
     """
 
     name: str

@@ -322,7 +322,7 @@ def test_maps_are_learned_one_by_one_first(catalog, tmp_path, tiny_teacher):
     rows = run.state.progress.history
     assert [row.get("stride") for row in rows[:3]] == [4, 8, None]
     assert ["auc" in row for row in rows[:3]] == [False, False, True]
-    # The optimizer starts anew after the stages.
+    # After the stages the optimizer starts from scratch.
     assert {int(state["step"]) for state in run.state.optimizer.state.values()} == {(len(rows) - 2) * run.steps}
 
 
