@@ -5,11 +5,11 @@ import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from edge_runtime.atomic import atomic_write
-from edge_runtime.errors import DataError
+from edge_runtime.errors import DataError, UsageError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.paths import expand
 from edge_runtime.pixels.boxes import Box
@@ -105,6 +105,20 @@ class Catalog:
         if name != "all" and name not in SPLITS:
             raise DataError(f"{name}: unknown split; choose one of {', '.join(SPLITS)}, all")
         return tuple(face for face in self.records if name in (face.split, "all"))
+
+    def leaving_out(self, names: Sequence[str]) -> "Catalog":
+        """Return the catalog without the faces of the sources and generators in `names`.
+
+        Raises:
+            UsageError: the catalog has no such source or generator.
+        """
+        known = {name for face in self.records for name in (face.source, face.generator) if name}
+        for name in names:
+            if name not in known:
+                listed = f"choose from {', '.join(sorted(known))}" if known else "the catalog names none"
+                raise UsageError(f"--leave-out {name}: not a source or generator of the catalog; {listed}")
+        kept = (face for face in self.records if not {face.source, face.generator} & set(names))
+        return replace(self, records=tuple(kept))
 
     def write(self, path: Path | str) -> None:
         """Write the catalog, and beside it the quarantine list if something was left out.

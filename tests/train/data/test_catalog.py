@@ -1,9 +1,10 @@
 import random
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from edge_runtime.errors import DataError
+from edge_runtime.errors import DataError, UsageError
 from train.data.build import load_data
 from train.data.catalog import Catalog
 
@@ -82,3 +83,21 @@ def test_random_damage_never_crashes(written):
             load_data(written).write(written)
         except DataError as error:
             assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_named_sources_and_generators_are_left_out(faces):
+    names = [("ffhq", ""), ("celeba", ""), ("swaps", "simswap"), ("", "simswap"), ("", "sdxl")]
+    records = load_data(faces).records
+    catalog = Catalog(
+        tuple(
+            replace(face, source=source, generator=generator)
+            for face, (source, generator) in zip(records, names, strict=False)
+        )
+    )
+    left = catalog.leaving_out(["simswap", "celeba"])
+    assert [(face.source, face.generator) for face in left.records] == [("ffhq", ""), ("", "sdxl")]
+    assert left.fingerprint != catalog.fingerprint
+    with pytest.raises(UsageError, match=r"--leave-out stylegan: .*celeba, ffhq, sdxl, simswap, swaps"):
+        catalog.leaving_out(["sdxl", "stylegan"])
+    with pytest.raises(UsageError, match="the catalog names none"):
+        Catalog(tuple(replace(face, source="") for face in records)).leaving_out(["stylegan"])
