@@ -1,11 +1,11 @@
-"""Training faces: read, augmented, cut to the model's pixels, and put into batches."""
+"""Training faces: read, augmented and cut to the model's pixels."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.preprocess import face_region, square_pixels
@@ -87,26 +87,3 @@ def collate(samples: list[Sample] | PictureGoneError) -> Batch | PictureGoneErro
         return samples
     batch: Batch = default_collate(samples)
     return batch
-
-
-def epoch_batches(
-    count: int, batch: int, *, seed: int, epoch: int, first: int = 0, rank: int = 0, world: int = 1
-) -> list[list[int]]:
-    """Return the shuffled batches of keys of one epoch, from batch `first` on: the share of process `rank` in each.
-
-    All processes together see what one alone would see. Faces that do not fill a batch are left out of the epoch.
-    """
-    order = np.random.default_rng((seed, epoch)).permutation(count) + epoch * count
-    batch = min(batch, count)
-    keys: list[list[int]] = order[: count // batch * batch].reshape(-1, batch)[first:, rank::world].tolist()
-    return keys
-
-
-class CurrentBatches(Sampler[list[int]]):
-    """Asks `batches` anew whenever an epoch begins, so that one loader and its processes serve all epochs."""
-
-    def __init__(self, batches: Callable[[], list[list[int]]]) -> None:
-        self._batches = batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._batches())

@@ -1,6 +1,7 @@
 """What a training step optimizes: the labels, a teacher's scores and maps beside them, or one map after another."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,17 +10,18 @@ from torch import nn
 from torch.nn import functional
 
 from edge_runtime.model.contract import LABELS
+from train.learning.dataset import FaceDataset
 from train.learning.distillation import Stage, Teacher, spread_stages
 from train.learning.recipes import Recipe
+from train.models.checkpoint import load_checkpoint, load_model
+from train.models.network import normalize
+
+MEASURED_FACES = 256
+"""Training faces on which the scales of a teacher's maps are measured."""
 
 
 class Labels:
     """Cross-entropy with the labels. Both classes weigh the same, however many faces each has.
-
-    Args:
-        labels: of the training faces.
-        recipe: the recipe of the run.
-        accelerator: the device and precision of the run.
 
     Attributes:
         hints: modules beside the network that learn with it; empty here.
@@ -35,12 +37,9 @@ class Labels:
         self.stages: tuple[int, ...] = ()
 
     def begin(self, network: nn.Module, epoch: int, resumed: bool) -> nn.Module:
-        """Begin an epoch and return the module that a step runs, in training mode.
+        """Begin an epoch, counted from 0, and return the module that a step runs, in training mode.
 
-        Args:
-            network: the whole network.
-            epoch: which, from 0.
-            resumed: whether some of its steps are done already.
+        `resumed` says that some of the epoch's steps are done already.
         """
         return network.train()
 
@@ -49,12 +48,9 @@ class Labels:
         return self.stages[epoch] if epoch < len(self.stages) else None
 
     def loss(self, images: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the loss of a step.
+        """Return the loss of a step on normalized images [N, 3, H, W] and labels [N].
 
-        Args:
-            images: float [N, 3, H, W], normalized.
-            output: what the module from `begin` returned for them.
-            labels: [N], 1 is fake.
+        `output` is what the module from `begin` returned for them.
         """
         losses = functional.cross_entropy(
             output.float(), labels, self.weights, label_smoothing=self.recipe.smoothing, reduction="none"
@@ -63,7 +59,7 @@ class Labels:
         return losses.mean()
 
     def state(self) -> dict[str, torch.Tensor] | None:
-        """Return what a resumed run needs of the objective; None where that is nothing."""
+        """Return what a resumed run needs of the objective, if anything."""
         return None
 
     def load_state(self, state: Mapping[str, torch.Tensor] | None) -> None:
@@ -79,6 +75,8 @@ class Distilled(Labels):
         self.hints = teacher.hints
         for name, hint in self.hints.items():
             self.hints[name] = accelerator.prepare(hint)
+        # Under the same names in one process and in several.
+        self._bare = nn.ModuleDict({name: accelerator.unwrap_model(hint) for name, hint in self.hints.items()})
 
     def loss(self, images: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the weighted sum of the three; `output` are the student's logits [N, 2]."""
@@ -88,23 +86,19 @@ class Distilled(Labels):
         return (1 - share) * super().loss(images, output, labels) + share * soft + self.recipe.hinted * maps
 
     def state(self) -> dict[str, torch.Tensor] | None:
-        """Return the hints' weights, under the same names in one process and in several."""
-        return self._bare_hints().state_dict()
+        """Return the hints' weights."""
+        return self._bare.state_dict()
 
     def load_state(self, state: Mapping[str, torch.Tensor] | None) -> None:
         """Restore the hints' weights."""
-        self._bare_hints().load_state_dict(state or {})
-
-    def _bare_hints(self) -> nn.ModuleDict:
-        return nn.ModuleDict({name: self.accelerator.unwrap_model(hint) for name, hint in self.hints.items()})
+        self._bare.load_state_dict(state or {})
 
 
 class MapByMap(Distilled):
     """A teacher's maps alone, one after another from the bottom up; afterwards `Distilled` on all layers.
 
-    Args:
-        student: the network that learns, as it was before `Accelerator.prepare`.
-        stages: the stride that each of the first epochs learns, ascending.
+    `student` is the network before `Accelerator.prepare`; `stages` are the strides that the first epochs learn,
+    ascending.
     """
 
     def __init__(
@@ -139,6 +133,19 @@ class MapByMap(Distilled):
     def loss(self, images: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the loss of this epoch's stage, whose map `output` is, or that of `Distilled` after the stages."""
         return self._stage.loss(images, output) if self._stage else super().loss(images, output, labels)
+
+
+def load_teacher(path: Path, student: nn.Module, dataset: FaceDataset, recipe: Recipe, device: torch.device) -> Teacher:
+    """Load a teacher and measure its maps on faces of `dataset` without augmentation, the same in every process."""
+    contract = dataset.contract
+    network = load_model(load_checkpoint(path)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = Teacher(network, student, contract.input_size, recipe.teacher_temperature)
+    if teacher.strides:
+        faces = FaceDataset(dataset.records, contract, {}, seed=recipe.seed)
+        count = min(MEASURED_FACES, len(faces))
+        pixels = torch.stack([faces[key * len(faces) // count][0] for key in range(count)])
+        teacher.measure(normalize(part.to(device), contract) for part in pixels.split(16))
+    return teacher
 
 
 def build_objective(

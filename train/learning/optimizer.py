@@ -1,5 +1,8 @@
-"""The optimizer of a run, the running average of its weights, and the precision of its steps."""
+"""The optimizer of a run, its learning rate by step, the running average of its weights, and the steps' precision."""
 
+import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -8,6 +11,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from train.choices import StepPrecision, TrainingDevice
 from train.learning.recipes import Recipe
+
+TOGETHER = 0.04
+"""Share of the recipe's learning rate at which all layers learn after the stages. At a tenth they still unlearn at once
+what the stages taught (docs/results/training.md)."""
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -46,3 +53,30 @@ def training_precision(wanted: StepPrecision, device: TrainingDevice, model: nn.
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     depthwise = any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in model.modules())
     return "bf16" if native and not depthwise else "no"
+
+
+class Schedule:
+    """The learning rate of a run: up and down once, or once in each stage of a staged recipe.
+
+    `steps` is the number per epoch; `stages` are the strides that the first epochs learn, equal ones being one stage.
+    All layers learn from step `together` on.
+    """
+
+    def __init__(self, recipe: Recipe, steps: int, stages: Sequence[int]) -> None:
+        self._recipe = recipe
+        firsts = [epoch for epoch, stride in enumerate(stages) if stride not in stages[:epoch]]
+        self._bounds = [steps * epoch for epoch in (*firsts, len(stages), recipe.epochs)]
+        self.together = steps * len(stages)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of `step`: constant, or a cosine after a linear warm-up within its stage."""
+        recipe = self._recipe
+        if recipe.schedule == "constant":
+            return recipe.learning_rate
+        first, end = next((first, end) for first, end in pairwise(self._bounds) if step < end)
+        highest = recipe.learning_rate * (TOGETHER if first and first == self.together else 1.0)
+        step, steps = step - first, end - first
+        warm_up = max(1, round(recipe.warm_up * steps))
+        if step < warm_up:
+            return highest * (step + 1) / warm_up
+        return highest * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))

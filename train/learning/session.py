@@ -14,15 +14,16 @@ import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.tensorboard import SummaryWriter
 
 from edge_runtime.atomic import write_atomic
 from edge_runtime.errors import CheckpointError, DataError, UsageError
-from edge_runtime.model.contract import ModelContract
+from edge_runtime.model.contract import LABELS, Framing, ModelContract
 from train.data.catalog import CATALOG, Catalog
 from train.learning.objectives import Labels
 from train.learning.recipes import Recipe
 from train.models.backbones import CLASSES, build_backbone, find_backbone
-from train.models.checkpoint import load_checkpoint, save_checkpoint
+from train.models.checkpoint import load_checkpoint, pixel_recipe, save_checkpoint
 from train.models.state_dict import first_line
 
 BEST, LAST, METRICS, LOCK = "best.pth", "last.pth", "metrics.jsonl", ".lock"
@@ -38,6 +39,15 @@ class Progress:
     best_epoch: int = -1
     finished: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_epoch(self, row: dict[str, Any]) -> bool:
+        """Count an epoch with these figures and return whether it is the best so far."""
+        self.history.append(row)
+        self.epoch += 1
+        better: bool = row.get("auc", -1.0) > self.best_auc
+        if better:
+            self.best_auc, self.best_epoch = row["auc"], row["epoch"]
+        return better
 
 
 @dataclass
@@ -55,14 +65,8 @@ class Tally:
 class RunState:
     """Everything that changes during a run, and that resuming it needs.
 
-    Attributes:
-        model: the network, as it was before `Accelerator.prepare`.
-        average: the running average of its weights, if the recipe has one.
-        objective: what is optimized.
-        optimizer: over the network and the objective's hints.
-        scaler: of the losses in fp16.
-        progress: how far the run is.
-        tally: sums over the current epoch.
+    `model` is the network before `Accelerator.prepare`, `scaler` that of the losses in fp16; the optimizer is over the
+    network and the objective's hints.
     """
 
     model: nn.Module
@@ -83,8 +87,7 @@ class RunState:
 class Session:
     """One run in one folder, which it locks until `close`. The folder is not made before `begin`.
 
-    Attributes:
-        saved_at: when the state was saved last, or the session began, by the monotonic clock.
+    `saved_at` is when the state was saved last, or the session began, by the monotonic clock.
 
     Raises:
         CheckpointError: the folder's last checkpoint is damaged.
@@ -96,6 +99,7 @@ class Session:
         self.out, self.catalog, self.contract, self.recipe = out, catalog, contract, recipe
         self.saved_at = time.monotonic()
         self._lock: IO[str] | None = None
+        self._writer: SummaryWriter | None = None
         if out.is_dir():
             self._take_lock()
         last = out / LAST
@@ -190,6 +194,8 @@ class Session:
 
     def close(self) -> None:
         """Release the lock, of which loader processes may still hold a copy."""
+        if self._writer:
+            self._writer.close()
         if self._lock:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
             self._lock.close()
@@ -201,16 +207,23 @@ class Session:
         if not self._lock:
             self._take_lock()
         self.catalog.write(self.out / CATALOG)
-        self.write_history(history)
+        self._write_history(history)
 
-    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write one line of JSON per epoch."""
+    def finish_epoch(self, state: RunState) -> None:
+        """Save the state after an epoch, and its figures for people and for TensorBoard."""
+        self.save(state)
+        self._write_history(state.progress.history)
+        self._writer = self._writer or SummaryWriter(str(self.out / "tensorboard"))
+        row = state.progress.history[-1]
+        for name in row.keys() - {"epoch", "step"}:
+            self._writer.add_scalar(name, row[name], row["epoch"])
+
+    def _write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         write_atomic(self.out / METRICS, "".join(json.dumps(row) + "\n" for row in history))
 
-    def keep(self, model: nn.Module) -> Path:
-        """Write `model` as the run's best checkpoint and return the file."""
+    def keep(self, model: nn.Module) -> None:
+        """Write `model` as the run's best checkpoint."""
         save_checkpoint(self.out / BEST, model, self.contract, catalog=str((self.out / CATALOG).resolve()))
-        return self.out / BEST
 
     def save(self, state: RunState) -> None:
         """Write what `restore` needs."""
@@ -228,3 +241,31 @@ class Session:
             tally=asdict(state.tally),
         )
         self.saved_at = time.monotonic()
+
+
+def training_contract(catalog: Catalog, arch: str, recipe: Recipe, *, demo: bool = False) -> ModelContract:
+    """Return the contract of the model that `recipe` makes from `catalog`.
+
+    Raises:
+        DataError: train or valid lacks a class.
+        UsageError: there is no such backbone, or the recipe does not fit it.
+    """
+    for split in ("train", "valid"):
+        present = {face.label for face in catalog.split(split)}
+        for label, name in enumerate(LABELS):
+            if label not in present:
+                raise DataError(f"the {split} split holds no {name} faces; give more pictures or another --split")
+    backbone = find_backbone(arch)
+    if recipe.staged and backbone.one_size:
+        raise UsageError(f"--staged {recipe.staged}: {arch} has no maps to learn one by one; give --staged 0")
+    size = recipe.input_size or backbone.input_size
+    return ModelContract(
+        arch,
+        input_size=size,
+        mean=backbone.mean,
+        scale=backbone.scale,
+        pixels=pixel_recipe(recipe.pixels, size),
+        framing=Framing.DETECTED if any(face.box for face in catalog.records) else Framing.WHOLE,
+        data=catalog.fingerprint,
+        demo=demo,
+    )

@@ -10,7 +10,8 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.data.build import load_data
 from train.learning.augment import FULL
-from train.learning.dataset import FaceDataset, collate, epoch_batches
+from train.learning.dataset import FaceDataset, collate
+from train.learning.loading import epoch_batches
 from train.models.checkpoint import INPUTS
 
 CONTRACT = ModelContract("resnet18", input_size=48, pixels=INPUTS["native"])

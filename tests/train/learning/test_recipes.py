@@ -3,8 +3,8 @@ import pytest
 from edge_runtime.errors import UsageError
 from train.choices import Preset
 from train.learning.distillation import spread_stages
+from train.learning.optimizer import TOGETHER, Schedule
 from train.learning.recipes import PRESETS, Recipe, parse_progressive
-from train.learning.schedule import TOGETHER, Schedule
 
 
 def test_every_preset_has_a_recipe_of_plain_values():

@@ -20,7 +20,7 @@ from edge_runtime.model.contract import Framing
 from train.choices import Keep
 from train.data.build import load_data
 from train.data.catalog import Catalog
-from train.learning.dataset import epoch_batches
+from train.learning.loading import epoch_batches
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
 from train.models.checkpoint import load_checkpoint
@@ -249,7 +249,7 @@ def test_contract_follows_boxes_and_recipe(catalog, tmp_path):
 
 
 def test_training_stops_without_a_better_auc(catalog, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.learning.trainer.auc", lambda labels, scores: 0.5)
+    monkeypatch.setattr("train.learning.validation.auc", lambda labels, scores: 0.5)
     recipe = replace(TINY, epochs=3, patience=1)
     run = trainer(catalog, tmp_path, recipe)
     run.run()
