@@ -70,10 +70,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Trained:
-    """The best checkpoint, the catalog it was trained on, and its figures on the validation split.
-
-    The figures are None in a process that is not the main one.
-    """
+    """The best checkpoint, its catalog and, in the main process, its figures on the validation split."""
 
     best: Path
     catalog: Catalog

@@ -1,7 +1,4 @@
-"""Augmentations of training faces, each with a switch of its own.
-
-Every random draw comes from the generator that is passed in, so a run repeats however many processes load its faces.
-"""
+"""Augmentations of training faces, each with a switch of its own and drawn from the generator that is passed in."""
 
 from collections.abc import Callable, Mapping
 
@@ -93,7 +90,7 @@ def without(chances: Chances, names: str) -> Chances:
     """Return `chances` without those in `names`, separated by commas; `all` removes every one.
 
     Raises:
-        UsageError: there is no augmentation of that name.
+        UsageError: a name is unknown.
     """
     off = SWITCHES if names == "all" else tuple(name for name in names.split(",") if name)
     unknown = [name for name in off if name not in SWITCHES]

@@ -1,7 +1,7 @@
 """Training faces: read, augmented and cut to the model's pixels."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import numpy as np
 import torch
@@ -20,36 +20,25 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 """Pixels uint8 [N, H, W, 3] and the labels [N]."""
 
 
+@dataclass(frozen=True, eq=False)
 class FaceDataset(Dataset[Sample]):
     """Training faces. A key is `epoch * len + index`: every epoch draws other augmentations, the same in each run.
 
-    Args:
-        records: the faces.
-        contract: how they become pixels.
+    Attributes:
         chances: how often each augmentation is applied.
-        sizes: pixels a side by epoch; the last one holds for all later epochs.
+        sizes: pixels a side by epoch; the last one holds for all later epochs, the contract's if there is none.
         ramp: epochs over which the augmentations grow to their chances.
         spared: share of an epoch's faces that keep their traces: only placement is augmented.
-        seed: of every draw.
     """
 
-    def __init__(
-        self,
-        records: Sequence[FaceRecord],
-        contract: ModelContract,
-        chances: Chances,
-        *,
-        sizes: Sequence[int] = (),
-        ramp: int = 0,
-        spared: float = 0.0,
-        seed: int = SEED,
-    ) -> None:
-        self.records = tuple(records)
-        self.contract = contract
-        self.chances = dict(chances)
-        self.sizes = tuple(sizes) or (contract.input_size,)
-        self.ramp, self.spared = ramp, spared
-        self.seed = seed
+    records: Sequence[FaceRecord]
+    contract: ModelContract
+    chances: Chances
+    _: KW_ONLY
+    sizes: Sequence[int] = ()
+    ramp: int = 0
+    spared: float = 0.0
+    seed: int = SEED
 
     def __len__(self) -> int:
         return len(self.records)
@@ -61,7 +50,8 @@ class FaceDataset(Dataset[Sample]):
         picture = read_again(record)
         left, top, right, bottom = face_region(picture.size, record.box, self.contract)
         face = picture.crop((int(left), int(top), int(right), int(bottom)))
-        size = self.sizes[min(epoch, len(self.sizes) - 1)]
+        sizes = self.sizes or (self.contract.input_size,)
+        size = sizes[min(epoch, len(sizes) - 1)]
         share = min(epoch / self.ramp, 1.0) if self.ramp else 1.0
         if self.spared and random.random() < self.spared:
             share = 0.0

@@ -26,9 +26,7 @@ it, a channel that is almost always zero would count a thousandfold where it is 
 class FeatureMaps:
     """Records the widest feature map of each stride whenever `network` runs; among equally wide ones, the last.
 
-    Attributes:
-        found: by stride, the maps of the last run, float [N, C, H, W].
-        names: by stride, the layer that the map comes from.
+    By stride, `found` has the maps [N, C, H, W] of the last run and `names` the layers that they come from.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -79,7 +77,7 @@ class Scale:
     deviation: torch.Tensor
 
     def difference(self, guess: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the mean squared difference of a guess, made on this scale, and the maps [N, C, H, W] it is for."""
+        """Return the mean squared difference of a guess on this scale and the maps [N, C, H, W] it is for."""
         standard = (target.float() - self.mean[:, None, None]) / self.deviation[:, None, None]
         return functional.mse_loss(guess.float(), standard)
 
@@ -89,10 +87,10 @@ class Scale:
 
 
 class Teacher:
-    """A trained network that a student learns from.
+    """A trained network, frozen, that a student on the same device learns from.
 
     Args:
-        network: the teacher, on the student's device. It is frozen.
+        network: the teacher.
         student: the network that learns. Its feature maps are recorded from now on.
         size: pixels a side of the images that both see.
         temperature: divides the logits of both (Hinton et al. 2015).
@@ -101,7 +99,6 @@ class Teacher:
         hints: by stride, the 1×1 convolution that turns the student's map into the teacher's (Romero et al. 2015). They
             learn with the student and are dropped afterwards. Empty where the two have no stride in common.
         scales: by stride, what brings each channel of the teacher's map to mean 0 and variance 1; set by `measure`.
-        teacher_maps, student_maps: the feature maps of the last run of either.
     """
 
     def __init__(self, network: nn.Module, student: nn.Module, size: int, temperature: float) -> None:
@@ -128,7 +125,7 @@ class Teacher:
     def measure(self, batches: Iterable[torch.Tensor]) -> None:
         """Measure the scales of the teacher's maps on images [N, 3, H, W], once for the whole training.
 
-        A scale taken from each step's own batch would differ from step to step, the more so the smaller the batch.
+        A scale of each step's own batch would differ from step to step, the more so the smaller the batch.
         """
         sums: dict[int, list[torch.Tensor]] = {stride: [] for stride in self.strides}
         faces = 0
@@ -149,27 +146,6 @@ class Teacher:
         """The strides of the maps that both networks have, ascending."""
         return tuple(int(stride) for stride in self.hints)
 
-    def stage(self, student: nn.Module, stride: int, learned: int | None, accelerator: Accelerator) -> "Stage":
-        """Return the stage in which the student learns the map of `stride`.
-
-        The layers up to the map of stride `learned` stay as they are, batch statistics included. All other layers
-        before the map of `stride` learn.
-        """
-        student.requires_grad_(False)
-        part = Part(student, self.student_maps.names[stride], accelerator.unwrap_model(self.hints[str(stride)]))
-        part.requires_grad_(True)
-        fixed = Part(student, self.student_maps.names[learned]).requires_grad_(False) if learned else None
-        return Stage(
-            stride=stride,
-            student=accelerator.prepare(part),
-            fixed=fixed,
-            teacher=Part(self.network, self.teacher_maps.names[stride]).eval(),
-            scale=self.scales[stride],
-            head=self._linear_head(self.network, self.teacher_maps, stride),
-            temperature=self.temperature,
-            accelerator=accelerator,
-        )
-
     @torch.no_grad()
     def begin_head(self, student: nn.Module) -> bool:
         """Set the student's head so that it judges its guess at the last map as the teacher would.
@@ -178,8 +154,8 @@ class Teacher:
         are together one linear layer. Return False, and change nothing, where either network does not.
         """
         stride = max(self.strides, default=0)
-        taught = self._linear_head(self.network, self.teacher_maps, stride)
-        learned = self._linear_head(student, self.student_maps, stride)
+        taught = self.linear_head(self.network, self.teacher_maps, stride)
+        learned = self.linear_head(student, self.student_maps, stride)
         if taught is None or learned is None:
             return False
         hint, bias = self.hints[str(stride)].parameters()
@@ -189,7 +165,7 @@ class Teacher:
         learned.bias.copy_(weight @ bias + taught(scale.mean))
         return True
 
-    def _linear_head(self, network: nn.Module, maps: FeatureMaps, stride: int) -> nn.Linear | None:
+    def linear_head(self, network: nn.Module, maps: FeatureMaps, stride: int) -> nn.Linear | None:
         """Return the linear layer on the mean of the map of `stride`, if `network` ends in one; tried on noise."""
         head = next((layer for layer in [*network.modules()][::-1] if isinstance(layer, nn.Linear)), None)
         training = network.training
@@ -203,14 +179,10 @@ class Teacher:
         return head if error < 0.05 * largest else None  # Half precision is off by a few hundredths.
 
     def losses(self, images: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return how far the student is from its teacher on `images`, which it has just judged.
+        """Return how far the student is from its teacher on images [N, 3, H, W] that it has just judged.
 
-        Args:
-            images: float [N, 3, H, W], normalized.
-            logits: the student's, [N, 2].
-
-        Returns:
-            The divergence of the softened scores, and the mean squared difference of the maps on their scales.
+        The two losses are the divergence of the softened scores, from the student's logits [N, 2], and the mean squared
+        difference of the maps on their scales.
         """
         with torch.no_grad():
             taught = self.network(images)
@@ -230,9 +202,8 @@ def spread_stages(strides: Sequence[int], epochs: int) -> tuple[int, ...]:
 
 
 def divergence(logits: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the Kullback-Leibler divergence of `logits` [N, 2] from a teacher's, both softened by `temperature`.
-
-    It is multiplied by the temperature squared (Hinton et al. 2015).
+    """Return the Kullback-Leibler divergence of logits [N, 2] from a teacher's, both softened by `temperature`, times
+    the temperature squared (Hinton et al. 2015).
     """
     soft = functional.kl_div(
         functional.log_softmax(logits.float() / temperature, 1),
@@ -243,29 +214,23 @@ def divergence(logits: torch.Tensor, taught: torch.Tensor, temperature: float) -
     return temperature**2 * soft
 
 
-@dataclass(frozen=True)
 class Stage:
-    """A part of a training in which a student's lower layers learn one of its teacher's maps.
+    """A part of a training in which the layers below one of a teacher's maps learn that map, of stride `stride`.
 
-    Attributes:
-        stride: input pixels per place of the map.
-        student: the student up to its guess at the map.
-        fixed: the layers of `student` that an earlier stage has trained.
-        teacher: the teacher up to the map.
-        scale: of the map.
-        head: the teacher's linear layer on the mean of the map, if it ends in one.
-        temperature: divides the logits of both.
-        accelerator: sets the precision in which both are computed.
+    The layers up to the map of stride `learned` stay as they are, batch statistics included.
     """
 
-    stride: int
-    student: nn.Module
-    fixed: nn.Module | None
-    teacher: Part
-    scale: Scale
-    head: nn.Linear | None
-    temperature: float
-    accelerator: Accelerator
+    def __init__(
+        self, teacher: Teacher, student: nn.Module, stride: int, learned: int | None, accelerator: Accelerator
+    ) -> None:
+        student.requires_grad_(False)
+        names, hint = teacher.student_maps.names, accelerator.unwrap_model(teacher.hints[str(stride)])
+        self.student = accelerator.prepare(Part(student, names[stride], hint).requires_grad_(True))
+        self.fixed = Part(student, names[learned]).requires_grad_(False) if learned else None
+        self.teacher = Part(teacher.network, teacher.teacher_maps.names[stride]).eval()
+        self.head = teacher.linear_head(teacher.network, teacher.teacher_maps, stride)
+        self.stride, self.scale, self.temperature = stride, teacher.scales[stride], teacher.temperature
+        self.accelerator = accelerator
 
     def begin(self) -> nn.Module:
         """Return the student part in training mode; its fixed layers keep their batch statistics."""

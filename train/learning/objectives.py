@@ -28,6 +28,9 @@ class Labels:
         stages: the stride of the map that each of the first epochs learns; empty here.
     """
 
+    _bare: nn.ModuleDict | None = None
+    """The hints under the same names in one process and in several; None without a teacher."""
+
     def __init__(self, labels: Sequence[int], recipe: Recipe, accelerator: Accelerator) -> None:
         counts = np.bincount(labels, minlength=len(LABELS))
         weights = torch.tensor(counts.sum() / (len(LABELS) * counts), dtype=torch.float32)
@@ -60,10 +63,12 @@ class Labels:
 
     def state(self) -> dict[str, torch.Tensor] | None:
         """Return what a resumed run needs of the objective, if anything."""
-        return None
+        return None if self._bare is None else self._bare.state_dict()
 
     def load_state(self, state: Mapping[str, torch.Tensor] | None) -> None:
         """Restore what `state` returned."""
+        if self._bare is not None:
+            self._bare.load_state_dict(state or {})
 
 
 class Distilled(Labels):
@@ -75,7 +80,6 @@ class Distilled(Labels):
         self.hints = teacher.hints
         for name, hint in self.hints.items():
             self.hints[name] = accelerator.prepare(hint)
-        # Under the same names in one process and in several.
         self._bare = nn.ModuleDict({name: accelerator.unwrap_model(hint) for name, hint in self.hints.items()})
 
     def loss(self, images: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -84,14 +88,6 @@ class Distilled(Labels):
             soft, maps = self.teacher.losses(images, output)
         share = self.recipe.distilled
         return (1 - share) * super().loss(images, output, labels) + share * soft + self.recipe.hinted * maps
-
-    def state(self) -> dict[str, torch.Tensor] | None:
-        """Return the hints' weights."""
-        return self._bare.state_dict()
-
-    def load_state(self, state: Mapping[str, torch.Tensor] | None) -> None:
-        """Restore the hints' weights."""
-        self._bare.load_state_dict(state or {})
 
 
 class MapByMap(Distilled):
@@ -120,7 +116,7 @@ class MapByMap(Distilled):
         if stride is not None:
             if self._stage is None or self._stage.stride != stride:
                 learned = max((earlier for earlier in self.stages if earlier < stride), default=None)
-                self._stage = self.teacher.stage(self.student, stride, learned, self.accelerator)
+                self._stage = Stage(self.teacher, self.student, stride, learned, self.accelerator)
             return self._stage.begin()
         if self._stage:
             self.student.requires_grad_(True)

@@ -1,14 +1,11 @@
-"""How fast a machine trains, and how long a run takes."""
+"""How fast a machine trains."""
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional
 
-from edge_runtime.model.contract import ModelContract
 from train.choices import StepPrecision, TrainingDevice
 from train.learning.optimizer import training_precision
 from train.learning.recipes import Recipe
@@ -47,24 +44,3 @@ def images_per_second(arch: str, recipe: Recipe, *, device: str = "cpu", steps: 
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return recipe.batch / statistics.median(seconds[WARM_UP_STEPS:])
-
-
-def estimate_minutes(
-    contract: ModelContract,
-    recipe: Recipe,
-    history: Sequence[Mapping[str, Any]],
-    faces: tuple[int, int],
-    device: torch.device,
-    processes: int,
-) -> float:
-    """Estimate the minutes to the last epoch, from the last epoch's speed or from a step on random images.
-
-    `faces` are the numbers of faces to train and to validate on.
-    """
-    if history:
-        rate = history[-1]["images_per_second"]
-    else:
-        rate = processes * images_per_second(contract.architecture, recipe, device=device.type, steps=1)
-    # The time of an image grows with its area.
-    areas = [(side / contract.input_size) ** 2 for side in recipe.sizes(contract.input_size)[len(history) :]]
-    return (sum(areas) * faces[0] + len(areas) * VALIDATION_COST * faces[1]) / rate / 60

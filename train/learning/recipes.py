@@ -18,32 +18,26 @@ class Recipe:
 
     Attributes:
         weights: `imagenet`, `none` or a file.
-        pixels: how a face becomes the network's pixels.
         input_size: pixels a side of the network's input; None takes the backbone's own.
         optimizer: `adam` or `adamw`.
         learning_rate: the highest of the schedule.
-        weight_decay: of AdamW.
-        schedule: `constant`, or `cosine` after a linear warm-up.
-        warm_up: share of all steps.
-        epochs: passes over the training faces.
+        schedule: `constant`, or `cosine` after a linear warm-up over a share `warm_up` of all steps.
         batch: faces per step, of all processes together.
         smoothing: of the labels.
         ema: decay of the running average of the weights, which is then judged and kept; 0 keeps the weights themselves.
         patience: epochs without a better AUC after which training stops; 0 never stops early.
         keep: which epoch's network is kept. The last epoch of a schedule that ends at 0 is not picked by a few
             validation faces, and judges damaged faces better.
-        progressive: crops that grow: pairs of a share of the epochs and the pixels a side of their crops; the remaining
-            epochs see the input size. Small crops cost less and show a network local traces first.
+        progressive: pairs of a share of the epochs and the pixels a side of their crops; the remaining epochs see the
+            input size. Small crops cost less and show a network local traces first.
         distilled: weight of the teacher's scores in the loss, the labels having the rest.
         teacher_temperature: divides the logits of teacher and student in the loss.
         hinted: weight of the difference to the teacher's feature maps, added to the loss.
         staged: share of the epochs in which a student learns its teacher's maps alone, one after another from the
             bottom up, each with a warm-up and a schedule of its own.
-        chances: how often each augmentation is applied.
         ramp: share of the epochs over which the augmentations that damage a face's traces grow from 0 to their chances,
             so that a network finds the traces first.
         spared: share of an epoch's faces whose traces no augmentation damages, so that they are not unlearned.
-        seed: of every random draw.
     """
 
     weights: str = "imagenet"

@@ -25,7 +25,7 @@ from train.learning.dataset import Batch, FaceDataset
 from train.learning.loading import build_loader, check_shared_memory, dead_loaders_reported, epoch_batches
 from train.learning.objectives import build_objective, load_teacher
 from train.learning.optimizer import Schedule, build_optimizer, running_average, training_precision
-from train.learning.pace import estimate_minutes
+from train.learning.pace import VALIDATION_COST, images_per_second
 from train.learning.recipes import Recipe
 from train.learning.session import BEST, RunState, Session, Tally, training_contract
 from train.learning.validation import validation_figures
@@ -38,15 +38,10 @@ class Trainer:
     """Trains one network in one folder; a run that was stopped there is resumed.
 
     Args:
-        catalog: with faces of both classes in train and valid.
-        arch: the backbone's name.
-        recipe: how to train.
-        out: the folder of the run.
         teacher: a checkpoint to learn from, beside the labels.
         workers: processes that load pictures; 0 loads in this process, None takes up to 4.
         precision: of a step.
         demo: whether the faces are drawn samples.
-        device: where to train.
         save_every_s: seconds between two saves inside an epoch.
 
     Raises:
@@ -141,10 +136,17 @@ class Trainer:
         return self.session.out / BEST
 
     def minutes_left(self) -> float:
-        """Estimate the minutes to the last epoch."""
-        progress, processes = self.state.progress, self.accelerator.num_processes
-        faces = len(self.dataset), len(self.catalog.split("valid"))
-        return estimate_minutes(self.contract, self.recipe, progress.history, faces, self.accelerator.device, processes)
+        """Estimate the minutes to the last epoch, from the last epoch's speed or from a step on random images."""
+        recipe, size, history = self.recipe, self.contract.input_size, self.state.progress.history
+        if history:
+            rate = history[-1]["images_per_second"]
+        else:
+            rate = images_per_second(self.contract.architecture, recipe, device=self.accelerator.device.type, steps=1)
+            rate *= self.accelerator.num_processes
+        # The time of an image grows with its area.
+        areas = [(side / size) ** 2 for side in recipe.sizes(size)[len(history) :]]
+        images = sum(areas) * len(self.dataset) + len(areas) * VALIDATION_COST * len(self.catalog.split("valid"))
+        return float(images / rate / 60)
 
     def stop(self) -> None:
         """Stop after the current step: save it and raise KeyboardInterrupt in `run`."""

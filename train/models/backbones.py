@@ -26,16 +26,15 @@ class Backbone:
     """A network that can be trained, exported and run.
 
     Attributes:
-        name: its key in BACKBONES.
         build: makes the network without pretrained weights, from the number of outputs and the `options` that a
             network of this kind has, if any.
-        imagenet: returns the pretrained weights, head included; None where there are none.
+        imagenet: returns the pretrained weights, head included, if there are any.
         head: dotted name of the last linear layer.
         feature_layer: dotted name of the layer whose output a saliency map weighs.
         input_size: pixels a side of its input.
         mean, scale: per channel RGB, of pixels in [0, 1].
         one_size: whether it takes its input size only, and no smaller crops.
-        extra: the optional dependency it needs, empty where `train` is enough.
+        extra: the optional dependency it needs, if any.
         pretrained: makes it from a name on a model hub or a folder, where it has its own kind of weights.
     """
 
@@ -122,10 +121,8 @@ def find_backbone(name: str) -> Backbone:
 def build_backbone(name: str, *, weights: str = "none") -> nn.Module:
     """Build a backbone with two outputs.
 
-    Args:
-        name: a key of BACKBONES.
-        weights: `none` (random), `imagenet` (pretrained, with a new head), or a file with the backbone's weights. The
-            file's head is left out where it has another number of outputs.
+    `weights` is `none` (random), `imagenet` (pretrained, with a new head), or a file with the backbone's weights, whose
+    head is left out where it has another number of outputs.
 
     Raises:
         UsageError: there is no such backbone, or its weights are not available.

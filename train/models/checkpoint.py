@@ -38,7 +38,6 @@ class Checkpoint:
     """A trained model.
 
     Attributes:
-        contract: what the model is.
         state_dict: float32 tensors under the backbone's own names.
         path: the file it was read from.
         catalog: path of the catalog it was trained on, empty where unknown.
@@ -57,14 +56,9 @@ class Checkpoint:
 def save_checkpoint(
     path: Path | str, model: nn.Module, contract: ModelContract, *, catalog: str = "", **state: Any
 ) -> None:
-    """Write a checkpoint. The file is replaced in one step: a killed process leaves the one before it.
+    """Write a checkpoint and make its folder. The file is replaced in one step: a killed process leaves the old one.
 
-    Args:
-        path: the file; its folder is made.
-        model: its weights are saved, from any device.
-        contract: what the model is.
-        catalog: path of the catalog it was trained on.
-        state: more to save, tensors and plain values only.
+    `catalog` is the path of the one it was trained on; `state` is more to save, tensors and plain values only.
 
     Raises:
         OSError: it can't be written, for example because the disk is full; no partial file is left.
@@ -123,7 +117,7 @@ def import_state_dict(
 
     Args:
         path: the file.
-        arch: the backbone it belongs to.
+        arch: the backbone.
         labels: what its outputs mean, in index order; `fake, real` is swapped, so that fake is index 1. A single
             output z, for the label at index 1, becomes the logits 0 and z.
         input_preset: a value of InputPreset.

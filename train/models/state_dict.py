@@ -46,13 +46,7 @@ SAVE_STATE = "save them with torch.save(model.state_dict(), 'weights.pth')"
 
 @dataclass(frozen=True)
 class FoundState:
-    """The weights in a file.
-
-    Attributes:
-        tensors: by name, floating-point values as float32.
-        path: the file.
-        notes: what was chosen, renamed or left out, in words.
-    """
+    """The weights in a file, floating-point values as float32, with notes on what was chosen, renamed or left out."""
 
     tensors: State
     path: Path
@@ -60,11 +54,7 @@ class FoundState:
 
 
 def read_state(path: Path, *, average: bool = False) -> FoundState:
-    """Read weights that were saved bare or within a training's checkpoint.
-
-    Args:
-        path: a file of `torch.save` or safetensors.
-        average: take the running average that lies beside the weights.
+    """Read weights that were saved bare or in a training's checkpoint; `average` takes their running average.
 
     Raises:
         CheckpointError: the file is missing, broken, or holds no weights.
@@ -94,14 +84,9 @@ def read_state(path: Path, *, average: bool = False) -> FoundState:
 def fit_names(found: FoundState, own: State, head: str) -> FoundState:
     """Return `found` under the names of a backbone, where the difference is one of saving and not of the network.
 
-    Wrappers' prefixes (`module.`, `_orig_mod.`, `model.`) and profilers' counters go, missing counters of batches come,
-    and a linear layer that replaced the head within a Sequential takes the head's name. What still differs afterwards
-    is left for `check_keys`.
-
-    Args:
-        found: the weights.
-        own: the backbone's own.
-        head: dotted name of its last linear layer.
+    `own` are the backbone's own weights and `head` its last linear layer. Wrappers' prefixes (`module.`, `_orig_mod.`,
+    `model.`) and profilers' counters go, missing counters of batches come, and a linear layer that replaced the head
+    within a Sequential takes the head's name. What still differs afterwards is left for `check_keys`.
     """
     state, notes = dict(found.tensors), list(found.notes)
     if counters := [key for key in state if key.rpartition(".")[2] in COUNTERS]:

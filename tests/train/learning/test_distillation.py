@@ -3,7 +3,7 @@ import torch
 from accelerate import Accelerator
 from helpers.networks import SIDE, TinyNet
 
-from train.learning.distillation import LEAST_VARIANCE, FeatureMaps, Teacher
+from train.learning.distillation import LEAST_VARIANCE, FeatureMaps, Stage, Teacher
 from train.models.backbones import build_backbone
 
 
@@ -71,7 +71,7 @@ def test_stage_trains_only_between_two_maps():
     teacher, images = taught_by(network, student, 64)
     assert teacher.strides == (4, 8, 16, 32)
     accelerator = Accelerator(cpu=True)
-    stage = teacher.stage(student, 8, 4, accelerator)
+    stage = Stage(teacher, student, 8, 4, accelerator)
     network_part = stage.begin()
     statistics = [module.running_mean.clone() for module in (student.bn1, student.layer2[0].bn1)]
     guess = network_part(images)
@@ -83,7 +83,7 @@ def test_stage_trains_only_between_two_maps():
         network(images)
         assert torch.equal(teacher.teacher_maps.found[8], stage.teacher(images))
     assert learning(student) == {"layer2"}
-    teacher.stage(student, 16, 4, accelerator)
+    Stage(teacher, student, 16, 4, accelerator)
     assert learning(student) == {"layer2", "layer3"}
     assert teacher.hints["8"].weight.grad.any()
     with torch.no_grad():
@@ -98,7 +98,7 @@ def learning(student):
 def test_last_stage_learns_the_teachers_scores_too():
     network, student = TinyNet(2).eval(), TinyNet(2)
     teacher, images = taught_by(network, student)
-    stages = {stride: teacher.stage(student, stride, None, Accelerator(cpu=True)) for stride in (4, 8)}
+    stages = {stride: Stage(teacher, student, stride, None, Accelerator(cpu=True)) for stride in (4, 8)}
     assert stages[4].head is None
     target, scale = stages[8].teacher(images), stages[8].scale
     standard = (target - scale.mean[:, None, None]) / scale.deviation[:, None, None]
