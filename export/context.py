@@ -16,16 +16,7 @@ from export.progress import Steps
 
 @dataclass(frozen=True)
 class Context:
-    """What every step of one export works with.
-
-    Attributes:
-        contract: of the model, not calibrated yet.
-        faces: what calibrates and what is measured.
-        options: of the export.
-        workers: run jobs under an instruction set.
-        steps: show progress.
-        work: a folder for intermediate files.
-    """
+    """What every step of one export works with; `contract` is not calibrated yet, `work` is for intermediate files."""
 
     contract: ModelContract
     faces: ExportFaces

@@ -53,13 +53,8 @@ def export_bundle(
 ) -> Bundle:
     """Export a checkpoint as a bundle at `out`.
 
-    Args:
-        checkpoint: one that was read, or its file.
-        calibration: a catalog or a folder with real/ and fake/; None takes the checkpoint's catalog, and without one
-            only FP32 and FP16 are exported, uncalibrated.
-        out: the bundle's folder.
-        options: of the export.
-        steps: shows the progress.
+    `calibration` is a catalog or a folder with real/ and fake/; None takes the checkpoint's catalog. Without either,
+    only FP32 and FP16 are exported, uncalibrated.
 
     Raises:
         GateError: no INT8 network was accepted; the bundle is there with the other precisions.
@@ -74,7 +69,21 @@ def export_bundle(
             work = folder / ".work"
             work.mkdir()
             contract = source.contract.replace(version=options.version or source.contract.version)
-            faces = _read_faces(Path(data), source, options, steps) if data else draw_faces(work / "drawn")
+            if data:
+                with steps.step("Faces read"):
+                    faces = choose_faces(
+                        Path(data),
+                        calibration=options.calibration_faces,
+                        measured=options.measured_faces,
+                        seed=options.seed,
+                        trained=checkpoint_faces(source),
+                    )
+            else:
+                faces = draw_faces(work / "drawn")
+            # Names go to the terminal only: a bundle is copied to others, who must not see paths of this machine.
+            steps.left_out(faces.left_out)
+            for note in faces.notes:
+                steps.note(note)
             context = Context(contract=contract, faces=faces, options=options, workers=workers, steps=steps, work=work)
             failure = _write_bundle(folder, context, source)
     except OSError as error:
@@ -85,32 +94,9 @@ def export_bundle(
     return Bundle.open(target)
 
 
-def _read_faces(data: Path, source: Checkpoint, options: ExportOptions, steps: Steps) -> ExportFaces:
-    with steps.step("Faces read"):
-        faces = choose_faces(
-            data,
-            calibration=options.calibration_faces,
-            measured=options.measured_faces,
-            seed=options.seed,
-            trained=checkpoint_faces(source),
-        )
-    # Their names go to the terminal only: a bundle is copied to others, who must not see paths of this machine.
-    steps.left_out(faces.left_out)
-    for note in faces.notes:
-        steps.note(note)
-    return faces
-
-
 @dataclass(frozen=True)
 class Proof:
-    """What was measured of the networks.
-
-    Attributes:
-        contract: with the temperature, thresholds and figures of each precision.
-        certificate: how the stages differ.
-        choice: of the INT8 network; without results where INT8 was not tried.
-        notes: what the report says first.
-    """
+    """What was measured of the networks; `contract` has each precision's temperature, thresholds and figures."""
 
     contract: ModelContract
     certificate: Certificate

@@ -50,14 +50,8 @@ def choose_faces(
 
     Where there are splits, the training split calibrates and the validation split is measured; a plain folder is cut
     into seeded halves. Near-duplicates and the faces of one person stay on one side. A face that the model was trained
-    on may calibrate, but is never measured: its figure would be too good.
-
-    Args:
-        path: catalog.csv, a folder that holds one, or a folder with real/ and fake/.
-        calibration: at most this many calibrate.
-        measured: at most this many are measured.
-        seed: of the order and of the halves.
-        trained: marks of the faces that the model was trained on (train.evaluation.seen).
+    on (its mark is in `trained`, see train.evaluation.seen) may calibrate, but is never measured: its figure would be
+    too good. At most `calibration` and `measured` faces are taken.
 
     Raises:
         DataError: there are no usable pictures, or one side lacks a class.

@@ -1,9 +1,11 @@
 """The options of an export."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import CHECKPOINT, ModelContract, Precision
 from export.int8.gate import GateLimits
 from export.int8.quantize import CALIBRATION_FACES, Int8Candidate
@@ -32,20 +34,13 @@ class ExportOptions:
 
     Attributes:
         parts: which of PARTS the bundle holds.
-        name: the bundle's name.
         version: the model's; empty keeps the checkpoint's.
-        candidates: INT8 candidates, tried in this order.
-        fallbacks: tried if every candidate is refused.
+        candidates, fallbacks: tried in this order, the fallbacks only if every candidate is refused.
         accuracy_control: where nothing is accepted, give layers back to floating point; takes long.
-        limits: what INT8 may change.
-        calibration_faces: at most this many faces calibrate.
-        measured_faces: at most this many faces are measured.
+        calibration_faces, measured_faces: at most this many.
         parity_faces: this many of the measured faces also go through PyTorch and ONNX Runtime.
-        seed: of the choice of faces.
-        max_fpr: share of real faces that may be called fake; None keeps the checkpoint's.
-        max_fnr: share of fakes that may be called real; None keeps the checkpoint's.
+        max_fpr, max_fnr: shares of reals called fake and fakes called real; None keeps the checkpoint's.
         face_model: the face detector's file; None takes the installed package's.
-        replace: whether an existing bundle is replaced.
     """
 
     parts: Sequence[str] = PARTS
@@ -63,6 +58,14 @@ class ExportOptions:
     max_fnr: float | None = None
     face_model: Path | None = None
     replace: bool = False
+
+    def __post_init__(self) -> None:
+        if not set(self.parts) <= set(PARTS) or not set(self.parts) - {ONNX}:
+            raise UsageError(
+                f"--only {','.join(self.parts)}: choose of {', '.join(PARTS)}, at least one that is not onnx"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
+            raise UsageError(f"--name {self.name!r}: use letters, digits, dots, dashes and underscores, at most 64")
 
 
 def allowed_errors(contract: ModelContract, options: ExportOptions) -> dict[str, float]:

@@ -79,7 +79,18 @@ def folder_in_one_step(target: Path, *, replace: bool = False) -> Iterator[Path]
             yield partial
             for path in (partial, *partial.rglob("*")):
                 _sync(path)
-            _take_place(partial, target, old, replace=replace)
+            if replace and target.is_dir() and any(target.iterdir()):
+                _check_replaceable(target)
+                if not _exchange(partial, target):
+                    target.rename(old)
+                    partial.rename(target)
+            else:
+                try:
+                    partial.rename(target)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                        raise
+                    raise UsageError(f"{target}: appeared meanwhile, not replaced; choose another --out") from None
             _sync(target.parent)
         finally:
             for leftover in (partial, old):
@@ -112,22 +123,6 @@ def _only_writer(target: Path) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         os.close(descriptor)
-
-
-def _take_place(partial: Path, target: Path, old: Path, *, replace: bool) -> None:
-    """Put `partial` in the place of `target`; a folder that was there is then at `partial` or `old`."""
-    if replace and target.is_dir() and any(target.iterdir()):
-        _check_replaceable(target)
-        if not _exchange(partial, target):
-            target.rename(old)
-            partial.rename(target)
-        return
-    try:
-        partial.rename(target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise
-        raise UsageError(f"{target}: appeared meanwhile and is not replaced; choose another --out") from None
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -15,18 +15,7 @@ from edge_runtime.model.contract import ModelContract
 from edge_runtime.paths import expand
 from train.data.face_finder import FACE_PACKAGE, installed_face_model
 
-TOOLS = (
-    "deepfake-edge",
-    "torch",
-    "torchvision",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "openvino",
-    "nncf",
-    "numpy",
-    "pillow",
-)
+TOOLS = ("deepfake-edge", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy")
 
 NOTICE = """face_detection.tflite is MediaPipe's BlazeFace full range, Copyright The MediaPipe Authors,
 licensed under the Apache License, Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0).
@@ -38,9 +27,7 @@ Origin of this file: {origin}
 def add_face_model(folder: Path, given: Path | None) -> bool:
     """Copy the face detector's model and its licence notice into the bundle; return False if there is no model.
 
-    Args:
-        folder: the bundle.
-        given: a TFLite file; None takes the installed package's.
+    `given` is a TFLite file; None takes the installed package's.
 
     Raises:
         UsageError: the given file can't be read.
@@ -75,7 +62,7 @@ def write_manifest(folder: Path, contract: ModelContract, name: str, parity: Map
 
 def tool_versions() -> dict[str, str]:
     """Return the version of each tool that made the bundle."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in TOOLS}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in (*TOOLS, "pillow")}}
 
 
 def _version(name: str) -> str:

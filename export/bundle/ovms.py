@@ -22,12 +22,9 @@ CONFIG = "config.json"
 
 
 def write_repository(bundle: Bundle, folder: Path, *, precision: Precision | str) -> Path:
-    """Write `NAME/1/model.xml` and `config.json` into `folder`, in one step, and return the configuration's path.
+    """Write `NAME/1/model.xml` and `config.json` into `folder` in one step; return the configuration's path.
 
-    Args:
-        bundle: what is served; its name becomes the model's.
-        folder: new or empty.
-        precision: of the network to serve.
+    The bundle's name becomes the model's.
 
     Raises:
         UsageError: the folder holds something, or can't be written.

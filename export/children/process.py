@@ -1,8 +1,4 @@
-"""Start worker processes and run jobs in them.
-
-A worker has an environment of its own (an instruction set holds for a whole process), its own memory, and keeps what
-libraries print off the terminal.
-"""
+"""Start worker processes, each with its own environment (an instruction set holds for a whole process) and quiet."""
 
 import contextlib
 import importlib
@@ -17,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from board_setup.isa import capped_environment, emulator
-from export.children.protocol import Advance, Advanced, Call, Raised, Returned, WorkerError
+from export.children.worker import Advance, Advanced, Call, Raised, Returned, WorkerError
 
 Result = TypeVar("Result")
 
@@ -62,17 +58,18 @@ class Worker:
     def run(self, job: Callable[..., Result], *arguments: Any, advance: Advance | None = None) -> Result:
         """Return `job(*arguments)`, computed in the worker.
 
-        Args:
-            job: a module-level function. It is called with `advance=` where `advance` is given.
-            arguments: anything that can be pickled.
-            advance: called with the number of steps that the job has just finished.
+        `job` is a module-level function; it is called with `advance=` where `advance` is given.
 
         Raises:
             EdgeError: what the job raised, with its class and message.
             WorkerError: the job raised something else, or the process died.
         """
+        main = sys.modules["__main__"]
+        if job.__module__ == "__main__" and main.__spec__:
+            # `python -m MODULE`: the worker finds the job under its module's real name.
+            job = getattr(importlib.import_module(main.__spec__.name), job.__qualname__)
         try:
-            self._connection.send(Call(_importable(job), arguments, advance is not None))
+            self._connection.send(Call(job, arguments, advance is not None))
             while True:
                 answer = self._connection.recv()
                 if isinstance(answer, Advanced) and advance:
@@ -83,15 +80,11 @@ class Worker:
                     value: Result = answer.value
                     return value
         except (EOFError, ConnectionError):
-            raise WorkerError(f"{job.__name__} failed: {self._death()}") from None
-
-    def _death(self) -> str:
-        code = self._process.wait()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-        return f"its process {how}: {last[:200]}"
+            code = self._process.wait()
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            self._log.seek(0)
+            last = self._log.read().decode(errors="replace").strip().rpartition("\n")[2].strip() or "no output"
+            raise WorkerError(f"{job.__name__} failed: its process {how}: {last[:200]}") from None
 
 
 class Workers:
@@ -118,12 +111,3 @@ def start_workers() -> Iterator[Workers]:
     """Yield workers that end with the block."""
     with contextlib.ExitStack() as stack:
         yield Workers(stack)
-
-
-def _importable(job: Callable[..., Result]) -> Callable[..., Result]:
-    """Return `job` from its module's real name, where that module runs as `__main__` (`python -m MODULE`)."""
-    main = sys.modules["__main__"]
-    if job.__module__ != "__main__" or main.__spec__ is None:
-        return job
-    found: Callable[..., Result] = getattr(importlib.import_module(main.__spec__.name), job.__qualname__)
-    return found

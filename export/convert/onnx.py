@@ -59,11 +59,7 @@ def read_source(
 def to_onnx(model: nn.Module, contract: ModelContract, path: Path, outputs: Sequence[str]) -> None:
     """Write `model` as ONNX with a dynamic batch, all weights in the one file, and check it.
 
-    Args:
-        model: in evaluation mode, from normalized float images [N, 3, H, W].
-        contract: has the input's size.
-        path: the file to write.
-        outputs: names of the model's outputs.
+    `model` is in evaluation mode, from normalized float images [N, 3, H, W] to `outputs`.
     """
     side = contract.input_size
     with quiet_torch():

@@ -29,12 +29,9 @@ WRAPPERS = re.compile(r"^(network|model)\.")
 
 @dataclass(frozen=True)
 class Explained:
-    """A model as it is exported.
+    """A model as it is exported: from images float [N, 3, H, W] to `outputs`, the logits first.
 
-    Attributes:
-        network: from images float [N, 3, H, W] to `outputs`.
-        outputs: names of what it gives, the logits first.
-        apart: a second network that gives all of OUTPUTS, where the maps would slow the first one down; else None.
+    `apart` is a second network that gives all of OUTPUTS, where the maps would slow the first one down.
     """
 
     network: nn.Module
@@ -44,10 +41,9 @@ class Explained:
 
 def explain(model: nn.Module, backbone: Backbone) -> Explained:
     """Return `model` with saliency maps and feature vectors, in evaluation mode."""
-    if isinstance(model, VisionTransformer):
-        return Explained(FeaturesOfViT(model).eval(), (LOGITS, FEATURES), ExplainedViT(model).eval())
-    if isinstance(model, HubViT):
-        return Explained(FeaturesOfHubViT(model).eval(), (LOGITS, FEATURES), ExplainedHubViT(model).eval())
+    if isinstance(model, (VisionTransformer, HubViT)):
+        quick, slow = (ExplainedViT(model, maps=maps).eval() for maps in (False, True))
+        return Explained(quick, (LOGITS, FEATURES), slow)
     return Explained(ExplainedCNN(model, backbone).eval(), OUTPUTS)
 
 
@@ -99,75 +95,41 @@ def _gradient(layers: Sequence[nn.Module], inputs: Sequence[torch.Tensor]) -> to
     return gradient
 
 
-class FeaturesOfViT(nn.Module):
-    """A vision transformer with its feature vector: logits [N, 2] and features [N, C]."""
-
-    def __init__(self, model: VisionTransformer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits and feature vectors."""
-        features = self.model.encoder(_tokens(self.model, image))[:, 0]
-        return self.model.heads(features), features
-
-
 class ExplainedViT(nn.Module):
-    """A vision transformer with saliency maps by attention rollout.
+    """A vision transformer with feature vectors, and on request with saliency maps by attention rollout.
 
-    It computes its attention weights explicitly, which costs more than OpenVINO's fused attention.
+    Maps need the attention weights, which costs more than OpenVINO's fused attention.
     """
 
-    def __init__(self, model: VisionTransformer) -> None:
+    def __init__(self, model: VisionTransformer | HubViT, *, maps: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.maps = model, maps
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return logits [N, 2], saliency maps [N, 2, h, w] and feature vectors [N, C]."""
-        encoder, attention = self.model.encoder, []
-        tokens = _tokens(self.model, image) + encoder.pos_embedding
-        for block in encoder.layers:
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return logits [N, 2], with `maps` the saliency maps [N, 2, h, w], and feature vectors [N, C]."""
+        if isinstance(self.model, HubViT):
+            network = self.model.network
+            found = network.vit(pixel_values=image, output_attentions=self.maps)
+            features, head = found.last_hidden_state[:, 0], network.classifier
+            attention = [heads.mean(1) for heads in found.attentions] if self.maps else []
+        else:
+            features, attention = self._torchvision(self.model, image)
+            head = self.model.heads
+        return (head(features), _rollout(attention), features) if self.maps else (head(features), features)
+
+    def _torchvision(self, model: VisionTransformer, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        patches = model._process_input(image)
+        tokens = torch.cat([model.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+        if not self.maps:
+            return model.encoder(tokens)[:, 0], []
+        tokens, attention = tokens + model.encoder.pos_embedding, []
+        for block in model.encoder.layers:
             given = block.ln_1(tokens)
             attended, weights = block.self_attention(given, given, given, need_weights=True)
             tokens = tokens + attended
             tokens = tokens + block.mlp(block.ln_2(tokens))
             attention.append(weights)
-        features = encoder.ln(tokens)[:, 0]
-        return self.model.heads(features), _rollout(attention), features
-
-
-class FeaturesOfHubViT(nn.Module):
-    """Hugging Face's vision transformer with its feature vector: logits [N, 2] and features [N, C]."""
-
-    def __init__(self, model: HubViT) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits and feature vectors."""
-        network = self.model.network
-        features = network.vit(pixel_values=image).last_hidden_state[:, 0]
-        return network.classifier(features), features
-
-
-class ExplainedHubViT(nn.Module):
-    """Hugging Face's vision transformer with saliency maps by attention rollout."""
-
-    def __init__(self, model: HubViT) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return logits [N, 2], saliency maps [N, 2, h, w] and feature vectors [N, C]."""
-        network = self.model.network
-        found = network.vit(pixel_values=image, output_attentions=True)
-        features = found.last_hidden_state[:, 0]
-        return network.classifier(features), _rollout([heads.mean(1) for heads in found.attentions]), features
-
-
-def _tokens(model: VisionTransformer, image: torch.Tensor) -> torch.Tensor:
-    patches = model._process_input(image)
-    return torch.cat([model.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+        return model.encoder.ln(tokens)[:, 0], attention
 
 
 def _rollout(attention: Sequence[torch.Tensor]) -> torch.Tensor:

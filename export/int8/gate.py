@@ -104,23 +104,15 @@ def difference(before: Logits, after: Logits, reading: Calibration) -> Differenc
     )
 
 
-UNKNOWN = Difference(
-    faces=1, max_logit=math.inf, mean_logit=math.inf, max_score=1.0, mean_score=1.0, changed=1, moved=1
-)
-"""Stands for the difference to logits that are NaN or infinite."""
-
-
 @dataclass(frozen=True)
 class GateResult:
     """A candidate after the gate.
 
     Attributes:
-        name: of the candidate.
         auc: area under the ROC curve under the board's instruction set.
         auc_change: from FP32 to the candidate, both under the board's instruction set, with its interval.
         against_fp32: how the logits of the same two differ.
         to_board: how its logits differ from the workstation's instruction set to the board's.
-        refusals: empty where it is accepted.
     """
 
     name: str
@@ -157,28 +149,24 @@ def judge_candidate(
     reading: Calibration,
     limits: GateLimits,
 ) -> GateResult:
-    """Compare a candidate's logits under both instruction sets with the limits.
+    """Compare a candidate's logits [N, 2] under both instruction sets with the limits.
 
     Args:
         name: of the candidate.
         labels: [N], 0 real, 1 fake.
         groups: [N], faces that the bootstrap draws together; None draws each by itself.
         fp32_board: logits [N, 2] of FP32 under the board's instruction set.
-        native: logits [N, 2] of the candidate under the workstation's.
-        board: logits [N, 2] of the candidate under the board's.
+        native: under the workstation's instruction set.
+        board: under the board's.
         reading: FP32's temperature and balanced threshold.
         limits: what may change.
     """
     if not (np.isfinite(native).all() and np.isfinite(board).all()):
-        unknown: Figure = {"value": math.nan, "low": math.nan, "high": math.nan}
-        return GateResult(
-            name=name,
-            auc=math.nan,
-            auc_change=unknown,
-            against_fp32=UNKNOWN,
-            to_board=UNKNOWN,
-            refusals=(Refusal(Criterion.NOT_FINITE),),
+        figure: Figure = {"value": math.nan, "low": math.nan, "high": math.nan}
+        change = Difference(
+            faces=1, max_logit=math.inf, mean_logit=math.inf, max_score=1.0, mean_score=1.0, changed=1, moved=1
         )
+        return GateResult(name, math.nan, figure, change, change, refusals=(Refusal(Criterion.NOT_FINITE),))
     against_fp32, to_board = difference(fp32_board, board, reading), difference(native, board, reading)
     scores = [fake_scores(logits, reading.temperature) for logits in (fp32_board, board)]
     auc_change = paired_bootstrap(labels, *scores, figure="auc", groups=groups)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.model.contract import ModelContract
-from export.children.protocol import Advance
+from export.children.worker import Advance
 from train.data.catalog import FaceRecord
 from train.evaluation.logits import network_logits
 

@@ -1,5 +1,6 @@
 """Quantize one candidate to INT8 with NNCF, and find the layers that hurt most."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,13 @@ from edge_runtime.inference.core import openvino_core, signal_stack_kept
 from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels, normalized
-from export.children.protocol import Advance
+from export.children.worker import Advance
 from export.convert.saliency import LOGITS, WRAPPERS
 from train.data.catalog import FaceRecord
 
 CALIBRATION_FACES = 300
-RANKING_FACES = 32
-"""Accuracy control ranks the layers on this many faces."""
-
-NOISE_FACES = 16
-"""`layers_that_hurt` compares the layers on this many faces."""
-
+RANKING_FACES = 32  # Accuracy control ranks the layers on this many.
+NOISE_FACES = 16  # `layers_that_hurt` compares the layers on this many.
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 METRIC_DROP = 0.01
 """The drop that accuracy control allows; `export.int8.gate.LimitMetric` scales its metric to it."""
@@ -202,39 +199,11 @@ def layers_that_hurt(
     return [LayerNoise(labels[index], float(added[index])) for index in np.argsort(-added)[:count]]
 
 
-def _network_input(face: FaceRecord, contract: ModelContract) -> NDArray[np.float32]:
-    """Return a face's crops, normalized, [K, 3, H, W]."""
-    return normalized(face_pixels(read_picture(face.path), face.box, contract), contract)
+class _Numbered(Sequence[tuple[int, NDArray[np.float32]]]):
+    """Faces by number with all their crops, normalized, [K, 3, H, W], as they are measured.
 
-
-class _Images:
-    """The first crop of each face, [1, 3, H, W], read again in each pass: 300 in memory would be 180 MB."""
-
-    def __init__(
-        self, faces: Sequence[FaceRecord], contract: ModelContract, advance: Advance = lambda count: None
-    ) -> None:
-        self.faces, self.contract, self.advance = faces, contract, advance
-        self.passes = 0
-
-    def __len__(self) -> int:
-        return len(self.faces)
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        self.passes += 1
-        first = self.passes == 1
-        for face in self.faces:
-            try:
-                image = _network_input(face, self.contract)[:1]
-            except PictureError:
-                continue
-            if first:
-                # Before the image is yielded: NNCF stops after the last one that it needs.
-                self.advance(1)
-            yield image
-
-
-class _Numbered:
-    """Faces by number with all their crops, [K, 3, H, W], as they are measured."""
+    They are read when asked for: 300 in memory would be 180 MB.
+    """
 
     def __init__(self, faces: Sequence[FaceRecord], contract: ModelContract) -> None:
         self.faces, self.contract = faces, contract
@@ -242,8 +211,27 @@ class _Numbered:
     def __len__(self) -> int:
         return len(self.faces)
 
-    def __iter__(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        return (self[number] for number in range(len(self)))
+    def __getitem__(self, number: Any) -> Any:
+        face = self.faces[number]
+        return number, normalized(face_pixels(read_picture(face.path), face.box, self.contract), self.contract)
 
-    def __getitem__(self, number: int) -> tuple[int, NDArray[np.float32]]:
-        return number, _network_input(self.faces[number], self.contract)
+
+class _Images:
+    """The first crop of each face that can be read, [1, 3, H, W]; `advance` counts in the first pass."""
+
+    def __init__(
+        self, faces: Sequence[FaceRecord], contract: ModelContract, advance: Advance = lambda count: None
+    ) -> None:
+        self.numbered, self.advance = _Numbered(faces, contract), advance
+
+    def __len__(self) -> int:
+        return len(self.numbered)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        advance, self.advance = self.advance, lambda count: None
+        for number in range(len(self)):
+            with contextlib.suppress(PictureError):
+                _, crops = self.numbered[number]
+                # Before the image is yielded: NNCF stops after the last one that it needs.
+                advance(1)
+                yield crops[:1]

@@ -23,13 +23,9 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Int8Choice:
-    """What the search came to.
+    """What the search came to: the results in the order of trial, and what ships, or why nothing does.
 
-    Attributes:
-        results: of all candidates, in the order in which they were tried.
-        chosen: the attempt that ships; None where every candidate was refused.
-        failure: why none ships; empty where one does.
-        notes: what the report says about the search.
+    `notes` is what the report says about the search.
     """
 
     results: tuple[GateResult, ...] = ()
@@ -41,11 +37,8 @@ class Int8Choice:
 def find_int8(context: Context, fp32: Path, fp32_board: Logits, reading: Calibration) -> Int8Choice:
     """Try the candidates, then the fallbacks, then accuracy control, until the gate accepts one.
 
-    Args:
-        context: of the export.
-        fp32: the FP32 network.
-        fp32_board: its logits [N, 2] under the board's instruction set.
-        reading: its temperature and balanced threshold.
+    `fp32_board` are the logits [N, 2] of the network `fp32` under the board's instruction set, `reading` its
+    temperature and balanced threshold.
     """
     attempts: dict[str, Attempt] = {}
     notes: list[str] = []

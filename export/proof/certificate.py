@@ -29,12 +29,9 @@ class CertificateStage:
     """One stage.
 
     Attributes:
-        name: of the stage.
-        faces: how many it was measured on.
         auc: on the faces that went through PyTorch, the same ones in all stages; None without labels of both classes.
         from_pytorch: the difference on the same faces; None for PyTorch itself.
         from_before: the difference from the stage before, on the faces that both have; None for the first stage.
-        before: that stage's name.
     """
 
     name: str
@@ -47,13 +44,10 @@ class CertificateStage:
 
 @dataclass(frozen=True)
 class Certificate:
-    """All stages that were measured.
+    """All stages that were measured, on at most `faces` faces.
 
-    Attributes:
-        stages: in order.
-        faces: how many were measured at most.
-        spread: FP32's largest logit of fake − logit of real, less the smallest: parity on faces that are all alike
-            would prove little.
+    `spread` is FP32's largest logit of fake − logit of real, less the smallest: parity on faces that are all alike
+    would prove little.
     """
 
     stages: Sequence[CertificateStage]

@@ -54,13 +54,6 @@ def measure_golden(
     themselves, or a quarter of what the precision itself changes, whichever is more: an INT8 sum that is rounded
     elsewhere moves logits by less than quantizing did. A device of half precision may add to that four times what half
     precision changes in PyTorch.
-
-    Args:
-        workers: measure.
-        pictures: what `draw_golden` wrote.
-        networks: IR by precision.
-        model: the PyTorch network.
-        contract: of the model.
     """
     records = [drawn_record(path, 0) for path in pictures]
     by_isa = {isa: workers.run(measure_networks, networks, contract, records, isa=isa) for isa in CAPS}

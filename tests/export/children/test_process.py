@@ -16,7 +16,7 @@ from board_setup.isa import current_cap
 from edge_runtime.errors import BundleError
 from edge_runtime.model.bundle import Bundle
 from export.children.process import Workers, start_worker, start_workers
-from export.children.protocol import WorkerError
+from export.children.worker import WorkerError
 from export.faces import choose_faces
 from export.int8.measure import measure_networks
 

@@ -8,16 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.contract import Calibration
-from export.int8.gate import (
-    Criterion,
-    GateLimits,
-    GateResult,
-    LimitMetric,
-    best,
-    closest,
-    difference,
-    judge_candidate,
-)
+from export.int8.gate import Criterion, GateLimits, GateResult, LimitMetric, best, closest, difference, judge_candidate
 from train.evaluation.metrics import pairwise_auc
 
 READING = Calibration(temperature=1.0, balanced=0.5)
