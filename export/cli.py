@@ -2,8 +2,9 @@
 
 import logging
 import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,9 +17,6 @@ from edge_runtime.printable import printable
 from export.bundle.atomic import check_target
 from train.choices import InputPreset
 from train.data.catalog import SEED
-
-if TYPE_CHECKING:
-    from export.int8.quantize import Int8Candidate
 
 
 def main() -> None:
@@ -107,20 +105,25 @@ def export_openvino(
 
     `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
     """
-    _check_outputs(out, ovms, replace=replace)
+    check_target(expand(out), replace=replace)
+    if ovms:
+        check_target(expand(ovms), option="--ovms")
+        ours, served = expand(out).resolve(), expand(ovms).resolve()
+        if ours.is_relative_to(served) or served.is_relative_to(ours):
+            raise UsageError(f"--ovms {ovms}: overlaps with --out {out}; choose another folder")
     # Keep the libraries' warnings off the terminal; their errors still come through.
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").addHandler(logging.NullHandler())
     logging.getLogger("py.warnings").propagate = False
     from export.bundle.ovms import write_repository
+    from export.context import Steps
     from export.convert.onnx import read_source
     from export.export import export_bundle
     from export.int8.gate import GateLimits
-    from export.options import ExportOptions
-    from export.progress import Printed
+    from export.options import ExportOptions, named_candidates
 
-    first, fallbacks = _candidates(candidates)
+    first, fallbacks = named_candidates(candidates)
     options = ExportOptions(
         parts=_split(only),
         name=name,
@@ -139,7 +142,7 @@ def export_openvino(
         face_model=face_model,
         replace=replace,
     )
-    steps = Printed()
+    steps = Steps(show=True)
     source = read_source(
         expand(checkpoint), arch=arch, labels=_split(labels) if labels else None, preset=preset, average=use_ema
     )
@@ -151,40 +154,14 @@ def export_openvino(
     if ovms:
         best = Precision.INT8 if Precision.INT8 in bundle.precisions else bundle.precisions[0]
         print(f"Model Server: {write_repository(bundle, ovms, precision=best)} ({best.value})")
-    _print_summary(bundle, steps.total_s)
+    _print_summary(bundle, time.monotonic() - steps.started)
     if refused:
         raise refused
     return 1 if steps.broken else 0
 
 
-def _check_outputs(out: Path, ovms: Path | None, *, replace: bool) -> None:
-    """Raise a UsageError, before any work, if one of the two folders can't be written."""
-    check_target(expand(out), replace=replace)
-    if ovms:
-        check_target(expand(ovms), option="--ovms")
-        bundle, served = expand(out).resolve(), expand(ovms).resolve()
-        if bundle.is_relative_to(served) or served.is_relative_to(bundle):
-            raise UsageError(f"--ovms {ovms}: overlaps with --out {out}; choose another folder")
-
-
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
-
-
-def _candidates(text: str) -> "tuple[tuple[Int8Candidate, ...], tuple[Int8Candidate, ...]]":
-    """Return the candidates, and the fallbacks that are tried if none of them is accepted."""
-    from export.options import ALL_CANDIDATES, CANDIDATES, FALLBACKS
-
-    if text == "quick":
-        return CANDIDATES, FALLBACKS
-    if text == "all":
-        return ALL_CANDIDATES, ()
-    known = {f"{candidate.preset}-{candidate.overflow_fix}".lower(): candidate for candidate in ALL_CANDIDATES}
-    names = _split(text.lower())
-    for name in names:
-        if name not in known:
-            raise UsageError(f"--candidates {text}: {name!r} is unknown; choose quick, all, or of {', '.join(known)}")
-    return tuple(known[name] for name in names), ()
 
 
 def _print_summary(bundle: Bundle, total_s: float) -> None:

@@ -1,6 +1,9 @@
-"""What every step of one export works with."""
+"""What every step of one export works with, and how it shows its progress."""
 
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +14,39 @@ from export.faces import ExportFaces
 from export.int8.gate import Logits
 from export.int8.measure import measure_networks
 from export.options import PARTS, ExportOptions
-from export.progress import Steps
+from train.data.catalog import Quarantined, left_out_lines
+from train.parallel import Advance, progress_bar
+
+
+class Steps:
+    """An export's steps on standard error: a bar where there is a terminal, then a line; silent without `show`."""
+
+    def __init__(self, *, show: bool = False) -> None:
+        self.show, self.started = show, time.monotonic()
+        self.broken = False
+        """Whether any picture could not be read."""
+
+    @contextmanager
+    def step(self, title: str, total: int = 0) -> Iterator[Advance]:
+        """Run a block as a step of `total` parts; the block calls what it gets with the number just finished."""
+        if not self.show:
+            yield lambda count: None
+            return
+        started = time.monotonic()
+        with progress_bar(title, total or 1) as advance:
+            yield advance
+        self.note(f"{title} … {time.monotonic() - started:.1f} s")
+
+    def note(self, text: str) -> None:
+        """Show a sentence."""
+        if self.show:
+            print(text, file=sys.stderr, flush=True)
+
+    def left_out(self, files: Sequence[Quarantined]) -> None:
+        """Show which pictures could not be used: the first few."""
+        self.broken = any(file.broken for file in files)
+        for line in left_out_lines([(file.path, file.reason) for file in files]):
+            self.note(line)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from edge_runtime.plain_json import plain
 from export.bundle.atomic import check_target, folder_in_one_step
 from export.bundle.files import add_face_model, tool_versions, write_manifest
 from export.children.process import start_workers
-from export.context import Context
+from export.context import Context, Steps
 from export.convert.onnx import OnnxNetwork, read_source, to_onnx
 from export.convert.openvino import save_network, to_openvino, write_contract
 from export.convert.saliency import OUTPUTS, explain
@@ -26,7 +26,6 @@ from export.faces import ExportFaces, choose_faces, draw_faces
 from export.int8.gate import Logits
 from export.int8.search import Int8Choice, find_int8
 from export.options import ONNX, ExportOptions, allowed_errors
-from export.progress import Steps
 from export.proof.certificate import Certificate, Measured, certify
 from export.proof.golden import draw_golden, measure_golden
 from export.proof.report import write_export_report

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from edge_runtime.errors import DataError
 from edge_runtime.paths import expand
@@ -99,17 +100,13 @@ def draw_faces(folder: Path) -> ExportFaces:
 
 def drawn_record(path: Path, label: int) -> FaceRecord:
     """Return the record of a drawn picture; it is in no catalog, so its hashes and sizes are left empty."""
-    return FaceRecord(
-        path=path,
-        label=label,
-        split="valid",
-        source="drawn",
-        generator="",
-        identity="",
-        box=None,
-        sha256="",
-        phash="",
-        width=0,
-        height=0,
-        sharpness=0.0,
-    )
+    unknown: dict[str, Any] = {
+        "generator": "",
+        "identity": "",
+        "box": None,
+        "sha256": "",
+        "phash": "",
+        "width": 0,
+        "height": 0,
+    }
+    return FaceRecord(path=path, label=label, split="valid", source="drawn", sharpness=0.0, **unknown)

@@ -28,6 +28,24 @@ ALL_CANDIDATES = tuple(
 )
 
 
+def named_candidates(text: str) -> tuple[tuple[Int8Candidate, ...], tuple[Int8Candidate, ...]]:
+    """Return the candidates that `--candidates` names, and the fallbacks if none of them is accepted.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    if text == "quick":
+        return CANDIDATES, FALLBACKS
+    if text == "all":
+        return ALL_CANDIDATES, ()
+    known = {each.name.replace(" ", "-").lower(): each for each in ALL_CANDIDATES}
+    names = [name.strip() for name in text.lower().split(",")]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--candidates {text}: {name!r} is unknown; choose quick, all, or of {', '.join(known)}")
+    return tuple(known[name] for name in names), ()
+
+
 @dataclass(frozen=True)
 class ExportOptions:
     """How an export is made.

@@ -83,18 +83,15 @@ def to_onnx(model: nn.Module, contract: ModelContract, path: Path, outputs: Sequ
 
 @contextlib.contextmanager
 def quiet_torch() -> Iterator[None]:
-    """Keep the messages of torch's exporter off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    """Keep the warnings of torch's exporter off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 class OnnxNetwork:

@@ -70,14 +70,14 @@ class ExplainedCNN(nn.Module):
         for layer in self.head:
             inputs.append(logits)
             logits = layer(logits)
-        weights = _gradient(list(self.head), inputs)
+        weights = gradient_behind_pooling(list(self.head), inputs)
         if weights.dim() == 2:
             # As a 1×1 convolution it takes the features in the layout that the layer before left them in.
             return logits, nn.functional.conv2d(features, weights[:, :, None, None]), pooled
         return logits, torch.einsum("nkc,nchw->nkhw", weights, features), pooled
 
 
-def _gradient(layers: Sequence[nn.Module], inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+def gradient_behind_pooling(layers: Sequence[nn.Module], inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return d logits / d inputs[0] of the `layers` behind the pooling: [2, C], or [N, 2, C] where images differ.
 
     The derivative of Hardswish, x · relu6(x + 3) / 6, is 0 below −3, 1 above 3, and (2x + 3) / 6 between.
@@ -107,32 +107,29 @@ class ExplainedViT(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return logits [N, 2], with `maps` the saliency maps [N, 2, h, w], and feature vectors [N, C]."""
+        attention: list[torch.Tensor] = []
         if isinstance(self.model, HubViT):
             network = self.model.network
             found = network.vit(pixel_values=image, output_attentions=self.maps)
             features, head = found.last_hidden_state[:, 0], network.classifier
-            attention = [heads.mean(1) for heads in found.attentions] if self.maps else []
+            if self.maps:
+                attention = [heads.mean(1) for heads in found.attentions]
         else:
-            features, attention = self._torchvision(self.model, image)
-            head = self.model.heads
-        return (head(features), _rollout(attention), features) if self.maps else (head(features), features)
-
-    def _torchvision(self, model: VisionTransformer, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        patches = model._process_input(image)
-        tokens = torch.cat([model.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
-        if not self.maps:
-            return model.encoder(tokens)[:, 0], []
-        tokens, attention = tokens + model.encoder.pos_embedding, []
-        for block in model.encoder.layers:
-            given = block.ln_1(tokens)
-            attended, weights = block.self_attention(given, given, given, need_weights=True)
-            tokens = tokens + attended
-            tokens = tokens + block.mlp(block.ln_2(tokens))
-            attention.append(weights)
-        return model.encoder.ln(tokens)[:, 0], attention
+            encoder, head, patches = self.model.encoder, self.model.heads, self.model._process_input(image)
+            tokens = torch.cat([self.model.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+            if self.maps:
+                tokens = tokens + encoder.pos_embedding
+                for block in encoder.layers:
+                    given = block.ln_1(tokens)
+                    attended, weights = block.self_attention(given, given, given, need_weights=True)
+                    tokens = tokens + attended
+                    tokens = tokens + block.mlp(block.ln_2(tokens))
+                    attention.append(weights)
+            features = (encoder.ln(tokens) if self.maps else encoder(tokens))[:, 0]
+        return (head(features), attention_rollout(attention), features) if self.maps else (head(features), features)
 
 
-def _rollout(attention: Sequence[torch.Tensor]) -> torch.Tensor:
+def attention_rollout(attention: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return how much of each patch reaches the class token, for both labels: [N, 2, side, side].
 
     Half of each layer is `attention` [N, tokens, tokens], half the connection around it. Only the class token's row is

@@ -1,7 +1,6 @@
 """A whole export of the tiny network, and the parts of the way."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 
 from board_setup.isa import BOARD
 from edge_runtime.detector import Detector
-from edge_runtime.errors import ContractError
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.faces import FACE_MODEL
@@ -29,29 +27,28 @@ from train.evaluation.calibrate import fit_calibration
 from train.evaluation.seen import among, bundle_faces, face_mark
 
 
-def constants(bundle: Bundle, precision: str) -> list[ov.Node]:
-    model = openvino_core().read_model(bundle.model(precision))
-    return [op for op in model.get_ops() if op.get_type_name() == "Constant"]
-
-
 def test_the_bundle_holds_what_it_lists_and_nothing_else(tiny_bundle: Bundle) -> None:
     tiny_bundle.check()
     assert tiny_bundle.precisions == (Precision.FP32, Precision.FP16, Precision.INT8)
     files = {path.relative_to(tiny_bundle.path).as_posix() for path in tiny_bundle.path.rglob("*") if path.is_file()}
     assert files == {"model.json", *tiny_bundle.manifest.files}
     assert {"onnx/model.onnx", "report.html", "report.md", "golden/golden.json"} <= files
+    assert tiny_bundle.file(FACE_MODEL).read_bytes() == installed_face_model().read_bytes()
+    assert "Apache License" in tiny_bundle.file("face/NOTICE").read_text(encoding="utf-8")
+    text = (tiny_bundle.path / "model.json").read_text(encoding="utf-8")
+    assert tiny_bundle.manifest.to_json() == text
+    json.loads(text, parse_constant=pytest.fail)
 
 
-@pytest.mark.parametrize(("precision", "kind"), [("fp32", "f32"), ("fp16", "f16")])
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", "f32"), ("fp16", "f16"), ("int8", "i8")])
 def test_weights_are_stored_in_their_precision(tiny_bundle: Bundle, precision: str, kind: str) -> None:
-    weights = [op for op in constants(tiny_bundle, precision) if len(op.get_output_shape(0)) == 4]
+    operations = openvino_core().read_model(tiny_bundle.model(precision)).get_ops()
+    constants = [op for op in operations if op.get_type_name() == "Constant"]
+    weights = [
+        op for op in constants if len(op.get_output_shape(0)) == 4 and op.get_output_size() and op.data.size > 99
+    ]
     assert {op.get_element_type().get_type_name() for op in weights} == {kind}
-
-
-def test_int8_weights_are_bytes_and_the_rest_is_float32(tiny_bundle: Bundle) -> None:
-    kinds = [op.get_element_type().get_type_name() for op in constants(tiny_bundle, "int8")]
-    assert kinds.count("i8") >= 3
-    assert "f16" not in kinds
+    assert (precision == "fp16") == any(op.get_element_type() == ov.Type.f16 for op in constants)
 
 
 def test_each_ir_is_plain_and_carries_the_contract(tiny_bundle: Bundle) -> None:
@@ -136,19 +133,6 @@ def test_allowed_errors_come_from_options_then_training(asked: dict[str, float],
     assert tuple(allowed_errors(contract, ExportOptions(**asked)).values()) == kept
 
 
-def test_allowed_errors_are_part_of_the_contract() -> None:
-    logits, labels = np.array([[1.0, 0.0], [0.0, 1.0]] * 20), [0, 1] * 20
-    fitted = fit_calibration(logits, labels, max_fpr=0.001, max_fnr=0.2)
-    assert (fitted.max_fpr, fitted.max_fnr) == (0.001, 0.2)
-    values = ModelContract("tiny", calibrations={CHECKPOINT: fitted}).to_dict()
-    assert ModelContract.from_dict(values).calibration(CHECKPOINT) == fitted
-    for name in ("max_fpr", "max_fnr"):
-        del values["calibrations"][CHECKPOINT][name]
-    assert ModelContract.from_dict(values).calibration(CHECKPOINT) == replace(fitted, max_fpr=0.01, max_fnr=0.01)
-    with pytest.raises(ContractError):
-        replace(fitted, max_fpr=2)
-
-
 def test_the_report_shows_every_stage_candidate_and_tool(tiny_bundle: Bundle) -> None:
     parity, tools = tiny_bundle.manifest.parity, tiny_bundle.manifest.tools
     assert {"torch", "onnx", "openvino", "nncf", "python"} <= set(tools)
@@ -159,12 +143,6 @@ def test_the_report_shows_every_stage_candidate_and_tool(tiny_bundle: Bundle) ->
         assert all(name in text for name in (*names, *tools))
 
 
-def test_the_face_detector_is_in_the_bundle_with_its_notice(tiny_bundle: Bundle, face_model: Path) -> None:
-    assert installed_face_model() == face_model
-    assert (tiny_bundle.path / FACE_MODEL).read_bytes() == face_model.read_bytes()
-    assert "Apache License" in (tiny_bundle.path / "face/NOTICE").read_text(encoding="utf-8")
-
-
 def test_the_saliency_branch_leaves_int8_logits_alone(tiny_bundle: Bundle) -> None:
     # Its operations are not quantized, so that a map and its logits agree: the map's mean is the logit.
     model = openvino_core().read_model(tiny_bundle.model("int8"))
@@ -172,12 +150,6 @@ def test_the_saliency_branch_leaves_int8_logits_alone(tiny_bundle: Bundle) -> No
     found = compiled(np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32))
     mean = found["saliency_map"].mean((2, 3))
     np.testing.assert_allclose(mean - mean.mean(), found["logits"] - found["logits"].mean(), atol=0.2)
-
-
-def test_the_manifest_is_strict_json(tiny_bundle: Bundle) -> None:
-    text = (tiny_bundle.path / "model.json").read_text(encoding="utf-8")
-    assert Bundle.open(tiny_bundle.path).manifest.to_json() == text
-    json.loads(text, parse_constant=pytest.fail)
 
 
 def test_the_runtime_classifies_with_it(tiny_bundle: Bundle, tiny_data: Path) -> None:

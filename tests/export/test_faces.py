@@ -24,10 +24,15 @@ def test_a_plain_folder_is_cut_into_disjoint_halves(tiny_data: Path) -> None:
     assert choose_faces(tiny_data, calibration=1000, measured=1000, seed=1) != faces
 
 
-def test_both_classes_take_turns(tiny_data: Path) -> None:
+def test_both_classes_take_turns_and_few_get_a_note(tiny_data: Path) -> None:
     faces = choose_faces(tiny_data, calibration=10, measured=20)
     assert [face.label for face in faces.calibration] == [0, 1] * 5
     assert faces.labels == [0, 1] * 10
+    assert len(faces.groups) == 20
+    one = tuple(replace(face, identity="she") for face in faces.measured)
+    assert len(set(replace(faces, measured=one).groups)) == 1
+    assert not faces.notes
+    assert "300" in choose_faces(tiny_data, calibration=10, measured=300).notes[0]
 
 
 def test_a_catalogs_splits_are_kept(tiny_data: Path, tmp_path: Path) -> None:
@@ -52,11 +57,6 @@ def test_a_folder_of_training_faces_only_is_refused(tiny_data: Path) -> None:
     trained = {face_mark(face) for face in load_data(tiny_data).records}
     with pytest.raises(DataError, match="trained on; give faces that it has not seen"):
         choose_faces(tiny_data, calibration=1000, measured=1000, trained=trained)
-
-
-def test_few_faces_get_a_note(tiny_data: Path) -> None:
-    assert "300" in choose_faces(tiny_data, calibration=10, measured=300).notes[0]
-    assert not choose_faces(tiny_data, calibration=10, measured=20).notes
 
 
 def test_missing_and_broken_pictures_are_left_out(tiny_data: Path, tmp_path: Path) -> None:
@@ -85,10 +85,3 @@ def test_a_missing_class_is_refused(tiny_data: Path, tmp_path: Path, missing: st
             (tmp_path / name / "0.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match=str(tmp_path)):
         choose_faces(tmp_path, calibration=10, measured=10)
-
-
-def test_faces_of_one_identity_are_one_group(tiny_data: Path) -> None:
-    faces = choose_faces(tiny_data, calibration=10, measured=20)
-    assert len(faces.groups) == 20
-    one = tuple(replace(face, identity="she") for face in faces.measured)
-    assert len(set(replace(faces, measured=one).groups)) == 1

@@ -143,10 +143,18 @@ def test_a_bundle_with_other_files_is_never_replaced(target: Path, place: str) -
         check_target(target, replace=True)
 
 
-def test_a_bundle_is_replaced_only_on_request(target: Path) -> None:
+def test_what_may_be_written_and_what_only_on_request(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    check_target(tmp_path / "empty")
+    check_target(tmp_path / "none" / "yet")
     with pytest.raises(UsageError, match="add --replace"):
         check_target(target)
     check_target(target, replace=True)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(UsageError, match="is a mount point"):
+        check_target(tmp_path)
 
 
 @pytest.mark.parametrize("replace", [True, False])
@@ -159,15 +167,3 @@ def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, what: str, replace:
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     with pytest.raises(UsageError, match="choose another --out"):
         check_target(tmp_path / what, replace=replace)
-
-
-def test_a_mount_point_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
-    with pytest.raises(UsageError, match="is a mount point"):
-        check_target(tmp_path)
-
-
-def test_an_empty_folder_or_none_can_be_written(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    check_target(tmp_path / "empty")
-    check_target(tmp_path / "none" / "yet")

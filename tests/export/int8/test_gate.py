@@ -36,10 +36,6 @@ def judged(native: np.ndarray, board: np.ndarray, **limits: float) -> GateResult
     )
 
 
-def criteria(result: GateResult) -> set[Criterion]:
-    return {refusal.criterion for refusal in result.refusals}
-
-
 def test_a_difference_in_logits_scores_and_decisions() -> None:
     before = np.array([[0.0, 1.0], [0.0, -1.0], [0.0, 0.1]], np.float32)
     after = np.array([[0.0, 1.5], [0.0, -1.0], [0.0, -0.1]], np.float32)
@@ -51,36 +47,25 @@ def test_a_difference_in_logits_scores_and_decisions() -> None:
     assert found.moved == 2
 
 
-def test_the_same_logits_are_accepted() -> None:
-    assert judged(logits(), logits()).accepted
-
-
-def test_sums_that_saturate_on_the_board_are_refused() -> None:
-    found = criteria(judged(logits(), logits(shift=1.5)))
-    assert {Criterion.CHANGED, Criterion.BOARD_CHANGED, Criterion.BOARD_SCORE} <= found
-
-
-def test_a_score_change_on_the_board_alone_is_refused() -> None:
-    margin = np.where(LABELS, 1.0, -1.0)
-    native, board = (np.stack([-m / 2, m / 2], axis=1).astype(np.float32) for m in (margin, margin * 1.3))
-    result = judge_candidate(
-        "it", labels=LABELS, fp32_board=native, native=native, board=board, reading=READING, limits=GateLimits()
-    )
-    assert criteria(result) == {Criterion.BOARD_SCORE}
-    refusal = result.refusals[0]
-    assert refusal.value > refusal.limit == 0.03
-    assert result.to_dict()["failed"] == [str(refusal)]
-
-
-def test_a_loss_of_auc_is_refused() -> None:
-    assert criteria(judged(blurred(), blurred(), changed=1.0)) == {Criterion.AUC_LOSS}
-
-
-def test_logits_that_are_not_finite_are_refused() -> None:
-    broken = logits()
-    broken[0] = np.inf
-    result = judged(broken, broken, auc_loss=1, changed=1)
-    assert criteria(result) == {Criterion.NOT_FINITE}
+@pytest.mark.parametrize(
+    ("native", "board", "limits", "criteria"),
+    [
+        (logits(), logits(), {}, []),
+        (logits(), logits(1.5), {}, [Criterion.CHANGED, Criterion.BOARD_CHANGED, Criterion.BOARD_SCORE]),
+        (logits(), logits() * 1.3, {}, [Criterion.BOARD_SCORE]),
+        (blurred(), blurred(), {"changed": 1.0}, [Criterion.AUC_LOSS]),
+        (np.where(logits() > 2, np.inf, logits()), logits(), {"auc_loss": 1, "changed": 1}, [Criterion.NOT_FINITE]),
+    ],
+    ids=["the same", "sums saturate on the board", "scores move on the board", "AUC is lost", "infinite"],
+)
+def test_what_is_over_a_limit_is_refused(
+    native: np.ndarray, board: np.ndarray, limits: dict[str, float], criteria: list[Criterion]
+) -> None:
+    result = judged(native, board, **limits)
+    assert [refusal.criterion for refusal in result.refusals] == criteria
+    assert result.accepted == (not criteria)
+    assert all(refusal.value is None or refusal.value > refusal.limit for refusal in result.refusals)
+    assert result.to_dict()["failed"] == list(map(str, result.refusals))
     json.dumps(result.to_dict(), allow_nan=False)
 
 

@@ -11,14 +11,13 @@ import pytest
 from board_setup.isa import BOARD
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration
-from export.context import Context
+from export.context import Context, Steps
 from export.faces import choose_faces
 from export.int8.gate import Criterion
 from export.int8.measure import measure_networks
 from export.int8.quantize import Int8Candidate, LayerNoise, layers_that_hurt, quantize
 from export.int8.search import Int8Choice, find_int8
 from export.options import ExportOptions
-from export.progress import Steps
 
 FIRST, SECOND, FALLBACK = Int8Candidate("PERFORMANCE"), Int8Candidate("MIXED"), Int8Candidate("MIXED", "DISABLE")
 
@@ -76,18 +75,16 @@ def search(tiny_bundle: Bundle, tiny_data: Path, tmp_path: Path) -> Callable[...
     return search
 
 
-def test_the_best_candidate_ships_and_no_fallback_is_tried(search: Callable) -> None:
-    choice, workers = search({FIRST.name: 5})
-    assert workers.tried == [FIRST.name, SECOND.name]
-    assert choice.chosen.candidate == SECOND
+@pytest.mark.parametrize(
+    ("wrong", "tried", "chosen"),
+    [([FIRST], [FIRST, SECOND], SECOND), ([FIRST, SECOND], [FIRST, SECOND, FALLBACK], FALLBACK)],
+)
+def test_the_best_ships_and_fallbacks_come_last(search: Callable, wrong: list, tried: list, chosen: object) -> None:
+    choice, workers = search({candidate.name: 5 for candidate in wrong})
+    assert workers.tried == [candidate.name for candidate in tried]
+    assert choice.chosen.candidate == chosen
     assert not choice.failure
     assert set(choice.chosen.logits) == {"native", BOARD}
-
-
-def test_fallbacks_are_tried_when_all_are_refused(search: Callable) -> None:
-    choice, workers = search({FIRST.name: 5, SECOND.name: 5})
-    assert workers.tried[2:] == [FALLBACK.name]
-    assert choice.chosen.candidate == FALLBACK
 
 
 def test_accuracy_control_starts_from_the_closest_candidate(search: Callable) -> None:
