@@ -5,9 +5,8 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,30 +22,9 @@ if TYPE_CHECKING:
 
 CAMERA, OUTPUT, SNAPSHOTS = "Cameras and streams", "Output", "Snapshots"
 
-
-class Device(str, Enum):
-    """Where the network runs."""
-
-    AUTO = "AUTO"
-    CPU = "CPU"
-    GPU = "GPU"
-
-
-class PrecisionChoice(str, Enum):
-    """Which of the bundle's networks runs."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    FP16 = "fp16"
-    INT8 = "int8"
-
-
-class Faces(str, Enum):
-    """Whether and how faces are searched for."""
-
-    AUTO = "auto"
-    OFF = "off"
-    TILED = "tiled"
+Device = Literal["AUTO", "CPU", "GPU"]
+PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
+Faces = Literal["auto", "off", "tiled"]
 
 
 class _Notes(logging.Formatter):
@@ -57,11 +35,7 @@ class _Notes(logging.Formatter):
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes of a size such as 500K, 20M or 2G.
-
-    Raises:
-        UsageError: it is not a size.
-    """
+    """Return the bytes of a size such as 500K, 20M or 2G; raises UsageError if it is not one."""
     found = re.fullmatch(r"([1-9]\d{0,11})([KMG]?)B?", text.strip().upper())
     if not found:
         raise UsageError(f"{text!r} is not a size; give for example 500K, 20M or 2G")
@@ -87,11 +61,11 @@ def edge_detect(
         Path | None,
         typer.Option(help="A bundle; default: $DEEPFAKE_EDGE_MODEL, ./detector, then the installed one."),
     ] = None,
-    device: Annotated[Device, typer.Option(help="Device that runs the network.")] = Device.AUTO,
-    precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = PrecisionChoice.AUTO,
+    device: Annotated[Device, typer.Option(help="Device that runs the network.")] = "AUTO",
+    precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = "auto",
     faces: Annotated[
         Faces, typer.Option(help="off takes the whole picture as the face, tiled also finds small faces.")
-    ] = Faces.AUTO,
+    ] = "auto",
     min_face: Annotated[
         int, typer.Option(min=1, help="Smallest side of a face in pixels; smaller ones are uncertain.")
     ] = MIN_FACE_PX,
@@ -158,7 +132,10 @@ def edge_detect(
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     if list_cameras:
-        return _print_cameras()
+        from edge_runtime.sources import camera as cameras
+
+        print("\n".join(f"{node}  {name}" for node, name in cameras.list_cameras()) or f"no cameras; {cameras.CHECK}")
+        return 0
     if not inputs and not camera:
         raise UsageError("no input; give pictures, folders, videos or addresses, or --camera 0")
     from edge_runtime.detector import Detector
@@ -166,16 +143,9 @@ def edge_detect(
     from edge_runtime.run import run
     from edge_runtime.sources import SourceOptions, open_sources
 
-    rotate_at = None if rotate is None else parse_size(rotate)
-    space = parse_size(snapshot_space)
-    detector = Detector(
-        model,
-        device=device.value,
-        precision=precision.value,
-        faces=faces.value,
-        limits=QualityLimits(min_face=min_face),
-        window=window,
-    )
+    rotate_at, space = None if rotate is None else parse_size(rotate), parse_size(snapshot_space)
+    limits = QualityLimits(min_face=min_face)
+    detector = Detector(model, device=device, precision=precision, faces=faces, limits=limits, window=window)
     options = SourceOptions(
         width=width,
         height=height,
@@ -194,9 +164,9 @@ def edge_detect(
 
         check_places(outputs, snapshots, sources, detector.bundle)
     title = f"{contract.architecture} {contract.version}, {detector.choice.precision.value} on {detector.choice.device}"
+    kept = {"blur": blur_snapshots, "max_age_s": snapshot_days * 86400.0, "max_bytes": space}
     sinks = [
-        *_files(jsonl, csv, video, rotate_at),
-        *_snapshots(snapshots, blur=blur_snapshots, days=snapshot_days, space=space),
+        *_files(jsonl, csv, video, rotate_at, snapshots, kept),
         _terminal(title, sources, to_stdout="-" in (str(jsonl), str(csv)), quiet=quiet),
     ]
     with contextlib.ExitStack() as stack:
@@ -208,19 +178,15 @@ def edge_detect(
     return exit_code(summary, endless=any(source.endless for source in sources))
 
 
-def _print_cameras() -> int:
-    from edge_runtime.sources.camera import CHECK, list_cameras
-
-    cameras = list_cameras()
-    for node, name in cameras:
-        print(f"{node}  {name}")
-    if not cameras:
-        print(f"no cameras; {CHECK}")
-    return 0
-
-
-def _files(jsonl: Path | None, csv: Path | None, video: Path | None, rotate_at: int | None) -> "Iterator[Sink]":
-    """Yield the sinks that write a file. Each is imported only when used: importing takes most of a board's start."""
+def _files(
+    jsonl: Path | None,
+    csv: Path | None,
+    video: Path | None,
+    rotate_at: int | None,
+    snapshots: Path | None,
+    kept: dict[str, Any],
+) -> "Iterator[Sink]":
+    """Yield the sinks that write files. Each is imported only when used: importing takes most of a board's start."""
     if jsonl is not None:
         from edge_runtime.sinks.lines import JsonlSink
 
@@ -233,13 +199,10 @@ def _files(jsonl: Path | None, csv: Path | None, video: Path | None, rotate_at: 
         from edge_runtime.sinks.video import VideoSink
 
         yield VideoSink(video, rotate_at=rotate_at)
-
-
-def _snapshots(folder: Path | None, *, blur: bool, days: float, space: int) -> "Iterator[Sink]":
-    if folder is not None:
+    if snapshots is not None:
         from edge_runtime.sinks.snapshots import SnapshotSink
 
-        yield SnapshotSink(folder, blur=blur, max_age_s=days * 86400.0, max_bytes=space)
+        yield SnapshotSink(snapshots, **kept)
 
 
 def _terminal(title: str, sources: "list[Source]", *, to_stdout: bool, quiet: bool) -> "Sink":

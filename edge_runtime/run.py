@@ -22,10 +22,8 @@ class Summary:
         frames, faces: how many were judged.
         broken: video and camera frames that could not be decoded.
         dropped: frames skipped in favour of newer ones, by source.
-        failed: inputs that could not be read.
-        lost: results that the sinks could not write.
+        failed, lost: inputs that could not be read, and results that the sinks could not write.
         stopped: whether a signal ended the run.
-        seconds: duration.
     """
 
     frames: int = 0
@@ -91,5 +89,5 @@ def run(pipeline: Pipeline, sinks: Sequence[Sink], notifier: Notifier | None = N
     notifier.stopping()
     summary.seconds = time.monotonic() - began
     summary.stopped = pipeline.stopped
-    summary.lost = sum(sink.lost for sink in sinks)
+    summary.lost = sum(sink.losses.count for sink in sinks)
     return summary

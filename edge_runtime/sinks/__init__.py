@@ -3,23 +3,23 @@
 To add one: inherit from `Sink` in a new module, and add its option to `edge_runtime.cli`.
 """
 
-from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from edge_runtime.pipeline import Judged
+from edge_runtime.sinks.disk import Losses
 
 S = TypeVar("S", bound="Sink")
 
 
-class Sink(Protocol):
-    """What takes results. A full disk never raises: results that could not be written are counted."""
+class Sink:
+    """What takes results. A full disk never raises: `losses` counts what could not be written."""
 
-    @property
-    def lost(self) -> int:
-        """Results that could not be written."""
+    def __init__(self, name: object) -> None:
+        self.losses = Losses(name)
 
     def write(self, judged: Judged) -> None:
         """Take one result, and pass it to the disk or screen before this returns."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Finish the output."""
@@ -27,7 +27,5 @@ class Sink(Protocol):
     def __enter__(self: S) -> S:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -9,32 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.errors import UsageError
-from edge_runtime.judging.results import FaceResult, FrameResult, iso_time
 from edge_runtime.pipeline import Judged
 from edge_runtime.sinks import Sink
-from edge_runtime.sinks.disk import Losses, rotate
+from edge_runtime.sinks.disk import rotate
 
 
 class LineFile(Sink):
     """A file to which whole lines are appended; a line is in the file when `append` returns.
 
-    A line that does not fit on the disk is removed as a whole and counted in `lost`.
+    A line that does not fit on the disk is removed as a whole and counted as lost.
 
     Args:
         path: `-` is standard output.
-        begins: what every such file begins with; a file that begins otherwise is left alone.
+        begins: what every such file begins with; a file that begins otherwise raises UsageError.
         header: first line of every file.
         rotate_at: size in bytes at which a new file is started; None never.
-
-    Raises:
-        UsageError: it can't be opened, or holds something else.
     """
 
     def __init__(
         self, path: Path | str, *, begins: str, header: str | None = None, rotate_at: int | None = None
     ) -> None:
-        self._standard = str(path) == "-"
-        self._path, self._losses = Path(path), Losses("standard output" if self._standard else path)
+        self._path, self._standard = Path(path), str(path) == "-"
+        super().__init__("standard output" if self._standard else path)
         self._header, self._rotate_at = header, None if self._standard else rotate_at
         self._header_is_due = False
         try:
@@ -81,14 +77,9 @@ class LineFile(Sink):
                 self._begin()
         reason = self._write_header() or self._write(line)
         if reason is None:
-            self._losses.over()
+            self.losses.over()
         else:
-            self._losses.add(reason)
-
-    @property
-    def lost(self) -> int:
-        """Lines that could not be written."""
-        return self._losses.count
+            self.losses.add(reason)
 
     def _write(self, line: str) -> str | None:
         """Write `line`; return the reason if that fails."""
@@ -139,9 +130,12 @@ class CsvSink(LineFile):
     def write(self, judged: Judged) -> None:
         """Write the faces of one frame."""
         for face in judged.result.faces or (None,):
+            values = judged.result.to_dict()
+            if face is not None:
+                values |= face.to_dict() | {"detection": face.detection, "score": face.score}
+                values |= zip(("left", "top", "right", "bottom"), face.box, strict=True)
             text = io.StringIO()
-            values = (_cell(value) for value in csv_row(judged.result, face))
-            csv.writer(text, lineterminator="").writerow(values)
+            csv.writer(text, lineterminator="").writerow(_cell(values.get(column)) for column in COLUMNS)
             self.append(text.getvalue())
 
 
@@ -152,17 +146,3 @@ def _cell(value: Any) -> Any:
     text = " ".join(value.splitlines())
     # Some spreadsheets split cells at semicolons or tabs too.
     return re.sub(r"(^|[;\t])(?=\s*[=+@-].)", r"\1'", text)
-
-
-def csv_row(result: FrameResult, face: FaceResult | None) -> list[Any]:
-    """Return the values of COLUMNS for a face of a frame, or for a frame without a face."""
-    track = detection = score = verdict = reason = None
-    box: tuple[int | None, ...] = (None,) * 4
-    if face is not None:
-        track, box, detection = face.track, face.box, face.detection
-        score, verdict, reason = face.score, face.verdict.value, face.reason
-    return [
-        *(result.source, result.frame, iso_time(result.time), result.state.value, track, *box, detection),
-        *(score, verdict, reason, round(result.latency_ms, 2), round(result.age_ms, 2)),
-        *(result.dropped, result.device, result.precision, result.model, result.error, result.notice),
-    ]

@@ -35,18 +35,11 @@ class _Entry:
 
 
 class LiveView(Sink):
-    """A view that stays in place; losses and failures are printed above it and stay on the terminal.
-
-    Args:
-        console: where it is shown.
-        title: what is running.
-    """
-
-    lost = 0
+    """A view that stays in place, under what is running; losses and failures stay on the terminal above it."""
 
     def __init__(self, console: Console | None = None, title: str = "edge-detect") -> None:
-        self._console = console or Console()
-        self._title = title
+        super().__init__("the terminal")
+        self._console, self._title = console or Console(), title
         self._entries: dict[str, _Entry] = {}
         self._live = Live(console=self._console, get_renderable=self.render, refresh_per_second=8, transient=True)
 

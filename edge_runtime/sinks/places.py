@@ -15,12 +15,6 @@ from edge_runtime.sources import Source
 def check_places(outputs: Iterable[Path], snapshots: Path | None, sources: Iterable[Source], bundle: Bundle) -> None:
     """Refuse outputs that are inputs, whether named by path, link, glob or folder.
 
-    Args:
-        outputs: files to write, which may be rotated.
-        snapshots: folder for snapshots.
-        sources: what is judged.
-        bundle: what judges.
-
     Raises:
         UsageError: an output is an input or given twice, or snapshots would be judged or deleted as inputs.
     """
@@ -34,9 +28,8 @@ def check_places(outputs: Iterable[Path], snapshots: Path | None, sources: Itera
     written = {identity: path for path in (*files, *rotated) if (identity := _identity(path)) is not None}
     home = None if snapshots is None else snapshots.resolve()
     checked: set[tuple[Path, bool]] = set()
-    for path in chain(
-        (bundle.path / name for name in (MANIFEST, *bundle.manifest.files)), *(s.files() for s in sources)
-    ):
+    model = (bundle.path / name for name in (MANIFEST, *bundle.manifest.files))
+    for path in chain(model, *(source.files() for source in sources)):
         if (identity := _identity(path)) in written:
             raise UsageError(f"{written[identity]}: is also an input ({path}); choose another file")
         # Of a folder that is an input, all that lies below is read; of one that holds an input, only that.

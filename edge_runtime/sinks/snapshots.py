@@ -18,7 +18,7 @@ from edge_runtime.model.contract import Verdict
 from edge_runtime.pipeline import Judged
 from edge_runtime.pixels.drawing import draw_result
 from edge_runtime.sinks import Sink
-from edge_runtime.sinks.disk import Losses, has_room
+from edge_runtime.sinks.disk import has_room
 
 MEGABYTE = 1 << 20
 NAME = re.compile(r"edge-\d{8}T\d{9}Z-.*\.jpg")
@@ -29,16 +29,8 @@ TIDY_S = 60.0
 class SnapshotSink(Sink):
     """A folder of JPEGs: the whole frame with boxes, whenever a face gets its verdict or the verdict changes.
 
-    Only files that this sink named are ever deleted.
-
-    Args:
-        folder: created if missing; only its owner may open it.
-        blur: make every face unrecognizable.
-        max_age_s: older snapshots are deleted.
-        max_bytes: the oldest are deleted while all together are larger.
-
-    Raises:
-        UsageError: the folder can't be written to.
+    Snapshots older than `max_age_s` are deleted, and the oldest while all together are larger than `max_bytes`, but no
+    files of other names. The folder is created if missing, for its owner alone; UsageError if it can't be used.
     """
 
     def __init__(
@@ -49,7 +41,8 @@ class SnapshotSink(Sink):
         max_age_s: float = SNAPSHOT_DAYS * 86400.0,
         max_bytes: int = 500 * MEGABYTE,
     ) -> None:
-        self._folder, self._losses = folder, Losses(folder)
+        super().__init__(folder)
+        self._folder = folder
         self._blur, self._max_age_s, self._max_bytes = blur, max_age_s, max_bytes
         self._verdicts: dict[tuple[str, int], Verdict] = {}
         self._tidied = -TIDY_S
@@ -68,11 +61,6 @@ class SnapshotSink(Sink):
         if not os.access(folder, os.W_OK):
             raise UsageError(f"{folder}: can't be written to; choose another folder")
 
-    @property
-    def lost(self) -> int:
-        """Snapshots that could not be written."""
-        return self._losses.count
-
     def write(self, judged: Judged) -> None:
         """Save the frame if it has a new verdict."""
         result, picture = judged.result, judged.picture
@@ -88,9 +76,9 @@ class SnapshotSink(Sink):
                     raise OSError("no room")
                 write_atomic(path, file.getvalue(), opener=functools.partial(os.open, mode=0o600))
                 self._made[path] = time.monotonic()
-                self._losses.over()
+                self.losses.over()
             except OSError as error:
-                self._losses.add(error.strerror or str(error))
+                self.losses.add(error.strerror or str(error))
         elif time.monotonic() - self._tidied >= TIDY_S:
             self._tidy(0)
 
@@ -144,12 +132,8 @@ def blurred(picture: Image.Image, boxes: list[tuple[int, int, int, int]]) -> Ima
     copy = picture.copy()
     for left, top, right, bottom in boxes:
         margin = max(right - left, bottom - top) // 4
-        box = (
-            max(0, left - margin),
-            max(0, top - 2 * margin),
-            min(picture.width, right + margin),
-            min(picture.height, bottom + margin),
-        )
+        upper_left = (max(0, left - margin), max(0, top - 2 * margin))
+        box = (*upper_left, min(picture.width, right + margin), min(picture.height, bottom + margin))
         face = copy.crop(box)
         # Eight cells a side keep no features; the blur only looks better.
         mosaic = face.resize((8, 8), Image.Resampling.BOX).resize(face.size, Image.Resampling.NEAREST)

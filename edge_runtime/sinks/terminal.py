@@ -10,26 +10,17 @@ from edge_runtime.model.contract import DEMO_NOTICE
 from edge_runtime.pipeline import Judged
 from edge_runtime.printable import printable
 from edge_runtime.sinks import Sink
-from edge_runtime.sinks.disk import Losses
 
 
 class PlainLines(Sink):
-    """One line per face on `out`, with the frame rate.
-
-    `failures_only`, for a journal, prints only failures and the first frame of a source that is back.
-    """
+    """One line per face on `out`; with `failures_only`, for a journal, only failures and the first frame after one."""
 
     def __init__(self, out: TextIO | None = None, *, failures_only: bool = False) -> None:
         self._out = sys.stdout if out is None else out
-        self._losses = Losses(getattr(self._out, "name", "the terminal"))
+        super().__init__(getattr(self._out, "name", "the terminal"))
         self._failures_only = failures_only
         self._failing: set[str] = set()
         self._rate = RollingRate()
-
-    @property
-    def lost(self) -> int:
-        """Frames whose lines could not be written."""
-        return self._losses.count
 
     def write(self, judged: Judged) -> None:
         """Print one frame."""
@@ -39,11 +30,11 @@ class PlainLines(Sink):
             return
         try:
             print("\n".join(frame_lines(judged.result, self._rate.per_second)), file=self._out, flush=True)
-            self._losses.over()
+            self.losses.over()
         except BrokenPipeError:
             raise
         except OSError as error:
-            self._losses.add(error.strerror or str(error))
+            self.losses.add(error.strerror or str(error))
 
     def _is_news(self, judged: Judged) -> bool:
         """Return whether a result is a failure, or the first success after one."""

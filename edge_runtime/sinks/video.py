@@ -12,7 +12,7 @@ from edge_runtime.judging.rate import RollingRate
 from edge_runtime.pipeline import Judged
 from edge_runtime.pixels.drawing import draw_result
 from edge_runtime.sinks import Sink
-from edge_runtime.sinks.disk import Losses, has_room, rotate
+from edge_runtime.sinks.disk import has_room, rotate
 from edge_runtime.sources.opencv import cv2, openable
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -21,11 +21,8 @@ CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 LIVE_FPS = 15.0
 """Frame rate for live sources: frames are repeated or left out, so that the video runs as fast as the clock."""
 
-LONGEST_GAP_S = 2.0
-"""Longer gaps of a live source are shortened to this."""
-
-LONGEST_STILL_S = 60.0
-"""A frame of a file is shown for this long at most."""
+LONGEST_GAP_S, LONGEST_STILL_S = 2.0, 60.0
+"""A frame of a live source, and of a file, is shown for this long at most."""
 
 CHANGING_FPS = 30.0
 """Frame rate for videos whose own rate changes."""
@@ -35,11 +32,8 @@ class VideoSink(Sink):
     """One video file; frames are scaled to the size of the first.
 
     Args:
-        path: ends in .mp4, .mkv or .avi.
+        path: ends in .mp4, .mkv or .avi; UsageError if it can't be written.
         rotate_at: size in bytes at which a new file is started; None never.
-
-    Raises:
-        UsageError: it can't be written.
     """
 
     def __init__(self, path: Path, *, rotate_at: int | None = None) -> None:
@@ -47,8 +41,8 @@ class VideoSink(Sink):
             raise UsageError(f"{path}: a video must end in {', '.join(CODECS)}")
         if not path.parent.is_dir():
             raise UsageError(f"{path}: {path.parent} is not a folder; create it first")
-        self._path, self._losses = path, Losses(path)
-        self._rotate_at = rotate_at
+        super().__init__(path)
+        self._path, self._rotate_at = path, rotate_at
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._fps = LIVE_FPS
@@ -58,21 +52,22 @@ class VideoSink(Sink):
         self._before: np.ndarray | None = None
         self._rate = RollingRate()
 
-    @property
-    def lost(self) -> int:
-        """Frames that could not be written."""
-        return self._losses.count
-
     def write(self, judged: Judged) -> None:
         """Draw and write one frame; where the disk is full it is counted as lost."""
         if judged.picture is None:
             return
         self._rate.add()
         if not has_room(self._path.parent):
-            self._losses.add("no room")
+            self.losses.add("no room")
             return
-        self._losses.over()
-        self._rotate_when_long()
+        self.losses.over()
+        if self._writer is not None and self._rotate_at is not None:
+            # If the file is gone or can't be renamed, the video continues.
+            with contextlib.suppress(OSError):
+                if self._path.stat().st_size >= self._rotate_at:
+                    # Renamed while it is open: if that fails, no new file overwrites it.
+                    rotate(self._path)
+                    self.close()
         if self._writer is None:
             self._writer = self._open(judged)
         times = self._times(judged)
@@ -112,7 +107,7 @@ class VideoSink(Sink):
         self._fps = LIVE_FPS
         if judged.position_s is not None:
             rate = judged.fps or CHANGING_FPS
-            # A rate that is no usual one is the average of a changing rate.
+            # An unusual rate is the average of a changing one.
             usual = any(abs(rate * by - round(rate * by)) < 0.01 for by in (1.0, 1.001))
             self._fps = rate if usual else CHANGING_FPS
         self._last, self._due, self._before = None, 0.0, None
@@ -122,16 +117,6 @@ class VideoSink(Sink):
         if not writer.isOpened():
             raise UsageError(f"{self._path}: a video can't be written there; choose another place")
         return writer
-
-    def _rotate_when_long(self) -> None:
-        if self._writer is None or self._rotate_at is None:
-            return
-        # If the file is gone or can't be renamed, the video continues.
-        with contextlib.suppress(OSError):
-            if self._path.stat().st_size >= self._rotate_at:
-                # Renamed while it is open: if that fails, no new file overwrites it.
-                rotate(self._path)
-                self.close()
 
     def close(self) -> None:
         """Finish the file."""

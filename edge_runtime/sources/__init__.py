@@ -33,11 +33,9 @@ class Frame:
         index: counts from 0 within the source and includes dropped frames.
         load: returns the picture as RGB; raises PictureError if it can't be decoded.
         still: the frame is an independent picture, so nothing is tracked from one to the next.
-        time: when it was taken or read, UTC.
-        taken: the same on the monotonic clock, in seconds.
+        time, taken: when it was taken or read, in UTC and in seconds of the monotonic clock.
         dropped: frames of this source that were skipped so far.
-        fps: the frame rate of a video, nominal or on average; None if frames arrive in real time.
-        position_s: the frame's time in its video, in seconds; None if frames arrive in real time.
+        fps, position_s: a video's rate, nominal or on average, and the frame's time in it; None in real time.
     """
 
     source: str
@@ -63,7 +61,7 @@ class Gap:
 
     @classmethod
     def failure(cls, source: str, error: object) -> "Gap":
-        """Return the gap of a source, or of one of its files, that can't be read."""
+        """Return the gap for a source, or one of its files, that can't be read."""
         return cls(source, SourceState.ENDED, error=str(error), failed=True)
 
 
@@ -73,7 +71,7 @@ class Source(Protocol):
     Attributes:
         name: its name in the results.
         live: frames arrive in real time and only the newest one counts; otherwise every frame is judged, in order.
-        still: its frames are independent pictures, so nothing is tracked from one to the next.
+        still: its frames are independent pictures.
         endless: it ends only when stopped.
     """
 
@@ -83,11 +81,7 @@ class Source(Protocol):
     endless: bool = False
 
     def prove(self) -> None:
-        """Check that the source can be read now, as far as that is quick; by default nothing is checked.
-
-        Raises:
-            SourceError: it can't.
-        """
+        """Raise SourceError if the source can't be read now; by default nothing is checked."""
         return
 
     def files(self) -> Iterable[Path]:
@@ -103,8 +97,7 @@ class SourceOptions:
     """How sources are opened.
 
     Attributes:
-        width, height, fps: requested from a camera; None keeps the camera's own.
-        mjpg: request MJPG from a camera; most deliver it faster than raw frames.
+        width, height, fps, mjpg: requested from a camera; None keeps its own. Most deliver MJPG faster than raw frames.
         watch: keep watching a folder for new pictures.
         stall_timeout_s: a live source without a frame for this long is lost.
         give_up_after_s: a live source that stays lost for this long has failed; None keeps trying.
@@ -149,7 +142,7 @@ def open_source(text: str, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
         if path.is_dir():
             return Folder(path, watch=options.watch)
         if not path.exists() and not path.is_symlink():
-            # Not Path.glob, which takes no absolute pattern.
+            # Path.glob takes no absolute pattern.
             if is_bare_login(text) and not glob.glob(text):  # noqa: PTH207
                 raise SourceError(f"{public_name(text)}: not found; an address begins with http:// or rtsp://")
             if glob.has_magic(text):
@@ -163,11 +156,7 @@ def open_source(text: str, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
 
 
 def open_camera(name: str | int, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
-    """Return the camera with that number or device file, once it has given a frame.
-
-    Raises:
-        SourceError: it doesn't exist or gives no frame; the message lists the cameras that exist.
-    """
+    """Return the camera with that number or device file; raises SourceError unless it gives a frame."""
     from edge_runtime.sources.camera import camera_source
 
     source: Source = camera_source(name, options)
@@ -234,7 +223,7 @@ def _prove_any(sources: list[Source]) -> None:
 
 
 class Failed(Source):
-    """A source that could not be opened. It yields only the reason."""
+    """A source that could not be opened; it yields only the reason."""
 
     still = True
 

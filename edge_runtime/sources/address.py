@@ -10,15 +10,7 @@ ENCODE = "in a user name or password write / as %2F, ? as %3F, # as %23, [ as %5
 
 @dataclass(frozen=True)
 class Address:
-    """A camera's address in its parts.
-
-    Attributes:
-        name: what is shown of it, without user name and password.
-        url: the address without user name and password.
-        scheme, host, port: of the address; the port may be missing.
-        user, password: decoded.
-        given: the whole address, with the password.
-    """
+    """A camera's address in its parts: as shown and as requested (both without the password), and as given."""
 
     name: str
     url: str
@@ -34,9 +26,8 @@ class Address:
         parts, mine = urllib.parse.urlsplit(url), urllib.parse.urlsplit(self.url)
         encrypted = parts.scheme == "https" and mine.scheme == "http" and parts.port in (None, 443)
         same_host = parts.hostname == mine.hostname
-        return (parts.scheme, parts.netloc) == (mine.scheme, mine.netloc) or (
-            same_host and encrypted and mine.port in (None, 80)
-        )
+        same_origin = (parts.scheme, parts.netloc) == (mine.scheme, mine.netloc)
+        return same_origin or (same_host and encrypted and mine.port in (None, 80))
 
 
 def is_bare_login(text: str) -> bool:
@@ -45,10 +36,7 @@ def is_bare_login(text: str) -> bool:
 
 
 def public_name(address: str) -> str:
-    """Return an address without user name and password: what is before its last @, however it is parsed.
-
-    Names of files stay as they are, unless they look like an address.
-    """
+    """Return an address without what is before its last @; names of files that don't look like one stay as they are."""
     scheme, separator, rest = address.partition("://")
     if separator:
         return scheme + separator + rest.rpartition("@")[2]

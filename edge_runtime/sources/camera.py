@@ -17,21 +17,13 @@ DEVICES = Path("/dev")
 NAMES = Path("/sys/class/video4linux")
 CHECK = "check the cable, that you are in the group `video`, and that no other program uses it"
 
-QUERYCAP = 0x80685600
-"""VIDIOC_QUERYCAP of linux/videodev2.h; it fills a struct v4l2_capability of 104 bytes."""
-
-CAPTURES = 0x1 | 0x1000
-"""V4L2_CAP_VIDEO_CAPTURE and V4L2_CAP_VIDEO_CAPTURE_MPLANE."""
-
-HAS_DEVICE_CAPS = 0x80000000
-"""V4L2_CAP_DEVICE_CAPS: the capabilities of this node are given besides those of the whole device."""
+QUERYCAP, HAS_DEVICE_CAPS, CAPTURES = 0x80685600, 0x80000000, 0x1 | 0x1000
+"""Of linux/videodev2.h: VIDIOC_QUERYCAP, which fills 104 bytes of v4l2_capability; V4L2_CAP_DEVICE_CAPS, for nodes with
+capabilities of their own; V4L2_CAP_VIDEO_CAPTURE and its _MPLANE."""
 
 
 def list_cameras() -> list[tuple[str, str]]:
-    """Return device file and name of each camera of this machine, in the order of their numbers.
-
-    Nodes that give no pictures are left out: most webcams have one for metadata too.
-    """
+    """Return device file and name of each camera of this machine by number, without nodes that only give metadata."""
     nodes = [node for node in DEVICES.glob("video*") if re.fullmatch(r"video\d+", node.name)]
     cameras = []
     for node in sorted(nodes, key=lambda node: int(node.name[5:])):
@@ -93,10 +85,10 @@ class Camera(CvCapture):
 
 
 class CameraSource(LiveSource):
-    """A camera; if it can't be read at the start, the error lists the cameras that exist and what to check."""
+    """A camera."""
 
     def prove(self) -> None:
-        """Open the camera and wait for a frame; raises SourceError."""
+        """Raise SourceError unless the camera gives a frame, with the cameras that exist and what to check."""
         try:
             super().prove()
         except SourceError as error:

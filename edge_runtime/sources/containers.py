@@ -6,13 +6,10 @@ from typing import IO
 
 
 def is_cut_off(path: Path) -> bool:
-    """Return whether a part of the container should reach beyond the end of the file.
+    """Return whether a part of the container should reach beyond the end of the file; raises OSError.
 
-    Frame counts and durations are no measure: they are estimates in most containers, and include what an edit list
-    hides. A transport stream is cut off if its last packet is. MPEG program streams state no sizes at all.
-
-    Raises:
-        OSError: it can't be read.
+    Frame counts and durations don't tell: they are estimates in most containers, and include what an edit list hides. A
+    transport stream is cut off if its last packet is. MPEG program streams state no sizes at all.
     """
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
@@ -30,8 +27,7 @@ def is_cut_off(path: Path) -> bool:
             return _flv_is_cut(file, end)
         for start, packet in ((0, 188), (4, 192)):
             file.seek(start)
-            starts = [file.read(1) == b"\x47" and file.seek(packet - 1, os.SEEK_CUR) > 0 for _ in range(3)]
-            if all(starts):
+            if all(file.read(1) == b"\x47" and file.seek(packet - 1, os.SEEK_CUR) > 0 for _ in range(3)):
                 return end % packet != 0
     return False
 
@@ -45,7 +41,7 @@ def _boxes_end(file: IO[bytes]) -> int:
         size = int.from_bytes(head[:4], "big")
         if size == 1:
             size = int.from_bytes(head[8:16], "big")
-        # 0 means "to the end of the file"; what is no box was appended by somebody else.
+        # 0 means "to the end of the file"; anything else that is not a box was appended by another program.
         if len(head) < 8 or size < 8 or not head[4:8].isalnum():
             return at
         at += size

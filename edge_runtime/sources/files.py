@@ -36,11 +36,7 @@ SETTLED_S = 1.0
 
 
 def open_file(path: Path) -> Source:
-    """Return a file as pictures or as a video, by its content; a name with a picture's suffix is a picture.
-
-    Raises:
-        SourceError: it is missing, or neither.
-    """
+    """Return a file as pictures or as a video, by suffix or content; raises SourceError if it is missing or neither."""
     if path.suffix.lower() in SUFFIXES:
         return Pictures([path])
     if not path.exists():
@@ -90,14 +86,13 @@ class Glob(Source):
     """The pictures and videos that match a pattern, in the order of their names; `**` includes subfolders."""
 
     def __init__(self, pattern: str) -> None:
-        # Not Path.glob, which takes no absolute pattern.
+        # Path.glob takes no absolute pattern.
         found = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
         self.paths = [path for path in map(Path, found) if path.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES]
         self.name, self.still = pattern, all(path.suffix.lower() in SUFFIXES for path in self.paths)
         if not self.paths:
-            raise SourceError(
-                f"{pattern}: no picture or video matches; put quotes around the pattern and check the folder"
-            )
+            advice = "put quotes around the pattern and check the folder"
+            raise SourceError(f"{pattern}: no picture or video matches; {advice}")
 
     def files(self) -> Iterable[Path]:
         """Return the files that match."""
@@ -131,10 +126,7 @@ class Folder(Source):
         return chain([self.path], (found for found in pictures_below(self.path) if isinstance(found, Path)))
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield every picture once; while watching, a new or changed one once it is complete.
-
-        A subfolder that can't be read yields a gap.
-        """
+        """Yield every picture once, and again when it changes under watch; an unreadable subfolder yields a gap."""
         if self.endless:
             yield from self._watched(stop)
             return
@@ -195,11 +187,8 @@ def _updated(seen: dict[Path, _File], paths: Iterable[Path], now: float) -> dict
 def pictures_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Path | Gap]:
     """Yield the pictures in `folder` and its subfolders, sorted by name within each folder, without hidden ones.
 
-    Links are followed, but no folder is entered twice. A folder that can't be read is yielded as a gap.
-
-    Args:
-        folder: where to start.
-        skipped: counts the other files, by suffix.
+    Links are followed, but no folder is entered twice. An unreadable folder is yielded as a gap. `skipped` counts the
+    other files by suffix.
     """
     entered: set[tuple[int, int]] = set()
     # Not recursive: folders may be nested deeper than Python's stack.

@@ -26,11 +26,7 @@ SNAPSHOT_FPS = 5.0
 
 
 class HttpCamera:
-    """An open camera: a stream of JPEGs, or an address that gives one JPEG and is asked again at a steady rate.
-
-    Raises:
-        SourceError: it can't be reached, or refuses.
-    """
+    """An open camera: a stream of JPEGs, or an address that gives one JPEG and is asked again at a steady rate."""
 
     def __init__(self, address: Address, options: SourceOptions) -> None:
         self._address, self._name, self._timeout_s = address, address.name, options.stall_timeout_s
@@ -66,11 +62,7 @@ class HttpCamera:
         return response
 
     def read(self) -> Load:
-        """Wait for the next JPEG.
-
-        Raises:
-            SourceError: the stream ended, or there was no JPEG for too long.
-        """
+        """Wait for the next JPEG; raises SourceError if the stream ended, or there was no JPEG for too long."""
         began = time.monotonic()
         while not self._ready:
             try:
@@ -139,11 +131,7 @@ def _connection(kind: type[http.client.HTTPConnection], pause_s: float) -> type[
 
 
 def authorization(challenges: Sequence[str], address: Address, url: str) -> str:
-    """Return the Authorization header that answers a camera's challenges: Digest if it is offered, else Basic.
-
-    Raises:
-        ValueError: the camera asks for a kind of Digest that is not supported.
-    """
+    """Return the answer to a camera's challenges: Digest if offered, else Basic; ValueError for an unknown Digest."""
     user, password = address.user or "", address.password or ""
     digests = [challenge.partition(" ")[2] for challenge in challenges if challenge.lower().startswith("digest ")]
     if not digests:
@@ -163,11 +151,7 @@ HASHES = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
 
 
 def digest_authorization(challenge: Mapping[str, str], user: str, password: str, path: str) -> str:
-    """Return the answer to a Digest challenge for a GET of `path` (RFC 7616, section 3.4).
-
-    Raises:
-        ValueError: its algorithm or its kind of protection is not supported.
-    """
+    """Return the answer to a Digest challenge for a GET of `path` (RFC 7616, section 3.4); ValueError if unknown."""
     algorithm = challenge.get("algorithm", "MD5")
     protections = [name.strip() for name in challenge.get("qop", "").split(",") if name.strip()]
     hash_kind = HASHES.get(algorithm.upper().removesuffix("-SESS"))
@@ -177,21 +161,14 @@ def digest_authorization(challenge: Mapping[str, str], user: str, password: str,
     def hashed(*parts: str) -> str:
         return hash_kind(":".join(parts).encode()).hexdigest()
 
-    realm, nonce, client_nonce, count = (
-        challenge.get("realm", ""),
-        challenge.get("nonce", ""),
-        os.urandom(8).hex(),
-        "00000001",
-    )
+    realm, nonce = challenge.get("realm", ""), challenge.get("nonce", "")
+    client_nonce, count = os.urandom(8).hex(), "00000001"
     secret = hashed(user, realm, password)
     if algorithm.upper().endswith("-SESS"):
         secret = hashed(secret, nonce, client_nonce)
-    request = hashed("GET", path)
-    answer = {"username": user, "realm": realm, "nonce": nonce, "uri": path}
-    if protections:
-        answer["response"] = hashed(secret, nonce, count, client_nonce, "auth", request)
-    else:
-        answer["response"] = hashed(secret, nonce, request)
+    between = (count, client_nonce, "auth") if protections else ()
+    response = hashed(secret, nonce, *between, hashed("GET", path))
+    answer = {"username": user, "realm": realm, "nonce": nonce, "uri": path, "response": response}
     text = ", ".join(f'{name}="{value}"' for name, value in answer.items())
     text += f", algorithm={algorithm}" if "algorithm" in challenge else ""
     text += f', qop=auth, nc={count}, cnonce="{client_nonce}"' if protections else ""

@@ -48,7 +48,7 @@ class Capture(Protocol):
     """An open live source."""
 
     def read(self) -> Load:
-        """Wait for the next frame and return what decodes it; raises SourceError if there are no more."""
+        """Wait for the next frame and return what decodes it; raises SourceError if there is none."""
 
     def close(self) -> None:
         """Release the device or connection; may be called while another thread reads."""
@@ -80,11 +80,7 @@ class Reader:
         return self._abandoned.is_set() and self._thread.is_alive()
 
     def take(self, timeout_s: float) -> Taken | None:
-        """Return the next frame, or None if there was none for `timeout_s`.
-
-        Raises:
-            SourceError: the source could not be opened, or was lost.
-        """
+        """Return the next frame, None if there was none for `timeout_s`; raises SourceError if the source is lost."""
         ends = time.monotonic() + timeout_s
         while (left := ends - time.monotonic()) > 0:
             failed = self._error
@@ -119,13 +115,7 @@ class Reader:
 
 
 class LiveSource(Source):
-    """A camera or stream that may come and go.
-
-    Args:
-        name: its name in the results.
-        open_capture: opens it; called again after every loss.
-        options: timeouts.
-    """
+    """A camera or stream that may come and go; `open_capture` is called again after every loss."""
 
     live = endless = True
 
@@ -136,11 +126,7 @@ class LiveSource(Source):
         self._lock, self._is_read = threading.Lock(), False
 
     def prove(self) -> None:
-        """Open the source and wait for a frame, since an open device proves nothing. `frames` goes on reading.
-
-        Raises:
-            SourceError: it can't be opened, or gives no frame.
-        """
+        """Raise SourceError unless the source opens and gives a frame; `frames` then goes on reading."""
         with self._lock:
             if self._is_read:
                 return

@@ -23,11 +23,8 @@ MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 """A marker with a length, or a start or end: not a stuffed zero, a fill byte or a restart (ITU-T T.81, B.1.1). Stray
 bytes between segments are skipped, as libjpeg does."""
 
-PART_END = re.compile(rb"\r?\n--")
-"""Before the next boundary of a multipart stream (RFC 2046, section 5.1.1)."""
-
-PART_HEAD = 1024
-"""Bytes that a boundary and the headers of a part take, at most."""
+PART_END, PART_HEAD = re.compile(rb"\r?\n--"), 1024
+"""Before the next boundary of a multipart stream (RFC 2046, section 5.1.1), and the most bytes of a part's head."""
 
 
 class JpegSplitter:
@@ -84,11 +81,7 @@ class JpegSplitter:
 
 
 def decode(jpeg: bytes) -> Image.Image:
-    """Return a JPEG's picture as RGB.
-
-    Raises:
-        PictureError: it is broken.
-    """
+    """Return a JPEG's picture as RGB; raises PictureError if it is broken."""
     return read_picture(jpeg, formats=("JPEG",))
 
 
@@ -104,7 +97,7 @@ class StandardInput(Source):
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield every JPEG until the input ends."""
         splitter, index = JpegSplitter(), 0
-        # Not sys.stdin: a thread that waits in it holds its lock, and the process can't exit.
+        # A thread that waits in sys.stdin would hold its lock, and the process couldn't exit.
         while not stop.is_set() and (data := os.read(0, BLOCK)):
             for jpeg in splitter.feed(data):
                 yield Frame(self.name, index, functools.partial(decode, jpeg))

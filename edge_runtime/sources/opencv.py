@@ -34,8 +34,7 @@ def openable(path: Path) -> Iterator[str]:
         str(absolute).encode()
     except UnicodeEncodeError:
         with tempfile.TemporaryDirectory() as folder:
-            suffix = path.suffix.encode("ascii", "ignore").decode()
-            link = Path(folder) / f"video{suffix}"
+            link = Path(folder, "video" + path.suffix.encode("ascii", "ignore").decode())
             link.symlink_to(absolute)
             yield str(link)
     else:
@@ -45,9 +44,7 @@ def openable(path: Path) -> Iterator[str]:
 def picture_of(image: "cv2.typing.MatLike", aspect: float = 1.0) -> Image.Image:
     """Return OpenCV's picture, uint8 [H, W, 3] BGR or [H, W] grey, as RGB with square pixels.
 
-    Args:
-        image: the pixels.
-        aspect: width of a pixel by its height; the shorter side of the pixels is enlarged.
+    `aspect` is the width of a pixel by its height; the pixels' shorter side is enlarged.
     """
     height, width = image.shape[:2]
     if image.ndim == 2 or image.shape[2] == 1:
@@ -69,11 +66,7 @@ def pixel_aspect(capture: cv2.VideoCapture) -> float:
 
 
 class CvCapture:
-    """A camera or stream that OpenCV has opened.
-
-    Raises:
-        SourceError: it can't be opened.
-    """
+    """A camera or stream that OpenCV has opened; SourceError if it can't."""
 
     def __init__(self, name: str, address: str, backend: int, settings: Sequence[int] = (), hint: str = "") -> None:
         self._name = name
@@ -83,11 +76,7 @@ class CvCapture:
         self._aspect = pixel_aspect(self.capture)
 
     def read(self) -> Load:
-        """Wait for the next frame. OpenCV calls a camera that is gone opened, so only a frame proves that it works.
-
-        Raises:
-            SourceError: there is none.
-        """
+        """Wait for the next frame; raises SourceError if there is none, as for a camera that is gone but "opened"."""
         read, image = self.capture.read()
         if not read or image is None:
             raise SourceError(f"{self._name}: gives no frame")

@@ -14,22 +14,14 @@ PORTS = {"rtsp": 554, "rtsps": 322}
 
 
 def stream_source(text: str, options: SourceOptions) -> LiveSource:
-    """Return the stream at an address, http(s) or rtsp(s), not opened yet.
-
-    Raises:
-        SourceError: the address can't be one.
-    """
+    """Return the stream at an address, http(s) or rtsp(s), not opened yet; raises SourceError if it is no address."""
     address = parse_address(text)
     open_capture = HttpCamera if address.scheme in ("http", "https") else open_rtsp
     return LiveSource(address.name, functools.partial(open_capture, address, options), options)
 
 
 def open_rtsp(address: Address, options: SourceOptions) -> Capture:
-    """Open an RTSP stream.
-
-    Raises:
-        SourceError: nobody answers there, or it can't be opened.
-    """
+    """Open an RTSP stream; raises SourceError if nothing answers there, or it can't be opened."""
     from edge_runtime.sources.opencv import CvCapture, cv2
 
     if address.scheme in PORTS:

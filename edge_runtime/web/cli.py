@@ -26,9 +26,9 @@ def edge_serve(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="Another host name of this service, e.g. behind a proxy; repeatable.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Device that runs the network.")] = Device.AUTO,
-    precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = PrecisionChoice.AUTO,
-    faces: Annotated[Faces, typer.Option(help="Face detection; off: the whole picture is one face.")] = Faces.AUTO,
+    device: Annotated[Device, typer.Option(help="Device that runs the network.")] = "AUTO",
+    precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = "auto",
+    faces: Annotated[Faces, typer.Option(help="Face detection; off: the whole picture is one face.")] = "auto",
     max_body_mb: Annotated[int, typer.Option(min=1, help="Largest request in MB.")] = 64,
     max_megapixels: Annotated[float, typer.Option(min=0.01, max=10_000, help="Largest picture in megapixels.")] = 50,
     max_files: Annotated[int, typer.Option(min=1, help="Most pictures per request.")] = 32,
@@ -74,7 +74,7 @@ def edge_serve(
     )
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     with bind(host, port) as listening:
-        detector = Detector(model, device=device.value, precision=precision.value, faces=faces.value)
+        detector = Detector(model, device=device, precision=precision, faces=faces)
         if camera is not None:
             # Fails now, not at the first viewer, if the bundle can't find faces in video.
             detector.moving_faces()

@@ -104,7 +104,7 @@ def test_every_rotated_csv_has_a_header(tmp_path):
 def test_lines_on_a_full_device_are_lost():
     with JsonlSink("/dev/full") as sink:
         sink.write(frame())
-        assert sink.lost == 1
+        assert sink.losses.count == 1
 
 
 FULL = """
@@ -115,7 +115,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 file = LineFile(sys.argv[1], begins="x")
 for number in range(20):
     file.append("x" * 150)
-print(file.lost)
+print(file.losses.count)
 """
 
 
@@ -145,7 +145,7 @@ def test_a_header_lost_to_a_full_disk_comes_later(small_disk):
         sink.write(frame(0))
         (small_disk / "ballast").unlink()
         sink.write(frame(1))
-        assert sink.lost == 1
+        assert sink.losses.count == 1
     (row,) = csv.DictReader(path.open())
     assert row["frame"] == "1"
 
@@ -171,10 +171,10 @@ def test_writing_resumes_when_the_disk_has_room(small_disk):
     with JsonlSink(path) as sink:
         (small_disk / "ballast").write_bytes(bytes(900_000))
         number = 0
-        while sink.lost < 3 and number < 5000:
+        while sink.losses.count < 3 and number < 5000:
             sink.write(frame(number))
             number += 1
-        assert sink.lost == 3
+        assert sink.losses.count == 3
         assert all(json.loads(line) for line in path.open())
         (small_disk / "ballast").unlink()
         sink.write(frame(number))
@@ -185,7 +185,7 @@ def test_pictures_and_videos_leave_room(small_disk):
     with SnapshotSink(small_disk / "s") as snapshots, VideoSink(small_disk / "v.avi") as video:
         snapshots.write(frame())
         video.write(frame())
-    assert (snapshots.lost, video.lost) == (1, 1)
+    assert (snapshots.losses.count, video.losses.count) == (1, 1)
     assert list((small_disk / "s").iterdir()) == []
 
 
@@ -209,7 +209,7 @@ def test_a_read_only_disk_only_loses_snapshots(small_disk, monkeypatch):
         assert len(list((small_disk / "s").iterdir())) == 1
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
         sink.write(frame(1, (dataclasses.replace(FACE, verdict=Verdict.REAL),)))
-        assert sink.lost == 1
+        assert sink.losses.count == 1
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
