@@ -61,11 +61,20 @@ class LiveView(Sink):
         # A copy, since rich draws in another thread.
         entries = list(self._entries.values())
         for entry in entries:
-            parts += [Text(), _source_line(entry.result, entry.rate.per_second)]
+            result = entry.result
+            line = Text(printable(result.source), "bold").append(f"  {result.state.value}", STATE_STYLES[result.state])
+            parts += [Text(), line]
+            if result.state is SourceState.OK:
+                line.append(
+                    f"  {entry.rate.per_second:.1f} FPS  {result.latency_ms:.0f} ms  age {result.age_ms:.0f} ms"
+                )
+                line.append(f"  frame {result.frame}  dropped {result.dropped}  {result.device} {result.precision}")
+            else:
+                line.append(f"  {printable(result.error or '')}", "dim")
             table = Table(box=None, show_header=False, padding=(0, 1))
-            for face in entry.result.faces:
+            for face in result.faces:
                 table.add_row(*_face_cells(face))
-            parts.append(table if entry.result.faces else Text("  no face", "dim"))
+            parts.append(table if result.faces else Text("  no face", "dim"))
         notices = {entry.result.notice for entry in entries if entry.result.notice}
         return Group(*parts, *(Text(notice, "bold yellow") for notice in notices))
 
@@ -76,18 +85,6 @@ class LiveView(Sink):
     def close(self) -> None:
         """Remove the view."""
         self._live.stop()
-
-
-def _source_line(result: FrameResult, rate: float) -> Text:
-    """Return a source's name and state, then its figures or its error."""
-    line = Text(printable(result.source), "bold")
-    line.append(f"  {result.state.value}", STATE_STYLES[result.state])
-    if result.state is not SourceState.OK:
-        return line.append(f"  {printable(result.error or '')}", "dim")
-    return line.append(
-        f"  {rate:.1f} FPS  {result.latency_ms:.0f} ms  age {result.age_ms:.0f} ms  frame {result.frame}"
-        f"  dropped {result.dropped}  {result.device} {result.precision}"
-    )
 
 
 def _face_cells(face: FaceResult) -> list[Text]:

@@ -24,27 +24,22 @@ class PlainLines(Sink):
 
     def write(self, judged: Judged) -> None:
         """Print one frame."""
-        if judged.result.state is SourceState.OK:
+        result = judged.result
+        failing = result.state is not SourceState.OK or result.error is not None
+        is_back = not failing and result.source in self._failing
+        # A picture that failed never comes back.
+        (self._failing.add if failing and not judged.still else self._failing.discard)(result.source)
+        if result.state is SourceState.OK:
             self._rate.add()
-        if self._failures_only and not self._is_news(judged):
+        if self._failures_only and not (failing or is_back):
             return
         try:
-            print("\n".join(frame_lines(judged.result, self._rate.per_second)), file=self._out, flush=True)
+            print("\n".join(frame_lines(result, self._rate.per_second)), file=self._out, flush=True)
             self.losses.over()
         except BrokenPipeError:
             raise
         except OSError as error:
             self.losses.add(error.strerror or str(error))
-
-    def _is_news(self, judged: Judged) -> bool:
-        """Return whether a result is a failure, or the first success after one."""
-        result = judged.result
-        failing = result.state is not SourceState.OK or result.error is not None
-        if judged.still:
-            return failing
-        was_failing = result.source in self._failing
-        (self._failing.add if failing else self._failing.discard)(result.source)
-        return failing or was_failing
 
     def close(self) -> None:
         """Flush what was printed."""

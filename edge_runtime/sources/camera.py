@@ -28,8 +28,15 @@ def list_cameras() -> list[tuple[str, str]]:
     cameras = []
     for node in sorted(nodes, key=lambda node: int(node.name[5:])):
         note = ""
+        answer = bytearray(104)
         try:
-            if not _captures(node):
+            file = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(file, QUERYCAP, answer)
+            finally:
+                os.close(file)
+            device, this_node = struct.unpack_from("=II", answer, 84)
+            if not (this_node if device & HAS_DEVICE_CAPS else device) & CAPTURES:
                 continue
         except PermissionError:
             note = " (no permission; group video)"
@@ -42,18 +49,6 @@ def list_cameras() -> list[tuple[str, str]]:
             name = "unknown"
         cameras.append((str(node), name + note))
     return cameras
-
-
-def _captures(node: Path) -> bool:
-    """Ask the driver whether a node gives pictures."""
-    answer = bytearray(104)
-    file = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(file, QUERYCAP, answer)
-    finally:
-        os.close(file)
-    device, this_node = struct.unpack_from("=II", answer, 84)
-    return bool((this_node if device & HAS_DEVICE_CAPS else device) & CAPTURES)
 
 
 def cameras_text() -> str:

@@ -22,9 +22,17 @@ def is_cut_off(path: Path) -> bool:
         if head[:4] == b"\x1a\x45\xdf\xa3":
             return _matroska_end(file) > end
         if head[:4] == b"\x30\x26\xb2\x75":
-            return _asf_end(file) > end
+            # The header and the data of a WMV state their sizes (ASF specification, section 2.2).
+            file.seek(16)
+            header = int.from_bytes(file.read(8), "little")
+            file.seek(header + 16)
+            return header + int.from_bytes(file.read(8), "little") > end
         if head[:3] == b"FLV":
-            return _flv_is_cut(file, end)
+            # Each tag is followed by its size (FLV specification, E.3).
+            file.seek(end - 4)
+            size = int.from_bytes(file.read(4), "big")
+            file.seek(max(0, end - 4 - size))
+            return int.from_bytes(file.read(4)[1:], "big") + 11 != size
         for start, packet in ((0, 188), (4, 192)):
             file.seek(start)
             if all(file.read(1) == b"\x47" and file.seek(packet - 1, os.SEEK_CUR) > 0 for _ in range(3)):
@@ -78,20 +86,3 @@ def _vint(file: IO[bytes]) -> int | None:
         return None
     value = int.from_bytes(first + file.read(length - 1), "big") & ((1 << 7 * length) - 1)
     return None if value == (1 << 7 * length) - 1 else value
-
-
-def _flv_is_cut(file: IO[bytes], end: int) -> bool:
-    """Return whether the last tag of an FLV is incomplete: each is followed by its size (FLV specification, E.3)."""
-    file.seek(end - 4)
-    size = int.from_bytes(file.read(4), "big")
-    file.seek(max(0, end - 4 - size))
-    return int.from_bytes(file.read(4)[1:], "big") + 11 != size
-
-
-def _asf_end(file: IO[bytes]) -> int:
-    """Return where the header and the data of a WMV end (ASF specification, section 2.2)."""
-    at = 0
-    for _ in range(2):
-        file.seek(at + 16)
-        at += int.from_bytes(file.read(8), "little")
-    return at

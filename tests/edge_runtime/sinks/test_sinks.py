@@ -39,28 +39,30 @@ def frame(number=0, faces=(FACE,), size=(64, 48), **changes):
     return Judged(result, picture, fps=10.0, position_s=number / 10)
 
 
+def fill(sink, count, **changes):
+    """Write `count` frames."""
+    for number in range(count):
+        sink.write(frame(number, **changes))
+
+
+def with_verdict(verdict, number):
+    return frame(number, (dataclasses.replace(FACE, verdict=verdict),))
+
+
 def test_json_lines_are_on_disk_at_once(tmp_path):
     path = tmp_path / "out.jsonl"
-    with JsonlSink(path) as sink:
-        for number in range(3):
+    for number in range(3):
+        with JsonlSink(path) as sink:
             sink.write(frame(number))
-            assert json.loads(path.read_text().splitlines()[-1])["frame"] == number
-
-
-def test_a_second_run_appends(tmp_path):
-    for number in range(2):
-        with JsonlSink(tmp_path / "out.jsonl") as sink:
-            sink.write(frame(number))
-    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+            assert [json.loads(line)["frame"] for line in path.open()] == list(range(number + 1))
 
 
 def test_a_cut_line_does_not_spoil_the_next(tmp_path):
     (tmp_path / "out.jsonl").write_text('{"source": 1}\n{"cut')
     with JsonlSink(tmp_path / "out.jsonl") as sink:
         sink.write(frame())
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert lines[0] == '{"source": 1}'
-    assert json.loads(lines[-1])["source"] == "door"
+    first, _, last = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert (first, json.loads(last)["source"]) == ('{"source": 1}', "door")
 
 
 def test_csv_has_one_header_and_one_line_per_face(tmp_path):
@@ -77,16 +79,10 @@ def test_csv_has_one_header_and_one_line_per_face(tmp_path):
     assert len(path.read_text().splitlines()) == 7
 
 
-def test_an_unwritable_place_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="can't be written"):
-        JsonlSink(tmp_path / "no" / "out.jsonl")
-
-
 def test_long_files_are_rotated_and_few_kept(tmp_path):
     path = tmp_path / "out.jsonl"
     with JsonlSink(path, rotate_at=2000) as sink:
-        for number in range(100):
-            sink.write(frame(number))
+        fill(sink, 100)
     files = sorted(found.name for found in tmp_path.iterdir())
     assert files == ["out.1.jsonl", "out.2.jsonl", "out.3.jsonl", "out.4.jsonl", "out.5.jsonl", "out.jsonl"]
     kept = [json.loads(line)["frame"] for name in files[-2::-1] + files[-1:] for line in (tmp_path / name).open()]
@@ -96,8 +92,7 @@ def test_long_files_are_rotated_and_few_kept(tmp_path):
 
 def test_every_rotated_csv_has_a_header(tmp_path):
     with CsvSink(tmp_path / "out.csv", rotate_at=600) as sink:
-        for number in range(20):
-            sink.write(frame(number))
+        fill(sink, 20)
     assert all(path.read_text().startswith("source,frame") for path in tmp_path.iterdir())
 
 
@@ -153,17 +148,10 @@ def test_a_header_lost_to_a_full_disk_comes_later(small_disk):
 @pytest.mark.parametrize("name", ["=cmd|x", "+1", "-1.jpg", "@a", "a;=cmd|x", "\t=x", "\n=x"])
 def test_no_cell_is_a_formula(tmp_path, name):
     with CsvSink(tmp_path / "out.csv") as sink:
-        sink.write(Judged(dataclasses.replace(frame().result, source=name, error=name)))
+        sink.write(frame(source=name, error="a-b.jpg"))
     (row,) = csv.DictReader((tmp_path / "out.csv").open())
-    for text in (row["source"], row["error"]):
-        assert not any(part.strip().startswith(("=", "+", "-", "@")) for part in re.split(r"[;\t]", text))
-    assert csv_cells(tmp_path, "a-b.jpg") == "a-b.jpg"
-
-
-def csv_cells(tmp_path, name):
-    with CsvSink(tmp_path / "other.csv") as sink:
-        sink.write(Judged(dataclasses.replace(frame().result, source=name)))
-    return next(csv.DictReader((tmp_path / "other.csv").open()))["source"]
+    assert not any(part.strip().startswith(("=", "+", "-", "@")) for part in re.split(r"[;\t]", row["source"]))
+    assert row["error"] == "a-b.jpg"
 
 
 def test_writing_resumes_when_the_disk_has_room(small_disk):
@@ -192,11 +180,9 @@ def test_pictures_and_videos_leave_room(small_disk):
 def test_first_loss_and_first_success_are_logged(small_disk, caplog):
     (small_disk / "ballast").write_bytes(bytes(1 << 20))
     with JsonlSink(small_disk / "out.jsonl") as sink:
-        for number in range(3):
-            sink.write(frame(number))
+        fill(sink, 3)
         (small_disk / "ballast").unlink()
-        for number in range(2):
-            sink.write(frame(number))
+        fill(sink, 2)
     lost, again = caplog.messages
     assert "out.jsonl: can't be written (No space left on device)" in lost
     assert "lost so far: 3" in again
@@ -208,7 +194,7 @@ def test_a_read_only_disk_only_loses_snapshots(small_disk, monkeypatch):
         sink.write(frame(0))
         assert len(list((small_disk / "s").iterdir())) == 1
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-        sink.write(frame(1, (dataclasses.replace(FACE, verdict=Verdict.REAL),)))
+        sink.write(with_verdict(Verdict.REAL, 1))
         assert sink.losses.count == 1
 
 
@@ -216,8 +202,7 @@ def test_a_read_only_disk_only_loses_snapshots(small_disk, monkeypatch):
 def test_a_video_has_every_frame_with_boxes(tmp_path, suffix):
     path = tmp_path / f"seen{suffix}"
     with VideoSink(path) as sink:
-        for number in range(12):
-            sink.write(frame(number, size=(320, 240), faces=(dataclasses.replace(FACE, box=(80, 80, 200, 200)),)))
+        fill(sink, 12, size=(320, 240), faces=(dataclasses.replace(FACE, box=(80, 80, 200, 200)),))
     capture = cv2.VideoCapture(str(path))
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10.0)
     frames = []
@@ -256,14 +241,12 @@ def test_another_frame_size_stays_in_one_video(tmp_path):
     with VideoSink(tmp_path / "seen.avi") as sink:
         sink.write(frame(0, size=(320, 240)))
         sink.write(frame(1, size=(641, 479)))
-    capture = cv2.VideoCapture(str(tmp_path / "seen.avi"))
-    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+    assert frames_of(tmp_path / "seen.avi") == 2
 
 
 def test_a_long_video_is_rotated(tmp_path):
     with VideoSink(tmp_path / "seen.avi", rotate_at=100_000) as sink:
-        for number in range(60):
-            sink.write(frame(number, size=(320, 240)))
+        fill(sink, 60, size=(320, 240))
     videos = sorted(tmp_path.iterdir())
     assert len(videos) > 1
     assert all(cv2.VideoCapture(str(video)).read()[0] for video in videos)
@@ -275,23 +258,15 @@ def test_a_video_that_can_not_be_renamed_continues(tmp_path, monkeypatch):
 
     monkeypatch.setattr("edge_runtime.sinks.video.rotate", refused)
     with VideoSink(tmp_path / "seen.avi", rotate_at=20_000) as sink:
-        for number in range(30):
-            sink.write(frame(number, size=(320, 240)))
-    assert cv2.VideoCapture(str(tmp_path / "seen.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 30
-
-
-@pytest.mark.parametrize("name", ["seen.gif", "no/seen.mp4"])
-def test_an_unwritable_video_is_refused(tmp_path, name):
-    with pytest.raises(UsageError, match=r"must end in|not a folder"):
-        VideoSink(tmp_path / name)
+        fill(sink, 30, size=(320, 240))
+    assert frames_of(tmp_path / "seen.avi") == 30
 
 
 def test_a_snapshot_needs_a_new_verdict(tmp_path):
     with SnapshotSink(tmp_path / "s") as sink:
-        for number in range(5):
-            sink.write(frame(number))
-        sink.write(frame(6, (dataclasses.replace(FACE, verdict=Verdict.UNCERTAIN),)))
-        sink.write(frame(7, (dataclasses.replace(FACE, verdict=Verdict.REAL),)))
+        fill(sink, 5)
+        sink.write(with_verdict(Verdict.UNCERTAIN, 6))
+        sink.write(with_verdict(Verdict.REAL, 7))
     names = sorted(path.name for path in (tmp_path / "s").iterdir())
     assert names == ["edge-20261122T100000000Z-door-0-fake.jpg", "edge-20261122T100000000Z-door-7-real.jpg"]
 
@@ -318,14 +293,12 @@ def test_a_set_clock_deletes_no_snapshots(tmp_path, monkeypatch):
         sink.write(frame(0))
         real = time.time
         monkeypatch.setattr("edge_runtime.sinks.snapshots.time.time", lambda: real() + 1e6)
-        sink.write(frame(1, (dataclasses.replace(FACE, verdict=Verdict.REAL),)))
+        sink.write(with_verdict(Verdict.REAL, 1))
         assert len(list((tmp_path / "s").iterdir())) == 2
 
 
 def test_a_snapshots_name_leads_nowhere():
-    result = dataclasses.replace(frame().result, source="http://cam/../../etc/passwd?a=\0")
-    assert "/" not in snapshot_name(result)
-    assert "\0" not in snapshot_name(result)
+    assert not {"/", "\0"} & set(snapshot_name(frame(source="http://cam/../../etc/passwd?a=\0").result))
 
 
 def test_old_snapshots_are_deleted_and_no_other_files(tmp_path):
@@ -392,8 +365,7 @@ def test_every_line_names_a_demonstration_model():
 
 
 def test_names_can_not_control_the_terminal():
-    assert "\x1b" not in printable("a\x1b[2Jb.jpg")
-    assert printable("Zoë.jpg") == "Zoë.jpg"
+    assert printable("Zoë \x1b[2J.jpg") == r"Zoë \x1b[2J.jpg"
 
 
 def shown(view):
@@ -423,9 +395,7 @@ def test_the_live_view_shows_only_the_last_picture():
     view.write(frame())
     for number in range(50):
         view.write(picture(number))
-    assert "49.jpg" in shown(view)
-    assert "48.jpg" not in shown(view)
-    assert "door" in shown(view)
+    assert [name in shown(view) for name in ("door", "49.jpg", "48.jpg")] == [True, True, False]
 
 
 def test_every_broken_picture_is_printed():
@@ -438,18 +408,15 @@ def test_every_broken_picture_is_printed():
 
 def test_brackets_in_names_are_not_markup():
     view = LiveView(Console(file=io.StringIO()))
-    view.write(Judged(dataclasses.replace(frame().result, source="[red]x[/red].mp4")))
+    view.write(frame(source="[red]x[/red].mp4"))
     assert "[red]x[/red].mp4" in shown(view)
 
 
 @pytest.mark.parametrize("sink", [JsonlSink, CsvSink])
-@pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0", b'{\n  "contract": {}\n}', b"RIFF", b"s"])
+@pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0", b'{\n  "contract": {}\n}', b"RIFF"])
 def test_lines_are_not_appended_to_other_files(tmp_path, sink, content):
     path = tmp_path / "file"
     path.write_bytes(content)
-    if content == b"s" and sink is CsvSink:
-        sink(path).close()
-        return
     with pytest.raises(UsageError, match="holds something else"):
         sink(path)
     assert path.read_bytes() == content

@@ -122,12 +122,8 @@ class Watcher:
 
     def __init__(self, source):
         self.items, self._stop = [], threading.Event()
-        self._thread = threading.Thread(target=self._read, args=(source,), daemon=True)
+        self._thread = threading.Thread(target=lambda: self.items.extend(source.frames(self._stop)), daemon=True)
         self._thread.start()
-
-    def _read(self, source):
-        for item in source.frames(self._stop):
-            self.items.append(item)
 
     def gaps(self):
         return [item for item in self.items if isinstance(item, Gap)]
@@ -214,7 +210,7 @@ def test_readers_of_a_lost_camera_do_not_pile_up(camera, watch):
 )
 def test_a_password_is_given_as_the_camera_asks(camera, challenges, answer):
     camera.challenges = challenges
-    opened = HttpCamera(parse_address(camera.address.replace("//", "//me:s%40cret@") + "?size=1"), SourceOptions())
+    opened = open_http(camera.address.replace("//", "//me:s%40cret@") + "?size=1")
     assert opened.read()().size == (64, 48)
     opened.close()
     first, second = camera.asked
@@ -224,10 +220,14 @@ def test_a_password_is_given_as_the_camera_asks(camera, challenges, answer):
         assert "SHA-256" in second["Authorization"]
 
 
+def open_http(address, **options):
+    return HttpCamera(parse_address(address), SourceOptions(**options))
+
+
 def test_a_wrong_password_is_given_only_once(camera):
     camera.challenges = ['Digest realm="x", nonce="n", qop="auth"']
     with pytest.raises(SourceError, match="401"):
-        HttpCamera(parse_address(camera.address.replace("//", "//me:wrong@")), SourceOptions())
+        open_http(camera.address.replace("//", "//me:wrong@"))
     assert len(camera.asked) == 2
 
 
@@ -235,7 +235,7 @@ def test_another_host_never_gets_the_password(camera):
     other = Camera()
     camera.location, other.challenges = other.address.replace("127.0.0.1", "localhost"), ['Basic realm="x"']
     with pytest.raises(SourceError, match="401"):
-        HttpCamera(parse_address(camera.address.replace("//", "//me:s%40cret@")), SourceOptions())
+        open_http(camera.address.replace("//", "//me:s%40cret@"))
     other.kill()
     assert all("Authorization" not in asked for asked in camera.asked + other.asked)
 
@@ -262,8 +262,7 @@ def test_a_password_is_never_shown(address):
     assert "ten7" not in public_name(address)
     with pytest.raises(SourceError) as caught:
         open_source(address, SourceOptions(stall_timeout_s=0.5)).prove()
-    assert "ten7" not in str(caught.value)
-    assert "Gar" not in str(caught.value)
+    assert not re.search("ten7|Gar", str(caught.value))
 
 
 def test_only_the_same_camera_gets_the_password():
@@ -275,12 +274,9 @@ def test_only_the_same_camera_gets_the_password():
     assert not parse_address("https://me:s@door/v").has_origin_of("http://door/v")
 
 
-def test_names_of_files_are_no_addresses():
+def test_other_parts_of_a_name_stay():
     for name in ("photo@2x.jpg", "2026-01-02T10:15:30.mp4", "-"):
         assert public_name(name) == name
-
-
-def test_an_address_keeps_its_query():
     assert public_name("rtsp://me:secret@door:554/a?b") == "rtsp://door:554/a?b"
     assert parse_address("http://me:s%2Fcret@door/a?b=1#c").url == "http://door/a?b=1"
 
@@ -295,9 +291,9 @@ def test_a_snapshot_address_is_one_steady_source(camera, watch):
     assert not seen.gaps()
 
 
-@pytest.mark.parametrize(("mode", "says"), [("refuses", "401"), ("ends", "ended")])
+@pytest.mark.parametrize(("mode", "says"), [("refuses", "401"), ("ends", "ended"), ("dead", "can't be reached")])
 def test_the_start_says_why_a_camera_fails(camera, mode, says):
-    camera.mode = mode
+    camera.kill() if mode == "dead" else setattr(camera, "mode", mode)
     with pytest.raises(SourceError, match=says):
         open_source(camera.address, SourceOptions()).prove()
 
@@ -309,16 +305,10 @@ def test_connecting_has_a_deadline_of_its_own(camera, monkeypatch):
         open_source(f"http://127.0.0.1:{silent.getsockname()[1]}/", SourceOptions(stall_timeout_s=20.0)).prove()
     camera.mode = "trickles"
     with pytest.raises(SourceError, match="no complete answer"):
-        HttpCamera(parse_address(camera.address), SourceOptions(stall_timeout_s=20.0))
+        open_http(camera.address, stall_timeout_s=20.0)
     assert time.monotonic() - began < 5.0
     camera.mode = "silent"
-    opened = HttpCamera(parse_address(camera.address), SourceOptions(stall_timeout_s=20.0))
+    opened = open_http(camera.address, stall_timeout_s=20.0)
     threading.Timer(0.6, lambda: setattr(camera, "mode", "pictures")).start()
     assert opened.read()().size == (64, 48)
     opened.close()
-
-
-def test_nobody_at_the_address_fails_the_start(camera):
-    camera.kill()
-    with pytest.raises(SourceError, match="can't be reached"):
-        open_source(camera.address, SourceOptions()).prove()

@@ -90,33 +90,15 @@ def test_a_slow_attempt_counts_as_waiting(monkeypatch):
     assert max(after - before for before, after in itertools.pairwise(tried)) < 0.5
 
 
-def test_a_proven_source_is_not_opened_twice():
-    opened, stop = [], threading.Event()
-
-    def open_capture():
-        opened.append(Few(3))
-        return opened[-1]
-
-    source = LiveSource("cam", open_capture, SourceOptions())
-    source.prove()
-    for item in source.frames(stop):
-        if item.index == 1:
-            break
-    assert len(opened) == 1
-
-
-def test_a_late_start_opens_nothing_twice():
+@pytest.mark.parametrize("proven_first", [True, False])
+def test_a_proven_source_is_not_opened_twice(proven_first):
     opened = []
-
-    def open_capture():
-        opened.append(Few(2))
-        return opened[-1]
-
-    source, stop = LiveSource("cam", open_capture, SourceOptions()), threading.Event()
-    frames = source.frames(stop)
-    next(frames)
+    source = LiveSource("cam", lambda: opened.append(Few(3)) or opened[-1], SourceOptions())
+    if proven_first:
+        source.prove()
+    frames = source.frames(threading.Event())
+    assert [next(frames).index, next(frames).index] == [0, 1]
     source.prove()
-    stop.set()
     assert len(opened) == 1
     frames.close()
 

@@ -93,31 +93,20 @@ def test_no_bytes_make_the_splitter_fail(parts, random):
 
 
 @pytest.fixture
-def piped(monkeypatch):
-    """Puts bytes onto standard input."""
-    ends = []
+def read_stdin(monkeypatch):
+    """Reads the source from bytes on standard input."""
 
-    def pipe(data):
-        read, write = os.pipe()
-        threading.Thread(target=lambda: (os.write(write, data), os.close(write)), daemon=True).start()
-        original = os.read
-        monkeypatch.setattr(os, "read", lambda number, size: original(read if number == 0 else number, size))
-        ends.append(read)
+    def read(data):
+        file, original = io.BytesIO(data), os.read
+        monkeypatch.setattr(os, "read", lambda number, size: original(number, size) if number else file.read(size))
+        return list(StandardInput().frames(threading.Event()))
 
-    yield pipe
-    for end in ends:
-        os.close(end)
+    return read
 
 
-def test_standard_input_gives_every_picture_in_order(piped):
-    piped(b"".join(JPEGS))
-    frames = list(StandardInput().frames(threading.Event()))
-    assert [frame.load().size for frame in frames] == [(64, 48), (17, 9), (100, 80)]
-
-
-def test_standard_input_without_a_picture_fails(piped):
-    piped(b"hello")
-    (gap,) = StandardInput().frames(threading.Event())
+def test_standard_input_gives_every_picture_in_order(read_stdin):
+    assert [frame.load().size for frame in read_stdin(b"".join(JPEGS))] == [(64, 48), (17, 9), (100, 80)]
+    (gap,) = read_stdin(b"hello")
     assert gap.failed
 
 

@@ -30,7 +30,8 @@ def test_a_folder_gives_all_pictures_in_order(tmp_path, red):
     assert found == ["a.jpg", "b.png", "below/c.JPG"]
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_an_empty_folder_is_refused_unless_watched(tmp_path):
+    assert open_source(str(tmp_path), SourceOptions(watch=True)).endless
     with pytest.raises(SourceError, match="no pictures in it"):
         open_source(str(tmp_path))
 
@@ -131,17 +132,13 @@ def test_odd_names_are_files(tmp_path, red, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["gone.mp4", "http://", "http://[::1", "rtsp://:99999", "rtsp://a..b/", "a" * 300, "~nobody-here/x.jpg"]
+    "text",
+    ["gone.mp4", "http://", "http://[::1", "rtsp://:99999", "rtsp://a..b/", "a" * 300, "~nobody-here/x.jpg", ""],
 )
 def test_what_can_not_be_opened_is_named(text):
     with pytest.raises(SourceError) as caught:
         open_source(text)
-    assert text in str(caught.value)
-
-
-def test_an_empty_name_is_refused():
-    with pytest.raises(SourceError, match="empty"):
-        open_source("")
+    assert (text or "empty") in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"no video", b""])
@@ -158,9 +155,6 @@ def test_one_missing_source_fails_alone(tmp_path, red):
     (gap,) = bad.frames(threading.Event())
     assert gap.failed
     assert "gone.mp4: not found" in gap.error
-
-
-def test_without_any_source_the_first_error_is_raised():
     with pytest.raises(SourceError, match=r"gone\.mp4"):
         open_sources(["gone.mp4", "gone.avi"])
 
@@ -261,7 +255,3 @@ def test_a_large_folder_is_scanned_less_often(tmp_path, monkeypatch):
     stop = Steps(lambda: None)
     assert list(Folder(tmp_path, watch=True).frames(stop)) == []
     assert all(pause >= 1.0 for pause in stop.pauses)
-
-
-def test_a_watched_folder_may_be_empty(tmp_path):
-    assert open_source(str(tmp_path), SourceOptions(watch=True)).endless
