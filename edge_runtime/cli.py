@@ -1,6 +1,7 @@
 """The command `edge-detect`."""
 
 import contextlib
+import functools
 import logging
 import re
 import sys
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from edge_runtime.sinks import Sink
     from edge_runtime.sources import Source
 
-CAMERA, OUTPUT, SNAPSHOTS = "Cameras and streams", "Output", "Snapshots"
+_camera, _output, _snapshot = (
+    functools.partial(typer.Option, rich_help_panel=panel) for panel in ("Cameras and streams", "Output", "Snapshots")
+)
 
 Device = Literal["AUTO", "CPU", "GPU"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
@@ -50,16 +53,10 @@ def edge_detect(
             help="Pictures, folders, globs, videos, http(s):// or rtsp:// cameras; - reads JPEGs from standard input.",
         ),
     ] = None,
-    camera: Annotated[
-        list[str] | None,
-        typer.Option(help="Number or device file of a camera; can be repeated.", rich_help_panel=CAMERA),
-    ] = None,
-    list_cameras: Annotated[
-        bool, typer.Option("--list-cameras", help="List the cameras and exit.", rich_help_panel=CAMERA)
-    ] = False,
+    camera: Annotated[list[str] | None, _camera(help="Number or device file of a camera; can be repeated.")] = None,
+    list_cameras: Annotated[bool, _camera("--list-cameras", help="List the cameras and exit.")] = False,
     model: Annotated[
-        Path | None,
-        typer.Option(help="A bundle; default: $DEEPFAKE_EDGE_MODEL, ./detector, then the installed one."),
+        Path | None, typer.Option(help="A bundle; default: $DEEPFAKE_EDGE_MODEL, ./detector, then the installed one.")
     ] = None,
     device: Annotated[Device, typer.Option(help="Device that runs the network.")] = "AUTO",
     precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = "auto",
@@ -73,49 +70,29 @@ def edge_detect(
         int, typer.Option(min=1, max=1000, help="Number of frames of a face that its verdict is computed from.")
     ] = WINDOW,
     watch: Annotated[bool, typer.Option("--watch", help="Keep watching folders for new pictures.")] = False,
-    width: Annotated[int | None, typer.Option(min=1, help="Request this width.", rich_help_panel=CAMERA)] = None,
-    height: Annotated[int | None, typer.Option(min=1, help="Request this height.", rich_help_panel=CAMERA)] = None,
-    fps: Annotated[float | None, typer.Option(min=0.1, help="Request this rate.", rich_help_panel=CAMERA)] = None,
-    mjpg: Annotated[
-        bool, typer.Option("--mjpg/--no-mjpg", help="Request MJPG, which is faster.", rich_help_panel=CAMERA)
-    ] = True,
+    width: Annotated[int | None, _camera(min=1, help="Request this width.")] = None,
+    height: Annotated[int | None, _camera(min=1, help="Request this height.")] = None,
+    fps: Annotated[float | None, _camera(min=0.1, help="Request this rate.")] = None,
+    mjpg: Annotated[bool, _camera("--mjpg/--no-mjpg", help="Request MJPG, which is faster.")] = True,
     stall_timeout: Annotated[
-        float,
-        typer.Option(min=0.5, help="A camera without a frame for this many seconds is lost.", rich_help_panel=CAMERA),
+        float, _camera(min=0.5, help="A camera without a frame for this many seconds is lost.")
     ] = STALL_TIMEOUT_S,
     give_up_after: Annotated[
         float | None,
-        typer.Option(
-            min=0.0,
-            help="Give up a camera that has been lost for this many seconds (default: keep trying).",
-            rich_help_panel=CAMERA,
-        ),
+        _camera(min=0.0, help="Give up a camera that has been lost for this many seconds (default: keep trying)."),
     ] = None,
-    jsonl: Annotated[
-        Path | None, typer.Option(help="Append one JSON line per frame; - is standard output.", rich_help_panel=OUTPUT)
-    ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Append one CSV line per face.", rich_help_panel=OUTPUT)] = None,
-    video: Annotated[
-        Path | None, typer.Option(help="Write a video (.mp4, .mkv, .avi) with the verdicts.", rich_help_panel=OUTPUT)
-    ] = None,
+    jsonl: Annotated[Path | None, _output(help="Append one JSON line per frame; - is standard output.")] = None,
+    csv: Annotated[Path | None, _output(help="Append one CSV line per face.")] = None,
+    video: Annotated[Path | None, _output(help="Write a video (.mp4, .mkv, .avi) with the verdicts.")] = None,
     rotate: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Start a new file at this size (20M) and keep five.", rich_help_panel=OUTPUT),
+        str | None, _output(metavar="SIZE", help="Start a new file at this size (20M) and keep five.")
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only failures and the summary.", rich_help_panel=OUTPUT)
-    ] = False,
-    snapshots: Annotated[
-        Path | None, typer.Option(help="Save a picture of each new verdict in this folder.", rich_help_panel=SNAPSHOTS)
-    ] = None,
-    blur_snapshots: Annotated[
-        bool, typer.Option("--blur-snapshots", help="Make faces unrecognizable.", rich_help_panel=SNAPSHOTS)
-    ] = False,
-    snapshot_days: Annotated[
-        float, typer.Option(min=0.0, help="Delete snapshots after this many days.", rich_help_panel=SNAPSHOTS)
-    ] = SNAPSHOT_DAYS,
+    quiet: Annotated[bool, _output("--quiet", "-q", help="Print only failures and the summary.")] = False,
+    snapshots: Annotated[Path | None, _snapshot(help="Save a picture of each new verdict in this folder.")] = None,
+    blur_snapshots: Annotated[bool, _snapshot("--blur-snapshots", help="Make faces unrecognizable.")] = False,
+    snapshot_days: Annotated[float, _snapshot(min=0.0, help="Delete snapshots after this many days.")] = SNAPSHOT_DAYS,
     snapshot_space: Annotated[
-        str, typer.Option(metavar="SIZE", help="Disk space that snapshots may take.", rich_help_panel=SNAPSHOTS)
+        str, _snapshot(metavar="SIZE", help="Disk space that snapshots may take.")
     ] = SNAPSHOT_SPACE,
 ) -> int:
     """Judge every face as real, fake or uncertain.
