@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _draw(seed: int, size: tuple[int, int] = (64, 64), *, fake: bool = False) -> Image.Image:
-    """A picture of its own for each seed: soft blobs; a fake has a fine grid laid over it."""
+    """Draw soft blobs; a fake has a fine grid laid over them."""
     random = np.random.default_rng(seed)
     small = Image.fromarray(random.integers(40, 215, (14, 14, 3), dtype=np.uint8))
     pixels = np.asarray(small.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)

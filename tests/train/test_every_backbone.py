@@ -16,37 +16,26 @@ from export.int8.quantize import Int8Candidate, layers_in_int8, quantize
 from train.commands.train import calibrate_checkpoint
 from train.data.build import load_data
 from train.data.catalog import Catalog
+from train.data.sample import pick_faces
 from train.evaluation.logits import checkpoint_logits, judge, network_logits
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
 from train.models.backbones import BACKBONES, find_backbone
 from train.models.checkpoint import load_checkpoint, load_model
+from train.models.vit import ACCEPTED
 
 SIDE = 64
 SMALL = {"image_size": SIDE, "patch_size": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48}
 """A small network in place of torchvision's vit_b_16, which takes only 224 pixels and has 86 million weights."""
 
-SMALL_HUB = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "image_size": SIDE,
-    "patch_size": 16,
-}
+SMALL_HUB = dict(zip(ACCEPTED, (32, 2, 2, 48, SIDE, 16), strict=True))
 
 
 @pytest.fixture(scope="module")
 def few(faces):
     """Sixteen faces for training and four for validation."""
     catalog = load_data(faces, split="60/40")
-    classes = [(split, label, count) for split, count in (("train", 8), ("valid", 2)) for label in (0, 1)]
-    chosen = [
-        face
-        for split, label, count in classes
-        for face in [face for face in catalog.split(split) if face.label == label][:count]
-    ]
-    return Catalog(tuple(chosen))
+    return Catalog((*pick_faces(catalog.split("train"), 16), *pick_faces(catalog.split("valid"), 4)))
 
 
 @pytest.fixture

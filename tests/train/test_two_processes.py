@@ -23,6 +23,13 @@ Trainer(load_data(sys.argv[1]), "vit_hf", recipe, Path(sys.argv[2]), workers=0, 
 """The network has no batch statistics: those would differ between one process and two."""
 
 
+def launch(command, script, folder, *arguments):
+    (folder / "script.py").write_text(script)
+    words = map(str, (*command, folder / "script.py", *arguments))
+    done = subprocess.run([*words], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def small_vit(tmp_path):
     transformers = pytest.importorskip("transformers", reason="needs transformers")
@@ -34,14 +41,9 @@ def small_vit(tmp_path):
 
 
 def test_two_processes_learn_what_one_learns(faces, small_vit, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    alone = [sys.executable, str(script)]
-    launcher = [*LAUNCHER, str(script)]
     rows, weights = [], []
-    for name, command in (("one", alone), ("two", launcher)):
-        arguments = [str(faces), str(tmp_path / name), str(small_vit)]
-        subprocess.run([*command, *arguments], check=True, capture_output=True, timeout=900)
+    for name, command in (("one", [sys.executable]), ("two", LAUNCHER)):
+        launch(command, SCRIPT, tmp_path, faces, tmp_path / name, small_vit)
         rows.append([json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()])
         weights.append(load_checkpoint(tmp_path / name / "last.pth").state_dict)
     for one, two in zip(*rows, strict=True):
@@ -79,15 +81,7 @@ again.run()
 
 @pytest.mark.parametrize("way", ["whole", "staged"])
 def test_two_processes_resume_with_a_teacher(faces, tiny_checkpoint, tmp_path, way):
-    script = tmp_path / "script.py"
-    script.write_text(RESUMED)
-    done = subprocess.run(
-        [*LAUNCHER, str(script), str(faces), str(tiny_checkpoint), str(tmp_path), way],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    launch(LAUNCHER, RESUMED, tmp_path, faces, tiny_checkpoint, tmp_path, way)
     whole, stopped = (load_checkpoint(tmp_path / name / "last.pth") for name in ("whole", "stopped"))
     for key, weight in whole.state_dict.items():
         assert torch.allclose(stopped.state_dict[key].float(), weight.float(), atol=1e-4), key

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import PixelRecipe
 from train.learning.augment import CHANGES, FULL, SWITCHES, change_picture, choose_part, without
 
@@ -21,11 +20,6 @@ def test_every_change_can_be_switched_off(draw):
         assert name not in without(FULL, name)
     assert without(FULL, "all") == {}
     assert change_picture(picture, without(FULL, "all"), np.random.default_rng(0)) is picture
-
-
-def test_unknown_switch_is_refused():
-    with pytest.raises(UsageError, match="--without blurr"):
-        without(FULL, "blurr,noise")
 
 
 def test_native_part_keeps_its_scale_by_default():

@@ -82,17 +82,14 @@ def test_stage_trains_only_between_two_maps():
     with torch.no_grad():
         network(images)
         assert torch.equal(teacher.teacher_maps.found[8], stage.teacher(images))
-    assert learning(student) == {"layer2"}
-    Stage(teacher, student, 16, 4, accelerator)
-    assert learning(student) == {"layer2", "layer3"}
+    for stride, layers in ((8, {"layer2"}), (16, {"layer2", "layer3"})):
+        Stage(teacher, student, stride, 4, accelerator)
+        learning = {name.split(".")[0] for name, weight in student.named_parameters() if weight.requires_grad}
+        assert learning == layers
     assert teacher.hints["8"].weight.grad.any()
     with torch.no_grad():
         teacher.hints["8"].weight.fill_(1.0)
     assert not torch.equal(network_part(images), guess)  # the stage shares the student's weights
-
-
-def learning(student):
-    return {name.split(".")[0] for name, weight in student.named_parameters() if weight.requires_grad}
 
 
 def test_last_stage_learns_the_teachers_scores_too():

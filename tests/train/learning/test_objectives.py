@@ -1,12 +1,10 @@
-from types import MappingProxyType
-
 import pytest
 import torch
 from accelerate import Accelerator
 from helpers.networks import SIDE, TinyNet
 
 from train.learning.distillation import Teacher
-from train.learning.objectives import Distilled, Labels, MapByMap, build_objective
+from train.learning.objectives import Distilled, Labels, MapByMap
 from train.learning.recipes import Recipe
 
 EVEN = (0, 1, 0, 1)
@@ -33,14 +31,6 @@ def test_uneven_classes_weigh_the_same(accelerator):
     assert float(weights[0]) * 17 == pytest.approx(float(weights[1]) * 4)
 
 
-@pytest.mark.parametrize(("staged", "kind"), [(0.0, Distilled), (0.5, MapByMap)])
-def test_recipe_decides_the_objective(accelerator, pair, staged, kind):
-    student, teacher = pair
-    recipe = RECIPE.replace(staged=staged)
-    assert type(build_objective(EVEN, recipe, accelerator, teacher, student)) is kind
-    assert type(build_objective(EVEN, recipe, accelerator, None, student)) is Labels
-
-
 def test_student_learns_the_teachers_scores(accelerator, pair):
     student, teacher = pair
     objective = Distilled(EVEN, RECIPE.replace(distilled=1.0, hinted=0.0), accelerator, teacher)
@@ -51,13 +41,6 @@ def test_student_learns_the_teachers_scores(accelerator, pair):
         taught = teacher.network(images)
         assert float(objective.loss(images, taught, labels)) == pytest.approx(0.0, abs=1e-5)
         assert float(objective.loss(images, taught + torch.tensor([3.0, 0.0]), labels)) > 0.1
-
-
-def test_hints_are_restored(accelerator, pair):
-    objective = Distilled(EVEN, RECIPE, accelerator, pair[1])
-    saved = {key: torch.full_like(value, 0.5) for key, value in objective.state().items()}
-    objective.load_state(MappingProxyType(saved))
-    assert all(torch.equal(value, saved[key]) for key, value in objective.state().items())
 
 
 @pytest.mark.parametrize(

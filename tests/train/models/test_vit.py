@@ -8,17 +8,11 @@ from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
 from train.models.backbones import build_backbone
 from train.models.checkpoint import load_checkpoint, load_model
+from train.models.vit import ACCEPTED
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 
-SMALL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "image_size": 32,
-    "patch_size": 8,
-}
+SMALL = dict(zip(ACCEPTED, (32, 2, 2, 48, 32, 8), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +42,7 @@ def test_vit_is_trained_resumed_and_judged(folder, faces, tmp_path):
     assert checkpoint.options == SMALL
     assert load_model(checkpoint)(torch.zeros(2, 3, 32, 32)).shape == (2, 2)
     assert checkpoint_logits(best, catalog.split("valid")).shape == (len(catalog.split("valid")), 2)
-    Trainer(catalog, "vit_hf", recipe, tmp_path, workers=0, precision="no", device="cpu").run()
+    assert Trainer(catalog, "vit_hf", recipe, tmp_path, workers=0, precision="no", device="cpu").state.progress.finished
 
 
 def test_unavailable_vit_weights_are_refused(tmp_path, monkeypatch):
