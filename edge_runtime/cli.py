@@ -56,7 +56,8 @@ def edge_detect(
     camera: Annotated[list[str] | None, _camera(help="Number or device file of a camera; can be repeated.")] = None,
     list_cameras: Annotated[bool, _camera("--list-cameras", help="List the cameras and exit.")] = False,
     model: Annotated[
-        Path | None, typer.Option(help="A bundle; default: $DEEPFAKE_EDGE_MODEL, ./detector, then the installed one.")
+        Path | None,
+        typer.Option(help="Default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or the shipped one."),
     ] = None,
     device: Annotated[Device, typer.Option(help="Device that runs the network.")] = "AUTO",
     precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = "auto",
@@ -148,7 +149,7 @@ def edge_detect(
     ]
     with contextlib.ExitStack() as stack:
         summary = run(pipeline, [stack.enter_context(sink) for sink in sinks], status=title)
-    print(summary.text(), file=sys.stderr)
+    print(summary.text(), f"detector: {printable(detector.bundle.origin)}", sep="\n", file=sys.stderr)
     for line in (detector.notice, None if quiet else detector.advice(sources)):
         if line:
             print(line, file=sys.stderr)

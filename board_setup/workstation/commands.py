@@ -21,7 +21,7 @@ def add_workstation_commands(
     """
     command = add(pack_kit, "pack", "setup-board pack --model detector --precision int8,fp16 --out kit.tar")
     command.add_argument("--out", required=True, help="the kit to write")
-    command.add_argument("--model", default="detector", help="the bundle (default: ./detector)")
+    command.add_argument("--model", help="the bundle (default: ./detector, else the one that ships with the project)")
     command.add_argument("--precision", default="", help="networks to include, separated by commas (default: all)")
     command.add_argument(
         "--python-version", default=pack.DEFAULT_PYTHON, help="the board's Python (default: %(default)s, Ubuntu 22.04)"
@@ -66,9 +66,10 @@ def pack_kit(options: argparse.Namespace) -> int:
     The kit holds the runtime's wheels for the board's Python, the detector and this tool, so that the board needs no
     network. The tool is also written beside it, as setup-board.pyz.
     """
+    model = pack.choose_bundle(options.model, options.project)
     made = pack.pack(
         options.out,
-        os.path.expanduser(options.model),
+        model,
         precisions=[name for name in options.precision.split(",") if name],
         python=options.python_version,
         glibc=options.glibc,
@@ -80,7 +81,7 @@ def pack_kit(options: argparse.Namespace) -> int:
     for part, size in pack.measure_parts(options.out):
         print(f"{size / 1e6:9.1f} MB  {part}")
     print(f"{options.out}: {made.id} for Python {made.python}")
-    if pack.read_manifest(os.path.expanduser(options.model))["contract"].get("demo"):
+    if pack.read_manifest(model)["contract"].get("demo"):
         print("warning: this is a demonstration model: its verdicts on photographs mean nothing", file=sys.stderr)
     if not any(name.startswith("bundle/face/") for name in made.files):
         print(f"warning: no face model: {NO_FACE_MODEL}; first run {ADD_FACE_MODEL}", file=sys.stderr)

@@ -87,6 +87,14 @@ def pack(
     return kit
 
 
+def choose_bundle(named: Optional[str], project: Optional[str]) -> str:
+    """Return the bundle to pack: the one `named`, else ./detector, else the one that ships with the project."""
+    shipped = os.path.join(project or os.path.dirname(PACKAGE), "edge_runtime", "detectors", "*", "model.json")
+    found = ["detector/model.json", *sorted(glob.glob(shipped))]
+    whole = [os.path.dirname(path) for path in found if os.path.isfile(path)]
+    return os.path.expanduser(named) if named else (whole or ["detector"])[0]
+
+
 def check_options(out: str, python: str, glibc: str) -> None:
     """Check what can be checked before anything is downloaded.
 

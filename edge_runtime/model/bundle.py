@@ -1,6 +1,7 @@
 """The bundle: a folder with a model's contract, its networks by precision, and the SHA-256 of every file."""
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -16,6 +17,9 @@ from edge_runtime.paths import expand
 MANIFEST = "model.json"
 MODEL_VARIABLE = "DEEPFAKE_EDGE_MODEL"
 INSTALLED = Path("/var/lib/deepfake-edge/current")
+SHIPPED = Path(__file__).parents[1] / "detectors"
+"""The folder of bundles that come with the package; it may be absent."""
+
 AGAIN = "export or copy the bundle again"
 
 
@@ -107,6 +111,13 @@ class Bundle:
             raise type(error)(f"{folder}: {error}") from None
 
     @property
+    def origin(self) -> str:
+        """The bundle's folder, or that it comes with the package; named in every command's output."""
+        if self.path.parent != SHIPPED:
+            return str(self.path)
+        return f"{self.path.name}, shipped with deepfake-edge {importlib.metadata.version('deepfake-edge')}"
+
+    @property
     def contract(self) -> ModelContract:
         """What the model is."""
         return self.manifest.contract
@@ -164,7 +175,7 @@ def sha256(path: Path) -> str:
 
 
 def find_bundle(model: Path | str | None = None) -> Bundle:
-    """Open the bundle to use: `model`, `$DEEPFAKE_EDGE_MODEL`, `./detector`, then the installed one.
+    """Open the bundle to use: `model`, `$DEEPFAKE_EDGE_MODEL`, `./detector`, the installed one, then the shipped one.
 
     Raises:
         BundleError: none of them exists, or the first one found can't be used.
@@ -172,10 +183,10 @@ def find_bundle(model: Path | str | None = None) -> Bundle:
     named = model or os.environ.get(MODEL_VARIABLE)
     if named:
         return Bundle.open(named)
-    for folder in (Path("detector"), INSTALLED):
+    for folder in (Path("detector"), INSTALLED, *sorted(SHIPPED.glob("*"))):
         if (folder / MANIFEST).exists():
             return Bundle.open(folder)
     raise MissingBundleError(
-        f"no bundle found: looked at --model, ${MODEL_VARIABLE}, ./detector and {INSTALLED}; "
+        f"no bundle found: looked at --model, ${MODEL_VARIABLE}, ./detector and {INSTALLED}, and none is shipped; "
         "make one with export-openvino or give --model"
     )

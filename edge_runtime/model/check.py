@@ -42,7 +42,7 @@ def check(
         held = [precision.value for precision in bundle.precisions]
         notice = f" ({DEMO_NOTICE})" if contract.demo else ""
         parts = (f"{contract.architecture} {contract.version}", *held, f"{len(files)} files whole{notice}")
-        found["bundle"] = f"{bundle.path}: {', '.join(parts)}"
+        found["bundle"] = f"{bundle.origin}: {', '.join(parts)}"
         found["faces"] = FACE_MODEL in files
         precision = next((Precision(name) for name in PREFERRED["CPU"] if name in held), None)
         if precision is None:

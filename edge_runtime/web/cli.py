@@ -84,6 +84,7 @@ def edge_serve(
         shown = reachable_address(host)
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{listening.getsockname()[1]}/"
         network = f"{contract.architecture} {contract.version}, {choice.precision.value.upper()} on {choice.device}"
+        network += f", detector: {detector.bundle.origin}"
         notice = f" ({DEMO_NOTICE})" if contract.demo else ""
         # Serve even if standard output is on a full disk, or can't show the QR code.
         with suppress(OSError, UnicodeError):

@@ -16,6 +16,7 @@ from helpers.videos import write_video
 from helpers.waiting import until
 from PIL import Image
 
+import edge_runtime
 from edge_runtime.cli import main, parse_size
 from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import DEMO_NOTICE
@@ -140,6 +141,37 @@ def test_a_changed_bundle_judges_nothing(detect, tmp_path, bundle_path, red):
     assert done.returncode == 2
     assert "changed: int8/model.bin" in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.fixture
+def shipped(bundle_path, tmp_path):
+    """Runs a module of a copy of the package that a detector ships with, in an empty folder; returns its output."""
+    package = Path(edge_runtime.__file__).parent
+    shutil.copytree(package, tmp_path / "edge_runtime", ignore=shutil.ignore_patterns("__pycache__", "detectors"))
+    shutil.copytree(bundle_path, tmp_path / "edge_runtime/detectors/faces")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{package.parent}", "DEEPFAKE_EDGE_MODEL": ""}
+    (tmp_path / "empty").mkdir()
+
+    def start(module, *arguments):
+        command = [sys.executable, "-m", module, *arguments]
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, text=True, cwd=tmp_path / "empty", env=environment, **output)
+
+    return start
+
+
+def test_a_shipped_detector_needs_no_option(shipped, tmp_path, red):
+    red.save(tmp_path / "empty/a.png")
+    named = "detector: faces, shipped with deepfake-edge 0."
+    picture, camera = shipped("edge_runtime.cli", "a.png"), shipped("edge_runtime.cli", "--camera", "77")
+    server = shipped("edge_runtime.web.cli", "--port", "0")
+    output = picture.communicate(timeout=60)[0]
+    assert output.startswith("a.png  fake")
+    assert f"\n{named}" in output
+    assert "no camera /dev/video77" in camera.communicate(timeout=60)[0]
+    assert named in server.stdout.readline()
+    server.terminate()
+    server.communicate(timeout=60)
 
 
 def test_cameras_are_listed(detect):

@@ -67,6 +67,19 @@ def test_packed_kit_can_be_read(tmp_path, no_downloads, capsys, faces) -> None:
     assert (tmp_path / "setup-board.pyz").read_bytes() == (tmp_path / "unpacked" / "setup-board.pyz").read_bytes()
 
 
+def test_without_a_bundle_the_shipped_one_is_packed(tmp_path, no_downloads, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    options = ("pack", "--out", "kit.tar", "--project", str(tmp_path))
+    assert run(*options) == 2
+    assert "detector: not a bundle" in capsys.readouterr().err
+    write_bundle(tmp_path / "edge_runtime/detectors/faces")
+    assert run(*options) == 0
+    assert "1.4.0" in capsys.readouterr().out
+    write_bundle(tmp_path / "detector", precisions=("fp32",))
+    assert pack.choose_bundle(None, str(tmp_path)) == "detector"
+
+
 def test_demonstration_model_is_named(tmp_path, no_downloads, capsys) -> None:
     bundle = write_bundle(tmp_path / "detector")
     manifest = json.loads((bundle / "model.json").read_text())

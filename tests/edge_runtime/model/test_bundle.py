@@ -91,10 +91,14 @@ def test_bundles_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("edge_runtime.model.bundle.INSTALLED", tmp_path / "installed")
+    monkeypatch.setattr("edge_runtime.model.bundle.SHIPPED", tmp_path / "detectors")
     with pytest.raises(BundleError, match=r"--model.*DEEPFAKE_EDGE_MODEL.*\./detector"):
         find_bundle()
+    write_bundle(tmp_path / "detectors" / "faces", "ours")
+    assert find_bundle().origin.startswith("faces, shipped with deepfake-edge 0.")
     write_bundle(tmp_path / "installed", "installed")
     assert find_bundle().manifest.name == "installed"
+    assert find_bundle().origin == str(tmp_path / "installed")
     write_bundle(here / "detector", "beside")
     assert find_bundle().manifest.name == "beside"
     monkeypatch.setenv(MODEL_VARIABLE, str(write_bundle(tmp_path / "environment", "environment")))
