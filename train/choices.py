@@ -31,6 +31,14 @@ class Keep(str, Enum):
     LAST = "last"
 
 
+class Balance(str, Enum):
+    """Whether an epoch draws each source and generator of a class equally often; `auto`: where a class has several."""
+
+    AUTO = "auto"
+    SOURCE = "source"
+    NONE = "none"
+
+
 class StepPrecision(str, Enum):
     """The precision of a training step; `auto` is bf16 where the device is fast at it."""
 

@@ -9,7 +9,7 @@ import typer
 from edge_runtime.command import run_command
 from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
-from train.choices import InputPreset, Keep, Preset, Robustness, StepPrecision, TrainingDevice
+from train.choices import Balance, InputPreset, Keep, Preset, Robustness, StepPrecision, TrainingDevice
 from train.commands.console import tell_evaluation, tell_prepared, tell_trained
 from train.data.catalog import SEED, SHARES
 
@@ -74,6 +74,7 @@ def train_detector(
     batch: Annotated[int | None, typer.Option(min=2, help="Faces per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", min=0.0, help="Highest learning rate.")] = None,
     pixels: Annotated[InputPreset | None, typer.Option("--input", help="How a face becomes pixels.")] = None,
+    input_size: Annotated[int | None, typer.Option(min=32, help="Pixels a side of the network's input.")] = None,
     without: Annotated[str, typer.Option(help="Augmentations to leave out, separated by commas, or all.")] = "",
     spared: Annotated[float | None, typer.Option(min=0, max=1, help="Share of faces left undamaged.")] = None,
     staged: Annotated[float | None, typer.Option(min=0, max=1, help="Share of epochs on teacher maps.")] = None,
@@ -81,6 +82,8 @@ def train_detector(
     patience: Annotated[int | None, typer.Option(min=0, help="Epochs without a better AUC; 0: no limit.")] = None,
     keep: Annotated[Keep | None, typer.Option(help="Keep the best epoch on validation, or the last.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = SHARES,
+    leave_out: Annotated[list[str] | None, typer.Option(help="A source or generator not to use; repeatable.")] = None,
+    balance: Annotated[Balance | None, typer.Option(help="Draw each source of a class equally often.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = SEED,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load pictures.")] = None,
     precision: Annotated[StepPrecision, typer.Option(help="Of a training step.")] = StepPrecision.AUTO,
@@ -108,6 +111,7 @@ def train_detector(
         preset=preset,
         teacher=teacher,
         split=split,
+        leave_out=leave_out or (),
         workers=workers,
         precision=precision,
         device=device,
@@ -123,6 +127,8 @@ def train_detector(
         "batch": batch,
         "learning_rate": learning_rate,
         "pixels": pixels,
+        "input_size": input_size,
+        "balance": balance,
         "spared": spared,
         "staged": staged,
         "progressive": parse_progressive(progressive) if progressive else None,

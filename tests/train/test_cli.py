@@ -83,6 +83,8 @@ TRAIN = ("train-detector", "good", "--arch", "shufflenet_v2_x1_0", "--preset", "
         (("train-detector", "empty_class"), "empty_class: holds no fake pictures"),
         ((*TRAIN, "--without", "blurr"), "--without blurr: unknown"),
         ((*TRAIN, "--progressive", "64"), "--progressive 64: give shares"),
+        ((*TRAIN, "--leave-out", "gan"), "--leave-out gan: not a source or generator of the catalog; choose from"),
+        ((*TRAIN, "--input-size", "100"), "--input-size 100: give a multiple of 32"),
         ((*TRAIN, "--arch", "resnet5"), "--arch resnet5: unknown backbone"),
         ((*TRAIN, "--staged", "0.5"), "--staged 0.5: needs --teacher, the checkpoint whose maps are learned"),
         ((*TRAIN[:-1], "taught"), "--preset taught: needs --teacher, the checkpoint whose maps are learned"),
@@ -117,7 +119,9 @@ def test_unwritable_output_is_refused_before_work(place, faces, tmp_path, monkey
     assert str(tmp_path / "a_file") in line
 
 
-@pytest.mark.parametrize("option", ["--preset", "--input", "--keep", "--precision", "--device", "--robustness"])
+@pytest.mark.parametrize(
+    "option", ["--preset", "--input", "--balance", "--keep", "--precision", "--device", "--robustness"]
+)
 def test_unknown_choice_is_refused(option, monkeypatch, capsys):
     name = "evaluate-detector" if option == "--robustness" else "train-detector"
     assert call(monkeypatch, name, option, "nonsense", "somewhere") == 2

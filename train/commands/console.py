@@ -71,8 +71,12 @@ def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
     console.print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)
 
 
-def tell_plan(catalog: Catalog, arch: str, epochs: str, device: str, minutes: float) -> None:
-    """Print what a training begins with: faces by split and class, epochs, device, and the expected time."""
+def tell_plan(
+    catalog: Catalog, arch: str, epochs: str, device: str, minutes: float, draws: Mapping[tuple[int, str], int]
+) -> None:
+    """Print what a training begins with: faces by split and class, epochs, device, the expected time, and how many
+    faces an epoch draws of each source, by (label, source), where they are balanced.
+    """
     console = Console(highlight=False, soft_wrap=True)
     counts = Counter((face.split, face.label) for face in catalog.records)
     held = (
@@ -81,6 +85,9 @@ def tell_plan(catalog: Catalog, arch: str, epochs: str, device: str, minutes: fl
     )
     console.print(f"faces: {', '.join(held)}")
     console.print(f"{arch}: {epochs} on {device}, about {max(1, round(minutes)):,} min", markup=False)
+    if draws:
+        drawn = (f"{count:,} {LABELS[label]} {name}".rstrip() for (label, name), count in draws.items())
+        console.print(f"an epoch draws {', '.join(drawn)}", markup=False)
 
 
 def tell_trained(best: Path, catalog: Catalog, evaluation: Evaluation | None) -> int:

@@ -57,6 +57,7 @@ class TrainingOptions:
     preset: Preset = Preset.DEFAULT
     teacher: Path | None = None
     split: str = SHARES
+    leave_out: Sequence[str] = ()
     workers: int | None = None
     precision: StepPrecision = StepPrecision.AUTO
     device: TrainingDevice = TrainingDevice.AUTO
@@ -99,7 +100,7 @@ def train_detector(
         asked = f"--staged {changes['staged']}" if changes.get("staged") else f"--preset {options.preset.value}"
         raise UsageError(f"{asked}: needs --teacher, the checkpoint whose maps are learned")
     out = output_folder(out)
-    catalog = read_data(data, split=options.split, seed=recipe.seed)
+    catalog = read_data(data, split=options.split, seed=recipe.seed).leaving_out(options.leave_out)
     with full_disk_reported(out):
         trainer = Trainer(
             catalog,
@@ -125,6 +126,7 @@ def train_detector(
                 f"{counted(trainer.steps, 'step')}",
                 f"{trainer.accelerator.device.type} ({trainer.accelerator.mixed_precision})",
                 trainer.minutes_left(),
+                trainer.order.draws if trainer.order.balanced else {},
             )
         best = trainer.run(tell_epoch)
         evaluation = conclude(best, catalog, recipe, progress.history, options) if main else None
@@ -160,7 +162,7 @@ def calibrate_checkpoint(
     contract = checkpoint.contract.replace(
         calibrations={CHECKPOINT: calibration}, metrics={CHECKPOINT: {"validation": figures}}
     )
-    save_checkpoint(path, load_model(checkpoint), contract, catalog=checkpoint.catalog)
+    save_checkpoint(path, load_model(checkpoint), contract, catalog=checkpoint.catalog, **checkpoint.extra)
     return contract
 
 

@@ -71,6 +71,11 @@ class FaceRecord:
     height: int
     sharpness: float
 
+    @property
+    def origin(self) -> str:
+        """What made the picture: the generator where it is known, otherwise the source."""
+        return self.generator or self.source
+
 
 @dataclass(frozen=True)
 class Quarantined:
@@ -89,10 +94,11 @@ def left_out_lines(files: Sequence[tuple[object, str]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Faces sorted by path, and the files that were left out."""
+    """Faces sorted by path, the files that were left out, and the sources and generators that were left out by name."""
 
     records: tuple[FaceRecord, ...]
     quarantine: tuple[Quarantined, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -118,7 +124,7 @@ class Catalog:
                 listed = f"choose from {', '.join(sorted(known))}" if known else "the catalog names none"
                 raise UsageError(f"--leave-out {name}: not a source or generator of the catalog; {listed}")
         kept = (face for face in self.records if not {face.source, face.generator} & set(names))
-        return replace(self, records=tuple(kept))
+        return replace(self, records=tuple(kept), left_out=(*self.left_out, *names))
 
     def write(self, path: Path | str) -> None:
         """Write the catalog, and beside it the quarantine list if something was left out.

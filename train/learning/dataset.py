@@ -19,10 +19,14 @@ Sample = tuple[torch.Tensor, int]
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Pixels uint8 [N, H, W, 3] and the labels [N]."""
 
+EPOCHS = 2**20
+"""More than the epochs of a run."""
+
 
 @dataclass(frozen=True, eq=False)
 class FaceDataset(Dataset[Sample]):
-    """Training faces. A key is `epoch * len + index`: every epoch draws other augmentations, the same in each run.
+    """Training faces. A key is `(epoch + turn * EPOCHS) * len + index`, where `turn` counts the draws of a face in the
+    epoch. Each draws other augmentations, the same in each run.
 
     Attributes:
         chances: how often each augmentation is applied.
@@ -44,8 +48,8 @@ class FaceDataset(Dataset[Sample]):
         return len(self.records)
 
     def __getitem__(self, key: int) -> Sample:
-        epoch, index = divmod(key, len(self.records))
-        random = np.random.default_rng((self.seed, epoch, index))
+        draw, index = divmod(key, len(self.records))
+        epoch, random = draw % EPOCHS, np.random.default_rng((self.seed, draw, index))
         record = self.records[index]
         picture = read_again(record)
         left, top, right, bottom = face_region(picture.size, record.box, self.contract)

@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional
 
-from edge_runtime.model.contract import LABELS
 from train.learning.dataset import FaceDataset
 from train.learning.distillation import Stage, Teacher, spread_stages
 from train.learning.recipes import Recipe
@@ -21,7 +19,7 @@ MEASURED_FACES = 256
 
 
 class Labels:
-    """Cross-entropy with the labels. Both classes weigh the same, however many faces each has.
+    """Cross-entropy with the labels. Both classes weigh the same, however many faces an epoch draws of each.
 
     Attributes:
         hints: modules beside the network that learn with it; empty here.
@@ -31,9 +29,8 @@ class Labels:
     _bare: nn.ModuleDict | None = None
     """The hints under the same names in one process and in several; None without a teacher."""
 
-    def __init__(self, labels: Sequence[int], recipe: Recipe, accelerator: Accelerator) -> None:
-        counts = np.bincount(labels, minlength=len(LABELS))
-        weights = torch.tensor(counts.sum() / (len(LABELS) * counts), dtype=torch.float32)
+    def __init__(self, counts: Sequence[int], recipe: Recipe, accelerator: Accelerator) -> None:
+        weights = sum(counts) / (len(counts) * torch.tensor(counts, dtype=torch.float32))
         self.weights = weights.to(accelerator.device)
         self.recipe, self.accelerator = recipe, accelerator
         self.hints = nn.ModuleDict()
@@ -74,8 +71,8 @@ class Labels:
 class Distilled(Labels):
     """The labels and, beside them, a teacher's softened scores and feature maps."""
 
-    def __init__(self, labels: Sequence[int], recipe: Recipe, accelerator: Accelerator, teacher: Teacher) -> None:
-        super().__init__(labels, recipe, accelerator)
+    def __init__(self, counts: Sequence[int], recipe: Recipe, accelerator: Accelerator, teacher: Teacher) -> None:
+        super().__init__(counts, recipe, accelerator)
         self.teacher = teacher
         self.hints = teacher.hints
         for name, hint in self.hints.items():
@@ -99,14 +96,14 @@ class MapByMap(Distilled):
 
     def __init__(
         self,
-        labels: Sequence[int],
+        counts: Sequence[int],
         recipe: Recipe,
         accelerator: Accelerator,
         teacher: Teacher,
         student: nn.Module,
         stages: tuple[int, ...],
     ) -> None:
-        super().__init__(labels, recipe, accelerator, teacher)
+        super().__init__(counts, recipe, accelerator, teacher)
         self.student, self.stages = student, stages
         self._stage: Stage | None = None
 
@@ -145,12 +142,12 @@ def load_teacher(path: Path, student: nn.Module, dataset: FaceDataset, recipe: R
 
 
 def build_objective(
-    labels: Sequence[int], recipe: Recipe, accelerator: Accelerator, teacher: Teacher | None, student: nn.Module
+    counts: Sequence[int], recipe: Recipe, accelerator: Accelerator, teacher: Teacher | None, student: nn.Module
 ) -> Labels:
     """Return the objective of a run: `MapByMap` for a staged recipe, `Distilled` with a teacher, else `Labels`."""
     if teacher is None:
-        return Labels(labels, recipe, accelerator)
+        return Labels(counts, recipe, accelerator)
     epochs = min(round(recipe.staged * recipe.epochs), recipe.epochs - 1)
     if stages := spread_stages(teacher.strides, epochs):
-        return MapByMap(labels, recipe, accelerator, teacher, student, stages)
-    return Distilled(labels, recipe, accelerator, teacher)
+        return MapByMap(counts, recipe, accelerator, teacher, student, stages)
+    return Distilled(counts, recipe, accelerator, teacher)

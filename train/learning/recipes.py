@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from edge_runtime.errors import UsageError
-from train.choices import InputPreset, Keep, Preset
+from train.choices import Balance, InputPreset, Keep, Preset
 from train.data.catalog import SEED
 from train.learning.augment import FULL, GENTLE, Chances
 
@@ -23,6 +23,7 @@ class Recipe:
         learning_rate: the highest of the schedule.
         schedule: `constant`, or `cosine` after a linear warm-up over a share `warm_up` of all steps.
         batch: faces per step, of all processes together.
+        balance: whether an epoch draws each class, and each source within it, equally often.
         smoothing: of the labels.
         ema: decay of the running average of the weights, which is then judged and kept; 0 keeps the weights themselves.
         patience: epochs without a better AUC after which training stops; 0 never stops early.
@@ -50,6 +51,7 @@ class Recipe:
     warm_up: float = 0.1
     epochs: int = 12
     batch: int = 32
+    balance: Balance = Balance.AUTO
     smoothing: float = 0.05
     ema: float = 0.998
     patience: int = 0
@@ -115,6 +117,7 @@ ARTICLE = Recipe(
     weight_decay=0.0,
     schedule="constant",
     epochs=100,
+    balance=Balance.NONE,
     smoothing=0.0,
     ema=0.0,
     chances={},

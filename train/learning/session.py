@@ -223,7 +223,8 @@ class Session:
 
     def keep(self, model: nn.Module) -> None:
         """Write `model` as the run's best checkpoint."""
-        save_checkpoint(self.out / BEST, model, self.contract, catalog=str((self.out / CATALOG).resolve()))
+        catalog, left_out = str((self.out / CATALOG).resolve()), list(self.catalog.left_out)
+        save_checkpoint(self.out / BEST, model, self.contract, catalog=catalog, left_out=left_out)
 
     def save(self, state: RunState) -> None:
         """Write what `restore` needs."""
@@ -259,6 +260,8 @@ def training_contract(catalog: Catalog, arch: str, recipe: Recipe, *, demo: bool
     if recipe.staged and backbone.one_size:
         raise UsageError(f"--staged {recipe.staged}: {arch} has no maps to learn one by one; give --staged 0")
     size = recipe.input_size or backbone.input_size
+    if size % 32:
+        raise UsageError(f"--input-size {size}: give a multiple of 32, by which networks shrink their maps")
     return ModelContract(
         arch,
         input_size=size,

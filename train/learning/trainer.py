@@ -22,7 +22,7 @@ from train.choices import Keep, StepPrecision, TrainingDevice
 from train.data.catalog import Catalog
 from train.evaluation.logits import PictureGoneError
 from train.learning.dataset import Batch, FaceDataset
-from train.learning.loading import build_loader, check_shared_memory, dead_loaders_reported, epoch_batches
+from train.learning.loading import Order, build_loader, check_shared_memory, dead_loaders_reported
 from train.learning.objectives import build_objective, load_teacher
 from train.learning.optimizer import Schedule, build_optimizer, running_average, training_precision
 from train.learning.pace import VALIDATION_COST, images_per_second
@@ -91,11 +91,12 @@ class Trainer:
             seed=recipe.seed,
         )
         taught = load_teacher(teacher, model, self.dataset, recipe, self.accelerator.device) if teacher else None
-        objective = build_objective([face.label for face in train], recipe, self.accelerator, taught, model)
+        self.order = Order.plan(train, recipe)
+        objective = build_objective(self.order.counts, recipe, self.accelerator, taught, model)
         optimizer = build_optimizer(nn.ModuleList([model, objective.hints]), recipe)
         self.network, optimizer = self.accelerator.prepare(model, optimizer)
         self.state = RunState(model, average, objective, optimizer, self.accelerator.scaler)
-        self.steps = len(train) // min(recipe.batch, len(train))
+        self.steps = len(train) // self.order.batch
         self.session.restore(self.state, self.steps)
         self.state.progress.finished = self._is_over()
         self.schedule = Schedule(recipe, self.steps, objective.stages)
@@ -245,11 +246,8 @@ class Trainer:
 
     def _rest_of_epoch(self) -> list[list[int]]:
         progress = self.state.progress
-        return epoch_batches(
-            len(self.dataset),
-            self.recipe.batch,
-            seed=self.recipe.seed,
-            epoch=progress.epoch,
+        return self.order.batches(
+            progress.epoch,
             first=progress.step - progress.epoch * self.steps,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,

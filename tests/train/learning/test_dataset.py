@@ -9,8 +9,7 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.data.build import load_data
 from train.learning.augment import FULL
-from train.learning.dataset import FaceDataset, collate
-from train.learning.loading import epoch_batches
+from train.learning.dataset import EPOCHS, FaceDataset, collate
 from train.models.checkpoint import INPUTS
 
 CONTRACT = ModelContract("resnet18", input_size=48, pixels=INPUTS["native"])
@@ -35,14 +34,16 @@ def test_plain_sample_equals_the_boards_pixels(records):
 def test_sample_depends_on_seed_and_epoch(records):
     first, same, other = (FaceDataset(records, CONTRACT, FULL, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(first[5][0], same[5][0])
-    assert any(not np.array_equal(first[index][0], first[len(records) + index][0]) for index in range(5))
+    for later in (1, EPOCHS):  # the next epoch, and the second draw of a face in this one
+        keys = ((index, later * len(records) + index) for index in range(5))
+        assert any(not np.array_equal(first[key][0], first[again][0]) for key, again in keys)
     assert any(not np.array_equal(first[index][0], other[index][0]) for index in range(5))
 
 
 def test_crops_grow_by_epoch(records):
     data = FaceDataset(records, CONTRACT, FULL, sizes=(32, 40, 48))
-    sides = [data[epoch * len(records)][0].shape[0] for epoch in range(5)]
-    assert sides == [32, 40, 48, 48, 48]
+    sides = [data[epoch * len(records)][0].shape[0] for epoch in (*range(5), 1 + 3 * EPOCHS)]
+    assert sides == [32, 40, 48, 48, 48, 40]
 
 
 def test_other_faces_are_spared_in_each_epoch(records):
@@ -85,24 +86,3 @@ def test_batch_has_byte_pixels_and_integer_labels(records):
     assert (pixels.dtype, labels.dtype) == (torch.uint8, torch.int64)
     assert pixels.max() > 1
     assert labels.tolist() == [("real", "fake").index(face.path.parent.name) for face in records]
-
-
-def test_epoch_shows_every_face_once():
-    first = [key for batch in epoch_batches(32, 8, seed=1, epoch=0) for key in batch]
-    second = [key for batch in epoch_batches(32, 8, seed=1, epoch=1) for key in batch]
-    assert sorted(first) == list(range(32))
-    assert sorted(second) == list(range(32, 64))
-    assert [key - 32 for key in second] != first
-    assert len(epoch_batches(5, 32, seed=1, epoch=0)) == 1
-
-
-def test_resumed_epoch_is_the_rest():
-    whole = epoch_batches(40, 8, seed=1, epoch=2)
-    assert epoch_batches(40, 8, seed=1, epoch=2, first=3) == whole[3:]
-
-
-def test_two_processes_share_each_batch():
-    whole = epoch_batches(40, 8, seed=1, epoch=0)
-    halves = [epoch_batches(40, 8, seed=1, epoch=0, rank=rank, world=2) for rank in (0, 1)]
-    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in whole]
-    assert {len(batch) for half in halves for batch in half} == {4}

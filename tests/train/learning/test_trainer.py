@@ -5,8 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import replace
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +19,11 @@ from accelerate import Accelerator
 from edge_runtime.errors import CheckpointError, DataError, UsageError
 from edge_runtime.model.contract import Framing
 from train.choices import Keep
+from train.commands.train import calibrate_checkpoint
 from train.data.build import load_data
 from train.data.catalog import Catalog
-from train.learning.loading import epoch_batches
+from train.evaluation.logits import checkpoint_logits
+from train.learning.loading import Order
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
 from train.models.checkpoint import load_checkpoint
@@ -106,8 +109,8 @@ def test_resumed_run_equals_an_unstopped_one(whole, catalog, tmp_path, step):
 @pytest.mark.parametrize(("split", "workers"), [("train", 0), ("train", 1), ("valid", 0)])
 def test_missing_picture_is_named_and_costs_no_step(whole, faces, tmp_path, split, workers):
     catalog = load_data(shutil.copytree(faces, tmp_path / faces.name))
-    train = len(catalog.split("train"))
-    first = next(iter(epoch_batches(train, TINY.batch, seed=TINY.seed, epoch=1)))[0] - train
+    train = catalog.split("train")
+    first = Order.plan(train, TINY).batches(1)[0][0] - len(train)
     gone, away = catalog.split(split)[first if split == "train" else 0].path, tmp_path / "away.png"
     run = trainer(catalog, tmp_path / "run", workers=workers)
     after_step(run, 1, lambda: gone.rename(away))
@@ -348,3 +351,36 @@ def test_loader_processes_stay_from_epoch_to_epoch(catalog, tmp_path, whole):
     assert len(seen) == 2
     assert seen[0] & seen[1]
     assert same_weights(whole, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def several(catalog):
+    """The faces with two sources of reals and two generators, in every split."""
+    names = defaultdict(lambda: cycle(("phone", "studio", "phone")))
+    generators = {"phone": "swap", "studio": "gan"}
+    faces = []
+    for face in catalog.records:
+        name = next(names[face.split, face.label])
+        faces.append(replace(face, source=name, generator=generators[name] if face.label else ""))
+    return Catalog(tuple(faces))
+
+
+def test_balanced_run_resumes_to_the_step(several, tmp_path):
+    trainer(several, tmp_path / "whole").run()
+    stop_after(trainer(several, tmp_path / "stopped"), 3)
+    run = trainer(several, tmp_path / "stopped")
+    assert run.order.balanced
+    run.run()
+    assert same_weights(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_left_out_sources_are_recorded(several, tmp_path):
+    left = several.leaving_out(["gan", "studio"])
+    run = trainer(left, tmp_path)
+    assert {face.origin for face in run.dataset.records} == {"phone", "swap"}
+    best = load_checkpoint(run.run())
+    assert best.extra["left_out"] == ["gan", "studio"]
+    calibrate_checkpoint(best.path, left, checkpoint_logits(best.path, left.split("valid")), max_fpr=0.1, max_fnr=0.1)
+    assert load_checkpoint(best.path).extra["left_out"] == ["gan", "studio"]
+    with pytest.raises(DataError, match="other data"):
+        trainer(several, tmp_path)
