@@ -15,6 +15,7 @@ from board_setup.isa import lacks_avx
 from edge_runtime.errors import BundleError, DeviceError, MissingDeviceError
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.model.contract import ModelContract
+from edge_runtime.model.reference import FEATURES
 
 
 def build_network(core: ov.Core, path: Path, contract: ModelContract, batch: int = 1) -> ov.Model:
@@ -59,9 +60,10 @@ def compile_network(
         raise DeviceError(f"{device}: can't run {path} ({_first_line(error)})") from error
 
 
-def logits_port(compiled: ov.CompiledModel) -> ov.ConstOutput:
-    """Return the output named `logits`, or the first one."""
-    return next((port for port in compiled.outputs if "logits" in port.get_names()), compiled.output(0))
+def row_ports(compiled: ov.CompiledModel) -> list[ov.ConstOutput]:
+    """Return the outputs that make a row of `Classifier.rows`: the logits, and the features if the network has them."""
+    logits = next((port for port in compiled.outputs if "logits" in port.get_names()), compiled.output(0))
+    return [logits, *(port for port in compiled.outputs if FEATURES in port.get_names())]
 
 
 def _first_line(error: Exception) -> str:
@@ -83,9 +85,10 @@ class Classifier:
     ) -> None:
         self.contract = contract
         self.compiled = compile_network(openvino_core(), path, contract, device=device, hint=hint, **properties)
-        self._output = logits_port(self.compiled)
-        if (shape := self._output.get_partial_shape()) != ov.PartialShape([1, 2]):
+        self._outputs = row_ports(self.compiled)
+        if (shape := self._outputs[0].get_partial_shape()) != ov.PartialShape([1, 2]):
             raise BundleError(f"{path}: answers with {shape.to_string()}, not two logits; export the model again")
+        self._width = sum(port.shape[1] for port in self._outputs)
         self.requests = int(self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         # Twice as many, so that the device starts the next while a thread still wakes up for the last.
@@ -96,12 +99,18 @@ class Classifier:
         self.logits(np.zeros((1, contract.input_size, contract.input_size, 3), np.uint8))
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3]; safe to call from several threads.
+        """Return the logits [N, 2] of `pixels`; see `rows`."""
+        return self.rows(pixels)[:, :2]
+
+    def rows(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits and features [N, 2 + C] of `pixels`, uint8 [N, H, W, 3]; safe to call from several threads.
+
+        C is 0 if the network has no output for its features.
 
         Raises:
             DeviceError: the device failed.
         """
-        results = np.empty((len(pixels), 2), np.float32)
+        results = np.empty((len(pixels), self._width), np.float32)
         started: deque[tuple[ov.InferRequest, int]] = deque()
         try:
             for index, crop in enumerate(pixels):
@@ -131,6 +140,6 @@ class Classifier:
         request, index = started[0]
         request.wait()
         # Copies: the request's own memory is used again.
-        results[index] = request.get_tensor(self._output).data[0]
+        np.concatenate([request.get_tensor(port).data[0] for port in self._outputs], out=results[index])
         started.popleft()
         self._idle.put(request)

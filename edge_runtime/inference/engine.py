@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from edge_runtime.inference.classifier import Classifier
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration, ModelContract, Precision
 from edge_runtime.model.golden import GOLDEN, require_golden
+from edge_runtime.model.reference import Reference
 from edge_runtime.paths import cache_folder
 
 log = logging.getLogger("edge_runtime")
@@ -34,6 +35,9 @@ class Network(Protocol):
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits [N, 2] of `pixels`, uint8 [N, H, W, 3]; raises DeviceError if the device fails."""
+
+    def rows(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits and features [N, 2 + C]; called only if the bundle has reference statistics."""
 
 
 Build = Callable[..., Network]
@@ -57,11 +61,20 @@ class Choice:
 
 @dataclass(frozen=True)
 class Answer:
-    """Logits [N, 2], what computed them, and the temperature and thresholds that belong to it."""
+    """Logits [N, 2], what computed them, and the temperature and thresholds that belong to it.
+
+    `distances` [N] says how unlike the faces are that the network learned: above 1 is beyond the limit. It is empty if
+    the bundle has no reference statistics.
+    """
 
     logits: NDArray[np.float32]
     choice: Choice
     calibration: Calibration
+    distances: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+
+    def part(self, start: int, end: int) -> "Answer":
+        """Return the answer to the crops from `start` to `end`."""
+        return replace(self, logits=self.logits[start:end], distances=self.distances[start:end])
 
 
 def choose(bundle: Bundle, device: str = "AUTO", precision: str = "auto", hint: str = "THROUGHPUT") -> Choice:
@@ -109,7 +122,7 @@ class Engine:
 
     def __init__(self, bundle: Bundle, choice: Choice, *, build: Build = Classifier) -> None:
         self.bundle, self._build = bundle, build
-        self._lock = threading.Lock()
+        self._lock, self._reference = threading.Lock(), Reference.of(bundle)
         try:
             self._network, self.choice = self._start(choice), choice
         except DeviceError as error:
@@ -151,8 +164,8 @@ class Engine:
         with self._lock:
             network, choice = self._network, self.choice
         try:
-            logits = network.logits(pixels)
-            if not np.isfinite(logits).all():
+            rows = network.logits(pixels) if self._reference is None else network.rows(pixels)
+            if not np.isfinite(rows).all():
                 raise DeviceError(f"{choice.device} {choice.precision.value} answers NaN or infinity")
         except DeviceError as error:
             if choice.on_cpu:
@@ -163,7 +176,14 @@ class Engine:
                     replacement = self._replacement(choice, error)
                     self._network, self.choice = self._start(replacement), replacement
             return self.answer(pixels)
-        return Answer(logits, choice, self.contract.calibration(choice.precision.value))
+        return self.read(rows, choice)
+
+    def read(self, rows: NDArray[np.float32], choice: Choice) -> Answer:
+        """Return the answer that `choice` gave as `rows`: logits and features [N, 2 + C]."""
+        answer = Answer(rows[:, :2], choice, self.contract.calibration(choice.precision.value))
+        if self._reference is None:
+            return answer
+        return replace(answer, distances=self._reference.distances(rows[:, 2:], choice.precision))
 
     def _start(self, choice: Choice) -> Network:
         path = self.bundle.model(choice.precision)

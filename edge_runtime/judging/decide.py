@@ -21,12 +21,14 @@ class ScoredFace:
         detection: the face detector's confidence in [0, 1]; None if no face detector ran.
         logit: mean over the face's crops.
         reason: why the face can't be judged.
+        distance: how unlike the faces that the network learned, mean over the crops; above 1 is beyond the limit.
     """
 
     box: Box
     detection: float | None
     logit: float | None
     reason: Reason | None
+    distance: float = 0.0
 
 
 def fake_scores(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
@@ -46,12 +48,15 @@ def decide(
         limits: named in the reason why a face can't be judged.
         track: the same face over time, already updated with this frame.
     """
-    logit = face.logit if track is None else track.logit
-    score = None if logit is None else calibration.score(logit)
-    verdict = Verdict.UNCERTAIN if score is None else calibration.verdict(score)
-    reason = None
-    if verdict is Verdict.UNCERTAIN:
-        reason = face.reason if score is None else Reason.BETWEEN_THRESHOLDS
+    seen = face if track is None else track
+    score = None if seen.logit is None else calibration.score(seen.logit)
+    verdict, reason = Verdict.UNCERTAIN, face.reason
+    if score is not None:
+        verdict, reason = calibration.verdict(score), None
+        if seen.distance > 1.0:
+            verdict, reason = Verdict.UNCERTAIN, Reason.UNLIKE
+        elif verdict is Verdict.UNCERTAIN:
+            reason = Reason.BETWEEN_THRESHOLDS
     left, top, right, bottom = map(round, face.box)
     return FaceResult(
         box=(left, top, right, bottom),
@@ -72,4 +77,5 @@ def reason_text(reason: Reason, limits: QualityLimits = DEFAULT_LIMITS) -> str:
         Reason.TOO_SMALL: f"face smaller than {limits.min_face} pixels",
         Reason.TOO_DARK: "too dark",
         Reason.TOO_BLURRED: "too blurred",
+        Reason.UNLIKE: "unlike the faces it learned from",
     }[reason]

@@ -24,6 +24,7 @@ class Reason(str, Enum):
     TOO_SMALL = "too_small"
     TOO_DARK = "too_dark"
     TOO_BLURRED = "too_blurred"
+    UNLIKE = "unlike"
 
 
 @dataclass(frozen=True)

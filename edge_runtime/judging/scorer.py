@@ -11,7 +11,7 @@ from PIL import Image
 
 from edge_runtime.defaults import WINDOW
 from edge_runtime.errors import PictureError
-from edge_runtime.inference.engine import Choice, Engine
+from edge_runtime.inference.engine import Answer, Choice, Engine
 from edge_runtime.judging.decide import ScoredFace, decide
 from edge_runtime.judging.results import FaceResult, FrameResult, Reason
 from edge_runtime.judging.tracking import Tracker
@@ -110,21 +110,15 @@ def split_rows(faces: Sequence[PreparedFace], rows: NDArray[np.float32]) -> list
     return [rows[end - count : end] for count, end in zip(counts, np.cumsum(counts), strict=True)]
 
 
-def score_faces(
-    faces: Sequence[PreparedFace], logits: NDArray[np.float32], size: tuple[int, int]
-) -> tuple[ScoredFace, ...]:
-    """Return `faces` with their logits.
-
-    Args:
-        faces: cut out of one picture.
-        logits: [N, 2 or more], the network's answer to `all_crops(faces)`.
-        size: width and height of the picture in pixels.
-    """
+def score_faces(faces: Sequence[PreparedFace], answer: Answer, size: tuple[int, int]) -> tuple[ScoredFace, ...]:
+    """Return `faces`, cut out of one picture of `size` (width, height), with the `answer` to `all_crops(faces)`."""
     whole = (0.0, 0.0, float(size[0]), float(size[1]))
     scored = []
-    for face, rows in zip(faces, split_rows(faces, logits), strict=True):
+    parts = zip(faces, split_rows(faces, answer.logits), split_rows(faces, answer.distances), strict=True)
+    for face, rows, distances in parts:
         logit = float((rows[:, 1] - rows[:, 0]).mean()) if len(rows) else None
-        scored.append(ScoredFace(face.box or whole, face.detection, logit, face.reason))
+        distance = float(distances.mean()) if len(distances) else 0.0
+        scored.append(ScoredFace(face.box or whole, face.detection, logit, face.reason, distance))
     return tuple(scored)
 
 
@@ -171,7 +165,7 @@ class FrameScorer:
         return ScoredFrame(
             frame=frame,
             picture=picture,
-            faces=score_faces(faces, answer.logits, picture.size),
+            faces=score_faces(faces, answer, picture.size),
             began=began,
             choice=answer.choice,
             calibration=answer.calibration,
@@ -248,7 +242,7 @@ class Verdicts:
         tracks = tracker.update([face.box for face in scored.faces], seconds)
         for face, track in zip(scored.faces, tracks, strict=True):
             if face.logit is not None:
-                tracker.judge(track, face.logit)
+                tracker.judge(track, face.logit, face.distance)
         return tuple(
             decide(face, scored.calibration, self._limits, track=track)
             for face, track in zip(scored.faces, tracks, strict=True)

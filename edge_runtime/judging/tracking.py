@@ -18,18 +18,23 @@ class Track:
         number: unique within the source.
         box: where the face was seen last.
         seen: when that was, in seconds.
-        judged: time and logit (fake − real) of each judged frame in the window.
+        judged: time, logit (fake − real) and distance (see ScoredFace) of each judged frame in the window.
     """
 
     number: int
     box: Box
     seen: float
-    judged: deque[tuple[float, float]] = field(default_factory=deque)
+    judged: deque[tuple[float, float, float]] = field(default_factory=deque)
 
     @property
     def logit(self) -> float | None:
         """The interquartile mean of the window's logits; None if no frame could be judged."""
-        return trimmed_mean([logit for _, logit in self.judged]) if self.judged else None
+        return trimmed_mean([logit for _, logit, _ in self.judged]) if self.judged else None
+
+    @property
+    def distance(self) -> float:
+        """The interquartile mean of the window's distances; 0 if no frame could be judged."""
+        return trimmed_mean([distance for _, _, distance in self.judged]) if self.judged else 0.0
 
 
 class Tracker:
@@ -66,9 +71,9 @@ class Tracker:
             updated.append(track)
         return updated
 
-    def judge(self, track: Track, logit: float) -> None:
-        """Add the logit of the latest frame to `track`."""
-        track.judged.append((track.seen, logit))
+    def judge(self, track: Track, logit: float, distance: float = 0.0) -> None:
+        """Add the logit and the distance of the latest frame to `track`."""
+        track.judged.append((track.seen, logit, distance))
         while len(track.judged) > self.window:
             track.judged.popleft()
 

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,8 +123,7 @@ class BatchingQueue:
             else:
                 start = 0
                 for job in running:
-                    job.future.set_result(replace(answer, logits=answer.logits[start : start + len(job.pixels)]))
-                    start += len(job.pixels)
+                    job.future.set_result(answer.part(start, start := start + len(job.pixels)))
             self._batch_started = None
 
     def _take_batch(self) -> list[_Job]:

@@ -11,7 +11,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_runtime.inference.classifier import compile_network
+from edge_runtime.inference.classifier import compile_network, row_ports
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.engine import Answer, Choice, Engine, cache_properties
 from edge_runtime.model.contract import ModelContract
@@ -92,21 +92,19 @@ class HeatNetwork:
 
     def answer(self, pixels: NDArray[np.uint8]) -> Answer:
         """Return logits and map of each crop, float32 [N, 2 + 2·h·w], for uint8 [N, H, W, 3]."""
-        rows = []
+        rows, maps = [], []
         with self._lock:
             if self._request is None:
                 compiled = compile_network(openvino_core(), self._path, self._bundle.contract, **cache_properties())
                 self._request = compiled.create_infer_request()
+            request = self._request
             for crop in pixels:
-                self._request.infer([crop[None]])
-                logits = self._request.get_output_tensor(0).data[0]
-                rows.append(np.concatenate([logits, self._request.get_tensor(SALIENCY).data[0].ravel()]))
-        found = np.stack(rows)
-        if self.labelled:
-            return Answer(found, self._choice, self._bundle.contract.calibration(self._choice.precision.value))
-        answer = self._engine.answer(pixels)
-        found[:, :2] = answer.logits
-        return replace(answer, logits=found)
+                request.infer([crop[None]])
+                ports = row_ports(request.get_compiled_model())
+                rows.append(np.concatenate([request.get_tensor(port).data[0] for port in ports]))
+                maps.append(request.get_tensor(SALIENCY).data.flatten())
+        answer = self._engine.read(np.stack(rows), self._choice) if self.labelled else self._engine.answer(pixels)
+        return replace(answer, logits=np.concatenate([answer.logits, maps], axis=1))
 
 
 def heat_map(

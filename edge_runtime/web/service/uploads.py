@@ -131,7 +131,7 @@ class UploadJudge:
         )
         crops = all_crops(prepared.faces)
         answer = detector.engine.no_answer if crops is None else await self._answer(crops, heat)
-        scored = score_faces(prepared.faces, answer.logits, prepared.size)
+        scored = score_faces(prepared.faces, answer, prepared.size)
         results = [decide(face, answer.calibration, detector.limits) for face in scored]
         maps: list[HeatMap | None] = []
         for face, rows in zip(prepared.faces, split_rows(prepared.faces, answer.logits), strict=True):
