@@ -31,13 +31,7 @@ ALIKE = 0.03
 
 @dataclass(frozen=True)
 class Tuned:
-    """The chosen setting.
-
-    Attributes:
-        row: its measurement.
-        accuracy: the accuracy of its network.
-        reached: whether it reaches `--target-fps`, or no target was given.
-    """
+    """The chosen setting; `reached` is whether it reaches `--target-fps`, or no target was given."""
 
     row: Row
     accuracy: Accuracy | None

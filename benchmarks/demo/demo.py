@@ -41,13 +41,10 @@ class DemoScale:
     """How much the demo does; the default takes less than ten minutes on two cores.
 
     Attributes:
-        faces: number of drawn faces; each gives a real and a fake picture.
-        size: width and height of the samples in pixels.
-        arch: the backbone.
+        faces: number of drawn faces of `size` pixels; each gives a real and a fake picture.
         epochs: None leaves them to the preset, or for drawn faces to the time there is.
         training_s: time for training on drawn faces, in seconds.
-        rounds, seconds: of each case of the benchmark.
-        pictures: faces that the benchmark judges for accuracy.
+        rounds, seconds, pictures: options of the benchmark.
         shown: faces per class in the folder that edge-detect judges at the end.
         clip_s: length of the video in seconds.
     """
@@ -71,11 +68,7 @@ TINY = DemoScale(faces=24, size=128, arch="resnet18", epochs=1, rounds=1, second
 def plan_demo(out: Path, data: Path | None, scale: DemoScale, *, online: bool) -> list[DemoStep]:
     """Return the demo's steps, which write into `out`.
 
-    Args:
-        out: a folder.
-        data: the user's own faces, a folder with real/ and fake/; None draws sample faces.
-        scale: how much is done.
-        online: whether ImageNet weights can be downloaded; counts only for the user's own faces.
+    Without `data`, the user's own faces, sample faces are drawn. `online`: whether ImageNet weights can be downloaded.
     """
     drawn = data is None
     faces, clip, catalog, pictures = out / "faces", out / "clip.avi", out / "catalog", out / "pictures"
@@ -86,7 +79,7 @@ def plan_demo(out: Path, data: Path | None, scale: DemoScale, *, online: bool) -
     slides = () if drawn else ("--clip", clip)
     limits = ("--rounds", scale.rounds, "--seconds", f"{scale.seconds:g}", "--pictures", scale.pictures)
     return [
-        *(_sample_steps(faces, clip, scale) if drawn else []),
+        *(sample_steps(faces, clip, scale) if drawn else []),
         DemoStep(
             title="Prepare the faces: clean, split, and look for shortcuts that give the label away",
             command=_command("prepare-faces", data or faces, "--out", catalog),
@@ -139,7 +132,8 @@ def plan_demo(out: Path, data: Path | None, scale: DemoScale, *, online: bool) -
     ]
 
 
-def _sample_steps(faces: Path, clip: Path, scale: DemoScale) -> list[DemoStep]:
+def sample_steps(faces: Path, clip: Path, scale: DemoScale) -> list[DemoStep]:
+    """Return the steps that draw sample faces and a short video."""
     return [
         DemoStep(
             title="Draw sample faces: real through a camera, fake through a generator",
@@ -241,10 +235,7 @@ def scale_to_machine(out: Path, scale: DemoScale) -> DemoScale:
 def run_demo(out: Path, data: Path | None, scale: DemoScale) -> list[StepResult]:
     """Run every step that is not done yet, print the result, and return how each step ended.
 
-    Args:
-        out: folder for everything; the user's own faces get a folder inside it.
-        data: the user's own faces; None draws sample faces.
-        scale: how much is done.
+    The user's own faces get a folder inside `out`; without them (`data`) sample faces are drawn.
 
     Raises:
         DataError: the faces can't be used.
@@ -257,7 +248,7 @@ def run_demo(out: Path, data: Path | None, scale: DemoScale) -> list[StepResult]
         if not data.exists():
             raise DataError(f"{data}: not found; give a folder with real/ and fake/")
         if out.resolve().is_relative_to(data.resolve()):
-            raise UsageError(f"--out {out}: lies in the folder of your faces; choose another folder")
+            raise UsageError(f"--out {out}: is inside the folder of your faces; choose another folder")
     began = time.monotonic()
     online = data is not None and has_weights(out)
     if data and not online:

@@ -6,22 +6,15 @@ from dataclasses import dataclass
 import torch
 
 from train.choices import Preset
+from train.data.catalog import SHARES
+from train.data.splits import Share
 from train.learning.pace import VALIDATION_COST, images_per_second
 from train.learning.recipes import PRESETS
-
-TRAIN_SHARE, VALID_SHARE = 0.7, 0.15
-"""Shares of the pictures that an epoch trains and validates on."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How many epochs a machine has time for.
-
-    Attributes:
-        images_per_second: training speed; None on a GPU, where it does not matter.
-        epochs: the number chosen.
-        most: the recipe's number of epochs.
-    """
+    """How many epochs of the recipe's `most` a machine has time for; on a GPU its speed does not matter (None)."""
 
     images_per_second: float | None
     epochs: int
@@ -36,15 +29,12 @@ class Pace:
 def choose_epochs(arch: str, pictures: int, seconds: float, fewest: int) -> Pace:
     """Return how many of the demo's epochs fit into `seconds` on this machine, at least `fewest`.
 
-    Args:
-        arch: the backbone.
-        pictures: number of pictures in all splits.
-        seconds: time for training.
-        fewest: with fewer epochs it would not learn.
+    `pictures` are those of all splits.
     """
     recipe = PRESETS[Preset.DEMO]
     if torch.cuda.is_available():
         return Pace(None, recipe.epochs, recipe.epochs)
     pace = images_per_second(arch, recipe)
-    epochs = math.floor(seconds * pace / (pictures * (TRAIN_SHARE + VALID_SHARE * VALIDATION_COST)))
+    share = Share.parse(SHARES)
+    epochs = math.floor(seconds * pace / (pictures * (share.train + share.valid * VALIDATION_COST)))
     return Pace(pace, min(recipe.epochs, max(fewest, epochs)), recipe.epochs)

@@ -35,8 +35,7 @@ class DemoStep:
     """One command of the demo.
 
     Attributes:
-        title: what it does.
-        command: the command with its arguments; the first is one of this project's console scripts, or `python`.
+        command: one of this project's console scripts, or `python`, with its arguments.
         made: the files and folders that it makes.
         if_short: explanation for exit code 1: the command finished, but not everything went well, and the demo goes on.
         again: run it every time, because its output on the terminal is the point.

@@ -8,76 +8,53 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.engines.common import Logits, Pixels
+from benchmarks.engines.common import BaselineEngine, Pixels
 from benchmarks.engines.pytorch import load_network, torch_facts
-from benchmarks.measure.cases import Job, TimingLimits
-from benchmarks.measure.timing import Timing, one_by_one
-from edge_runtime.model.bundle import Bundle
+from benchmarks.measure.cases import Job
+from edge_runtime.model.contract import IMAGENET_MEAN, IMAGENET_SCALE
 from edge_runtime.pixels.preprocess import face_pixels
 
 
-class ArticleEngine:
+class ArticleEngine(BaselineEngine):
     """The article's detection loop: one picture at a time, softmax, FPS = 1 / time, torch's default threads.
 
     Only the pixels are this project's, so that its logits can be compared with FP32's.
     """
 
     def __init__(self, job: Job) -> None:
-        self.contract = Bundle.open(job.bundle).contract
+        super().__init__(job, lambda pixels: self._output(pixels).numpy(), torch_facts())
         self._model = load_network(job)
         self._mean = torch.tensor(self.contract.mean).view(3, 1, 1)
         self._scale = torch.tensor(self.contract.scale).view(3, 1, 1)
         self._article_fps: list[float] = []
 
-    def logits(self, pixels: Pixels) -> Logits:
-        """Return the logits [N, 2] of crops [N, H, W, 3], inferred one after the other."""
-        return np.concatenate([self._forward(crop[None]).numpy() for crop in pixels])
+    def facts(self) -> dict[str, Any]:
+        """Return what runs, and the mean of 1 / time over all pictures, the cold first ones included."""
+        return {**super().facts(), "fps_as_the_article_counts": round(float(np.mean(self._article_fps or [0.0])), 2)}
 
-    def verdict(self, path: str) -> object:
-        """Judge one picture file and record its FPS as the article counts them."""
+    def _judge(self, paths: Sequence[str]) -> object:
         start = time.time()
-        image = Image.open(path).convert("RGB")
-        output = self._forward(face_pixels(image, None, self.contract))
-        probability = torch.softmax(output, dim=1).mean(dim=0)
-        predicted = int(probability.argmax())
+        image = Image.open(paths[0]).convert("RGB")
+        output = self._output(face_pixels(image, None, self.contract))
+        predicted = int(torch.softmax(output, dim=1).mean(dim=0).argmax())
         self._article_fps.append(1.0 / (time.time() - start))
         return predicted
 
-    def time_model(self, crops: Sequence[Pixels], limits: TimingLimits) -> Timing:
-        """Time inference on crops [1, H, W, 3] in memory."""
-        return one_by_one(self._forward, crops, limits)
-
-    def time_end_to_end(self, paths: Sequence[str], limits: TimingLimits) -> Timing:
-        """Time files to predictions."""
-        return one_by_one(self.verdict, paths, limits)
-
-    def facts(self) -> dict[str, Any]:
-        """Return what runs, and the mean of 1 / time over all pictures, the cold first ones included."""
-        return {**torch_facts(), "fps_as_the_article_counts": round(float(np.mean(self._article_fps or [0.0])), 2)}
-
-    def _forward(self, pixels: Pixels) -> Any:
+    def _output(self, pixels: Pixels) -> Any:
         tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255.0
         with torch.no_grad():
             return self._model((tensor - self._mean) / self._scale)
 
 
 class ArticleDataset(torch.utils.data.Dataset[Any]):
-    """The article's dataset: pictures are opened, resized to 224 pixels and normalized when they are asked for.
-
-    Args:
-        faces: path and label (0 real, 1 fake) of each picture.
-    """
+    """The article's dataset: path and label (0 real, 1 fake) of each face, opened and resized to 224 when asked for."""
 
     def __init__(self, faces: Sequence[tuple[str, int]]) -> None:
         from torchvision import transforms
 
         self._faces = faces
         self._transform = transforms.Compose(
-            [
-                transforms.Resize((224, 224)),
-                transforms.ToTensor(),
-                transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-            ]
+            [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_SCALE)]
         )
 
     def __len__(self) -> int:
@@ -89,14 +66,9 @@ class ArticleDataset(torch.utils.data.Dataset[Any]):
 
 
 def article_training(model: Any, faces: Sequence[tuple[str, int]], batch_size: int) -> Iterator[float]:
-    """Train as the article does and yield the mean loss of each epoch, without end.
+    """Train `model` in place as the article does; yield the mean loss of each epoch, without end.
 
-    Adam at 1e-3, float32, one process, torch's default threads.
-
-    Args:
-        model: the network, trained in place.
-        faces: path and label (0 real, 1 fake) of each picture.
-        batch_size: pictures per step.
+    Adam at 1e-3, float32, one process, torch's default threads. `faces` are paths with labels (0 real, 1 fake).
     """
     loader = torch.utils.data.DataLoader(ArticleDataset(faces), batch_size=batch_size, shuffle=True)
     criterion = torch.nn.CrossEntropyLoss()

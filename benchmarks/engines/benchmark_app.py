@@ -10,8 +10,8 @@ from benchmarks.measure.cases import UNLIMITED_FRAMES, Job
 from edge_runtime.errors import DeviceError
 from edge_runtime.model.bundle import Bundle
 
+# What the `benchmark_app` script of OpenVINO's wheel runs.
 MAIN = "from openvino.tools.benchmark.main import main; main()"
-"""What the `benchmark_app` script of OpenVINO's wheel runs."""
 
 
 def run_benchmark_app(job: Job) -> tuple[dict[str, float], dict[str, Any]]:

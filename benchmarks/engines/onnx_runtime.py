@@ -2,13 +2,12 @@
 
 import os
 
-import numpy as np
 import onnxruntime
 
 from benchmarks.engines.common import BaselineEngine, Logits, Pixels
 from benchmarks.measure.cases import ONNX_FILE, Job, Mode
 from edge_runtime.model.bundle import Bundle
-from edge_runtime.model.contract import ModelContract
+from edge_runtime.pixels.preprocess import normalized
 
 
 def onnxruntime_engine(job: Job) -> BaselineEngine:
@@ -36,10 +35,3 @@ def onnxruntime_engine(job: Job) -> BaselineEngine:
         return logits
 
     return BaselineEngine(job, forward, facts, threads=pictures_at_once)
-
-
-def normalized(pixels: Pixels, contract: ModelContract) -> np.ndarray:
-    """Return crops uint8 [N, H, W, 3] as the network's input, float32 [N, 3, H, W]."""
-    planes = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255.0
-    mean, scale = (np.asarray(values, np.float32).reshape(1, 3, 1, 1) for values in (contract.mean, contract.scale))
-    return np.ascontiguousarray((planes - mean) / scale)

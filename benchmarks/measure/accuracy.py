@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure.children import in_process
 from benchmarks.results.schema import Accuracy, GoldenState
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.judging.decide import fake_scores
@@ -60,17 +59,8 @@ def choose_faces(catalog: Catalog, count: int | None, seed: int = SEED) -> tuple
     return pick_faces(records, count, seed)
 
 
-def measure_network(network: Accuracy, bundle: Path, catalog: Path) -> tuple[NDArray[np.float32], Accuracy]:
-    """Return the logits [N, 2] of every face in `catalog`, and `network` with the result of its golden pictures.
-
-    Raises:
-        EdgeError: the worker process could not compute them.
-    """
-    return in_process(judge_network, network, bundle, catalog, isa=network.isa)
-
-
 def judge_network(network: Accuracy, bundle: Path, catalog: Path) -> tuple[NDArray[np.float32], Accuracy]:
-    """Do the work of `measure_network` in this process."""
+    """Return the logits [N, 2] of every face in `catalog`, and `network` with the result of its golden pictures."""
     opened, records = Bundle.open(bundle), Catalog.read(catalog).records
     if GOLDEN in opened.manifest.files:
         classifier = Classifier(opened.model(network.precision), opened.contract, device=network.device)

@@ -6,8 +6,6 @@ from enum import Enum
 from typing import Any
 
 ONNX_FILE = "onnx/model.onnx"
-"""The ONNX network inside a bundle."""
-
 MAX_AUC_LOSS = 0.01
 """Default for the AUC that a recommended network may lose against FP32."""
 
@@ -51,14 +49,7 @@ ISA_NAMES: Mapping[str, str] = {
 class Case:
     """One row of the report.
 
-    Attributes:
-        bundle: the bundle's name in this report.
-        precision: fp32, fp16 or int8.
-        mode: latency or throughput.
-        engine: what computes.
-        device: an OpenVINO device such as CPU or GPU.
-        isa: a key of `board_setup.isa.CAPS`.
-        streams: parallel inferences; 0 lets the engine decide.
+    `device` is an OpenVINO device, `isa` a key of `board_setup.isa.CAPS`; with 0 `streams` the engine decides.
     """
 
     bundle: str
@@ -88,12 +79,9 @@ class Case:
 
 @dataclass(frozen=True)
 class TimingLimits:
-    """How long one timing takes: it ends after `seconds` or `frames`, whichever comes first.
+    """A timing ends after `seconds` or `frames`, whichever comes first; `warmup_frames` before it are not timed.
 
-    Attributes:
-        seconds, frames: the limits.
-        warmup_frames: frames before the timing that are not timed.
-        delay: slows every frame of the runtime by this share of its own time, to check that `compare` finds it.
+    `delay` slows every frame of the runtime by this share of its own time, to check that `compare` finds it.
     """
 
     seconds: float = 2.0
@@ -107,11 +95,7 @@ class Job:
     """One measurement for a worker process.
 
     Attributes:
-        case: what to measure.
-        bundle: the bundle's folder.
-        checkpoint: the PyTorch checkpoint, for engines that need one.
-        pictures: paths of the pictures that all engines get.
-        limits: how long to measure.
+        bundle, checkpoint, pictures: paths; every engine gets the same pictures.
         started: `time.monotonic()` when the process was started.
         outputs: whether to return the logits of the pictures.
         sustained_s: seconds of a sustained run; 0 for a normal round.
@@ -134,7 +118,7 @@ class Round:
     """What one worker process measured.
 
     Attributes:
-        figures: by the names in FIGURES; what this machine does not show is missing.
+        figures: by the names in FIGURES; what this machine does not show is missing, never 0.
         facts: versions and settings of what ran.
         logits: [N][2] of the pictures' first crops; empty where the engine gives none.
         latencies_ms: percentiles 0 to 100 of the latency from file to verdict.
@@ -149,14 +133,7 @@ class Round:
 FIGURES: Mapping[str, str] = {
     "model_fps": "frames/s",
     "end_to_end_fps": "frames/s",
-    "model_p50_ms": "ms",
-    "model_p95_ms": "ms",
-    "model_p99_ms": "ms",
-    "model_max_ms": "ms",
-    "end_to_end_p50_ms": "ms",
-    "end_to_end_p95_ms": "ms",
-    "end_to_end_p99_ms": "ms",
-    "end_to_end_max_ms": "ms",
+    **{f"{what}_{name}_ms": "ms" for what in ("model", "end_to_end") for name in ("p50", "p95", "p99", "max")},
     "first_verdict_s": "s",
     "rss_peak_mb": "MB",
     "cpu_use": "cores",
@@ -167,4 +144,4 @@ FIGURES: Mapping[str, str] = {
     "foreign_load": "share of all cores",
     "pace": "GFLOP/s",
 }
-"""The figures of a round and their units. A figure that can't be read on this machine is missing, never 0."""
+"""The figures of a round and their units."""

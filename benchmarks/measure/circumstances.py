@@ -30,20 +30,13 @@ class Circumstances:
 
     Attributes:
         made: ISO 8601, UTC.
-        command: as it was typed.
         commit: git commit, with `+` if the working tree differs from it; outside a clone the project's version.
         processor: name and number of cores.
         isa: the widest instruction set that changes how INT8 is computed.
         flags: the CPU flags in FLAGS that this CPU has.
-        memory_gb: the machine's memory.
-        virtual: whether it is a virtual machine.
         emulator: the emulator and its options if the command ran under one (times are then meaningless), else empty.
-        kernel, system, python: versions.
-        governor: clock governor, `not readable` if Linux does not show it.
-        turbo: `on`, `off` or `not readable`.
+        governor, turbo: the clock's; `not readable` if Linux does not show it.
         devices: OpenVINO's devices, full name by device.
-        drivers: packages of Intel's GPU driver.
-        packages: versions by name.
         load: load average of the last minute at the start.
         threads: environment variables that set thread counts.
     """

@@ -2,7 +2,7 @@
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,8 @@ class Plan:
     """What to measure.
 
     Attributes:
-        options: what was asked for.
-        bundles: by their name in the report.
+        bundles, checkpoints: by the bundle's name in the report.
         records: the faces for accuracy; some of them are timed.
-        checkpoints: PyTorch checkpoint by bundle name.
-        devices: OpenVINO devices.
         fingerprint: hash of the data.
         unused: pictures of the data that can't be used.
     """
@@ -155,22 +152,21 @@ def list_cases(plan: Plan) -> tuple[list[Case], list[LeftOut]]:
             if device == "CPU" or isa == plan.options.isas[0]
         ]
         cases += ours
-        for case in _baselines(name, ours, isa) if plan.options.baselines and not plan.options.tune else ():
+        baselines = [
+            Case(name, "fp32", Mode.LATENCY, engine=EngineKind.ARTICLE, isa=isa),
+            *(
+                Case(name, "fp32", mode, engine=engine, isa=isa)
+                for engine, mode in itertools.product((EngineKind.PYTORCH, EngineKind.ONNXRUNTIME), Mode)
+            ),
+            *(replace(case, engine=EngineKind.CEILING) for case in ours if case.mode is Mode.THROUGHPUT),
+        ]
+        for case in baselines if plan.options.baselines and not plan.options.tune else ():
             if reason := _reason_to_leave_out(case, plan):
                 cap = "" if isa == "native" else f", {ISA_NAMES[isa]}"
                 left_out.append(LeftOut(f"{case.bundle} by {ENGINE_NAMES[case.engine]}{cap}", reason))
             else:
                 cases.append(case)
     return cases, list(dict.fromkeys(left_out))
-
-
-def _baselines(name: str, ours: Sequence[Case], isa: str) -> Iterator[Case]:
-    yield Case(name, "fp32", Mode.LATENCY, engine=EngineKind.ARTICLE, isa=isa)
-    for engine, mode in itertools.product((EngineKind.PYTORCH, EngineKind.ONNXRUNTIME), Mode):
-        yield Case(name, "fp32", mode, engine=engine, isa=isa)
-    for case in ours:
-        if case.mode is Mode.THROUGHPUT:
-            yield replace(case, engine=EngineKind.CEILING)
 
 
 def _reason_to_leave_out(case: Case, plan: Plan) -> str | None:

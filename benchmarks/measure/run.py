@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure.accuracy import Judgement, measure_network, summarize
+from benchmarks.measure.accuracy import Judgement, judge_network, summarize
 from benchmarks.measure.cases import Case, EngineKind
-from benchmarks.measure.children import run_job
+from benchmarks.measure.children import in_process, run_job
 from benchmarks.measure.circumstances import Circumstances
 from benchmarks.measure.plan import Plan, left_out_pictures, list_cases
 from benchmarks.results.schema import Accuracy, BundleFacts, DataFacts, Report, Row, Settings, Sustained
@@ -143,7 +143,7 @@ class Run:
                 )
                 bundle, place = self.plan.bundles[network.bundle], (network.isa, network.bundle, network.device)
                 try:
-                    logits, network = measure_network(network, bundle.path, catalog)
+                    logits, network = in_process(judge_network, network, bundle.path, catalog, isa=network.isa)
                 except EdgeError as error:
                     self._accuracies.append(replace(network, failed=str(error)))
                     continue

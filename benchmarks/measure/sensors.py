@@ -22,7 +22,7 @@ class SensorReading:
     """One reading of all sensors.
 
     Attributes:
-        temperature_c: the hottest thermal zone, °C.
+        temperature_c: of the hottest thermal zone.
         clock_mhz: current mean over the cores.
         throttled: how often cores and package were throttled by heat since boot.
         energy_uj: for each RAPL package its counter in microjoules and the value at which it wraps around.

@@ -106,14 +106,7 @@ class Brake:
 
 def one_by_one(step: Callable[[T], object], inputs: Sequence[T], limits: TimingLimits) -> Timing:
     """Time `step` on `inputs`, repeated as often as needed, one by one."""
-    clock, latencies = Clock(limits), list[float]()
-    for given in itertools.cycle(inputs):
-        if not clock.goes_on(len(latencies)):
-            break
-        before = time.perf_counter()
-        step(given)
-        latencies.append(time.perf_counter() - before)
-    return clock.stop(latencies)
+    return in_batches(lambda batch: step(batch[0]), inputs, limits, 1)
 
 
 def in_batches(step: Callable[[list[T]], object], inputs: Sequence[T], limits: TimingLimits, size: int) -> Timing:

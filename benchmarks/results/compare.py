@@ -61,13 +61,11 @@ class Change:
     """How one figure of one case differs between two reports.
 
     Attributes:
-        case: which case or network.
-        kind: what kind of difference it is.
+        case: a case's key, or a network.
         figure: a key of NAMES for a FIGURE.
         before, after: geometric means over the rounds, or the AUC.
         ratio, low, high: after ÷ before with its 95 % interval.
         p: probability of such a difference by chance if the true one is within the floor.
-        verdict: better, worse or no difference.
         reason: why it no longer runs.
     """
 
@@ -83,16 +81,17 @@ class Change:
     verdict: Verdict = Verdict.SAME
     reason: str = ""
 
+    @property
+    def gained(self) -> bool:
+        """Whether the figure moved in the direction that is better."""
+        return (self.ratio > 1.0) == HIGHER_IS_BETTER[self.figure]
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences between two reports.
+    """The differences between two reports, in figures and in circumstances (one line each).
 
-    Attributes:
-        changes: every figure that both reports have, and what no longer runs.
-        pace: how fast the machine itself was in the second report, relative to the first.
-        circumstances: what else differed, one line each; it may be the reason.
-        only_after: cases that only the second report has.
+    `pace` is how fast the machine itself was in the second report, relative to the first.
     """
 
     changes: tuple[Change, ...]
@@ -134,7 +133,13 @@ def compare(before: Report, after: Report) -> Comparison:
         for figure in HIGHER_IS_BETTER
         if min(len(was := _usable(old[key], figure)), len(now := _usable(new[key], figure))) >= MIN_ROUNDS
     ]
-    compared = (*_judge(speeds), *_accuracies(before, after))
+    # The procedure refuses an empty list.
+    adjusted = stats.false_discovery_control([change.p for change in speeds], method="bh") if speeds else ()
+    judged = [
+        replace(change, verdict=Verdict.BETTER if change.gained else Verdict.WORSE) if p < LEVEL else change
+        for change, p in zip(speeds, adjusted, strict=True)
+    ]
+    compared = (*judged, *_accuracies(before, after))
     if not compared and not any(row.failed for row in after.rows):
         raise UsageError(f"the reports have no case with {MIN_ROUNDS} rounds in common; use the same options for both")
     return Comparison(
@@ -180,18 +185,6 @@ def weigh(case: str, figure: str, before: Sequence[float], after: Sequence[float
         high=math.exp(shift + reach),
         p=float(min(1.0, 2.0 * stats.t.sf(beyond, freedom))),
     )
-
-
-def _judge(changes: Sequence[Change]) -> Iterator[Change]:
-    if not changes:
-        return
-    adjusted = stats.false_discovery_control([change.p for change in changes], method="bh")
-    for change, p in zip(changes, adjusted, strict=True):
-        verdict = Verdict.SAME
-        if p < LEVEL:
-            gained = (change.ratio > 1.0) == HIGHER_IS_BETTER[change.figure]
-            verdict = Verdict.BETTER if gained else Verdict.WORSE
-        yield replace(change, verdict=verdict)
 
 
 def _accuracies(before: Report, after: Report) -> Iterator[Change]:

@@ -1,9 +1,10 @@
 """Writes a report: `report.json` for programs, `report.html` and `report.md` for people, and the plots as PNG."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from benchmarks.measure.cases import ENGINE_NAMES, EngineKind
+from benchmarks.measure.cases import ENGINE_NAMES, Case, EngineKind
 from benchmarks.measure.circumstances import facts_line
 from benchmarks.results import plots
 from benchmarks.results.answer import SPEED, article_row, best, figure, fp32_row, number, speedup
@@ -13,7 +14,6 @@ from train.report.evaluation import MEANINGS
 from train.report.html import Block, Picture, Section, Table, figure_text, write_report
 
 JSON, HTML = "report.json", "report.html"
-HEAT = "temperature, °C / clock, MHz / times throttled"
 
 
 def write(report: Report, out: Path) -> Path:
@@ -61,37 +61,32 @@ def sections(report: Report, out: Path | None = None) -> Iterator[Section]:
     yield Section("What ran", [_circumstances_table(report), *_tables_of_what_ran(report)])
 
 
-def _summary_table(report: Report) -> Table:
-    def cells(row: Row) -> tuple[str, ...]:
-        case, accuracy = row.case, report.accuracy(row.case)
-        others = (fp32_row(report, case), article_row(report, case))
-        return (
-            case.bundle,
-            f"{case.precision.upper()} {case.device}",
-            figure(row, SPEED),
-            *(f"{speedup(row, other).median:.1f}" if other else "–" for other in others),
-            "–" if accuracy is None else figure_text(dict(accuracy.figures["auc"])),
-            "–" if accuracy is None else _auc_change(accuracy),
-            report.place(case.isa),
-        )
+def _table(columns: Mapping[str, Callable[[Any], str]], items: Iterable[Any], note: str) -> Table:
+    """Return a table with a row per item; `columns` gives the cells by heading."""
+    return Table(tuple(columns), [tuple(cell(item) for cell in columns.values()) for item in items], note)
 
+
+def _summary_table(report: Report) -> Table:
+    def ratio(other: Callable[[Report, Case], Row | None]) -> Callable[[Row], str]:
+        return lambda row: f"{speedup(row, found).median:.1f}" if (found := other(report, row.case)) else "–"
+
+    def of_accuracy(text: Callable[[Accuracy], str]) -> Callable[[Row], str]:
+        return lambda row: "–" if (found := report.accuracy(row.case)) is None else text(found)
+
+    columns: dict[str, Callable[[Row], str]] = {
+        "backbone": lambda row: row.case.bundle,
+        "recommended": lambda row: f"{row.case.precision.upper()} {row.case.device}",
+        "speed, frames/s": lambda row: figure(row, SPEED),
+        "times FP32": ratio(fp32_row),
+        "times the article's loop": ratio(article_row),
+        "AUC": of_accuracy(lambda accuracy: figure_text(dict(accuracy.figures["auc"]))),
+        "AUC change from FP32": of_accuracy(_auc_change),
+        "measured": lambda row: report.place(row.case.isa),
+    }
     isas = dict.fromkeys(row.case.isa for row in report.rows)
-    found = [row for isa in isas for bundle in report.bundles if (row := best(report, bundle.name, isa))]
-    return Table(
-        (
-            "backbone",
-            "recommended",
-            "speed, frames/s",
-            "times FP32",
-            "times the article's loop",
-            "AUC",
-            "AUC change from FP32",
-            "measured",
-        ),
-        [cells(row) for row in found],
-        "Throughput mode, from file to verdict. A recommended network may lose at most "
-        f"{report.settings.max_auc_loss:g} of AUC against FP32.",
-    )
+    rows = [row for isa in isas for bundle in report.bundles if (row := best(report, bundle.name, isa))]
+    limit = f"A recommended network may lose at most {report.settings.max_auc_loss:g} of AUC against FP32."
+    return _table(columns, rows, f"Throughput mode, from file to verdict. {limit}")
 
 
 def _speed_table(rows: list[Row]) -> Table:
@@ -100,93 +95,67 @@ def _speed_table(rows: list[Row]) -> Table:
         parts = (figure(row, "temperature_c"), figure(row, "clock_mhz"), f"{sum(throttled):.0f}" if throttled else "–")
         return " / ".join(parts)
 
-    return Table(
-        (
-            "case",
-            "network alone, frames/s",
-            "file to verdict, frames/s",
-            "CPU use, cores",
-            "energy, J per frame",
-            HEAT,
-        ),
-        [
-            (
-                _name(row),
-                _spread(row.spread("model_fps")),
-                _spread(row.spread(SPEED)),
-                figure(row, "cpu_use"),
-                figure(row, "energy_j"),
-                heat(row),
-            )
-            for row in rows
-        ],
-        "Median over the rounds (minimum–maximum). – means not measured, or not readable on this machine.",
-    )
+    columns: dict[str, Callable[[Row], str]] = {
+        "case": _name,
+        "network alone, frames/s": lambda row: _spread(row.spread("model_fps")),
+        "file to verdict, frames/s": lambda row: _spread(row.spread(SPEED)),
+        "CPU use, cores": lambda row: figure(row, "cpu_use"),
+        "energy, J per frame": lambda row: figure(row, "energy_j"),
+        "temperature, °C / clock, MHz / times throttled": heat,
+    }
+    note = "Median over the rounds (minimum–maximum). – means not measured, or not readable on this machine."
+    return _table(columns, rows, note)
 
 
 def _latency_table(rows: list[Row]) -> Table:
-    return Table(
-        (
-            "case",
-            "median latency, ms",
-            "95th percentile, ms",
-            "99th percentile, ms",
-            "maximum, ms",
-            "time to first verdict, s",
-            "peak memory, MB",
-            "logit difference from FP32",
-            "changed decisions",
-        ),
-        [
-            (
-                _name(row),
-                *(figure(row, f"end_to_end_{name}_ms") for name in ("p50", "p95", "p99", "max")),
-                figure(row, "first_verdict_s"),
-                figure(row, "rss_peak_mb"),
-                "–" if row.difference is None else f"{row.difference:.1g}",
-                "–" if row.changed is None else str(row.changed),
-            )
-            for row in rows
-            if row.median(SPEED) is not None
-        ],
+    columns: dict[str, Callable[[Row], str]] = {
+        "case": _name,
+        "median latency, ms": lambda row: figure(row, "end_to_end_p50_ms"),
+        "95th percentile, ms": lambda row: figure(row, "end_to_end_p95_ms"),
+        "99th percentile, ms": lambda row: figure(row, "end_to_end_p99_ms"),
+        "maximum, ms": lambda row: figure(row, "end_to_end_max_ms"),
+        "time to first verdict, s": lambda row: figure(row, "first_verdict_s"),
+        "peak memory, MB": lambda row: figure(row, "rss_peak_mb"),
+        "logit difference from FP32": lambda row: "–" if row.difference is None else f"{row.difference:.1g}",
+        "changed decisions": lambda row: "–" if row.changed is None else str(row.changed),
+    }
+    note = (
         "From file to verdict, median over the rounds. The first verdict counts from the start of the process; the "
-        "compiled model is cached from the second round on. Logits and decisions: on the timed pictures.",
+        "compiled model is cached from the second round on. Logits and decisions: on the timed pictures."
     )
+    return _table(columns, [row for row in rows if row.median(SPEED) is not None], note)
 
 
 def _accuracy_table(found: list[Accuracy]) -> Table:
-    def cells(accuracy: Accuracy) -> tuple[str, ...]:
-        name = f"{accuracy.bundle}, {accuracy.precision.upper()} {accuracy.device}"
-        if accuracy.failed:
-            return (name, f"failed: {accuracy.failed}", *[""] * 6)
-        names = ("auc", "tpr_at_1_fpr", "tpr_at_5_fpr", "accuracy")
-        golden = "none in the bundle"
-        if accuracy.golden is not GoldenState.NONE:
-            allowed = f", allowed {accuracy.golden_tolerance:.2g}" if accuracy.golden is GoldenState.WRONG else ""
-            golden = f"{accuracy.golden.value} (logits within {accuracy.golden_difference:.2g}{allowed})"
-        return (
-            name,
-            *(figure_text(dict(accuracy.figures[key])) for key in names),
-            _auc_change(accuracy),
-            "–" if accuracy.changed is None else f"{accuracy.changed} of {accuracy.pictures}",
-            golden,
-        )
+    def of_figure(name: str) -> Callable[[Accuracy], str]:
+        return lambda accuracy: figure_text(dict(accuracy.figures[name])) if name in accuracy.figures else "–"
 
-    return Table(
-        (
-            "network",
-            "AUC",
-            "TPR at 1 % FPR",
-            "TPR at 5 % FPR",
-            "accuracy",
-            "AUC change from FP32",
-            "changed decisions",
-            "golden pictures",
+    def auc(accuracy: Accuracy) -> str:
+        return f"failed: {accuracy.failed}" if accuracy.failed else of_figure("auc")(accuracy)
+
+    def golden(accuracy: Accuracy) -> str:
+        if accuracy.golden is GoldenState.NONE:
+            return "–" if accuracy.failed else "none in the bundle"
+        allowed = f", allowed {accuracy.golden_tolerance:.2g}" if accuracy.golden is GoldenState.WRONG else ""
+        return f"{accuracy.golden.value} (logits within {accuracy.golden_difference:.2g}{allowed})"
+
+    columns: dict[str, Callable[[Accuracy], str]] = {
+        "network": lambda accuracy: f"{accuracy.bundle}, {accuracy.precision.upper()} {accuracy.device}",
+        "AUC": auc,
+        "TPR at 1 % FPR": of_figure("tpr_at_1_fpr"),
+        "TPR at 5 % FPR": of_figure("tpr_at_5_fpr"),
+        "accuracy": of_figure("accuracy"),
+        "AUC change from FP32": _auc_change,
+        "changed decisions": lambda accuracy: (
+            "–" if accuracy.changed is None else f"{accuracy.changed} of {accuracy.pictures}"
         ),
-        [cells(accuracy) for accuracy in found],
-        f"On {found[0].pictures} faces, with 95 % intervals (bootstrap). TPR at 1 % FPR: "
-        f"{MEANINGS['TPR at 1 % FPR'][0].lower()}{MEANINGS['TPR at 1 % FPR'][1:]}",
+        "golden pictures": golden,
+    }
+    meaning = MEANINGS["TPR at 1 % FPR"]
+    note = (
+        f"On {found[0].pictures} faces, 95 % intervals (bootstrap). TPR at 1 % FPR: {meaning[0].lower()}{meaning[1:]}"
     )
+    return _table(columns, found, note)
 
 
 def _name(row: Row) -> str:

@@ -49,9 +49,8 @@ class Row:
     """A case and all its rounds.
 
     Attributes:
-        case: what was measured.
         rounds: the figures of each round, by the names in `cases.FIGURES`.
-        facts: what ran: threads, streams, kernels.
+        facts: threads, streams and kernels of what ran.
         latencies_ms: percentiles 0 to 100 of the latency from file to verdict, mean over the rounds.
         difference: largest difference of a logit from FP32's on the timed pictures; None without logits.
         changed: on how many of these pictures the decision differs from FP32's.
@@ -89,7 +88,6 @@ class Accuracy:
     """The accuracy of one network on one device and instruction set.
 
     Attributes:
-        bundle, precision, device, isa: which one.
         pictures: how many were judged.
         figures: as `train.evaluation.metrics.measure` gives them, each {value, low, high}.
         auc_change: against FP32 on the same pictures, {value, low, high}; None for FP32 itself.
@@ -169,14 +167,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The faces of a report.
-
-    Attributes:
-        faces: how many are judged for accuracy.
-        shown: how many of them are timed.
-        fingerprint: hash of the data.
-        trained: by bundle, how many of the faces its model was trained on.
-    """
+    """The faces of a report: how many are judged, `shown` of them timed, and on how many each bundle was trained."""
 
     faces: int
     shown: int

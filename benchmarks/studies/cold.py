@@ -19,6 +19,7 @@ from PIL import Image
 from edge_runtime.command import run_command
 from edge_runtime.errors import DeviceError
 from export.children.scratch import ScratchFolder
+from train.data.catalog import SEED
 from train.sample_faces import draw_face
 
 # The process reports its own peak: what the kernel tells a parent includes the parent's memory before exec.
@@ -72,7 +73,7 @@ def measure_cold(
 ) -> int:
     """Measure how long one picture takes from a cold start, and its memory."""
     with ScratchFolder() as folder:
-        Image.fromarray(draw_face(42, 400)).save(folder / "one.jpg")
+        Image.fromarray(draw_face(SEED, 400)).save(folder / "one.jpg")
         arguments = [str(folder / "one.jpg"), "--model", str(bundle), "--faces", faces]
         starts = [start_once(arguments, folder) for _ in range(times + 1)][1:]
     for what, values, unit in (

@@ -36,21 +36,18 @@ from edge_runtime.sinks.lines import JsonlSink
 from edge_runtime.sources import Frame, Source, open_sources
 from edge_runtime.sources.opencv import cv2, picture_of
 from export.children.scratch import ScratchFolder
+from train.data.catalog import SEED
 from train.sample_faces import draw_face
 from train.sample_faces.files import write_video
 
 GOALS = {"memory": 0.96, "folder": 0.86, "video": 0.9}
 """The ratios to reach."""
 
-PICTURES = 64
-"""Number of different pictures."""
+PICTURES, FILES = 64, 600
+"""Number of different pictures, and of JPEGs in the folder."""
 
-FILES = 600
-"""Number of JPEGs in the folder."""
-
-VIDEO_FRAMES = 300
-STAGE_FRAMES = 100
-"""Frames on which each stage is timed."""
+VIDEO_FRAMES, STAGE_FRAMES = 300, 100
+"""Frames of the video, and on how many of them each stage is timed."""
 
 
 class Memory(Source):
@@ -66,17 +63,13 @@ class Memory(Source):
         end, number = time.monotonic() + self._seconds, 0
         while time.monotonic() < end:
             picture = self._pictures[number % len(self._pictures)]
-            yield Frame(self.name, number, partial(_itself, picture), still=True)
+            yield Frame(self.name, number, partial(lambda shown: shown, picture), still=True)
             number += 1
-
-
-def _itself(picture: Image.Image) -> Image.Image:
-    return picture
 
 
 def textures(count: int, side: int) -> list[Image.Image]:
     """Return random pictures with detail at every scale, which cost JPEG the usual work."""
-    random, pictures = np.random.default_rng(42), []
+    random, pictures = np.random.default_rng(SEED), []
     for _ in range(count):
         total = np.zeros((side, side, 3), np.float32)
         for scale in (4, 16, 64, side):
@@ -98,7 +91,7 @@ def measure_network(bundle: Path, folder: Path, seconds: float) -> dict[str, flo
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino_core().compile_model(Bundle.open(bundle).model(Precision.INT8), "CPU", settings)
     queue = ov.AsyncInferQueue(compiled)
-    pixels = np.random.default_rng(42).random(tuple(compiled.input(0).shape), np.float32)
+    pixels = np.random.default_rng(SEED).random(tuple(compiled.input(0).shape), np.float32)
     for request in queue:
         request.set_input_tensor(ov.Tensor(pixels))
 
@@ -206,7 +199,7 @@ def make_inputs(folder: Path) -> None:
         picture.save(folder / "jpegs" / f"{number:05}.jpg", quality=95)
     for number in range(PICTURES, FILES):
         shutil.copy(folder / "jpegs" / f"{number % PICTURES:05}.jpg", folder / "jpegs" / f"{number:05}.jpg")
-    face, background = np.asarray(draw_face(42, 400)), np.asarray(textures(1, 1280)[0])[:720]
+    face, background = np.asarray(draw_face(SEED, 400)), np.asarray(textures(1, 1280)[0])[:720]
 
     def frame(number: int) -> np.ndarray:
         picture, left = background.copy(), 100 + 2 * number

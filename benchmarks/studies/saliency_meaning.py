@@ -22,6 +22,7 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from export.convert.saliency import LOGITS, SALIENCY
 from export.faces import choose_faces
+from train.data.catalog import SEED
 
 Network = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """From a crop uint8 [H, W, 3] to logits [2] and saliency maps [2, h, w]."""
@@ -49,7 +50,7 @@ def saliency_meaning(
     data: Annotated[Path, typer.Option(help="Catalog, or folder with real/ and fake/.", show_default=False)],
     precision: Annotated[Precision, typer.Option(help="Which network.")] = Precision.INT8,
     faces: Annotated[int, typer.Option(min=2, help="Number of faces of the validation split.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed for choosing faces and random quarters.")] = 42,
+    seed: Annotated[int, typer.Option(help="Seed for choosing faces and random quarters.")] = SEED,
 ) -> int:
     """Mask the hottest quarter of faces and random quarters; exit code 1 if the hottest does not change more."""
     opened = Bundle.open(bundle)

@@ -25,6 +25,7 @@ from edge_runtime.model.contract import LABELS
 from export.children.scratch import ScratchFolder
 from train.commands.prepare import PrepareOptions, find_pictures, scan_notes
 from train.data.build import build_catalog
+from train.data.catalog import SEED
 
 SIDE = 64
 """Width and height of a file's picture in pixels."""
@@ -60,7 +61,7 @@ def memory_mb() -> float:
 
 def write_files(folder: Path, count: int) -> None:
     """Write `count` different small JPEGs, half into real/ and half into fake/."""
-    random = np.random.default_rng(42)
+    random = np.random.default_rng(SEED)
     for number in range(count):
         place = folder / LABELS[number % 2]
         place.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ from edge_runtime.sinks.snapshots import SnapshotSink
 from edge_runtime.sources import Frame, Gap, Source
 from edge_runtime.sources.video import Video
 from export.children.scratch import ScratchFolder
+from train.data.catalog import SEED
 from train.sample_faces import draw_face
 from train.sample_faces.files import write_video
 
@@ -77,8 +78,8 @@ class Footprint:
 
 def write_clip(path: Path, frames: int = 50) -> None:
     """Write a short video of a moving drawn face."""
-    face = np.asarray(draw_face(42, 120))
-    background = np.random.default_rng(42).integers(60, 120, (240, 320, 3), np.uint8)
+    face = np.asarray(draw_face(SEED, 120))
+    background = np.random.default_rng(SEED).integers(60, 120, (240, 320, 3), np.uint8)
 
     def frame(number: int) -> np.ndarray:
         picture = background.copy()

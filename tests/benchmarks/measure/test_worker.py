@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from benchmarks.engines.common import BaselineEngine, picture_pixels
-from benchmarks.engines.onnx_runtime import normalized
 from benchmarks.measure.cases import FIGURES, Case, Job, Mode, TimingLimits
 from benchmarks.measure.memory import peak_memory_mb
 from benchmarks.measure.sensors import SensorReading
@@ -17,6 +16,7 @@ from benchmarks.measure.timing import Timing
 from benchmarks.measure.worker import measure, time_warm, used_between
 from edge_runtime.errors import BundleError, DeviceError
 from edge_runtime.inference.core import openvino_core
+from edge_runtime.pixels.preprocess import normalized
 
 
 @pytest.fixture
