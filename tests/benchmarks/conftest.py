@@ -78,17 +78,9 @@ def make_report(circumstances):
             for engine, precision in [*((EngineKind.RUNTIME, p) for p in speeds), (EngineKind.ARTICLE, "fp32")]
             for mode in (Mode if engine is EngineKind.RUNTIME else [Mode.LATENCY])
         ]
-        rows = [
-            # The article's loop is never slowed.
-            made_up_row(
-                case,
-                12.0 if case.engine is EngineKind.ARTICLE else speeds[case.precision] / slower,
-                generator,
-                spread,
-                rounds,
-            )
-            for case in cases
-        ]
+        # The article's loop is never slowed.
+        rates = [12.0 if c.engine is EngineKind.ARTICLE else speeds[c.precision] / slower for c in cases]
+        rows = [made_up_row(case, fps, generator, spread, rounds) for case, fps in zip(cases, rates, strict=True)]
         found = auc or {"fp32": 0.95, "fp16": 0.95, "int8": 0.948}
         accuracies = [
             made_up_accuracy(n, p, i, v, found["fp32"]) for i in isas for n in bundles for p, v in found.items()

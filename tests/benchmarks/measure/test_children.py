@@ -24,9 +24,6 @@ def test_cap_reaches_openvino_onednn_and_pytorch():
     assert capped["ONEDNN_MAX_CPU_ISA"] == "SSE41"
     assert capped["OV_CPU_MAX_ISA"] == "SSE41"
     assert capped["ATEN_CPU_CAPABILITY"] == "default"
-
-
-def test_native_child_is_not_capped():
     native = in_process(environment_of_child, CACHE_DIRECTORY="/cache")
     assert native["CACHE_DIRECTORY"] == "/cache"
     assert not {"ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"} & set(native)

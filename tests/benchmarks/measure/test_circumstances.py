@@ -2,7 +2,7 @@ import subprocess
 
 import pytest
 
-from benchmarks.measure.circumstances import Circumstances, commit, facts_line, governor, system_name, turbo
+from benchmarks.measure.circumstances import Circumstances, commit, governor, system_name, turbo
 
 
 def test_circumstances_of_this_machine_are_complete(monkeypatch):
@@ -53,9 +53,3 @@ def test_unreadable_circumstances_say_so(tmp_path):
     assert governor(tmp_path) == "not readable"
     assert turbo(tmp_path) == "not readable"
     assert system_name(tmp_path / "none")
-
-
-def test_facts_fit_on_one_line():
-    assert facts_line({"threads": 2, "kernels": {"a": 1}, "execution_devices": ["CPU"], "empty": ""}) == (
-        "threads 2, execution devices CPU"
-    )

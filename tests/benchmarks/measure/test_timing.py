@@ -1,10 +1,9 @@
 import time
 
-import numpy as np
 import pytest
 
 from benchmarks.measure.cases import TimingLimits
-from benchmarks.measure.timing import Brake, Timing, in_batches, in_threads, one_by_one
+from benchmarks.measure.timing import Brake, in_batches, in_threads, one_by_one
 
 
 @pytest.mark.parametrize("way", [one_by_one, lambda s, i, li: in_threads(s, i, li, 2)])
@@ -27,11 +26,6 @@ def test_frames_have_the_latency_of_their_batch():
 def test_timing_ends_by_the_clock(way):
     assert way(lambda _: None, ["a"], TimingLimits(seconds=0.0)).frames >= 1
     assert 1 <= way(lambda _: time.sleep(0.02), ["a"], TimingLimits(seconds=0.05)).frames < 50
-
-
-def test_fps_are_frames_by_seconds():
-    timing = Timing(2.0, np.array([100.0, 1900.0]))
-    assert timing.fps == 1.0
 
 
 def test_error_in_a_thread_is_raised():
@@ -57,8 +51,3 @@ def test_brake_computes_by_its_share_in_parallel():
     # The last frames lose some of their share: what another thread is still burning counts as burnt.
     in_threads(Brake(1.0).work(work), ["a"], TimingLimits(seconds=60, frames=20), 2)
     assert time.process_time() - before >= 18 * 0.04
-
-
-def test_brake_without_share_does_nothing():
-    assert Brake(0.0).sleep(print) is print
-    assert Brake(0.0).work(print) is print

@@ -18,13 +18,7 @@ def with_figure(report: Report, name: str, *values: float) -> Report:
 
 def test_first_line_names_precision_speed_and_cost(make_report):
     (line,) = answers(make_report(spread=0.0001, fps={"fp32": 40.8, "int8": 102.0}))
-    for part in (
-        "resnet50: take INT8 on CPU",
-        "102 frames/s",
-        "2.5 times FP32",
-        "8.5 times the article's",
-        "AUC 0.948",
-    ):
+    for part in ("take INT8 on CPU", "102 frames/s", "2.5 times FP32", "8.5 times the article's", "AUC 0.948"):
         assert part in line
 
 
@@ -38,17 +32,13 @@ def test_speedup_is_taken_round_by_round(make_report):
     assert (found.median, found.low, found.high) == (2.0, 2.0, 2.0)
 
 
-def test_inaccurate_precision_is_not_recommended(make_report):
+def test_inaccurate_or_wrong_network_is_not_recommended(make_report):
     report = make_report(auc={"fp32": 0.95, "fp16": 0.95, "int8": 0.90})
     assert best(report, "resnet50", "native").case.precision != "int8"
     tolerant = replace(report, settings=replace(report.settings, max_auc_loss=0.1))
     assert best(tolerant, "resnet50", "native").case.precision == "int8"
-
-
-def test_wrong_golden_pictures_are_not_recommended(make_report):
-    report = make_report()
-    wrong = tuple(replace(a, golden=GoldenState.WRONG) if a.precision == "int8" else a for a in report.accuracies)
-    assert best(replace(report, accuracies=wrong), "resnet50", "native").case.precision != "int8"
+    wrong = tuple(replace(a, golden=GoldenState.WRONG) if a.precision == "int8" else a for a in tolerant.accuracies)
+    assert best(replace(tolerant, accuracies=wrong), "resnet50", "native").case.precision != "int8"
 
 
 @pytest.mark.parametrize(
@@ -68,12 +58,8 @@ def test_emulated_interrupted_and_slowed_runs_say_so(make_report, circumstances)
     emulated = make_report(circumstances=replace(circumstances, emulator="qemu-x86_64 -cpu Snowridge"))
     assert "qemu-x86_64" in answers(emulated)[0]
     assert "interrupted" in answers(make_report(complete=False))[0]
-    slowed = make_report()
-    assert "10%" in answers(replace(slowed, settings=replace(slowed.settings, delay=0.1)))[0]
-
-
-def test_demonstration_model_is_named(make_report):
     report = make_report()
+    assert "10%" in answers(replace(report, settings=replace(report.settings, delay=0.1)))[0]
     report = replace(report, bundles=tuple(replace(bundle, demo=True) for bundle in report.bundles))
     assert "demonstration model" in answers(report)[0]
 

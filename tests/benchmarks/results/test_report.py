@@ -60,11 +60,6 @@ def test_json_markdown_and_plots_are_written(full, out):
         assert 500 < picture.width < 1000
 
 
-def test_answer_comes_first(full):
-    first = next(sections(full))
-    assert tuple(first.blocks[:-1]) == full.answer
-
-
 def test_answer_and_summary_recommend_the_same(make_report):
     report = make_report(auc={"fp32": 0.95, "fp16": 0.95, "int8": 0.90})
     tolerant = replace(report, settings=replace(report.settings, max_auc_loss=0.1))
@@ -118,18 +113,14 @@ def test_plots_have_units_and_fit_their_page(full, draw, isa):
     assert is_inside(axes.get_tightbbox())
 
 
-def test_sustained_plot_shows_what_was_read(full):
+def test_plots_show_only_what_was_measured(full, make_report):
     run = full.sustained[0]
     assert len(over_time(run).axes) == 3
     fps_only = replace(run, series=({"second": 1.0, "end_to_end_fps": 9.0},) * 3)
     assert len(over_time(fps_only).axes) == 1
     assert over_time(replace(run, series=())) is None
-
-
-def test_empty_report_has_no_plots(make_report):
     empty = make_report(rows=())
-    assert fps_bars(empty, "native") is None
-    assert pareto(empty, "native") is None
+    assert fps_bars(empty, "native") is pareto(empty, "native") is None
 
 
 def test_pareto_front_holds_what_nothing_beats():
@@ -152,23 +143,16 @@ def test_golden_state_of_older_reports_is_read(make_report):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "{}", "[]", "1", '{"format": 99}', '{"format": 1}', "\x00", "[" * 100_000, f'{{"format": 1{"0" * 5000}}}'],
+    "content",
+    [b"", b"{}", b"[]", b"1", b'{"format": 99}', b'{"format": 1}', b"[" * 100_000, b"9" * 5000, b"\xff\xfe", None],
 )
-def test_other_files_are_refused_in_one_line(tmp_path, text):
+def test_other_files_are_refused_in_one_line(tmp_path, content):
     path = tmp_path / "a.json"
-    path.write_text(text)
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.json") as caught:
         Report.read(path)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_unreadable_report_says_what_to_give(tmp_path, content):
-    if content:
-        (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"give a report\.json"):
-        Report.read(tmp_path / "a.json")
 
 
 def test_damaged_reports_never_crash(make_report):
