@@ -1,5 +1,6 @@
 """`make demo`: the whole way once, from faces to verdicts, with the same commands that a user types."""
 
+import itertools
 import json
 import shlex
 import socket
@@ -27,7 +28,8 @@ from edge_runtime.plain_json import plain
 from train.commands.output import output_folder
 
 TRAIN = "Train the detector"
-FROM_SCRATCH = "No network, so no ImageNet weights: training starts from scratch, which needs many more faces."
+OFFLINE = "efficientnet_lite0"
+"""The backbone whose ImageNet weights are a package that is installed with this project."""
 
 FEWEST_EPOCHS = 8
 """Minimum for drawn faces on a slow machine: from the fifth epoch of 18 on, the validation AUC was over 0.9."""
@@ -42,6 +44,7 @@ class DemoScale:
 
     Attributes:
         faces: number of drawn faces of `size` pixels; each gives a real and a fake picture.
+        weights: `imagenet` or `none`.
         epochs: None leaves them to the preset, or for drawn faces to the time there is.
         training_s: time for training on drawn faces, in seconds.
         rounds, seconds, pictures: options of the benchmark.
@@ -52,6 +55,7 @@ class DemoScale:
     faces: int = 480
     size: int = 256
     arch: str = "resnet50"
+    weights: str = "none"
     epochs: int | None = None
     training_s: float = 300.0
     rounds: int = 3
@@ -65,16 +69,13 @@ TINY = DemoScale(faces=24, size=128, arch="resnet18", epochs=1, rounds=1, second
 """For trying the demo itself: the model learns nothing."""
 
 
-def plan_demo(out: Path, data: Path | None, scale: DemoScale, *, online: bool) -> list[DemoStep]:
-    """Return the demo's steps, which write into `out`.
-
-    Without `data`, the user's own faces, sample faces are drawn. `online`: whether ImageNet weights can be downloaded.
-    """
+def plan_demo(out: Path, data: Path | None, scale: DemoScale) -> list[DemoStep]:
+    """Return the demo's steps, which write into `out`; without `data`, the user's own faces, faces are drawn."""
     drawn = data is None
     faces, clip, catalog, pictures = out / "faces", out / "clip.avi", out / "catalog", out / "pictures"
     checkpoint, bundle, benchmark = out / "run" / "best.pth", out / "detector", out / "benchmark"
     training: tuple[object, ...] = ("--preset", "demo", "--demo") if drawn else ("--preset", "quick")
-    training += ("--weights", "imagenet") if online else ()
+    training += ("--weights", scale.weights) if scale.weights != "none" else ()
     training += ("--epochs", scale.epochs) if scale.epochs else ()
     slides = () if drawn else ("--clip", clip)
     limits = ("--rounds", scale.rounds, "--seconds", f"{scale.seconds:g}", "--pictures", scale.pictures)
@@ -195,22 +196,31 @@ def print_table(lines: Sequence[Summary], console: Console) -> None:
     console.print(table)
 
 
-def is_online(timeout_s: float = 5.0) -> bool:
-    """Return whether torchvision's server of ImageNet weights can be reached."""
-    from torchvision.models import ResNet50_Weights
+def has_weights(arch: str, timeout_s: float = 5.0) -> bool:
+    """Return whether torchvision's ImageNet weights for `arch` were downloaded before, or can be now."""
+    import torch
+    from torchvision.models import get_model_weights
 
-    host = urlsplit(ResNet50_Weights.DEFAULT.url).hostname
+    url = urlsplit(get_model_weights(arch)["DEFAULT"].url)
+    if Path(torch.hub.get_dir(), "checkpoints", Path(url.path).name).is_file():
+        return True
     try:
-        with socket.create_connection((host or "", 443), timeout_s):
+        with socket.create_connection((url.hostname or "", 443), timeout_s):
             return True
     except OSError:
         return False
 
 
-def has_weights(out: Path) -> bool:
-    """Return whether ImageNet weights can be downloaded, or were when the demo in `out` trained."""
-    command = Journal(out).command(TRAIN)
-    return is_online() if command is None else "--weights imagenet" in command
+def start_pretrained(out: Path, scale: DemoScale) -> DemoScale:
+    """Return `scale` with a backbone whose ImageNet weights are available; a demo that goes on keeps its backbone."""
+    if command := Journal(out).command(TRAIN):
+        words = shlex.split(command)
+        given = dict(itertools.pairwise(words))
+        return replace(scale, arch=given.get("--arch", scale.arch), weights=given.get("--weights", "none"))
+    if not has_weights(scale.arch):
+        print(f"The ImageNet weights of {scale.arch} can't be downloaded, so this demo trains {OFFLINE} with its own.")
+        scale = replace(scale, arch=OFFLINE)
+    return replace(scale, weights="imagenet")
 
 
 def scale_to_machine(out: Path, scale: DemoScale) -> DemoScale:
@@ -250,12 +260,11 @@ def run_demo(out: Path, data: Path | None, scale: DemoScale) -> list[StepResult]
         if out.resolve().is_relative_to(data.resolve()):
             raise UsageError(f"--out {out}: is inside the folder of your faces; choose another folder")
     began = time.monotonic()
-    online = data is not None and has_weights(out)
-    if data and not online:
-        print(FROM_SCRATCH)
-    if data is None and scale.epochs is None:
+    if data:
+        scale = start_pretrained(out, scale)
+    elif scale.epochs is None:
         scale = scale_to_machine(out, scale)
-    results = run_steps(plan_demo(out, data, scale, online=online), out)
+    results = run_steps(plan_demo(out, data, scale), out)
     lines = summarize(Report.read(out / "benchmark"))
     seconds = time.monotonic() - began
     summary = {"seconds": seconds, "steps": results, "table": lines}

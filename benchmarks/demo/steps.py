@@ -20,8 +20,8 @@ from edge_runtime.errors import EdgeError
 
 JOURNAL = "steps.json"
 
-REASON = re.compile(r"(error|fault|failed|left out|warning): .*")
-"""A line on standard error that says what went wrong."""
+REASONS = ("error: ", "audit: ", "failed: ", "left out: ", "warning: ")
+"""How lines on standard error begin that say what went wrong, the gravest first."""
 
 TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -156,7 +156,7 @@ def run_steps(steps: Sequence[DemoStep], folder: Path) -> list[StepResult]:
 
 
 def _run(command: Sequence[str]) -> tuple[int, str]:
-    """Run a command; return its exit code and the last line on its standard error that says what went wrong.
+    """Run a command; return its exit code and the line on its standard error that says best what went wrong.
 
     Standard error is passed on as it comes. A terminal is passed on as one, so that progress bars are shown.
 
@@ -191,5 +191,5 @@ def _run(command: Sequence[str]) -> tuple[int, str]:
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     lines = TERMINAL_CODES.sub("", errors.decode(errors="replace")).splitlines()
-    reasons = [line.strip() for line in lines if REASON.match(line.strip())]
-    return code, reasons[-1].removeprefix("error: ") if reasons else ""
+    reasons = [line.strip() for kind in REASONS for line in reversed(lines) if line.strip().startswith(kind)]
+    return code, reasons[0].removeprefix("error: ") if reasons else ""

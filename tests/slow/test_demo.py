@@ -62,5 +62,5 @@ def test_second_run_skips_all_but_the_verdicts(first):
     stamp = (out / "run" / "best.pth").stat().st_mtime_ns
     done = subprocess.run([*COMMAND, str(out)], capture_output=True, text=True, check=False)
     assert done.returncode == before.returncode, done.stdout + done.stderr
-    assert done.stdout.count("already done") == len(plan_demo(out, None, TINY, online=False)) - 2
+    assert done.stdout.count("already done") == len(plan_demo(out, None, TINY)) - 2
     assert (out / "run" / "best.pth").stat().st_mtime_ns == stamp

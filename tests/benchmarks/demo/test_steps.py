@@ -60,7 +60,7 @@ def test_steps_shown_every_time_repeat_nothing_else(tmp_path):
     [
         ("", "python: incomplete"),
         ("warning: few faces\nerror: INT8 was refused\ndone", "python: INT8 was refused"),
-        ("\x1b[31mfault: sizes differ\x1b[0m", "python: fault: sizes differ"),
+        ("\x1b[31maudit: Not fit for training\x1b[0m\nwarning: few", "python: audit: Not fit for training"),
     ],
 )
 def test_problem_of_a_short_step_is_kept(tmp_path, capfd, errors, problem):
