@@ -26,6 +26,8 @@ class Recipe:
         balance: whether an epoch draws each class, and each source within it, equally often.
         smoothing: of the labels.
         ema: decay of the running average of the weights, which is then judged and kept; 0 keeps the weights themselves.
+        statistics: training faces from which batch statistics are renewed, undamaged, before the network is judged and
+            kept; 0 keeps those of training.
         patience: epochs without a better AUC after which training stops; 0 never stops early.
         keep: which epoch's network is kept. The last epoch of a schedule that ends at 0 is not picked by a few
             validation faces, and judges damaged faces better.
@@ -54,6 +56,7 @@ class Recipe:
     balance: Balance = Balance.AUTO
     smoothing: float = 0.05
     ema: float = 0.998
+    statistics: int = 256
     patience: int = 0
     keep: Keep = Keep.BEST
     progressive: tuple[tuple[float, int], ...] = ()
@@ -120,6 +123,7 @@ ARTICLE = Recipe(
     balance=Balance.NONE,
     smoothing=0.0,
     ema=0.0,
+    statistics=0,
     chances={},
     ramp=0.0,
 )

@@ -28,7 +28,7 @@ from train.learning.optimizer import Schedule, build_optimizer, running_average,
 from train.learning.pace import VALIDATION_COST, images_per_second
 from train.learning.recipes import Recipe
 from train.learning.session import BEST, RunState, Session, Tally, training_contract
-from train.learning.validation import validation_figures
+from train.learning.validation import renew_statistics, validation_figures
 from train.models.backbones import find_backbone
 from train.models.network import keep_memory, normalize
 from train.parallel import progress_bar
@@ -146,7 +146,8 @@ class Trainer:
             rate *= self.accelerator.num_processes
         # The time of an image grows with its area.
         areas = [(side / size) ** 2 for side in recipe.sizes(size)[len(history) :]]
-        images = sum(areas) * len(self.dataset) + len(areas) * VALIDATION_COST * len(self.catalog.split("valid"))
+        judged = len(self.catalog.split("valid")) + recipe.statistics
+        images = sum(areas) * len(self.dataset) + len(areas) * VALIDATION_COST * judged
         return float(images / rate / 60)
 
     def stop(self) -> None:
@@ -235,8 +236,10 @@ class Trainer:
         }
         if stride:
             return row
+        model, contract, device = state.judged, self.contract, self.accelerator.device
         with self.accelerator.autocast():
-            judged = validation_figures(state.judged, self.contract, self.catalog, self.accelerator.device)
+            renew_statistics(model, contract, self.dataset.records, self.recipe.statistics, device)
+            judged = validation_figures(model, contract, self.catalog.split("valid"), device)
         return row | {"train_accuracy": right / faces} | judged
 
     def _is_over(self) -> bool:

@@ -26,7 +26,8 @@ from train.evaluation.logits import checkpoint_logits
 from train.learning.loading import Order
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
-from train.models.checkpoint import load_checkpoint
+from train.learning.validation import renew_statistics
+from train.models.checkpoint import load_checkpoint, load_model
 
 TINY = Recipe(weights="none", input_size=32, epochs=2, batch=8, chances={"flip": 0.5, "crop": 1.0}, ema=0.5)
 
@@ -84,6 +85,18 @@ def test_run_writes_checkpoints_figures_and_catalog(whole, catalog):
     assert best.contract.data == catalog.fingerprint
     assert best.catalog == str(whole / "catalog.csv")
     assert list((whole / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("name", ["best.pth", "last.pth"])
+def test_kept_statistics_are_those_of_plain_faces(whole, catalog, name):
+    checkpoint = load_checkpoint(whole / name)
+    kept, model = checkpoint.state_dict, load_model(checkpoint)
+    if name == "last.pth":
+        kept = {key: checkpoint.extra["average"][f"module.{key}"] for key in kept}
+        model.load_state_dict(kept)
+    kept = {key: value.clone() for key, value in kept.items()}
+    renew_statistics(model, checkpoint.contract, catalog.split("train"), TINY.statistics, torch.device("cpu"))
+    assert same(model.state_dict(), kept)
 
 
 def test_seed_decides_the_weights(whole, catalog, tmp_path):
