@@ -88,6 +88,7 @@ def edge_detect(
     rotate: Annotated[
         str | None, _output(metavar="SIZE", help="Start a new file at this size (20M) and keep five.")
     ] = None,
+    by_folder: Annotated[bool, _output("--by-folder", help="Count the verdicts of each folder at the end.")] = False,
     quiet: Annotated[bool, _output("--quiet", "-q", help="Print only failures and the summary.")] = False,
     snapshots: Annotated[Path | None, _snapshot(help="Save a picture of each new verdict in this folder.")] = None,
     blur_snapshots: Annotated[bool, _snapshot("--blur-snapshots", help="Make faces unrecognizable.")] = False,
@@ -117,6 +118,7 @@ def edge_detect(
     if not inputs and not camera:
         raise UsageError("no input; give pictures, folders, videos or addresses, or --camera 0")
     from edge_runtime.detector import Detector
+    from edge_runtime.judging.summary import FileVerdicts
     from edge_runtime.pixels.quality import QualityLimits
     from edge_runtime.run import run
     from edge_runtime.sources import SourceOptions, open_sources
@@ -147,10 +149,12 @@ def edge_detect(
         *_files(jsonl, csv, video, rotate_at, snapshots, kept),
         _terminal(title, sources, to_stdout="-" in (str(jsonl), str(csv)), quiet=quiet),
     ]
+    origin = printable(detector.bundle.origin)
+    files = FileVerdicts(contract, origin)
     with contextlib.ExitStack() as stack:
-        summary = run(pipeline, [stack.enter_context(sink) for sink in sinks], status=title)
-    print(summary.text(), f"detector: {printable(detector.bundle.origin)}", sep="\n", file=sys.stderr)
-    for line in (detector.notice, None if quiet else detector.advice(sources)):
+        summary = run(pipeline, [stack.enter_context(sink) for sink in sinks], status=title, files=files)
+    advice = None if quiet else detector.advice(sources)
+    for line in (files.text(by_folder=by_folder), summary.text(), f"detector: {origin}", detector.notice, advice):
         if line:
             print(line, file=sys.stderr)
     return exit_code(summary, endless=any(source.endless for source in sources))

@@ -45,15 +45,15 @@ class Inbox:
             waiting.append(item)
             self._changed.notify_all()
 
-    def take(self) -> Frame | Gap | None:
-        """Return the next item, sources taking turns; None if nothing waits."""
+    def take(self) -> tuple[int, Frame | Gap] | None:
+        """Return the number of a source and its next item, sources taking turns; None if nothing waits."""
         for step in range(len(self._waiting)):
             number = (self._turn + step) % len(self._waiting)
             if self._waiting[number]:
                 self._turn = number + 1
                 item = self._waiting[number].popleft()
                 self._changed.notify_all()
-                return replace(item, dropped=self._dropped[number]) if isinstance(item, Frame) else item
+                return number, replace(item, dropped=self._dropped[number]) if isinstance(item, Frame) else item
         return None
 
     def close_one(self) -> None:
@@ -84,6 +84,7 @@ class Judged:
         fps: the source's nominal frame rate; None if frames have no fixed rate.
         still: whether the frame is an independent picture.
         position_s: the frame's time in its video, in seconds; None if frames arrive in real time.
+        given: the source as it was given: for a picture in a folder, the folder.
     """
 
     result: FrameResult
@@ -92,13 +93,15 @@ class Judged:
     fps: float | None = None
     still: bool = False
     position_s: float | None = None
+    given: Source | None = None
 
 
 @dataclass(frozen=True)
 class _Work:
-    """A frame being scored, or a gap on its way, and when that began in monotonic seconds."""
+    """A frame being scored, or a gap on its way, its source, and when that began in monotonic seconds."""
 
     item: Future[ScoredFrame] | Gap
+    given: Source
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -164,7 +167,7 @@ class Pipeline:
                 while self._wait(tick):
                     self._submit(pool)
                     if self._pending and self._pending[0].done:
-                        yield self._judged(self._pending.popleft().item)
+                        yield self._judged(self._pending.popleft())
         finally:
             self._leave.set()
             # A thread inside OpenCV while Python exits would abort the process.
@@ -210,17 +213,18 @@ class Pipeline:
 
         with self._changed:
             while len(self._pending) < self._workers and not self._stop.is_set() and (taken := self._inbox.take()):
-                if isinstance(taken, Gap):
-                    self._pending.append(_Work(taken))
+                number, item = taken
+                if isinstance(item, Gap):
+                    self._pending.append(_Work(item, self._sources[number]))
                 else:
-                    future = pool.submit(self._score, taken)
-                    self._pending.append(_Work(future))
+                    future = pool.submit(self._score, item)
+                    self._pending.append(_Work(future, self._sources[number]))
                     future.add_done_callback(wake)
 
-    def _judged(self, item: Future[ScoredFrame] | Gap) -> Judged:
-        if isinstance(item, Gap):
-            return Judged(self._verdicts.of_gap(item), failed=item.failed)
-        scored = item.result()
+    def _judged(self, work: _Work) -> Judged:
+        if isinstance(work.item, Gap):
+            return Judged(self._verdicts.of_gap(work.item), failed=work.item.failed, given=work.given)
+        scored = work.item.result()
         frame = scored.frame
         return Judged(
             result=self._verdicts.of_frame(scored),
@@ -229,4 +233,5 @@ class Pipeline:
             fps=frame.fps,
             still=frame.still,
             position_s=frame.position_s,
+            given=work.given,
         )

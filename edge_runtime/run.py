@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edge_runtime.judging.results import SourceState
+from edge_runtime.judging.summary import FileVerdicts
 from edge_runtime.pipeline import Judged, Pipeline
 from edge_runtime.sinks import Sink
 from edge_runtime.systemd import Notifier, stopping_on_signals
@@ -67,8 +68,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def run(pipeline: Pipeline, sinks: Sequence[Sink], notifier: Notifier | None = None, status: str = "") -> Summary:
-    """Pass every result of `pipeline` to every sink until its sources end or a signal arrives."""
+def run(
+    pipeline: Pipeline,
+    sinks: Sequence[Sink],
+    notifier: Notifier | None = None,
+    status: str = "",
+    files: FileVerdicts | None = None,
+) -> Summary:
+    """Pass every result of `pipeline` to every sink, and to `files`, until its sources end or a signal arrives."""
     notifier = notifier or Notifier()
     summary = Summary()
     began = time.monotonic()
@@ -81,12 +88,17 @@ def run(pipeline: Pipeline, sinks: Sequence[Sink], notifier: Notifier | None = N
         notifier.ready(status)
         for judged in results:
             summary.add(judged)
+            if files is not None:
+                files.add(judged)
             for sink in sinks:
                 sink.write(judged)
             # Free the picture, perhaps hundreds of megabytes, before waiting for the next.
             del judged
             notifier.alive()
     notifier.stopping()
+    if files is not None:
+        for sink in sinks:
+            sink.conclude(files)
     summary.seconds = time.monotonic() - began
     summary.stopped = pipeline.stopped
     summary.lost = sum(sink.losses.count for sink in sinks)

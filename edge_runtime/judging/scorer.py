@@ -14,7 +14,7 @@ from edge_runtime.errors import PictureError
 from edge_runtime.inference.engine import Answer, Choice, Engine
 from edge_runtime.judging.decide import ScoredFace, decide
 from edge_runtime.judging.results import FaceResult, FrameResult, Reason
-from edge_runtime.judging.tracking import Tracker
+from edge_runtime.judging.tracking import Shots, Tracker
 from edge_runtime.model.contract import DEMO_NOTICE, Calibration, ModelContract
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.preprocess import face_pixels
@@ -187,6 +187,7 @@ class Verdicts:
         self._version, self._window, self._limits = contract.version, window, limits
         self._notice = DEMO_NOTICE if contract.demo else None
         self._trackers: dict[str, Tracker] = {}
+        self._shots: dict[str, Shots] = {}
         self._choice: Choice | None = None
 
     def of_frame(self, scored: ScoredFrame) -> FrameResult:
@@ -237,6 +238,10 @@ class Verdicts:
     def _tracked(self, scored: ScoredFrame) -> tuple[FaceResult, ...]:
         frame = scored.frame
         tracker = self._trackers.setdefault(frame.source, Tracker(window=self._window))
+        # Another person may appear in the same place. A camera makes no cuts, but its light may be switched on.
+        shots = self._shots.setdefault(frame.source, Shots())
+        if frame.position_s is not None and scored.picture is not None and shots.is_new(scored.picture):
+            tracker.forget()
         # A video is read as fast as the machine can. Its own time keeps verdicts independent of the machine.
         seconds = frame.taken if frame.position_s is None else frame.position_s
         tracks = tracker.update([face.box for face in scored.faces], seconds)

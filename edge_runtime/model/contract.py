@@ -101,6 +101,7 @@ class Calibration:
         fitted: false if there were no labelled pictures to fit to.
         max_fpr: `high` was fitted so that at most this share of real faces is called fake.
         max_fnr: `low` was fitted so that at most this share of fake faces is called real. Refitting keeps both.
+        video_low, video_high: `low` and `high` for the score of a whole video; None: those of a face.
     """
 
     temperature: float = 1.0
@@ -110,14 +111,18 @@ class Calibration:
     fitted: bool = False
     max_fpr: float = 0.01
     max_fnr: float = 0.01
+    video_low: float | None = None
+    video_high: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ContractError(f"the contract's temperature is {self.temperature}; it must be above 0")
-        if not 0.0 <= self.low <= self.high <= 1.0:
-            raise ContractError(
-                f"the contract's thresholds are {self.low} and {self.high}; they must satisfy 0 ≤ low ≤ high ≤ 1"
-            )
+        for low, high in ((self.low, self.high), (self.video_low, self.video_high)):
+            both = low is not None and high is not None and 0.0 <= low <= high <= 1.0
+            if not both and (low, high) != (None, None):
+                raise ContractError(
+                    f"the contract's thresholds are {low} and {high}; they must satisfy 0 ≤ low ≤ high ≤ 1"
+                )
         if not 0.0 <= self.balanced <= 1.0:
             raise ContractError(f"the contract's balanced threshold is {self.balanced}; it must be in [0, 1]")
         if not (0.0 <= self.max_fpr <= 1.0 and 0.0 <= self.max_fnr <= 1.0):
@@ -129,6 +134,12 @@ class Calibration:
         """Return the probability of fake, in [0, 1]; `logit` is the logit of fake minus that of real."""
         scaled = max(-700.0, min(700.0, logit / self.temperature))
         return 1.0 / (1.0 + math.exp(-scaled))
+
+    def for_videos(self) -> "Calibration":
+        """Return how to read the score of a whole video."""
+        if self.video_low is None or self.video_high is None:
+            return self
+        return dataclasses.replace(self, low=self.video_low, high=self.video_high)
 
     def verdict(self, score: float) -> Verdict:
         """Return the verdict for a score."""
@@ -198,7 +209,12 @@ class ModelContract:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contract and its format as plain values for JSON."""
-        return {"format": FORMAT, **plain(self)}
+        values = plain(self)
+        for calibration in values["calibrations"].values():
+            if calibration["video_low"] is None:
+                # Left out, so that earlier versions can read the contract.
+                del calibration["video_low"], calibration["video_high"]
+        return {"format": FORMAT, **values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelContract":

@@ -5,6 +5,7 @@ To add one: inherit from `Sink` in a new module, and add its option to `edge_run
 
 from typing import TypeVar
 
+from edge_runtime.judging.summary import FileVerdicts
 from edge_runtime.pipeline import Judged
 from edge_runtime.sinks.disk import Losses
 
@@ -20,6 +21,10 @@ class Sink:
     def write(self, judged: Judged) -> None:
         """Take one result, and pass it to the disk or screen before this returns."""
         raise NotImplementedError
+
+    def conclude(self, files: FileVerdicts) -> None:
+        """Take the verdicts on whole files, when all sources have ended; by default nothing is written."""
+        return
 
     def close(self) -> None:
         """Finish the output."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.errors import UsageError
+from edge_runtime.judging.summary import FileVerdicts
 from edge_runtime.pipeline import Judged
 from edge_runtime.sinks import Sink
 from edge_runtime.sinks.disk import rotate
@@ -104,7 +105,7 @@ class LineFile(Sink):
 
 
 class JsonlSink(LineFile):
-    """One JSON object per frame and line."""
+    """One JSON object per frame and line, and a closing one for each video and each input of pictures."""
 
     def __init__(self, path: Path | str, *, rotate_at: int | None = None) -> None:
         super().__init__(path, begins='{"source":', rotate_at=rotate_at)
@@ -112,6 +113,11 @@ class JsonlSink(LineFile):
     def write(self, judged: Judged) -> None:
         """Write one frame."""
         self.append(judged.result.to_json())
+
+    def conclude(self, files: FileVerdicts) -> None:
+        """Write the verdicts on whole files."""
+        for line in files.json_lines():
+            self.append(line)
 
 
 COLUMNS = (

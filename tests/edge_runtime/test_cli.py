@@ -52,8 +52,10 @@ def spawn(bundle_path, tmp_path):
     return start
 
 
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def lines(path, closing=False):
+    """Return the JSON lines of frames, or those that close a source."""
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in found if (line["state"] == "summary") is closing]
 
 
 @pytest.fixture
@@ -190,7 +192,8 @@ def test_every_output_names_a_demonstration_model(detect, demo_path, tmp_path, r
 def test_json_has_standard_output_for_itself(detect, tmp_path, red):
     red.save(tmp_path / "a.png")
     done = detect("a.png", "--jsonl", "-")
-    assert json.loads(done.stdout)["source"] == "a.png"
+    frame, closing = map(json.loads, done.stdout.splitlines())
+    assert (frame["source"], closing["state"]) == ("a.png", "summary")
     assert "a.png  fake" in done.stderr
 
 
@@ -206,7 +209,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path, bundle_path):
 def test_a_full_standard_output_stops_nothing(spawn, tmp_path):
     with Path("/dev/full").open("w") as full:
         child = spawn("in", "--jsonl", "out.jsonl", stdout=full)
-        note, summary, *_ = child.communicate(timeout=60)[1].splitlines()
+        note, _, summary, *_ = child.communicate(timeout=60)[1].splitlines()
     assert child.returncode == 1
     assert len(lines(tmp_path / "out.jsonl")) == 30
     assert note.startswith("note: <stdout>: can't be written (No space left on device)")
@@ -232,6 +235,36 @@ def test_a_video_is_judged_and_drawn(detect, tmp_path, red):
     assert {line["faces"][0]["track"] for line in found} == {1}
     assert cv2.VideoCapture(str(tmp_path / "seen.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 10
     assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_a_video_ends_with_its_verdict(detect, tmp_path, red, blue):
+    write_video(tmp_path / "in.avi", [blue] * 25 + [red] * 25 + [blue] * 10)
+    done = detect("in.avi", "--faces", "off", "--jsonl", "out.jsonl")
+    assert "  fake: traces of a generator it knows" in done.stderr
+    assert "  fake from 0:01.0 to 0:02.0" in done.stderr
+    assert all(len(line) <= 80 for line in done.stderr.splitlines()[:-1])
+    (closing,) = lines(tmp_path / "out.jsonl", closing=True)
+    assert (closing["source"], closing["verdict"], closing["fake_s"]) == ("in.avi", "fake", [[1.0, 1.96]])
+    assert [(face["track"], face["verdict"], face["judged"]) for face in closing["faces"]] == [
+        (1, "real", 25),
+        (2, "fake", 25),
+        (3, "uncertain", 10),
+    ]
+    assert closing["detector"] in done.stderr
+
+
+def test_a_folder_ends_with_a_count(detect, tmp_path, red, blue, grey):
+    for name, picture in (("in/a/1.png", red), ("in/a/2.png", blue), ("in/b/1.png", grey), ("in/b/2.png", blue)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / name)
+    (tmp_path / "in/b/3.png").touch()
+    done = detect("in", "--by-folder", "--jsonl", "out.jsonl")
+    *_, first, second, total, counts, _, _ = done.stderr.splitlines()
+    assert (first.split(), second.split()) == (["1", "1", "0", "0", "0", "in/a"], ["1", "0", "1", "1", "0", "in/b"])
+    assert total == "2 real, 1 fake, 1 uncertain, 1 unreadable"
+    assert counts.startswith("4 frames, 4 faces")
+    (closing,) = lines(tmp_path / "out.jsonl", closing=True)
+    assert (closing["source"], closing["real"], closing["unreadable"]) == ("in", 2, 1)
 
 
 def test_inputs_are_never_overwritten(detect, tmp_path, red):

@@ -126,7 +126,8 @@ def test_a_dark_moment_keeps_the_verdict_for_two_seconds(follow, blue):
 
 
 @pytest.mark.parametrize("seconds", [0.001, 3.0])
-def test_a_video_is_followed_in_its_own_time(follow, blue, seconds):
+def test_a_video_is_followed_in_its_own_time(follow, blue, seconds, monkeypatch):
+    monkeypatch.setattr("edge_runtime.judging.tracking.CUT", 256.0)
     faces = follow([blue] + [BLACK] * 60, seconds, fps=25.0)
     assert [(face.track, face.verdict) for face in faces[50:52]] == [(1, Verdict.REAL), (1, Verdict.UNCERTAIN)]
 
