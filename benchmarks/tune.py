@@ -1,7 +1,7 @@
 """Finds the best setting for this machine, device × precision × streams, within a time limit.
 
 Devices with wrong golden pictures and precisions that lose too much AUC are refused first. The others are measured in
-rounds, A B A B …; after each round those drop out that are slower in their best round than the fastest in its worst.
+rounds, A B A B …; after each round those drop out that were slower than the fastest in every round.
 """
 
 import os
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from benchmarks.measure.cases import Case, Mode
 from benchmarks.measure.plan import Plan
 from benchmarks.measure.run import Run
-from benchmarks.results.answer import SPEED, number
+from benchmarks.results.answer import SPEED, fastest_row, number, speedup
 from benchmarks.results.schema import Accuracy, LeftOut, Report, Row
 from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import Framing, Precision
@@ -95,12 +95,14 @@ def tune(run: Run, *, now: Callable[[], float] = time.monotonic) -> tuple[Tuned,
 
 
 def still_racing(rows: Sequence[Row], target_fps: float | None) -> list[Case]:
-    """Return the cases that may still be chosen: fast enough, or not clearly slower than the fastest."""
-    measured = [(row, spread) for row in rows if (spread := row.spread(SPEED))]
-    bar = max((spread.low for _, spread in measured), default=0.0)
-    if target_fps is not None:
-        bar = min(bar, target_fps)
-    return [row.case for row, spread in measured if spread.high >= bar and row.failed is None]
+    """Return the cases that may still be chosen: fast enough, or in some round about as fast as the fastest."""
+    fastest = fastest_row(rows)
+
+    def fits(row: Row) -> bool:
+        reaches = target_fps is not None and max(row.values(SPEED), default=0.0) >= target_fps
+        return reaches or (fastest is not None and speedup(row, fastest).high >= 1.0 - ALIKE)
+
+    return [row.case for row in rows if row.failed is None and fits(row)]
 
 
 def choose(report: Report, rows: Sequence[Row], target_fps: float | None) -> Tuned:
@@ -122,8 +124,8 @@ def choose(report: Report, rows: Sequence[Row], target_fps: float | None) -> Tun
         highest = max(map(auc, reaching))
         kept = [row for row in reaching if auc(row) >= highest]
     else:
-        fastest = max(map(speed, rows))
-        kept = [row for row in rows if speed(row) >= (1.0 - ALIKE) * fastest]
+        fastest = fastest_row(rows) or rows[0]
+        kept = [row for row in rows if row is fastest or speedup(row, fastest).median >= 1.0 - ALIKE]
     best = min(kept, key=lambda row: row.median("end_to_end_p95_ms") or float("inf"))
     return Tuned(best, report.accuracy(best.case), reached=bool(reaching) or target_fps is None)
 

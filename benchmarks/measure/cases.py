@@ -11,6 +11,9 @@ MAX_AUC_LOSS = 0.01
 
 UNLIMITED_FRAMES = 1_000_000
 
+STEADY = 1.3
+"""Up to this ratio between its 90th and 10th percentile the machine's pace counts as steady."""
+
 
 class EngineKind(str, Enum):
     """This project's runtime, or a baseline to compare it with."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure.accuracy import Judgement, judge_network, summarize
-from benchmarks.measure.cases import Case, EngineKind
+from benchmarks.measure.cases import STEADY, Case, EngineKind
 from benchmarks.measure.children import in_process, run_job
 from benchmarks.measure.circumstances import Circumstances
 from benchmarks.measure.plan import Plan, left_out_pictures, list_cases
@@ -24,6 +24,9 @@ from edge_runtime.model.profile import bundle_key
 from export.children.scratch import ScratchFolder
 from train.data.catalog import Catalog
 from train.evaluation.seen import among, bundle_faces
+
+TRIES = 2
+"""How often a round is measured again that was slowed by the machine."""
 
 MAX_DIFFERENCE = 0.01
 """How far a baseline's logits may be from FP32's before it counts as another network."""
@@ -53,6 +56,7 @@ class Run:
         self._latencies: dict[str, list[list[float]]] = {}
         self._accuracies: list[Accuracy] = []
         self._sustained: list[Sustained] = []
+        self._repeated = 0
         options = plan.options
         self._base = Report(
             circumstances=circumstances,
@@ -75,8 +79,14 @@ class Run:
     def report(self, *, complete: bool = True) -> Report:
         """Return what is known so far."""
         rows = tuple(self._compare_with_fp32(row) for row in self._rows.values())
-        accuracies, sustained = tuple(self._accuracies), tuple(self._sustained)
-        return replace(self._base, rows=rows, complete=complete, accuracies=accuracies, sustained=sustained)
+        return replace(
+            self._base,
+            rows=rows,
+            complete=complete,
+            accuracies=tuple(self._accuracies),
+            sustained=tuple(self._sustained),
+            repeated=self._repeated,
+        )
 
     def measure_rounds(self) -> None:
         """Measure every case once per round."""
@@ -87,10 +97,30 @@ class Run:
         """Return what is known about a case so far."""
         return self._rows[case.key]
 
-    def measure(self, case: Case) -> None:
-        """Measure a case once more, unless it failed before."""
+    def measure_slow_rounds_again(self) -> None:
+        """Measure each round again during which the machine's pace was lower than the run's by more than STEADY.
+
+        A round that is slow again is tried once more; then it stays, and the report warns of the pace.
+        """
+        for _ in range(TRIES):
+            rows = [row for row in self._rows.values() if row.failed is None]
+            paces = [pace for row in rows for pace in row.values("pace")]
+            limit = float(np.percentile(paces, 90)) / STEADY if paces else 0.0
+            slow = [
+                (row.case, n) for row in rows for n, found in enumerate(row.rounds) if found.get("pace", limit) < limit
+            ]
+            for case, number in slow:
+                self.measure(case, number)
+            self._repeated += len(slow)
+
+    def measure(self, case: Case, number: int | None = None) -> None:
+        """Measure a case once more, or its round `number` again, unless the case failed before.
+
+        Of two measurements of one round that with the higher pace is kept.
+        """
         row = self._rows[case.key]
-        self._advance(f"round {len(row.rounds) + 1}: {case}")
+        number = len(row.rounds) if number is None else number
+        self._advance(f"round {number + 1}: {case}")
         if row.failed is not None:
             return
         try:
@@ -100,11 +130,14 @@ class Run:
             return
         if found.logits:
             self._logits[case.key] = np.asarray(found.logits, np.float32)
+        before = row.rounds[number : number + 1]
+        if before and before[0].get("pace", 0.0) > found.figures.get("pace", 0.0):
+            return
         latencies = self._latencies.setdefault(case.key, [])
-        latencies.append(found.latencies_ms)
+        latencies[number : number + 1] = [found.latencies_ms]
         self._rows[case.key] = replace(
             row,
-            rounds=(*row.rounds, found.figures),
+            rounds=(*row.rounds[:number], found.figures, *row.rounds[number + 1 :]),
             facts=found.facts,
             latencies_ms=tuple(np.mean(latencies, axis=0).round(4).tolist()),
         )

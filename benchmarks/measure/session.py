@@ -104,6 +104,7 @@ def _measure(plan: Plan, around: Circumstances, out: Path) -> int:
         progress.update(task, total=run.steps, completed=-1)
         try:
             run.measure_rounds()
+            run.measure_slow_rounds_again()
             run.measure_accuracy()
             best = fastest(run.report())
             if plan.options.minutes and best is not None:

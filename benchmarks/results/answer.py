@@ -1,16 +1,13 @@
 """The first lines of a report: which precision on which device to use, how much faster it is, and what it costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from benchmarks.measure.cases import Case, EngineKind, Mode
+from benchmarks.measure.cases import STEADY, Case, EngineKind, Mode
 from benchmarks.results.schema import Accuracy, Report, Row, Spread
 
 SPEED = "end_to_end_fps"
-
-STEADY = 1.3
-"""Up to this ratio between its 90th and 10th percentile the machine's pace counts as steady."""
 
 
 def answers(report: Report) -> tuple[str, ...]:
@@ -72,8 +69,13 @@ def best(report: Report, bundle: str, isa: str) -> Row | None:
     rows = report.find(engine=EngineKind.RUNTIME, bundle=bundle, isa=isa, mode=Mode.THROUGHPUT)
     accuracies = [report.accuracy(row.case) for row in rows]
     limit = report.settings.max_auc_loss
-    fit = [row for row, a in zip(rows, accuracies, strict=True) if a is None or not a.reason_to_refuse(limit)]
-    return max(fit, key=lambda row: row.median(SPEED) or 0.0, default=None)
+    return fastest_row(row for row, a in zip(rows, accuracies, strict=True) if not (a and a.reason_to_refuse(limit)))
+
+
+def fastest_row(rows: Iterable[Row]) -> Row | None:
+    """Return the row that is fastest from file to verdict, by its ratios to the first one round by round."""
+    rows = [row for row in rows if row.values(SPEED)]
+    return max(rows, key=lambda row: speedup(row, rows[0]).median, default=None)
 
 
 def _recommended(report: Report, isa: str) -> list[Row]:
@@ -83,7 +85,7 @@ def _recommended(report: Report, isa: str) -> list[Row]:
 def fastest(report: Report) -> Case | None:
     """Return the fastest recommended case of all bundles, on the first instruction set."""
     isa = next((row.case.isa for row in report.rows), "native")
-    row = max(_recommended(report, isa), key=lambda row: row.median(SPEED) or 0.0, default=None)
+    row = fastest_row(_recommended(report, isa))
     return row.case if row else None
 
 
@@ -116,17 +118,17 @@ def _cost(accuracy: Accuracy | None) -> str:
 
 
 def _compare_backbones(report: Report, rows: Sequence[Row]) -> Iterator[str]:
-    known = [(row, accuracy) for row in rows if (accuracy := report.accuracy(row.case)) and accuracy.auc is not None]
-    if len(known) < 2:
+    aucs = {row.case: a.auc for row in rows if (a := report.accuracy(row.case)) and a.auc is not None}
+    known = [row for row in rows if row.case in aucs]
+    fast, accurate = fastest_row(known), max(known, key=lambda row: aucs[row.case], default=None)
+    if len(known) < 2 or fast is None or accurate is None:
         return
-    fast = max(known, key=lambda pair: pair[0].median(SPEED) or 0.0)
-    accurate = max(known, key=lambda pair: pair[1].auc or 0.0)
-    if fast[0] is accurate[0]:
-        yield f"{fast[0].case.bundle} is the fastest and the most accurate of these backbones: take it."
+    if fast is accurate:
+        yield f"{fast.case.bundle} is the fastest and the most accurate of these backbones: take it."
         return
     yield " ".join(
-        f"{word}: {row.case.bundle} ({figure(row, SPEED)} frames/s, AUC {accuracy.auc:.3f})."
-        for word, (row, accuracy) in (("Fastest", fast), ("Most accurate", accurate))
+        f"{word}: {row.case.bundle} ({figure(row, SPEED)} frames/s, AUC {aucs[row.case]:.3f})."
+        for word, row in (("Fastest", fast), ("Most accurate", accurate))
     )
 
 

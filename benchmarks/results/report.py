@@ -200,7 +200,11 @@ def _circumstances_table(report: Report) -> Table:
             "not readable" if load is None else f"{load.median:.1%} of all cores, at most {load.high:.1%}",
         ),
         ("faces", f"{report.data.faces} for accuracy, {report.data.shown} of them timed"),
-        ("rounds", f"{settings.rounds}, interleaved; {settings.seconds:g} s per timing, after a warm-up"),
+        (
+            "rounds",
+            f"{settings.rounds}, interleaved; {settings.seconds:g} s per timing, after a warm-up; "
+            f"{report.repeated} measured again because the machine was slower",
+        ),
     ]
     return Table(("circumstance", "value"), rows, text=True)
 

@@ -185,7 +185,7 @@ class Settings(TimingLimits):
 
 @dataclass(frozen=True)
 class Report:
-    """A whole run; `complete` is False if it was interrupted, `answer` is its first lines."""
+    """A whole run: `answer` is its first lines, `repeated` how many rounds were measured again at a better pace."""
 
     circumstances: Circumstances
     bundles: tuple[BundleFacts, ...]
@@ -197,6 +197,7 @@ class Report:
     left_out: tuple[LeftOut, ...] = ()
     answer: tuple[str, ...] = ()
     complete: bool = True
+    repeated: int = 0
 
     @property
     def foreign_load(self) -> Spread | None:
@@ -298,7 +299,7 @@ def _read(kind: Any, value: Any) -> Any:
         return {name: _read(arguments[1], item) for name, item in value.items()}
     if origin is GoldenState and isinstance(value, str):
         # Reports used to have further words after the state.
-        return GoldenState(value.split(maxsplit=1)[0])
+        return GoldenState(value.partition(" ")[0])
     if isinstance(origin, type) and issubclass(origin, Enum):
         return origin(value)
     if origin is float and value is None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.engines.common import BaselineEngine, picture_pixels
-from benchmarks.measure.cases import FIGURES, Case, Job, Mode, TimingLimits
+from benchmarks.measure.cases import FIGURES, Case, EngineKind, Job, Mode, TimingLimits
+from benchmarks.measure.children import run_job
 from benchmarks.measure.memory import peak_memory_mb
 from benchmarks.measure.sensors import SensorReading
 from benchmarks.measure.timing import Timing
@@ -94,6 +95,17 @@ def test_baseline_gets_the_runtimes_pixels(job, bundle, options):
     np.testing.assert_allclose(engine.logits(np.concatenate(crops)), measure(job()).logits, atol=1e-4)
     assert engine.time_model(crops, given.limits).frames >= 6
     assert engine.time_end_to_end(given.pictures, given.limits).frames >= 6
+
+
+@pytest.mark.slow
+def test_ceiling_takes_the_runtimes_streams(job, tmp_path):
+    """Without AVX OpenVINO would take one stream, and the runtime would be faster than its ceiling."""
+    ours = job(Mode.THROUGHPUT)
+    ours = replace(ours, case=replace(ours.case, isa="sse42"), limits=TimingLimits(seconds=1.0, warmup_frames=1))
+    ceiling = replace(ours, case=replace(ours.case, engine=EngineKind.CEILING))
+    runtime, app = run_job(ours, tmp_path), run_job(ceiling, tmp_path)
+    assert app.facts["streams"] == runtime.facts["streams"]
+    assert app.figures["model_fps"] > 0
 
 
 def test_missing_bundle_or_device_is_refused(job, tmp_path):

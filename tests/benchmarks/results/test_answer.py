@@ -5,6 +5,7 @@ import pytest
 from benchmarks.measure.cases import EngineKind, Mode
 from benchmarks.results.answer import answers, best, fastest, number, speedup
 from benchmarks.results.schema import GoldenState, Report, Row
+from benchmarks.tune import choose
 
 
 def with_figure(report: Report, name: str, *values: float) -> Report:
@@ -30,6 +31,19 @@ def test_speedup_is_taken_round_by_round(make_report):
 
     found = speedup(with_fps(100.0, 10.0, 50.0), with_fps(50.0, 5.0, 25.0))
     assert (found.median, found.low, found.high) == (2.0, 2.0, 2.0)
+
+
+def test_fastest_is_chosen_round_by_round(make_report):
+    """In its third round INT8 met a slow minute, so its median is below FP32's."""
+    speeds = {"fp32": (10.0, 20.0, 30.0), "fp16": (10.0, 20.0, 30.0), "int8": (11.3, 22.6, 15.0)}
+    report = make_report()
+    rows = tuple(
+        replace(row, rounds=tuple({"end_to_end_fps": fps} for fps in speeds[row.case.precision])) for row in report.rows
+    )
+    report = replace(report, rows=rows)
+    assert best(report, "resnet50", "native").case.precision == fastest(report).precision == "int8"
+    chosen = choose(report, report.find(engine=EngineKind.RUNTIME, mode=Mode.THROUGHPUT), None)
+    assert chosen.row.case.precision == "int8"
 
 
 def test_inaccurate_or_wrong_network_is_not_recommended(make_report):
