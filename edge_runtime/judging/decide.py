@@ -11,12 +11,11 @@ from edge_runtime.model.contract import Calibration, Verdict
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.quality import DEFAULT_LIMITS, QualityLimits
 
-MEANING = {
-    Verdict.REAL: "no traces of the generators it knows",
-    Verdict.FAKE: "traces of a generator it knows",
-    Verdict.UNCERTAIN: "no verdict",
-}
-"""What a verdict says, and what it does not: a real face may come from a generator that the detector has never seen."""
+MEANING = {Verdict.REAL: "no traces of the generators it knows", Verdict.FAKE: "traces of a generator it knows"}
+"""What a verdict says: a "real" face may come from a generator that the detector has never seen."""
+
+BRIEFLY = {Verdict.REAL: "no known traces", Verdict.FAKE: "known traces"}
+"""The same where there is little room."""
 
 
 @dataclass(frozen=True)

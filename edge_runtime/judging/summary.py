@@ -268,6 +268,7 @@ class FileVerdicts:
         if total.total() > 1:
             without = f", {total['no face']} without a face" if total["no face"] else ""
             lines.append(", ".join(f"{total[kind]} {kind}" for kind in COUNTED[:4]) + without)
+            lines += [f"{kind.value}: {meaning}" for kind, meaning in MEANING.items() if total[kind.value]]
         return "\n".join(lines)
 
 
@@ -281,7 +282,7 @@ def video_lines(video: VideoVerdict) -> Iterator[str]:
     """Yield the verdict on a video, what parts of it are fake, and a table of its faces."""
     yield shortened(video.source, COLUMNS)
     score = "" if video.score is None else f" (highest score {video.score:.3f})"
-    yield f"  {video.verdict.value}: {video.reason or MEANING[video.verdict]}{score}"
+    yield f"  {video.verdict.value}: {video.reason or MEANING.get(video.verdict)}{score}"
     for begin, end in video.fake_s:
         yield f"  fake from {clock(begin)} to {clock(end)}"
     judged = [face for face in video.faces if face.score is not None]

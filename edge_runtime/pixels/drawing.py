@@ -4,6 +4,7 @@ import functools
 
 from PIL import Image, ImageDraw, ImageFont
 
+from edge_runtime.judging.decide import BRIEFLY
 from edge_runtime.judging.results import FaceResult, FrameResult
 from edge_runtime.model.contract import Verdict
 
@@ -39,9 +40,10 @@ def draw_result(picture: Image.Image, result: FrameResult, caption: str = "") ->
 
 
 def label_of(face: FaceResult) -> str:
-    """Return a face's label: its verdict, and its score if it has one."""
+    """Return a face's label: its verdict, for a real one what that means, and its score if it has one."""
     score = face.score if face.track_score is None else face.track_score
-    return face.verdict.value if score is None else f"{face.verdict.value} {score:.2f}"
+    text = f"real ({BRIEFLY[Verdict.REAL]})" if face.verdict is Verdict.REAL else face.verdict.value
+    return text if score is None else f"{text} {score:.2f}"
 
 
 @functools.lru_cache(maxsize=8)

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from edge_runtime.judging.decide import BRIEFLY
 from edge_runtime.judging.rate import RollingRate
 from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
 from edge_runtime.model.contract import Verdict
@@ -88,7 +89,7 @@ class LiveView(Sink):
 
 
 def _face_cells(face: FaceResult) -> list[Text]:
-    """Return a face's number, verdict, a bar of its score, the score, and why it is uncertain."""
+    """Return a face's number, verdict, a bar of its score, the score, and what it means or why it is uncertain."""
     score = face.score if face.track_score is None else face.track_score
     style = VERDICT_STYLES[face.verdict]
     filled = 0 if score is None else round(score * BAR)
@@ -97,5 +98,5 @@ def _face_cells(face: FaceResult) -> list[Text]:
         Text(face.verdict.value, style),
         Text("█" * filled, style).append("·" * (BAR - filled), "dim"),
         Text("" if score is None else f"{score:.3f}"),
-        Text(face.reason or "", "dim"),
+        Text(face.reason or BRIEFLY[face.verdict], "dim"),
     ]

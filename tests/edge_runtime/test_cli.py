@@ -73,8 +73,8 @@ def test_a_folder_is_judged(detect, tmp_path, red, blue):
     done = detect("in", "--jsonl", "out.jsonl", "--csv", "out.csv")
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
-    assert first.startswith("in/a.png  fake  1.")
-    assert second.startswith("in/b.png  real  0.")
+    assert first.startswith("in/a.png  fake (known traces)  1.")
+    assert second.startswith("in/b.png  real (no known traces)  0.")
     assert "2 frames, 2 faces" in done.stderr
     assert [line["faces"][0]["verdict"] for line in lines(tmp_path / "out.jsonl")] == ["fake", "real"]
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
@@ -209,7 +209,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path, bundle_path):
 def test_a_full_standard_output_stops_nothing(spawn, tmp_path):
     with Path("/dev/full").open("w") as full:
         child = spawn("in", "--jsonl", "out.jsonl", stdout=full)
-        note, _, summary, *_ = child.communicate(timeout=60)[1].splitlines()
+        note, _, _, summary, *_ = child.communicate(timeout=60)[1].splitlines()
     assert child.returncode == 1
     assert len(lines(tmp_path / "out.jsonl")) == 30
     assert note.startswith("note: <stdout>: can't be written (No space left on device)")
@@ -259,9 +259,11 @@ def test_a_folder_ends_with_a_count(detect, tmp_path, red, blue, grey):
         picture.save(tmp_path / name)
     (tmp_path / "in/b/3.png").touch()
     done = detect("in", "--by-folder", "--jsonl", "out.jsonl")
-    *_, first, second, total, counts, _, _ = done.stderr.splitlines()
+    *_, first, second, total, real, fake, counts, _, _ = done.stderr.splitlines()
     assert (first.split(), second.split()) == (["1", "1", "0", "0", "0", "in/a"], ["1", "0", "1", "1", "0", "in/b"])
     assert total == "2 real, 1 fake, 1 uncertain, 1 unreadable"
+    assert real == "real: no traces of the generators it knows"
+    assert fake == "fake: traces of a generator it knows"
     assert counts.startswith("4 frames, 4 faces")
     (closing,) = lines(tmp_path / "out.jsonl", closing=True)
     assert (closing["source"], closing["real"], closing["unreadable"]) == ("in", 2, 1)

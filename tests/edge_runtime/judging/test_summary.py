@@ -107,7 +107,7 @@ def test_pictures_are_counted_by_their_worst_face():
         files.add(Judged(result, still=True, given=FOLDER))
     files.add(Judged(FrameResult("in/x.jpg", 0, NOW, error="broken"), still=True, failed=True, given=FOLDER))
     files.add(Judged(FrameResult("in/secret", 0, NOW, SourceState.ENDED, error="denied"), failed=True, given=FOLDER))
-    assert files.text() == "1 real, 1 fake, 1 uncertain, 2 unreadable, 1 without a face"
+    assert files.text().startswith("1 real, 1 fake, 1 uncertain, 2 unreadable, 1 without a face\n")
     (line,) = map(json.loads, files.json_lines())
     assert {key: line[key] for key in ("source", "state", "fake", "no_face", "unreadable")} == {
         "source": "in",

@@ -35,6 +35,7 @@ def test_boxes_have_the_colour_of_the_verdict(verdict):
 
 def test_labels_name_verdict_and_track_score():
     assert label_of(face((0, 0, 9, 9), Verdict.FAKE, 0.987)) == "fake 0.99"
+    assert label_of(face((0, 0, 9, 9), Verdict.REAL, 0.012)) == "real (no known traces) 0.01"
     assert label_of(face((0, 0, 9, 9), Verdict.UNCERTAIN, None)) == "uncertain"
     assert label_of(FaceResult((0, 0, 9, 9), 0.9, 1, 0.2, Verdict.FAKE, track_score=0.9)) == "fake 0.90"
 

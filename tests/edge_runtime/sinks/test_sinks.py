@@ -338,7 +338,10 @@ def test_plain_lines_have_source_verdict_probability_time():
     with PlainLines(out) as sink:
         sink.write(frame(3, latency_ms=9.8))
         sink.write(frame(4, ()))
-    assert out.getvalue().splitlines() == ["door #3  face 1  fake  0.950  10 ms", "door #4  no face  0 ms"]
+    assert out.getvalue().splitlines() == [
+        "door #3  face 1  fake (known traces)  0.950  10 ms",
+        "door #4  no face  0 ms",
+    ]
 
 
 def test_a_journal_gets_failures_and_recoveries():
