@@ -13,6 +13,7 @@ from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration, ModelContract, Precision
 from edge_runtime.model.golden import GOLDEN
+from edge_runtime.model.reference import REFERENCE
 from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
 from export.bundle.atomic import check_target, folder_in_one_step
@@ -28,6 +29,7 @@ from export.int8.search import Int8Choice, find_int8
 from export.options import ONNX, ExportOptions, allowed_errors
 from export.proof.certificate import Certificate, Measured, certify
 from export.proof.golden import draw_golden, measure_golden
+from export.proof.reference import write_reference
 from export.proof.report import write_export_report
 from train.data.face_finder import HOW_TO_GET
 from train.evaluation.calibrate import fit_calibration
@@ -116,6 +118,12 @@ def _write_bundle(folder: Path, context: Context, source: Checkpoint) -> str:
         pictures = draw_golden(folder / "golden", model, context.contract)
         golden = measure_golden(context.workers, pictures, shipped, model, context.contract)
         (folder / GOLDEN).write_text(golden.to_json(), encoding="utf-8")
+    notes = [*proof.notes]
+    if context.faces.calibration:
+        measured = {name: path for name, path in networks.items() if name in ("fp32", "int8")}
+        notes.append(write_reference(folder, measured, proof.contract, context))
+        if not (folder / REFERENCE).exists():
+            context.steps.note(notes[-1])
     if SALIENCY_PART in networks:
         shipped[SALIENCY_PART] = networks[SALIENCY_PART]
     for name, path in shipped.items():
@@ -123,7 +131,6 @@ def _write_bundle(folder: Path, context: Context, source: Checkpoint) -> str:
         shutil.move(path.parent, folder / name)
     if ONNX in options.parts:
         shutil.move(networks[ONNX].parent, folder / ONNX)
-    notes = [*proof.notes]
     if not add_face_model(folder, options.face_model):
         notes.append(f"No face detector in the bundle: {HOW_TO_GET}, or give --face-model FILE, and export again.")
         context.steps.note(notes[-1])

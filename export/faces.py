@@ -18,6 +18,9 @@ from train.sample_faces import sample_face
 ENOUGH = 300
 """With fewer measured faces the report warns: a share of 2 % is 6 of 300."""
 
+FAMILIAR = 1000
+"""At most this many faces for the reference statistics."""
+
 DRAWN = 32
 
 
@@ -25,11 +28,13 @@ DRAWN = 32
 class ExportFaces:
     """Faces to calibrate with, and other, labelled ones to measure on; in seeded order, real and fake in turn.
 
-    `notes` is what a reader of the figures must know, `left_out` the pictures that could not be used.
+    `familiar` are faces that the model was not trained on, for the reference statistics; the measured ones are among
+    them. `notes` is what a reader of the figures must know, `left_out` the pictures that could not be used.
     """
 
     calibration: tuple[FaceRecord, ...]
     measured: tuple[FaceRecord, ...]
+    familiar: tuple[FaceRecord, ...] = ()
     notes: tuple[str, ...] = ()
     left_out: tuple[Quarantined, ...] = ()
 
@@ -52,7 +57,7 @@ def choose_faces(
     Where there are splits, the training split calibrates and the validation split is measured; a plain folder is cut
     into seeded halves. Near-duplicates and the faces of one person stay on one side. A face that the model was trained
     on (its mark is in `trained`, see train.evaluation.seen) may calibrate, but is never measured: its figure would be
-    too good. At most `calibration` and `measured` faces are taken.
+    too good. At most `calibration` and `measured` faces are taken, and FAMILIAR for the reference statistics.
 
     Raises:
         DataError: there are no usable pictures, or one side lacks a class.
@@ -64,7 +69,11 @@ def choose_faces(
     unseen = [face for face in valid if face_mark(face) not in trained]
     known = len(valid) - len(unseen)
     calibrating, lost = take_readable(alternate_classes(catalog.split("train"), seed), calibration)
-    measuring, lost_too = take_readable(alternate_classes(unseen, seed), measured)
+    # The training split of a catalog may be what a bare state_dict was trained on.
+    others = [face for face in catalog.split("train") if plain and face_mark(face) not in trained]
+    in_turn = [*alternate_classes(unseen, seed), *alternate_classes(others, seed)]
+    familiar, lost_too = take_readable(in_turn, max(measured, FAMILIAR))
+    measuring = tuple(face for face in familiar if face.split == "valid")[:measured]
     for split, faces in (("train", calibrating), ("valid", measuring)):
         if len({face.label for face in faces}) < 2:
             part = "a half of it" if plain else f"its split {split}"
@@ -75,7 +84,7 @@ def choose_faces(
                     "--calibration where the checkpoint's own catalog is still there"
                 )
             raise DataError(f"{path}: {part} has no readable real and fake faces{remedy}")
-    left_out = (*catalog.quarantine, *lost, *lost_too)
+    left_out = tuple(dict.fromkeys((*catalog.quarantine, *lost, *lost_too)))
     notes = []
     if left_out:
         notes.append(f"{len(left_out)} pictures can't be used and are left out.")
@@ -83,7 +92,7 @@ def choose_faces(
         notes.append(f"{known} faces that the model was trained on are not measured.")
     if len(measuring) < min(ENOUGH, measured):
         notes.append(f"Only {len(measuring)} of {ENOUGH} wanted faces to measure on: the figures are less certain.")
-    return ExportFaces(calibrating, measuring, tuple(notes), left_out)
+    return ExportFaces(calibrating, measuring, familiar[:FAMILIAR], tuple(notes), left_out)
 
 
 def draw_faces(folder: Path) -> ExportFaces:

@@ -75,7 +75,10 @@ class VideoVerdict:
 
 @dataclass
 class _Track:
-    """A face so far; `judged` has the frame's number, its time and the log-odds of its score, one after the other."""
+    """A face so far; `judged` has the frame's number, its time and the log-odds of its score, one after the other.
+
+    `unlike` counts the judged frames in which it was unlike the faces that the model learned from.
+    """
 
     number: int
     calibration: Calibration
@@ -85,6 +88,11 @@ class _Track:
     to_s: float = 0.0
     frames: int = 0
     judged: "array[float]" = field(default_factory=lambda: array("d"))
+    unlike: int = 0
+
+    @property
+    def is_unlike(self) -> bool:
+        return 2 * self.unlike > len(self.judged) // 3
 
     def verdict(self) -> TrackVerdict:
         where, times, odds = np.array(self.judged).reshape(-1, 3).T
@@ -93,11 +101,11 @@ class _Track:
         means = [float(odds[part == number].mean()) for number in np.unique(part)]
         enough = len(odds) >= MIN_FRAMES and len(means) >= MIN_FRAMES // 2
         score = probability(trimmed_mean(means)) if enough else None
-        fake_s = fake_segments(times, odds, log_odds(self.calibration.high))
-        verdict = Verdict.UNCERTAIN if score is None else self.calibration.verdict(score)
+        fake_s = () if self.is_unlike else fake_segments(times, odds, log_odds(self.calibration.high))
+        verdict = Verdict.UNCERTAIN if score is None or self.is_unlike else self.calibration.verdict(score)
         if verdict is Verdict.FAKE:
             fake_s = fake_s or ((self.from_s, self.to_s),)
-        reason = _reason(score, verdict, fake_s, "too few frames could be judged")
+        reason = _reason(score, verdict, fake_s, "too few frames could be judged", self.is_unlike)
         return TrackVerdict(
             track=self.number,
             from_s=self.from_s,
@@ -112,13 +120,15 @@ class _Track:
         )
 
 
-def _reason(score: float | None, verdict: Verdict, fake_s: Segments, unjudged: str) -> str | None:
+def _reason(score: float | None, verdict: Verdict, fake_s: Segments, unjudged: str, unlike: bool) -> str | None:
     """Return why a verdict is uncertain, or must become so."""
     if score is None:
         return unjudged
     if verdict is not Verdict.FAKE and fake_s:
         return "fake in parts"
-    return reason_text(Reason.BETWEEN_THRESHOLDS) if verdict is Verdict.UNCERTAIN else None
+    if verdict is not Verdict.UNCERTAIN:
+        return None
+    return reason_text(Reason.UNLIKE if unlike else Reason.BETWEEN_THRESHOLDS)
 
 
 def _rounded(value: Any) -> Any:
@@ -212,6 +222,7 @@ class FileVerdicts:
                 track.frames, track.last, track.to_s = track.frames + 1, result.frame, position_s
                 if face.score is not None:
                     track.judged.extend((result.frame, position_s, log_odds(face.score)))
+                    track.unlike += face.reason_code is Reason.UNLIKE
 
     def videos(self) -> list[VideoVerdict]:
         """Return the verdict on each video, in the order of their first frames."""
@@ -224,7 +235,8 @@ class FileVerdicts:
             verdict = Verdict(worst_face) if scores else Verdict.UNCERTAIN
             unjudged = f"no face was judged in {MIN_FRAMES} frames" if faces else "no face was found"
             score = max(scores, default=None)
-            reason = _reason(score, verdict, fake_s, unjudged)
+            unlike = any(track.is_unlike for track in tracks.values())
+            reason = _reason(score, verdict, fake_s, unjudged, unlike)
             found.append(VideoVerdict(source, self._frames[source], score, verdict, reason, fake_s, faces))
         return found
 

@@ -16,12 +16,12 @@ from torch import nn
 from torchvision.models import VisionTransformer
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from edge_runtime.model.reference import FEATURES
 from train.models.backbones import Backbone
 from train.models.vit import HubViT
 
 LOGITS = "logits"
 SALIENCY = "saliency_map"
-FEATURES = "feature_vector"
 OUTPUTS = (LOGITS, SALIENCY, FEATURES)
 WRAPPERS = re.compile(r"^(network|model)\.")
 """What the modules here put before the names of the model's own layers."""

@@ -1,4 +1,4 @@
-"""Logits of networks on faces: a job for a worker that is capped to an instruction set."""
+"""What networks answer on faces: jobs for a worker, which may be capped to an instruction set."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,10 +6,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.inference.classifier import Classifier
 from edge_runtime.model.contract import ModelContract
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.preprocess import face_pixels
 from export.children.worker import Advance
 from train.data.catalog import FaceRecord
 from train.evaluation.logits import network_logits
+from train.parallel import ordered_map
 
 
 def measure_networks(
@@ -21,3 +25,17 @@ def measure_networks(
 ) -> dict[str, NDArray[np.float32]]:
     """Return the logits [N, 2] of each network on `faces`, by name."""
     return {name: network_logits(xml, contract, faces, progress=advance) for name, xml in networks.items()}
+
+
+def measure_rows(
+    networks: Mapping[str, Path], contract: ModelContract, faces: Sequence[FaceRecord], *, advance: Advance
+) -> dict[str, NDArray[np.float32]]:
+    """Return the logits and features [N, K, 2 + C] of each network on the K crops of `faces`, by name."""
+    found = {}
+    for name, xml in networks.items():
+        classifier, rows = Classifier(xml, contract), []
+        for crops in ordered_map(lambda face: face_pixels(read_picture(face.path), face.box, contract), faces):
+            rows.append(classifier.rows(crops))
+            advance(1)
+        found[name] = np.stack(rows)
+    return found

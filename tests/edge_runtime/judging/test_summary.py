@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.studies.small import small_contract
-from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
+from edge_runtime.judging.results import FaceResult, FrameResult, Reason, SourceState
 from edge_runtime.judging.summary import FileVerdicts, clock, fake_segments, log_odds, probability
 from edge_runtime.judging.tracking import Shots
 from edge_runtime.model.contract import Calibration, ContractError, ModelContract, Verdict
@@ -70,6 +71,19 @@ def test_one_fake_face_makes_a_video_fake():
 )
 def test_a_face_needs_frames_from_all_over(scores, verdict):
     assert judged_video({1: scores}).verdict is verdict
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(2, Verdict.FAKE), (4, Verdict.UNCERTAIN)])
+def test_a_face_that_is_mostly_unlike_stays_uncertain(share, verdict):
+    files = FileVerdicts(contract(), "detector")
+    for number in range(80):
+        seen = replace(face(1, 0.99), reason_code=Reason.UNLIKE if number % 5 < share else None)
+        result = FrameResult("v.mp4", number, NOW, precision="int8", faces=(seen,))
+        files.add(Judged(result, position_s=number / 25, given=VIDEO))
+    video = files.videos()[0]
+    reason = "unlike the faces it learned from" if verdict is Verdict.UNCERTAIN else None
+    assert [(found.verdict, found.reason) for found in (video, video.faces[0])] == 2 * [(verdict, reason)]
+    assert bool(video.fake_s) == (verdict is Verdict.FAKE)
 
 
 def test_a_moment_counts_for_its_length_only():
