@@ -13,10 +13,7 @@ from edge_runtime.pipeline import Judged
 from edge_runtime.pixels.drawing import draw_result
 from edge_runtime.sinks import Sink
 from edge_runtime.sinks.disk import has_room, rotate
-from edge_runtime.sources.opencv import cv2, openable
-
-CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-"""FFmpeg's codec for each suffix."""
+from edge_runtime.sinks.encoders import CODECS, Writer, open_writer
 
 LIVE_FPS = 15.0
 """Frame rate for live sources: frames are repeated or left out, so that the video runs as fast as the clock."""
@@ -43,7 +40,7 @@ class VideoSink(Sink):
             raise UsageError(f"{path}: {path.parent} is not a folder; create it first")
         super().__init__(path)
         self._path, self._rotate_at = path, rotate_at
-        self._writer: cv2.VideoWriter | None = None
+        self._writer: Writer | None = None
         self._size = (0, 0)
         self._fps = LIVE_FPS
         # Whose clock the last frame had and its time on it, what part of a frame is still due, and its pixels.
@@ -60,7 +57,6 @@ class VideoSink(Sink):
         if not has_room(self._path.parent):
             self.losses.add("no room")
             return
-        self.losses.over()
         if self._writer is not None and self._rotate_at is not None:
             # If the file is gone or can't be renamed, the video continues.
             with contextlib.suppress(OSError):
@@ -77,10 +73,13 @@ class VideoSink(Sink):
             drawn = fitted(draw_result(judged.picture, result, caption.rstrip()), self._size)
             pixels = np.ascontiguousarray(np.asarray(drawn)[:, :, ::-1])
             # What is late is the frame before, which was on view until now.
-            for _ in range(times - 1):
-                self._writer.write(self._before if self._before is not None else pixels)
-            self._writer.write(pixels)
-            self._before = pixels
+            late, self._before = pixels if self._before is None else self._before, pixels
+            try:
+                for shown in [late] * (times - 1) + [pixels]:
+                    self._writer.write(shown)
+                self.losses.over()
+            except OSError as error:
+                self.losses.add(error.strerror or str(error))
 
     def _times(self, judged: Judged) -> int:
         """Return how many times a frame is written, so that the video keeps the pace of its source.
@@ -100,7 +99,7 @@ class VideoSink(Sink):
         self._due -= times
         return times
 
-    def _open(self, judged: Judged) -> cv2.VideoWriter:
+    def _open(self, judged: Judged) -> Writer:
         result = judged.result
         # Codecs need even sides.
         self._size = (result.width + result.width % 2, result.height + result.height % 2)
@@ -111,12 +110,7 @@ class VideoSink(Sink):
             usual = any(abs(rate * by - round(rate * by)) < 0.01 for by in (1.0, 1.001))
             self._fps = rate if usual else CHANGING_FPS
         self._last, self._due, self._before = None, 0.0, None
-        codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
-        with openable(self._path) as name:
-            writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, codec, self._fps, self._size)
-        if not writer.isOpened():
-            raise UsageError(f"{self._path}: a video can't be written there; choose another place")
-        return writer
+        return open_writer(self._path, self._fps, self._size)
 
     def close(self) -> None:
         """Finish the file."""

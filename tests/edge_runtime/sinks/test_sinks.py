@@ -21,6 +21,7 @@ from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
 from edge_runtime.model.contract import DEMO_NOTICE, Verdict
 from edge_runtime.pipeline import Judged
 from edge_runtime.printable import printable
+from edge_runtime.sinks.encoders import find_ffmpeg
 from edge_runtime.sinks.lines import COLUMNS, CsvSink, JsonlSink
 from edge_runtime.sinks.live import LiveView
 from edge_runtime.sinks.snapshots import SnapshotSink, blurred, snapshot_name
@@ -235,6 +236,33 @@ def test_a_live_video_runs_as_fast_as_the_clock(tmp_path, monkeypatch):
         for number in range(90):
             sink.write(dataclasses.replace(frame(number), fps=None, position_s=None))
     assert abs(frames_of(tmp_path / "seen.avi") - 30) <= 12
+
+
+def fourcc(path):
+    return int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").lower()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_videos_are_h264_where_there_is_an_encoder(tmp_path, monkeypatch, caplog, suffix):
+    if find_ffmpeg() is None:
+        pytest.skip("needs ffmpeg")
+    for name in ("with", "without"):
+        with VideoSink(tmp_path / f"{name}{suffix}") as sink:
+            fill(sink, 10)
+        monkeypatch.setenv("PATH", "")
+    assert [fourcc(tmp_path / f"{name}{suffix}") for name in ("with", "without")] == [b"h264", b"fmp4"]
+    assert [frames_of(tmp_path / f"{name}{suffix}") for name in ("with", "without")] == [10, 10]
+    (note,) = caplog.messages
+    assert note.startswith(f"{tmp_path}/without{suffix}: there is no H.264 encoder here")
+
+
+def test_an_encoder_that_dies_costs_only_frames(tmp_path, monkeypatch):
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\necho ' libx264 '\n")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with VideoSink(tmp_path / "seen.mp4") as sink:
+        fill(sink, 40)
+    assert 30 <= sink.losses.count <= 40
 
 
 def test_another_frame_size_stays_in_one_video(tmp_path):
