@@ -24,6 +24,13 @@ class InputPreset(str, Enum):
     NATIVE5 = "native5"
 
 
+class FrontEnd(str, Enum):
+    """What a network sees of its normalized pixels: all, or only what differs from their neighbourhood."""
+
+    NONE = "none"
+    RESIDUAL = "residual"
+
+
 class Keep(str, Enum):
     """Which epoch's network is kept: that of the highest AUC on validation, or the last."""
 

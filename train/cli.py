@@ -9,7 +9,7 @@ import typer
 from edge_runtime.command import run_command
 from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
-from train.choices import Balance, InputPreset, Keep, Preset, Robustness, StepPrecision, TrainingDevice
+from train.choices import Balance, FrontEnd, InputPreset, Keep, Preset, Robustness, StepPrecision, TrainingDevice
 from train.commands.console import tell_evaluation, tell_prepared, tell_trained
 from train.data.catalog import SEED, SHARES
 
@@ -81,6 +81,7 @@ def train_detector(
     progressive: Annotated[str | None, typer.Option(help="Growing crops, like 0.5:64,0.35:128.")] = None,
     patience: Annotated[int | None, typer.Option(min=0, help="Epochs without a better AUC; 0: no limit.")] = None,
     keep: Annotated[Keep | None, typer.Option(help="Keep the best epoch on validation, or the last.")] = None,
+    front_end: Annotated[FrontEnd | None, typer.Option(help="A fixed high-pass filter in the network.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = SHARES,
     leave_out: Annotated[list[str] | None, typer.Option(help="A source or generator not to use; repeatable.")] = None,
     balance: Annotated[Balance | None, typer.Option(help="Draw each source of a class equally often.")] = None,
@@ -128,6 +129,7 @@ def train_detector(
         "learning_rate": learning_rate,
         "pixels": pixels,
         "input_size": input_size,
+        "front_end": front_end,
         "balance": balance,
         "spared": spared,
         "staged": staged,

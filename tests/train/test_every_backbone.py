@@ -22,6 +22,7 @@ from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
 from train.models.backbones import BACKBONES, find_backbone
 from train.models.checkpoint import load_checkpoint, load_model
+from train.models.network import torch_logits
 from train.models.vit import ACCEPTED
 
 SIDE = 64
@@ -57,10 +58,37 @@ def weights(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path)  # some checkpoints have hundreds of megabytes
 
 
+def test_front_end_goes_into_the_ir(few, tmp_path, tiny_backbone):
+    recipe = Recipe(weights="none", input_size=SIDE, epochs=1, batch=8, chances={}, ema=0.5, front_end="residual")
+    best = Trainer(few, "tiny", recipe, tmp_path / "run", workers=0, precision="no", device="cpu").run()
+    checkpoint = load_checkpoint(best)
+    assert checkpoint.options == {"front_end": "residual"}
+    contract, network = checkpoint.contract, explain(load_model(checkpoint), tiny_backbone)
+    onnx, fp32, int8 = (tmp_path / file for file in ("model.onnx", "fp32.xml", "int8.xml"))
+    to_onnx(network.network, contract, onnx, network.outputs)
+    save_network(to_openvino(onnx, contract), fp32)
+    exact, found = checkpoint_logits(best, few.records), network_logits(fp32, contract, few.records)
+    np.testing.assert_allclose(found, exact, atol=1e-4)
+    plain = replace(checkpoint, options={})
+    without = judge(torch_logits(load_model(plain), contract), contract, few.records)
+    assert np.abs(without - exact).max() > 0.01
+    darker, brighter = (
+        network_logits(
+            fp32, contract, few.records, corrupt=lambda picture, _, by=by: picture.point(lambda v: v // 2 + by)
+        )
+        for by in (32, 64)
+    )
+    np.testing.assert_allclose(brighter, darker, atol=1e-4)  # it does not see brightness
+    quantize(fp32, int8, Int8Candidate(), contract, few.records[:4])
+    assert layers_in_int8(int8) > 2
+    assert np.abs(network_logits(int8, contract, few.records) - exact).max() < 0.2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_backbone_is_trained_exported_and_run(name, few, weights, tmp_path):
-    recipe = Recipe(weights=weights(name), input_size=SIDE, epochs=1, batch=8, chances={}, ema=0.0)
+    front_end = "residual" if name in ("efficientnet_lite0", "vit_b_16", "vit_hf") else "none"
+    recipe = Recipe(weights=weights(name), input_size=SIDE, epochs=1, batch=8, chances={}, ema=0.0, front_end=front_end)
     run = Trainer(few, name, recipe, tmp_path / "run", workers=0, precision="no", device="cpu")
     before = {key: value.clone() for key, value in run.state.model.state_dict().items()}
     best = run.run()

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from edge_runtime.errors import UsageError
-from train.choices import Balance, InputPreset, Keep, Preset
+from train.choices import Balance, FrontEnd, InputPreset, Keep, Preset
 from train.data.catalog import SEED
 from train.learning.augment import FULL, GENTLE, Chances
 
@@ -19,6 +19,7 @@ class Recipe:
     Attributes:
         weights: `imagenet`, `none` or a file.
         input_size: pixels a side of the network's input; None takes the backbone's own.
+        front_end: a fixed filter before the backbone, within the network.
         optimizer: `adam` or `adamw`.
         learning_rate: the highest of the schedule.
         schedule: `constant`, or `cosine` after a linear warm-up over a share `warm_up` of all steps.
@@ -46,6 +47,7 @@ class Recipe:
     weights: str = "imagenet"
     pixels: InputPreset = InputPreset.NATIVE
     input_size: int | None = None
+    front_end: FrontEnd = FrontEnd.NONE
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.05

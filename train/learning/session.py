@@ -22,7 +22,7 @@ from edge_runtime.model.contract import LABELS, Framing, ModelContract
 from train.data.catalog import CATALOG, Catalog
 from train.learning.objectives import Labels
 from train.learning.recipes import Recipe
-from train.models.backbones import CLASSES, build_backbone, find_backbone
+from train.models.backbones import build_backbone, find_backbone, rebuild_backbone, with_front_end
 from train.models.checkpoint import load_checkpoint, pixel_recipe, save_checkpoint
 from train.models.state_dict import first_line
 
@@ -129,8 +129,8 @@ class Session:
         arch = self.contract.architecture
         if self._found:
             with self._damage_reported():
-                return find_backbone(arch).build(CLASSES, **self._found.options)
-        return build_backbone(arch, weights=self.recipe.weights)
+                return rebuild_backbone(arch, self._found.options)
+        return with_front_end(build_backbone(arch, weights=self.recipe.weights), self.recipe.front_end)
 
     def restore(self, state: RunState, steps: int) -> None:
         """Set `state` to what was saved last, if anything was; `steps` is the number of an epoch's.

@@ -13,7 +13,7 @@ from edge_runtime.errors import CheckpointError, ContractError, UsageError
 from edge_runtime.model.contract import LABELS, Fit, ModelContract, PixelRecipe
 from edge_runtime.paths import expand
 from train.choices import InputPreset
-from train.models.backbones import CLASSES, find_backbone
+from train.models.backbones import CLASSES, find_backbone, rebuild_backbone
 from train.models.state_dict import as_float32, check_keys, first_line, fit_names, log_notes, read_file, read_state
 
 FORMAT = 1
@@ -41,7 +41,7 @@ class Checkpoint:
         state_dict: float32 tensors under the backbone's own names.
         path: the file it was read from.
         catalog: path of the catalog it was trained on, empty where unknown.
-        options: arguments of the backbone's `build`.
+        options: arguments of the backbone's `build`, and its front end.
         extra: whatever else was saved with it, such as what a resumed training needs.
     """
 
@@ -161,7 +161,7 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
     """
     arch = checkpoint.contract.architecture
     try:
-        model = find_backbone(arch).build(CLASSES, **checkpoint.options)
+        model = rebuild_backbone(arch, checkpoint.options)
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{checkpoint.path}: its options are damaged ({first_line(error)}); copy it again"
