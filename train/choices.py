@@ -31,6 +31,14 @@ class FrontEnd(str, Enum):
     RESIDUAL = "residual"
 
 
+class Folders(str, Enum):
+    """What a folder below real/ or fake/ is: a source or generator, or one person or video; `auto` tells by size."""
+
+    AUTO = "auto"
+    SOURCE = "source"
+    IDENTITY = "identity"
+
+
 class Keep(str, Enum):
     """Which epoch's network is kept: that of the highest AUC on validation, or the last."""
 

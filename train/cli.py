@@ -9,7 +9,17 @@ import typer
 from edge_runtime.command import run_command
 from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
-from train.choices import Balance, FrontEnd, InputPreset, Keep, Preset, Robustness, StepPrecision, TrainingDevice
+from train.choices import (
+    Balance,
+    Folders,
+    FrontEnd,
+    InputPreset,
+    Keep,
+    Preset,
+    Robustness,
+    StepPrecision,
+    TrainingDevice,
+)
 from train.commands.console import tell_evaluation, tell_prepared, tell_trained
 from train.data.catalog import SEED, SHARES
 
@@ -20,6 +30,7 @@ def prepare_faces(
     real: Annotated[list[Path] | None, typer.Option(help="A folder of real faces; repeatable.")] = None,
     fake: Annotated[list[Path] | None, typer.Option(help="A folder of fakes; repeatable.")] = None,
     layout: Annotated[str, typer.Option(help="Name of the layout, if it is not recognized.")] = "",
+    folders: Annotated[Folders, typer.Option(help="What folders below real/ and fake/ are.")] = Folders.AUTO,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = SHARES,
     seed: Annotated[int, typer.Option(help="Of the split.")] = SEED,
     min_quality: Annotated[float, typer.Option(min=0.0, help="Leave out blurred and dark faces; 10 is usual.")] = 0.0,
@@ -47,6 +58,7 @@ def prepare_faces(
         real=real or (),
         fake=fake or (),
         layout=layout,
+        folders=folders,
         split=split,
         seed=seed,
         min_quality=min_quality,

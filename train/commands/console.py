@@ -30,6 +30,13 @@ def tell_prepared(prepared: Prepared, out: Path) -> int:
     for split in SPLITS:
         table.add_row(split, *(str(counts[split, label]) for label in range(len(LABELS))))
     console.print(table)
+    for note in prepared.notes:
+        console.print(note, markup=False, soft_wrap=True)
+    for label, name in enumerate(LABELS):
+        origins = Counter(face.origin for face in catalog.records if face.label == label)
+        if len(origins) > 1:
+            held = ", ".join(f"{origin} {count}" for origin, count in origins.most_common())
+            console.print(f"{name} from {held}", markup=False, soft_wrap=True)
     tell_files((file.path, file.reason) for file in catalog.quarantine)
     console.print(f"catalog: {out / CATALOG}", markup=False, soft_wrap=True)
     for gap in prepared.gaps:

@@ -18,6 +18,7 @@ from edge_runtime.paths import expand
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import square_within
+from train.choices import Folders
 from train.commands.output import full_disk_reported, output_folder
 from train.data.build import build_catalog
 from train.data.catalog import CATALOG, QUARANTINE, SEED, SHARES, Catalog, FaceRecord
@@ -48,6 +49,7 @@ class PrepareOptions:
     Attributes:
         real, fake: folders of one class each.
         layout: of the sources; recognized if empty.
+        folders: what folders below real/ and fake/ are.
         split: shares of train, valid and test.
         seed: of the draw.
         min_quality: sharpness below which a picture is left out; 0 keeps all.
@@ -59,6 +61,7 @@ class PrepareOptions:
     real: Sequence[Path] = ()
     fake: Sequence[Path] = ()
     layout: str = ""
+    folders: Folders = Folders.AUTO
     split: str = SHARES
     seed: int = SEED
     min_quality: float = 0.0
@@ -75,12 +78,14 @@ class Prepared:
         catalog: of the faces.
         audit: None if there are too few faces for one.
         gaps: a sentence for each class that is missing in a split.
+        notes: how the folders were read.
         small: the number of test faces by class, where it is too small for certain figures.
     """
 
     catalog: Catalog
     audit: Audit | None
     gaps: Sequence[str]
+    notes: Sequence[str]
     small: Mapping[str, int]
 
 
@@ -132,6 +137,7 @@ def prepare_faces(sources: Sequence[Path], out: Path, options: PrepareOptions) -
             catalog=catalog,
             audit=audit,
             gaps=split_gaps(catalog.records, wanted),
+            notes=listing.notes,
             small=small if "test" in wanted else {},
         )
 
@@ -144,9 +150,9 @@ def find_pictures(sources: Sequence[Path], options: PrepareOptions) -> Listing:
     """
     found = Listing()
     for source in sources:
-        found += list_faces(expand(source), options.layout)
-    for label, folders in enumerate((options.real, options.fake)):
-        found += list_class([expand(folder) for folder in folders], label)
+        found += list_faces(expand(source), options.layout, options.folders)
+    for label, places in enumerate((options.real, options.fake)):
+        found += list_class([expand(place) for place in places], label, options.folders)
     if not found.files:
         raise DataError("no faces are given: name a folder with real/ and fake/, or give --real DIR --fake DIR")
     present = {file.label for file in found.files}
@@ -156,7 +162,7 @@ def find_pictures(sources: Sequence[Path], options: PrepareOptions) -> Listing:
                 f"all {len(found.files)} pictures are {LABELS[1 - label]}; give {name} faces too: --{name} DIR"
             )
     once = {file.path: file for file in found.files}
-    return Listing(tuple(once[path] for path in sorted(once)), found.left_out)
+    return replace(found, files=tuple(once[path] for path in sorted(once)))
 
 
 @contextmanager

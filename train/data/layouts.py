@@ -1,13 +1,16 @@
 """Layouts: how the data sets of this field lie on disk. A new one is an entry of LAYOUTS."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.file_types import SUFFIXES
+from train.choices import Folders
 from train.data.catalog import SPLITS, PictureFile, Quarantined
 from train.data.scan import walk_files
 
@@ -50,18 +53,22 @@ class FaceLayout:
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures found below some folders, and what was found there but can't be used."""
+    """The pictures found below some folders, what was found there but can't be used, and how folders were read."""
 
     files: tuple[PictureFile, ...] = ()
     left_out: tuple[Quarantined, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __add__(self, other: "Listing") -> "Listing":
         """Return both."""
-        return Listing(self.files + other.files, self.left_out + other.left_out)
+        return Listing(self.files + other.files, self.left_out + other.left_out, self.notes + other.notes)
 
 
 SPLIT_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
 """Split by the name of its folder, in lower case."""
+
+SOURCE_FOLDERS, SOURCE_PICTURES = 20, 40
+"""Folders of a class are sources if there are at most so many of them, with so many pictures in the median."""
 
 SPLIT = rf"(?P<split>{'|'.join(SPLIT_FOLDERS)})"
 FILE = r"[^/]+$"
@@ -84,7 +91,7 @@ LAYOUTS: Sequence[FaceLayout] = (
         "faces",
         "(?:real|fake)/",
         (Rule(rf"(?P<label>real|fake)/(?:(?P<identity>.+)/)?{FILE}"),),
-        "your own: folders real/ and fake/; a folder below them is one person or video",
+        "your own: folders real/ and fake/; a folder below them is a source or generator, or one person or video",
     ),
     FaceLayout(
         "faceforensics",
@@ -158,8 +165,10 @@ def names_splits(root: Path) -> bool:
     return root.is_dir() and any(place.name.lower() in SPLIT_FOLDERS and place.is_dir() for place in root.iterdir())
 
 
-def list_faces(root: Path, name: str = "") -> Listing:
+def list_faces(root: Path, name: str = "", folders: Folders = Folders.AUTO) -> Listing:
     """Return the pictures of a data set, in the layout called `name` or the first whose marker is found.
+
+    `folders` says what folders below real/ and fake/ are.
 
     Raises:
         DataError: the folder is missing, the layout is unknown, or there are no pictures where the layout has them.
@@ -202,7 +211,7 @@ def list_faces(root: Path, name: str = "") -> Listing:
                 path=file,
                 label=label,
                 split=SPLIT_FOLDERS.get(said.get("split", "").lower(), ""),
-                source=base.name,
+                source=base.parent.name if base.name.lower() in SPLIT_FOLDERS else base.name,
                 generator=said.get("generator", "") or (rule.generator if label else ""),
                 identity=identity.replace(rule.joined, "+") if rule.joined else identity,
             )
@@ -210,7 +219,9 @@ def list_faces(root: Path, name: str = "") -> Listing:
     left_out = (*unreadable, *skipped)
     if not found:
         raise DataError(f"{root}: holds no pictures in the layout {layout.name}{_first(left_out)}: {layout.obtain}")
-    return Listing(tuple(found), left_out)
+    if layout.name not in ("faces", "faces-in-splits"):
+        return Listing(tuple(found), left_out)
+    return _name_sources(root, found, left_out, folders)
 
 
 def list_labelled(root: Path) -> Listing:
@@ -233,29 +244,56 @@ def list_labelled(root: Path) -> Listing:
     return replace(listing, files=tuple(order))
 
 
-def list_class(folders: Sequence[Path], label: int) -> Listing:
-    """Return the pictures below `folders`, all of one label; each folder inside them is one person or video.
+def list_class(places: Sequence[Path], label: int, folders: Folders = Folders.AUTO) -> Listing:
+    """Return the pictures below `places`, all of one label; `folders` says what the folders inside them are.
 
     Raises:
         DataError: a folder is missing or holds no pictures.
     """
-    found: list[PictureFile] = []
-    left_out: list[Quarantined] = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; give folders of {LABELS[label]} faces")
-        root = folder.resolve()
+    listing = Listing()
+    for place in places:
+        if not place.is_dir():
+            raise DataError(f"{place}: no such folder; give folders of {LABELS[label]} faces")
+        root = place.resolve()
         files, unreadable = walk_files(root)
-        pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
-        left_out += [*unreadable, *(_not_a_picture(file) for file in files if file.suffix.lower() not in SUFFIXES)]
-        if not pictures:
-            raise DataError(f"{folder}: holds no pictures{_first(left_out)}; put the {LABELS[label]} faces there")
-        for file in pictures:
+        found = []
+        left_out = list(unreadable)
+        for file in files:
+            if file.suffix.lower() not in SUFFIXES:
+                left_out.append(_not_a_picture(file))
+                continue
             inside = file.relative_to(root).parent
             identity = "" if inside == Path() else inside.as_posix()
             generator = root.name if label else ""
             found.append(PictureFile(path=file, label=label, source=root.name, generator=generator, identity=identity))
-    return Listing(tuple(found), tuple(left_out))
+        if not found:
+            raise DataError(f"{place}: holds no pictures{_first(left_out)}; put the {LABELS[label]} faces there")
+        listing += _name_sources(place, found, tuple(left_out), folders)
+    return listing
+
+
+def _name_sources(
+    root: Path, files: Sequence[PictureFile], left_out: tuple[Quarantined, ...], folders: Folders
+) -> Listing:
+    """Turn the first folder of each identity into a source, for a fake also its generator, if that is what it is."""
+    sizes = Counter((file.label, file.identity.split("/")[0]) for file in files if file.identity)
+    if not sizes:
+        return Listing(tuple(files), left_out)
+    few = max(Counter(label for label, _ in sizes).values()) <= SOURCE_FOLDERS
+    large = median(sizes.values()) >= SOURCE_PICTURES
+    sources = folders is Folders.SOURCE or (folders is Folders.AUTO and few and large)
+    read = "each a source or generator" if sources else "each one person or video, kept in one split"
+    why = f"{len(sizes)} folders, {median(sizes.values()):g} pictures in the median"
+    other = Folders.IDENTITY if sources else Folders.SOURCE
+    note = f"{root}: {why}: {read} (--folders {other.value} reads them the other way)"
+    if sources:
+        files = [_from_source(file) if file.identity else file for file in files]
+    return Listing(tuple(files), left_out, (note,))
+
+
+def _from_source(file: PictureFile) -> PictureFile:
+    name, _, identity = file.identity.partition("/")
+    return replace(file, source=name, generator=name if file.label else "", identity=identity)
 
 
 def _not_a_picture(file: Path) -> Quarantined:

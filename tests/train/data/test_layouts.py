@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from edge_runtime.errors import DataError
+from train.choices import Folders
 from train.data.build import build_catalog, has_splits, load_data
 from train.data.layouts import LAYOUTS, list_class, list_faces, list_labelled
 
@@ -182,3 +183,38 @@ def test_a_folder_of_one_class_holds_people(tmp_path):
 def test_labelled_faces_keep_their_order(make_faces):
     labels = [file.label for file in list_labelled(make_faces(count=2)).files]
     assert labels == [0, 0, 1, 1]  # a resumed training relies on it
+
+
+@pytest.mark.parametrize(
+    ("pictures", "folders", "sources"),
+    [
+        (40, Folders.AUTO, True),
+        (39, Folders.AUTO, False),
+        (40, Folders.IDENTITY, False),
+        (2, Folders.SOURCE, True),
+    ],
+)
+def test_few_large_folders_are_sources(pictures, folders, sources, tmp_path):
+    for place in ("real/ffhq", "real/celeba/ann", "fake/sdxl"):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(pictures):
+            touch(tmp_path / place / f"{number}.jpg")
+    listing = list_faces(tmp_path, folders=folders)
+    found = {(file.label, file.source, file.generator, file.identity) for file in listing.files}
+    whole = tmp_path.name
+    assert found == (
+        {(0, "ffhq", "", ""), (0, "celeba", "", "ann"), (1, "sdxl", "sdxl", "")}
+        if sources
+        else {(0, whole, "", "ffhq"), (0, whole, "", "celeba/ann"), (1, whole, "", "sdxl")}
+    )
+    assert len(listing.notes) == 1
+    reals = list_class([tmp_path / "real"], 0, folders).files
+    assert ({file.source for file in reals} == {"ffhq", "celeba"}) == sources
+
+
+def test_many_small_folders_are_people(tmp_path):
+    for person in range(30):
+        for label in ("real", "fake"):
+            for number in range(41 if person < 20 else 1):
+                touch(tmp_path / label / f"person{person}" / f"{number}.jpg")
+    assert {file.source for file in list_faces(tmp_path).files} == {tmp_path.name}
