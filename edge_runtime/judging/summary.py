@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len
 
 from edge_runtime.judging.decide import MEANING, reason_text
 from edge_runtime.judging.results import FrameResult, Reason, SourceState
@@ -27,6 +28,9 @@ MIN_FRAMES = 16
 
 SEGMENT_FRAMES = 2 * MIN_FRAMES
 """Judged frames in a row whose mean must be fake for a part of a track to be fake."""
+
+MOST_ROWS = 30
+"""Faces of a video that are shown, those with the highest scores; JSON has all."""
 
 COUNTED = ("real", "fake", "uncertain", "unreadable", "no face")
 COLUMNS = 80
@@ -122,10 +126,10 @@ class _Track:
 
 def _reason(score: float | None, verdict: Verdict, fake_s: Segments, unjudged: str, unlike: bool) -> str | None:
     """Return why a verdict is uncertain, or must become so."""
-    if score is None:
-        return unjudged
     if verdict is not Verdict.FAKE and fake_s:
         return "fake in parts"
+    if score is None:
+        return unjudged
     if verdict is not Verdict.UNCERTAIN:
         return None
     return reason_text(Reason.UNLIKE if unlike else Reason.BETWEEN_THRESHOLDS)
@@ -297,12 +301,15 @@ def video_lines(video: VideoVerdict) -> Iterator[str]:
     yield f"  {video.verdict.value}: {video.reason or MEANING.get(video.verdict)}{score}"
     for begin, end in video.fake_s:
         yield f"  fake from {clock(begin)} to {clock(end)}"
-    judged = [face for face in video.faces if face.score is not None]
+    judged = {face.track: face.score for face in video.faces if face.score is not None}
+    shown = sorted(judged, key=lambda track: -judged[track])[:MOST_ROWS]
     if judged:
         yield "  face      from        to  frames  judged  median  verdict"
-    for face in judged:
+    for face in (face for face in video.faces if face.track in shown):
         row = f"  {face.track:4} {clock(face.from_s):>9} {clock(face.to_s):>9} {face.frames:7} {face.judged:7}"
         yield f"{row} {face.median:7.3f}  {face.verdict.value}" + (f", {face.reason}" if face.reason else "")
+    if len(shown) < len(judged):
+        yield f"  {len(judged) - len(shown)} more faces with lower scores"
     if others := len(video.faces) - len(judged):
         noun = "other face" if judged else "face"
         yield f"  {others} {noun}{'s' if others > 1 else ''}: too few frames could be judged"
@@ -318,4 +325,8 @@ def clock(seconds: float) -> str:
 def shortened(text: str, columns: int) -> str:
     """Return a path as it may be printed, without its beginning if it is too long."""
     clean = printable(text)
-    return clean if len(clean) <= columns else "…" + clean[len(clean) - columns + 1 :]
+    if cell_len(clean) <= columns:
+        return clean
+    while cell_len(clean) >= columns:
+        clean = clean[1:]
+    return "…" + clean

@@ -141,15 +141,24 @@ class Folder(Source):
         seen: dict[Path, _File] = {}
         failed: set[str] = set()
         while not stop.is_set():
-            now = monotonic()
-            found = list(pictures_below(self.path))
+            now, found, gaps = monotonic(), {}, []
+            for item in pictures_below(self.path):
+                if isinstance(item, Gap):
+                    gaps.append(item)
+                    continue
+                before = seen.get(item)
+                try:
+                    state = (item.stat().st_size, item.stat().st_mtime_ns)
+                except OSError:
+                    # It vanished after its folder was listed, perhaps with the whole folder.
+                    state = before.state if before else (0, 0)
+                if state[0]:
+                    found[item] = before if before and before.state == state else _File(state, now)
             # A folder that is empty all at once may be a disk that was removed; its pictures come back with it.
-            seen = _updated(seen, [path for path in found if isinstance(path, Path)], now) or seen
+            seen = found or seen
             took_s = monotonic() - now
-            for gap in found:
-                if isinstance(gap, Gap) and gap.source not in failed:
-                    failed.add(gap.source)
-                    yield gap
+            yield from (gap for gap in gaps if gap.source not in failed)
+            failed.update(gap.source for gap in gaps)
             for path, file in seen.items():
                 if not file.yielded and now - file.since >= SETTLED_S:
                     file.yielded = True
@@ -164,24 +173,6 @@ class _File:
     state: tuple[int, int]
     since: float
     yielded: bool = False
-
-
-def _updated(seen: dict[Path, _File], paths: Iterable[Path], now: float) -> dict[Path, _File]:
-    """Return an entry for each non-empty file of `paths`; unchanged ones keep their entry in `seen`."""
-    found = {}
-    for path in paths:
-        before = seen.get(path)
-        try:
-            stat = path.stat()
-        except OSError:
-            # It vanished after its folder was listed, perhaps with the whole folder.
-            if before is not None:
-                found[path] = before
-            continue
-        state = (stat.st_size, stat.st_mtime_ns)
-        if stat.st_size:
-            found[path] = before if before is not None and before.state == state else _File(state, now)
-    return found
 
 
 def pictures_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Path | Gap]:

@@ -8,10 +8,19 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 from PIL import Image
+from rich.cells import cell_len
 
 from benchmarks.studies.small import small_contract
 from edge_runtime.judging.results import FaceResult, FrameResult, Reason, SourceState
-from edge_runtime.judging.summary import FileVerdicts, clock, fake_segments, log_odds, probability
+from edge_runtime.judging.summary import (
+    FileVerdicts,
+    clock,
+    fake_segments,
+    log_odds,
+    probability,
+    shortened,
+    video_lines,
+)
 from edge_runtime.judging.tracking import Shots
 from edge_runtime.model.contract import Calibration, ContractError, ModelContract, Verdict
 from edge_runtime.pipeline import Judged
@@ -65,9 +74,10 @@ def test_one_fake_face_makes_a_video_fake():
         ([None, 0.9] * 16, Verdict.FAKE),
         ([None, 0.9] * 15, Verdict.UNCERTAIN),
         ([0.9] * 16 + [None] * 100, Verdict.UNCERTAIN),
+        ([0.9] * 40 + [None] * 100, Verdict.UNCERTAIN),
         ([1.0] * 40, Verdict.FAKE),
     ],
-    ids=["real", "between", "outliers", "16 judged", "15 judged", "all at the start", "certain"],
+    ids=["real", "between", "outliers", "16 judged", "15 judged", "all at the start", "fake at the start", "certain"],
 )
 def test_a_face_needs_frames_from_all_over(scores, verdict):
     assert judged_video({1: scores}).verdict is verdict
@@ -97,6 +107,8 @@ def test_parts_that_are_fake_are_named():
     assert (video.verdict, video.reason) == (Verdict.UNCERTAIN, "fake in parts")
     ((begin, end),) = video.fake_s
     assert (begin, end) == (4.0, 6.36)
+    short = judged_video({1: [0.999] * 40 + [None] * 200})
+    assert (short.score, short.reason, short.fake_s) == (None, "fake in parts", ((0.0, 1.56),))
     assert fake_segments(np.arange(20.0), np.full(20, 9.0), 1.0) == ()
 
 
@@ -143,6 +155,14 @@ def test_cameras_are_left_out_and_long_names_fit():
     lines = files.text(by_folder=True).splitlines()
     assert max(map(len, lines)) == 80
     assert "\x1b" not in "".join(lines)
+    assert cell_len(shortened("假脸" * 30, 40)) == 39
+
+
+def test_of_many_faces_the_most_suspicious_are_shown():
+    video = judged_video({track: [track / 1000] * 16 for track in range(100)})
+    lines = list(video_lines(video))
+    assert [int(line.split()[0]) for line in lines if line.endswith("  real")] == list(range(70, 100))
+    assert "  70 more faces with lower scores" in lines
 
 
 def test_odds_and_times():
