@@ -22,11 +22,11 @@ from edge_runtime.web.schemas import FaceAnswer, Prediction
 from edge_runtime.web.service.feed import CameraFeed
 from edge_runtime.web.service.uploads import UploadJudge, readable_formats
 from edge_runtime.web.settings import Settings
-from edge_runtime.web.texts import TEXTS, choose_language, percent, problem_texts, threshold_percent
+from edge_runtime.web.texts import TEXTS, choose_language, problem_texts, score_text, threshold_text
 
 HERE = Path(__file__).parent
 SCRIPT_TEXTS = (
-    *("progress", "waiting", "failed", "real", "fake", "uncertain", "face", "unknown"),
+    *("progress", "waiting", "failed", "real", "fake", "uncertain", "face", "unknown", "means_real", "means_fake"),
     *("state_opening", "state_ok", "state_lost", "state_ended", "see_log"),
 )
 """The texts that the scripts use, besides those of the problems."""
@@ -97,8 +97,8 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.globals.update(
-            percent=percent,
-            threshold_percent=threshold_percent,
+            score_text=score_text,
+            threshold_text=threshold_text,
             accepted=",".join(MEDIA_TYPES.get(name, f"image/{name.lower()}") for name in self._formats),
         )
 
@@ -157,7 +157,7 @@ class Pages:
                 number=number,
                 face=face,
                 reason=reason,
-                heat=heat.to_data_uri() if heat else None,
+                heat=heat.to_data_uri(face.verdict) if heat else None,
                 heat_region=heat.region if heat else (0.0, 0.0, 0.0, 0.0),
             )
             for number, (face, reason, heat) in enumerate(

@@ -37,7 +37,8 @@ class HeatAnswer(BaseModel):
 
     region: PixelBox = Field(description="Part of the upright picture that the map covers, in pixels")
     rows: list[list[float]] = Field(
-        description="From top to bottom. Above 0 speaks for fake, below 0 for real; 1 is the strongest place"
+        description="From top to bottom, measured from the threshold of the verdict. "
+        "Above 0 speaks for fake, below 0 for real; 1 is the strongest place"
     )
 
 

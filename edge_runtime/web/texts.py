@@ -51,15 +51,13 @@ def problem_texts(texts: Texts, *, files: int, formats: Iterable[str]) -> dict[s
     return problems
 
 
-def percent(score: float) -> str:
-    """Format a score in [0, 1]; never as 0 % or 100 %, since no model is certain."""
+def score_text(score: float) -> str:
+    """Format a score in [0, 1]; never as 0 or 1, since no model is certain."""
     if score < 0.001:
-        return "< 0.1 %"
-    if score > 0.999:
-        return "> 99.9 %"
-    return f"{100 * score:.1f} %"
+        return "< 0.001"
+    return "> 0.999" if score > 0.999 else f"{score:.3f}"
 
 
-def threshold_percent(threshold: float) -> str:
+def threshold_text(threshold: float) -> str:
     """Format a threshold in [0, 1]."""
-    return f"{100 * threshold:.3g} %"
+    return f"{threshold:.4f}".rstrip("0").rstrip(".")

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from PIL import Image
 from edge_runtime.inference.classifier import compile_network, row_ports
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.engine import Answer, Choice, Engine, cache_properties
-from edge_runtime.model.contract import ModelContract
+from edge_runtime.model.contract import Calibration, ModelContract, Verdict
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.preprocess import crop_offsets, face_region
 
@@ -41,6 +42,7 @@ class HeatMap:
     Attributes:
         region: the part of the picture that it covers: left, top, right, bottom in pixels.
         values: float [h, w] in [-1, 1]; above 0 speaks for fake, below for real; 1 is this face's strongest place.
+            Their mean has the sign of the verdict.
         labelled: False if the map only says where the model looked, in [0, 1].
     """
 
@@ -48,9 +50,13 @@ class HeatMap:
     values: NDArray[np.float32]
     labelled: bool = True
 
-    def to_png(self) -> bytes:
-        """Return the map as a PNG to lay over its region, transparent where it is weak."""
-        drawn = Image.fromarray(self.values).resize((DRAWN_PIXELS, DRAWN_PIXELS), Image.Resampling.BICUBIC)
+    def to_png(self, verdict: Verdict) -> bytes:
+        """Return the map as a PNG to lay over its region, transparent where it is weak or speaks against `verdict`."""
+        shown = self.values
+        if self.labelled and verdict is not Verdict.UNCERTAIN:
+            shown = shown.clip(0.0, None) if verdict is Verdict.FAKE else shown.clip(None, 0.0)
+        shown = shown / (float(np.abs(shown).max()) or 1.0)
+        drawn = Image.fromarray(shown).resize((DRAWN_PIXELS, DRAWN_PIXELS), Image.Resampling.BICUBIC)
         values = np.clip(np.asarray(drawn), -1.0, 1.0)
         pixels = np.empty((DRAWN_PIXELS, DRAWN_PIXELS, 4), np.uint8)
         pixels[..., :3] = np.where(values[..., None] > 0, FAKE_COLOUR if self.labelled else ANY_COLOUR, REAL_COLOUR)
@@ -59,9 +65,9 @@ class HeatMap:
         Image.fromarray(pixels, "RGBA").save(file, "PNG")
         return file.getvalue()
 
-    def to_data_uri(self) -> str:
+    def to_data_uri(self, verdict: Verdict) -> str:
         """Return the PNG as a data URI."""
-        return "data:image/png;base64," + base64.b64encode(self.to_png()).decode()
+        return "data:image/png;base64," + base64.b64encode(self.to_png(verdict)).decode()
 
 
 class HeatNetwork:
@@ -113,6 +119,7 @@ def heat_map(
     box: Sequence[float] | None,
     contract: ModelContract,
     *,
+    mean: float = 0.0,
     labelled: bool = True,
 ) -> HeatMap:
     """Return the map of a face from the maps of its crops.
@@ -122,6 +129,7 @@ def heat_map(
         size: width and height of the picture.
         box: the face; None for the whole picture.
         contract: how the crops were cut.
+        mean: of the evidence for fake over the map, which the network leaves open; see `beyond_threshold`.
         labelled: whether the two labels have maps of their own.
     """
     side = round((rows.shape[1] // 2) ** 0.5)
@@ -135,8 +143,18 @@ def heat_map(
         region, values = (left, top, right, bottom), evidence[0]
     else:
         values = merge_maps(evidence, places)
+    if labelled:
+        values = values + (mean - values.mean())
     largest = float(np.abs(values).max())
     return HeatMap(region, (values / largest if largest else values).astype(np.float32), labelled)
+
+
+def beyond_threshold(score: float, verdict: Verdict, calibration: Calibration) -> float:
+    """Return how far a face's logit lies beyond the threshold of its verdict: above 0 for fake, below for real."""
+    middle = (calibration.low + calibration.high) / 2
+    threshold = {Verdict.FAKE: calibration.high, Verdict.REAL: calibration.low}.get(verdict, middle)
+    odds = [math.log(value / (1.0 - value)) for value in np.clip((score, threshold), 1e-9, 1.0 - 1e-9)]
+    return calibration.temperature * (odds[0] - odds[1])
 
 
 def crop_places(region: Box, contract: ModelContract) -> list[Box]:

@@ -25,7 +25,7 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.schemas import FaceAnswer, HeatAnswer, Prediction
 from edge_runtime.web.service.batching import BatchingQueue, QueueFullError
-from edge_runtime.web.service.heat import HeatMap, HeatNetwork, heat_map
+from edge_runtime.web.service.heat import HeatMap, HeatNetwork, beyond_threshold, heat_map
 from edge_runtime.web.service.metrics import Metrics
 from edge_runtime.web.settings import ServiceLimits
 
@@ -134,12 +134,14 @@ class UploadJudge:
         scored = score_faces(prepared.faces, answer, prepared.size)
         results = [decide(face, answer.calibration, detector.limits) for face in scored]
         maps: list[HeatMap | None] = []
-        for face, rows in zip(prepared.faces, split_rows(prepared.faces, answer.logits), strict=True):
-            has_map = len(rows) > 0 and rows.shape[1] > 2
+        rows_by_face = split_rows(prepared.faces, answer.logits)
+        for face, rows, result in zip(prepared.faces, rows_by_face, results, strict=True):
+            if result.score is None or rows.shape[1] <= 2:
+                maps.append(None)
+                continue
+            mean = beyond_threshold(result.score, result.verdict, answer.calibration)
             labelled = self.heat.labelled
-            maps.append(
-                heat_map(rows[:, 2:], prepared.size, face.box, contract, labelled=labelled) if has_map else None
-            )
+            maps.append(heat_map(rows[:, 2:], prepared.size, face.box, contract, mean=mean, labelled=labelled))
         decisive = decisive_face(results)
         prediction = Prediction(
             prediction=PREDICTIONS.get(decisive.verdict) if decisive else None,

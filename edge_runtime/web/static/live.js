@@ -19,7 +19,10 @@ function showPicture(address) {
 
 // Without the changing scores, so that screen readers speak only when a verdict changes.
 function describeFaces(faces) {
-  const one = (face, index) => texts.face.replace("{number}", index + 1) + ": " + texts[face.verdict];
+  const one = ({ verdict }, index) => {
+    const means = texts["means_" + verdict];
+    return texts.face.replace("{number}", index + 1) + ": " + texts[verdict] + (means ? ` (${means})` : "");
+  };
   return faces.length ? faces.map(one).join("; ") : null;
 }
 

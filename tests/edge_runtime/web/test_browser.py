@@ -117,7 +117,8 @@ def check_accessibility(page: Page) -> None:
 def test_picture_has_verdict_box_and_probability(page, files, detector):
     give(page, files["fake"])
     assert verdicts(page) == [ENGLISH["fake"]]
-    assert "%" in page.locator(".card .score strong").inner_text()
+    assert page.locator(".card .score strong").inner_text().endswith("0.999")
+    expect(page.get_by_text(ENGLISH["means_fake"])).to_be_visible()
     shown = page.locator(".card .shown img")
     assert shown.get_attribute("src").startswith("blob:")
     assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 384

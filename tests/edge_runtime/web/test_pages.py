@@ -117,7 +117,7 @@ def test_card_has_box_verdict_thresholds_and_heat(client, face):
     text = client.post("/card", files={"image": ("me.jpg", face())}).text
     assert 'class="card fake"' in text
     assert f'<p class="verdict">{ENGLISH["fake"]}</p>' in text
-    assert ENGLISH["band"].format(low="30 %", high="70 %") in text
+    assert ENGLISH["band"].format(low="0.3", high="0.7") in text
     assert 'class="heat" href="data:image/png;base64,' in text
     assert 'class="box fake"' in text
 
@@ -128,7 +128,7 @@ def test_single_threshold_is_shown(opened, whole_detector, face, monkeypatch):
     monkeypatch.setattr(ModelContract, "calibration", lambda contract, precision: single)
     with opened(whole_detector) as client:
         text = client.post("/card", files={"image": face()}).text
-    assert ENGLISH["threshold"].format(high="70.9 %") in text
+    assert ENGLISH["threshold"].format(high="0.709") in text
 
 
 def test_reasons_are_translated(client, face):

@@ -7,7 +7,7 @@ import pytest
 from edge_runtime.judging.results import Reason
 from edge_runtime.model.contract import Verdict
 from edge_runtime.web.http.problems import ProblemKind
-from edge_runtime.web.texts import TEXTS, choose_language, percent, threshold_percent
+from edge_runtime.web.texts import TEXTS, choose_language, score_text, threshold_text
 
 PLACEHOLDERS = re.compile(r"\{\w+\}")
 NEEDED = [f"problem_{kind.value}" for kind in ProblemKind if kind is not ProblemKind.INTERNAL]
@@ -48,11 +48,11 @@ def test_requested_language_wins_if_known():
 
 @pytest.mark.parametrize(
     ("score", "shown"),
-    [(0.0, "< 0.1 %"), (0.0004, "< 0.1 %"), (0.1234, "12.3 %"), (0.9995, "> 99.9 %"), (1.0, "> 99.9 %")],
+    [(0.0, "< 0.001"), (0.0004, "< 0.001"), (0.1234, "0.123"), (0.9995, "> 0.999"), (1.0, "> 0.999")],
 )
 def test_no_score_is_shown_as_certain(score, shown):
-    assert percent(score) == shown
+    assert score_text(score) == shown
 
 
-def test_thresholds_have_three_digits():
-    assert [threshold_percent(value) for value in (0.3, 0.0023)] == ["30 %", "0.23 %"]
+def test_thresholds_near_the_ends_stay_exact():
+    assert [threshold_text(value) for value in (0.3, 0.0023, 0.9995, 1.0)] == ["0.3", "0.0023", "0.9995", "1"]

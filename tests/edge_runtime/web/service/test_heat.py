@@ -3,12 +3,13 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from edge_runtime.detector import Detector
-from edge_runtime.model.contract import Framing, ModelContract, PixelRecipe
+from edge_runtime.model.contract import Calibration, Framing, ModelContract, PixelRecipe, Verdict
 from edge_runtime.pixels.preprocess import face_region
-from edge_runtime.web.service.heat import CELLS, HeatMap, HeatNetwork, heat_map
+from edge_runtime.web.service.heat import CELLS, HeatMap, HeatNetwork, beyond_threshold, heat_map
 
 CONTRACT = ModelContract("net", input_size=32, framing=Framing.WHOLE, pixels=PixelRecipe(resize_to=32))
 
@@ -22,7 +23,7 @@ def test_map_is_evidence_for_fake_minus_real():
     real, fake = np.zeros((4, 4), np.float32), np.zeros((4, 4), np.float32)
     fake[0, 0], real[3, 3] = 2.0, 4.0
     rows = np.concatenate([real.ravel(), fake.ravel()])[None]
-    found = heat_map(rows, (100, 60), None, CONTRACT)
+    found = heat_map(rows, (100, 60), None, CONTRACT, mean=-2 / 16)
     assert found.values[0, 0] == 0.5
     assert found.values[3, 3] == -1.0
     assert found.region == face_region((100, 60), None, CONTRACT) == (20, 0, 80, 60)
@@ -39,7 +40,7 @@ def test_five_crops_are_averaged():
     contract = CONTRACT.replace(pixels=PixelRecipe(resize_to=64, crops=5))
     maps = [np.zeros((4, 4)) for _ in range(5)]
     maps[2] += 1.0
-    found = heat_map(rows_of(*maps), (128, 128), None, contract)
+    found = heat_map(rows_of(*maps), (128, 128), None, contract, labelled=False)
     assert found.region == (0, 0, 128, 128)
     assert found.values.shape == (CELLS, CELLS)
     assert found.values[1, CELLS - 2] == 1.0
@@ -56,7 +57,7 @@ def test_native_crops_lie_where_they_were_cut():
 def test_empty_map_is_transparent():
     found = heat_map(rows_of(np.zeros((4, 4))), (64, 64), None, CONTRACT)
     assert not found.values.any()
-    assert Image.open(io.BytesIO(found.to_png())).getextrema()[3] == (0, 0)
+    assert Image.open(io.BytesIO(found.to_png(Verdict.UNCERTAIN))).getextrema()[3] == (0, 0)
 
 
 def test_unlabelled_map_is_positive():
@@ -67,15 +68,25 @@ def test_unlabelled_map_is_positive():
     assert not found.labelled
 
 
-def test_fake_is_orange_and_real_is_blue():
+@pytest.mark.parametrize("verdict", Verdict)
+def test_only_what_speaks_for_the_verdict_is_drawn(verdict):
     values = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, -1, -1], [0, 0, -1, -1]], np.float32)
-    drawn = np.asarray(Image.open(io.BytesIO(HeatMap((0, 0, 1, 1), values).to_png())))
-    red, _, blue, alpha = drawn[20, 20]
-    assert red > blue
-    assert alpha > 130
-    red, _, blue, alpha = drawn[-20, -20]
-    assert blue > red
-    assert drawn[20, -20, 3] < 20
+    drawn = np.asarray(Image.open(io.BytesIO(HeatMap((0, 0, 1, 1), values).to_png(verdict)))).astype(int)
+    orange, blue = (((sign * (drawn[..., 0] - drawn[..., 2]) > 0) & (drawn[..., 3] > 130)).mean() for sign in (1, -1))
+    assert (orange > 0.1, blue > 0.1) == (verdict is not Verdict.REAL, verdict is not Verdict.FAKE)
+    assert orange + blue < 0.6
+
+
+@pytest.mark.parametrize("logit", [-9.0, 3.0, 9.0, 20.0, 60.0])
+def test_map_never_argues_against_its_verdict(logit):
+    calibration = Calibration(temperature=15.0, low=0.56, high=0.72)
+    score = calibration.score(logit)
+    verdict = calibration.verdict(score)
+    mean = beyond_threshold(score, verdict, calibration)
+    found = heat_map(rows_of(np.eye(4)), (64, 64), None, CONTRACT, mean=mean)
+    if verdict is not Verdict.UNCERTAIN:
+        assert (found.values.mean() > 0) == (verdict is Verdict.FAKE)
+        assert mean == pytest.approx(logit - 15.0 * {Verdict.REAL: 0.241162, Verdict.FAKE: 0.944462}[verdict], abs=1e-4)
 
 
 def test_network_gives_the_detectors_logits(whole_detector):
