@@ -61,6 +61,11 @@ def edge_detect(
     ] = None,
     device: Annotated[Device, typer.Option(help="Device that runs the network.")] = "AUTO",
     precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = "auto",
+    tune: Annotated[
+        bool,
+        typer.Option("--tune/--no-tune", help="Measure device and precision at the first start."),
+    ] = True,
+    tune_again: Annotated[bool, typer.Option("--tune-again", help="Measure device and precision again.")] = False,
     faces: Annotated[
         Faces, typer.Option(help="off takes the whole picture as the face, tiled also finds small faces.")
     ] = "auto",
@@ -126,6 +131,8 @@ def edge_detect(
     rotate_at, space = None if rotate is None else parse_size(rotate), parse_size(snapshot_space)
     limits = QualityLimits(min_face=min_face)
     detector = Detector(model, device=device, precision=precision, faces=faces, limits=limits, window=window)
+    if tune or tune_again:
+        detector.tune(again=tune_again)
     options = SourceOptions(
         width=width,
         height=height,

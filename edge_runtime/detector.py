@@ -64,6 +64,7 @@ class Detector:
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self.engine = Engine(self.bundle, choose(self.bundle, device, precision, hint))
         self.limits, self.window, self._faces = limits, window, faces
+        self._left_open = device == "AUTO" and precision == "auto"
         framed = self.bundle.contract.framing is Framing.DETECTED
         finder = self._face_detector() if framed or faces == "tiled" else None
         self.scorer = FrameScorer(self.engine, still_faces=finder, moving_faces=finder, limits=limits)
@@ -77,6 +78,21 @@ class Detector:
     def faces(self) -> FaceFinder | None:
         """The face detector for still pictures; None if the whole picture is the face."""
         return self.scorer.still_faces
+
+    def tune(self, *, again: bool = False) -> None:
+        """Find the fastest device and precision at the first start on this machine; `again`: also at a later one.
+
+        Nothing is measured if one was chosen, or if there is only the CPU. A systemd service measures beside its work.
+
+        Raises:
+            UsageError: `again`, although a device or precision was chosen.
+        """
+        if self._left_open:
+            from edge_runtime.inference.tuning import tune_at_first_start
+
+            tune_at_first_start(self.engine, again=again)
+        elif again:
+            raise UsageError("--tune-again finds device and precision by itself; remove --device and --precision")
 
     def advice(self, sources: Sequence[Source]) -> str | None:
         """Return what to tell a user whose still pictures are taken as faces without having asked for it."""

@@ -185,6 +185,16 @@ class Engine:
             return answer
         return replace(answer, distances=self._reference.distances(rows[:, 2:], choice.precision))
 
+    def switch(self, choice: Choice) -> None:
+        """Compute with `choice` from the next answer on.
+
+        Raises:
+            DeviceError: it can't be started; the engine goes on as it was.
+        """
+        network = self._start(choice)
+        with self._lock:
+            self._network, self.choice = network, choice
+
     def _start(self, choice: Choice) -> Network:
         path = self.bundle.model(choice.precision)
         properties = {**cache_properties(), **choice.properties}

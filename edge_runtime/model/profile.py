@@ -1,4 +1,6 @@
-"""The profile: the device, precision and streams that `edge-benchmark --tune` measured to be fastest on this board.
+"""The profile: the device, precision and streams that were measured to be fastest on this board.
+
+A first start measures them briefly (`edge_runtime.inference.tuning`), `edge-benchmark --tune` thoroughly.
 
 A profile belongs to one machine, one driver and one bundle. For any other it is ignored, and the log says why.
 """
@@ -8,7 +10,8 @@ import json
 import math
 import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
@@ -39,7 +42,7 @@ class Hardware:
     Attributes:
         processor: the CPU's name and number of cores.
         device: OpenVINO's full name of the device.
-        driver: OpenVINO's version, and for a GPU those of the kernel and the driver package.
+        driver: `driver_versions` of the device.
         isa: the instruction set the process is limited to; `native` if it isn't.
     """
 
@@ -53,13 +56,10 @@ class Hardware:
         """Describe this machine and `device`, an OpenVINO device such as CPU or GPU."""
         core, kind = core or openvino_core(), device.split(".")[0]
         there = kind in {name.split(".")[0] for name in core.available_devices}
-        drivers = [f"OpenVINO {ov.__version__.split('-')[0]}"]
-        if kind == "GPU":
-            drivers += [f"kernel {platform.release()}", *driver_packages()]
         return cls(
             processor=processor_name(),
             device=str(core.get_property(device, "FULL_DEVICE_NAME")) if there else "missing",
-            driver=", ".join(drivers),
+            driver=driver_versions(device),
             isa=current_cap(),
         )
 
@@ -78,11 +78,12 @@ class Profile:
         precision: which of the bundle's networks.
         hint: OpenVINO's performance hint, LATENCY or THROUGHPUT.
         streams: number of parallel inferences; 0 leaves it to OpenVINO.
-        fps: measured frames per second, from file to verdict.
+        fps: measured frames per second, from file to verdict; of the network alone at a first start.
         auc: on the tuning pictures; None if they had no labels.
         bundle: SHA-256 of the bundle's `model.json`.
         hardware: where it was measured.
         made: ISO 8601, UTC.
+        given_up: devices that failed when they were measured, with the versions of their drivers.
     """
 
     device: str
@@ -94,10 +95,12 @@ class Profile:
     bundle: str
     hardware: Hardware
     made: str = ""
+    given_up: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check types and values; raises ValueError."""
         texts = (self.device, self.hint, self.bundle, self.made, *dataclasses.astuple(self.hardware))
+        texts += (*self.given_up.keys(), *self.given_up.values())
         if not all(isinstance(text, str) and text.isprintable() for text in texts):
             raise ValueError("a text is missing or has control characters")
         if self.hint not in ("LATENCY", "THROUGHPUT"):
@@ -173,6 +176,8 @@ def find_profile(bundle: Bundle, core: ov.Core | None = None) -> FoundProfile:
                 reason = "it was made for another bundle"
             elif differences := profile.hardware.differences(Hardware.here(profile.device, core)):
                 reason = f"it was made elsewhere ({differences[0]})"
+            elif renewed := [d for d, driver in profile.given_up.items() if driver != driver_versions(d)]:
+                reason = f"{renewed[0]}, which failed then, has another driver now"
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError) as error:
@@ -185,7 +190,7 @@ def find_profile(bundle: Bundle, core: ov.Core | None = None) -> FoundProfile:
 
 
 def new_profile(bundle: Bundle, device: str, precision: Precision, **measured: Any) -> Profile:
-    """Return a profile of this machine for `bundle`; `measured` are hint, streams, fps and auc."""
+    """Return a profile of this machine for `bundle`; `measured` are hint, streams, fps, auc and given_up."""
     return Profile(
         device=device,
         precision=precision,
@@ -216,6 +221,14 @@ def write_profile(profile: Profile, path: Path | None = None) -> Path:
 def profile_path() -> Path:
     """Return where a profile is written: in the state folder of the service or user."""
     return state_folder() / PROFILE
+
+
+def driver_versions(device: str) -> str:
+    """Return OpenVINO's version, and for a GPU those of the kernel and the driver package; loads no driver."""
+    versions = [f"OpenVINO {ov.__version__.split('-')[0]}"]
+    if device.split(".")[0] == "GPU":
+        versions += [f"kernel {platform.release()}", *driver_packages()]
+    return ", ".join(versions)
 
 
 def bundle_key(bundle: Bundle) -> str:

@@ -28,6 +28,10 @@ def edge_serve(
     ] = None,
     device: Annotated[Device, typer.Option(help="Device that runs the network.")] = "AUTO",
     precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = "auto",
+    tune: Annotated[
+        bool, typer.Option("--tune/--no-tune", help="Measure device and precision at the first start.")
+    ] = True,
+    tune_again: Annotated[bool, typer.Option("--tune-again", help="Measure device and precision again.")] = False,
     faces: Annotated[Faces, typer.Option(help="Face detection; off: the whole picture is one face.")] = "auto",
     max_body_mb: Annotated[int, typer.Option(min=1, help="Largest request in MB.")] = 64,
     max_megapixels: Annotated[float, typer.Option(min=0.01, max=10_000, help="Largest picture in megapixels.")] = 50,
@@ -75,6 +79,8 @@ def edge_serve(
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     with bind(host, port) as listening:
         detector = Detector(model, device=device, precision=precision, faces=faces)
+        if tune or tune_again:
+            detector.tune(again=tune_again)
         if camera is not None:
             # Fails now, not at the first viewer, if the bundle can't find faces in video.
             detector.moving_faces()

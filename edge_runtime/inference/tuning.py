@@ -1,0 +1,189 @@
+"""Finds the fastest device and precision of a bundle at its first start on a machine with more than one device.
+
+A broken driver can hang or crash the process that loads it, so each device is tried in a process of its own. What was
+found is this machine's profile (`edge_runtime.model.profile`), until it no longer holds.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from board_setup.isa import emulator
+from edge_runtime.errors import EdgeError
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.inference.core import openvino_core
+from edge_runtime.inference.engine import Build, Choice, Engine, Network, cache_properties
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import Precision
+from edge_runtime.model.golden import GOLDEN, require_golden
+from edge_runtime.model.profile import (
+    Profile,
+    ProfileState,
+    driver_versions,
+    find_profile,
+    new_profile,
+    profile_path,
+    write_profile,
+)
+from edge_runtime.plain_json import plain
+
+log = logging.getLogger("edge_runtime")
+
+SECONDS = 2.0
+"""How long each network is timed."""
+
+PATIENCE_S = 120.0
+"""A device that takes longer for all its networks hangs. A GPU compiles one in up to 20 s, once."""
+
+ALIKE = 0.03
+"""Of networks whose frames/s differ by less the more accurate one is taken."""
+
+ACCURATE = (Precision.FP32, Precision.FP16, Precision.INT8)
+"""The precisions, the most accurate first."""
+
+WORKER = "from edge_runtime.inference.tuning import work; work()"
+"""What the process runs that tries a device; tests give it stand-in devices."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How fast a device computes one of the bundle's networks, in frames/s, or why it is not to be used."""
+
+    device: str
+    precision: Precision
+    fps: float = 0.0
+    failed: str = ""
+
+
+def devices_here() -> list[str]:
+    """Return the devices that may run a network: the CPU, and OpenVINO's GPUs."""
+    if not [*Path("/dev").glob("dri/renderD*"), *Path("/dev").glob("dxg")]:
+        # Asking OpenVINO loads every driver.
+        return ["CPU"]
+    return ["CPU", *(name for name in openvino_core().available_devices if name.startswith("GPU"))]
+
+
+def choose_device(bundle: Bundle, devices: Sequence[str]) -> Profile | None:
+    """Try every device and precision of `bundle`; return the profile of the fastest, None if none can be used.
+
+    Only networks whose golden pictures come out right count. A device on which none does, or that hangs or crashes, is
+    noted in the profile as given up.
+    """
+    trials = [trial for device in devices for trial in try_apart(bundle, device)]
+    for trial in trials:
+        if trial.failed:
+            log.info(f"{trial.precision.value} on {trial.device} is not used: {trial.failed}")
+    right = [trial for trial in trials if not trial.failed]
+    if not right:
+        return None
+    fastest = max(trial.fps for trial in right)
+    best = min((t for t in right if t.fps >= (1 - ALIKE) * fastest), key=lambda trial: ACCURATE.index(trial.precision))
+    used = {trial.device for trial in right}
+    given_up = {device: driver_versions(device) for device in devices if device not in used}
+    measured = {"hint": "THROUGHPUT", "streams": 0, "fps": round(best.fps, 2), "auc": None, "given_up": given_up}
+    return new_profile(bundle, best.device, best.precision, **measured)
+
+
+def try_apart(bundle: Bundle, device: str) -> list[Trial]:
+    """Return the trials of `device`, made by a process that runs WORKER; it is ended if it hangs."""
+    command = [*emulator(), sys.executable, "-c", WORKER, str(bundle.path), device]
+    # The process leaves when `held` is closed, also by our own end.
+    watched, held = os.pipe()
+    process = subprocess.Popen(command, stdin=watched, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        output, _ = process.communicate(timeout=PATIENCE_S)
+        broken = f"its process ended with code {process.returncode}" if process.returncode else ""
+    except subprocess.TimeoutExpired:
+        # A process inside the kernel's driver may not end even so, and is not waited for.
+        process.kill()
+        broken = f"no answer within {PATIENCE_S:g} s"
+    finally:
+        os.close(watched)
+        os.close(held)
+    if broken:
+        return [Trial(device, precision, failed=broken) for precision in bundle.precisions]
+    # A driver may print lines of its own.
+    values = [json.loads(line) for line in output.splitlines() if line.startswith('{"device"')]
+    return [Trial(**{**value, "precision": Precision(value["precision"])}) for value in values]
+
+
+def work(build: Build = Classifier, seconds: float = SECONDS) -> None:
+    """Try the networks of bundle `sys.argv[1]` on device `sys.argv[2]` and print a line of JSON for each."""
+
+    def leave_with_parent() -> None:
+        os.read(0, 1)
+        os._exit(0)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    bundle, device = Bundle.open(Path(sys.argv[1])), sys.argv[2]
+    for precision in bundle.precisions:
+        try:
+            options = {"device": device, "hint": "THROUGHPUT", **cache_properties()}
+            network = build(bundle.model(precision), bundle.contract, **options)
+            require_golden(network, bundle, precision, device)
+            trial = Trial(device, precision, fps=frames_per_second(network, bundle.contract.input_size, seconds))
+        except EdgeError as error:
+            trial = Trial(device, precision, failed=str(error))
+        print(json.dumps(plain(trial)), flush=True)
+    # Without tearing down the drivers, which may crash then.
+    os._exit(0)
+
+
+def frames_per_second(network: Network, size: int, seconds: float) -> float:
+    """Return how many crops of `size` pixels `network` computes per second."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2 * network.requests, size, size, 3), np.uint8)
+    network.logits(pixels)
+    count, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds:
+        network.logits(pixels)
+        count += len(pixels)
+    return count / passed
+
+
+def tune_at_first_start(engine: Engine, *, again: bool = False) -> None:
+    """Let `engine` compute on the fastest device: measure now if there are several and no profile is in force.
+
+    A systemd service does not wait: it goes on with the safe choice, and `engine` switches when all are measured.
+    """
+    devices = devices_here()
+    if len(devices) == 1 or GOLDEN not in engine.bundle.manifest.files:
+        if again:
+            log.info("nothing to measure: there is one device, or the bundle holds no golden pictures")
+        return
+    thread = threading.Thread(target=tune, args=(engine, devices), kwargs={"again": again}, daemon=True)
+    thread.start()
+    if "NOTIFY_SOCKET" not in os.environ:
+        thread.join()
+
+
+def tune(engine: Engine, devices: Sequence[str], *, again: bool = False) -> None:
+    """Measure `devices` unless a profile is in force, keep the fastest as the profile, and switch `engine` to it."""
+    if not again and find_profile(engine.bundle).state is ProfileState.IN_FORCE:
+        return
+    folder = profile_path().parent
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        log.info(f"the devices are not measured, because the result can't be kept: {folder} can't be written")
+        return
+    log.warning(f"measuring {' and '.join(devices)} once on this machine; --no-tune skips it")
+    try:
+        profile = choose_device(engine.bundle, devices)
+        if profile is None:
+            log.warning(f"no device gives right answers; continuing with {engine.choice.device}")
+            return
+        write_profile(profile)
+        log.info(f"fastest: {profile}; kept for the next start")
+        engine.switch(Choice(profile.device, profile.precision, profile.hint, profile.properties()))
+    except EdgeError as error:
+        log.warning(f"measuring the devices failed ({error}); continuing with {engine.choice.device}")

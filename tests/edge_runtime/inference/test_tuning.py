@@ -1,0 +1,218 @@
+"""The first start, with a stand-in GPU that computes on the CPU: as fast, slow or broken as a test wants it."""
+
+import logging
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from edge_runtime.cli import edge_detect
+from edge_runtime.command import command_app
+from edge_runtime.inference import tuning
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.inference.engine import Choice, Engine, choose
+from edge_runtime.inference.tuning import Trial, choose_device, tune, tune_at_first_start
+from edge_runtime.model import profile as profiles
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import Precision
+from edge_runtime.model.golden import Golden
+from edge_runtime.model.profile import ProfileState, find_profile
+from edge_runtime.pixels.preprocess import face_pixels
+
+DEVICES = ("CPU", "GPU")
+SAFE, FAST = Choice("CPU", Precision.INT8), Choice("GPU", Precision.FP16)
+PIXELS = np.zeros((1, 32, 32, 3), np.uint8)
+
+STAND_IN = """
+import os, sys, time
+from edge_runtime.errors import DeviceError
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.inference.tuning import work
+
+class StandIn(Classifier):
+    def __init__(self, path, contract, *, device, **options):
+        super().__init__(path, contract, device="CPU", **options)
+        self.device, self.path = device, path
+
+    def logits(self, pixels):
+        device = getattr(self, "device", None)
+        time.sleep(0.01 if device == "CPU" else 0.0)
+        if device == "GPU":
+            {gpu}
+        return super().logits(pixels)
+
+work(StandIn, seconds=0.2)
+"""
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Sets the code that the stand-in GPU executes before it answers."""
+
+    def set_gpu(gpu: str = "pass") -> None:
+        monkeypatch.setattr(tuning, "WORKER", STAND_IN.format(gpu=gpu))
+
+    set_gpu()
+    return set_gpu
+
+
+def on_cpu(path, contract, *, device, **options):
+    return Classifier(path, contract, device="CPU", **options)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory, make_bundle, add_golden) -> Bundle:
+    """A bundle in two precisions with a golden picture."""
+    folder = make_bundle(tmp_path_factory.mktemp("tuning") / "detector", ("fp16", "int8"))
+    opened, picture = Bundle.open(folder), Image.new("RGB", (32, 32), (200, 80, 40))
+    logits = Classifier(opened.model("fp16"), opened.contract).logits(face_pixels(picture, None, opened.contract))
+    golden = Golden(
+        pictures=["golden/0.png"],
+        isas={"native": "here"},
+        logits={name: {"native": logits.astype(float).tolist()} for name in ("fp16", "int8")},
+        tolerance={name: {"CPU": 0.01, "GPU": 0.1} for name in ("fp16", "int8")},
+    )
+    return add_golden(folder, golden, [picture])
+
+
+@pytest.fixture
+def engine(bundle) -> Engine:
+    return Engine(bundle, SAFE, build=on_cpu)
+
+
+def test_first_start_finds_the_fastest_and_keeps_it(engine, stand_in, caplog):
+    stand_in("time.sleep(0.005 if 'int8' in str(self.path) else 0)")
+    with caplog.at_level(logging.INFO, "edge_runtime"):
+        tune(engine, DEVICES)
+        assert engine.answer(PIXELS).choice == FAST
+        assert sum("fastest" in record.message for record in caplog.records) == 1
+        # The second start measures nothing.
+        stand_in("raise DeviceError('lost')")
+        tune(engine, DEVICES)
+    assert choose(engine.bundle) == FAST
+    assert len([record for record in caplog.records if "measuring" in record.message]) == 1
+    tune(engine, DEVICES, again=True)
+    assert choose(engine.bundle).device == engine.choice.device == "CPU"
+
+
+def test_ties_go_to_the_more_accurate_precision(bundle, monkeypatch):
+    trials = [
+        Trial("CPU", Precision.INT8, 100.0),
+        Trial("CPU", Precision.FP16, 98.0),
+        Trial("CPU", Precision.FP32, 90.0),
+    ]
+    monkeypatch.setattr(tuning, "try_apart", lambda *_: trials)
+    found = choose_device(bundle, ["CPU"])
+    assert (found.precision, found.fps) == (Precision.FP16, 98.0)
+
+
+@pytest.mark.parametrize(
+    "gpu",
+    [
+        "return super().logits(pixels) + 1.0",
+        "raise DeviceError('out of resources')",
+        "os.abort()",
+        pytest.param("time.sleep(600)", marks=pytest.mark.slow),
+    ],
+)
+def test_broken_device_is_given_up_until_its_driver_changes(engine, stand_in, monkeypatch, gpu):
+    monkeypatch.setattr(tuning, "PATIENCE_S", 10.0)
+    stand_in(gpu)
+    tune(engine, DEVICES)
+    found = find_profile(engine.bundle)
+    assert (found.state, found.profile.device) == (ProfileState.IN_FORCE, "CPU")
+    assert list(found.profile.given_up) == ["GPU"]
+    assert engine.answer(PIXELS).choice.device == "CPU"
+    monkeypatch.setattr(profiles, "driver_packages", lambda: ["intel-opencl-icd 99"])
+    assert find_profile(engine.bundle).state is ProfileState.UNUSABLE
+
+
+def test_disk_that_keeps_nothing_is_not_measured_for(engine, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tuning, "choose_device", lambda *_: pytest.fail("measured"))
+    with caplog.at_level(logging.INFO, "edge_runtime"):
+        tune(engine, DEVICES)
+    assert str(tmp_path / "file") in caplog.records[-1].message
+    assert engine.choice == SAFE
+
+
+def test_one_device_is_not_measured(engine, monkeypatch):
+    monkeypatch.setattr(tuning, "devices_here", lambda: ["CPU"])
+    monkeypatch.setattr(tuning, "tune", lambda *_, **__: pytest.fail("measured"))
+    tune_at_first_start(engine)
+    assert engine.choice == SAFE
+
+
+@pytest.mark.parametrize("service", [True, False])
+def test_service_judges_while_it_measures(engine, stand_in, monkeypatch, service):
+    """A service starts on the safe choice and switches later; a command measures first."""
+    monkeypatch.setattr(tuning, "devices_here", lambda: list(DEVICES))
+    if service:
+        monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    seen = []
+    tune_at_first_start(engine)
+    end = time.monotonic() + 60
+    while "GPU" not in seen and time.monotonic() < end:
+        seen.append(engine.answer(PIXELS).choice.device)
+    assert seen[0] == ("CPU" if service else "GPU")
+    assert seen[-1] == "GPU"
+
+
+@pytest.mark.parametrize(
+    ("words", "measured"),
+    [
+        ((), [False]),
+        (("--tune-again",), [True]),
+        (("--no-tune",), []),
+        (("--device", "CPU"), []),
+        (("--precision", "int8"), []),
+        (("--tune-again", "--device", "CPU"), None),
+    ],
+)
+def test_options_say_whether_to_measure(bundle, tmp_path, monkeypatch, words, measured):
+    calls = []
+    monkeypatch.setattr(tuning, "tune_at_first_start", lambda engine, *, again: calls.append(again))
+    Image.new("RGB", (64, 64), (200, 80, 40)).save(tmp_path / "face.png")
+    command = [str(tmp_path / "face.png"), "--model", str(bundle.path), *words]
+    done = CliRunner().invoke(command_app(edge_detect), command)
+    assert (done.exit_code, calls) == ((2, []) if measured is None else (0, measured))
+
+
+def test_worker_leaves_with_its_parent(bundle, tmp_path):
+    """A command that is killed while it measures leaves no process behind that holds the device."""
+    began = tmp_path / "began"
+    worker = f"""
+import os, pathlib, time
+from edge_runtime.inference import tuning
+def hang(path):
+    pathlib.Path({str(began)!r}).write_text(str(os.getpid()))
+    time.sleep(600)
+tuning.Bundle.open = hang
+tuning.work()
+"""
+    parent = f"""
+from edge_runtime.inference import tuning
+from edge_runtime.model.bundle import Bundle
+tuning.WORKER = {worker!r}
+tuning.try_apart(Bundle.open({str(bundle.path)!r}), "GPU")
+"""
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    try:
+        wait_until(lambda: began.is_file() and began.read_text())
+    finally:
+        process.kill()
+        process.wait()
+    wait_until(lambda: not psutil.pid_exists(int(began.read_text())))
+
+
+def wait_until(happened) -> None:
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
