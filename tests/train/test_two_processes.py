@@ -17,7 +17,8 @@ from pathlib import Path
 from train.data.build import load_data
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
-recipe = Recipe(weights=sys.argv[3], input_size=32, epochs=2, batch=16, chances={}, ema=0.5, learning_rate=1e-3, seed=3)
+options = dict(epochs=2, batch=16, balance="source", chances={}, ema=0.5, learning_rate=1e-3, seed=3)
+recipe = Recipe(weights=sys.argv[3], input_size=32, **options)
 Trainer(load_data(sys.argv[1]), "vit_hf", recipe, Path(sys.argv[2]), workers=0, precision="no", device="cpu").run()
 """
 """The network has no batch statistics: those would differ between one process and two."""

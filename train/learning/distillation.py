@@ -225,8 +225,9 @@ class Stage:
     ) -> None:
         student.requires_grad_(False)
         names, hint = teacher.student_maps.names, accelerator.unwrap_model(teacher.hints[str(stride)])
-        self.student = accelerator.prepare(Part(student, names[stride], hint).requires_grad_(True))
+        part = Part(student, names[stride], hint).requires_grad_(True)
         self.fixed = Part(student, names[learned]).requires_grad_(False) if learned else None
+        self.student = accelerator.prepare(part)  # with several processes it counts the weights that learn
         self.teacher = Part(teacher.network, teacher.teacher_maps.names[stride]).eval()
         self.head = teacher.linear_head(teacher.network, teacher.teacher_maps, stride)
         self.stride, self.scale, self.temperature = stride, teacher.scales[stride], teacher.temperature
