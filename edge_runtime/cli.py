@@ -159,7 +159,7 @@ def edge_detect(
     origin = printable(detector.bundle.origin)
     files = FileVerdicts(contract, origin)
     with contextlib.ExitStack() as stack:
-        summary = run(pipeline, [stack.enter_context(sink) for sink in sinks], status=title, files=files)
+        summary = run(pipeline, [stack.enter_context(sink) for sink in sinks], files, title)
     advice = None if quiet else detector.advice(sources)
     for line in (files.text(by_folder=by_folder), summary.text(), f"detector: {origin}", detector.notice, advice):
         if line:

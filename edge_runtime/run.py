@@ -68,17 +68,9 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def run(
-    pipeline: Pipeline,
-    sinks: Sequence[Sink],
-    notifier: Notifier | None = None,
-    status: str = "",
-    files: FileVerdicts | None = None,
-) -> Summary:
-    """Pass every result of `pipeline` to every sink, and to `files`, until its sources end or a signal arrives."""
-    notifier = notifier or Notifier()
-    summary = Summary()
-    began = time.monotonic()
+def run(pipeline: Pipeline, sinks: Sequence[Sink], files: FileVerdicts, status: str) -> Summary:
+    """Pass every result of `pipeline` to `files` and every sink until its sources end or a signal arrives."""
+    notifier, summary, began = Notifier(), Summary(), time.monotonic()
 
     def ping() -> None:
         if pipeline.busy_s < STUCK_S:
@@ -88,17 +80,15 @@ def run(
         notifier.ready(status)
         for judged in results:
             summary.add(judged)
-            if files is not None:
-                files.add(judged)
+            files.add(judged)
             for sink in sinks:
                 sink.write(judged)
             # Free the picture, perhaps hundreds of megabytes, before waiting for the next.
             del judged
             notifier.alive()
     notifier.stopping()
-    if files is not None:
-        for sink in sinks:
-            sink.conclude(files)
+    for sink in sinks:
+        sink.conclude(files)
     summary.seconds = time.monotonic() - began
     summary.stopped = pipeline.stopped
     summary.lost = sum(sink.losses.count for sink in sinks)

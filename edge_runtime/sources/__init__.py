@@ -167,13 +167,10 @@ def open_camera(name: str | int, options: SourceOptions = DEFAULT_OPTIONS) -> So
 def open_sources(
     texts: Iterable[str], options: SourceOptions = DEFAULT_OPTIONS, *, cameras: Iterable[str | int] = ()
 ) -> list[Source]:
-    """Open each of `texts`, and `cameras` by number or device file.
+    """Open each of `texts`, and `cameras` by number or device file; raises SourceError if none can be read.
 
-    If at least one can be read, the others become sources that report their failure, or live sources that keep
-    trying. A name that is given twice is opened once. Pictures named one after the other become one source.
-
-    Raises:
-        SourceError: none of them can be read.
+    The others become sources that report their failure, or live sources that keep trying. A name that is given twice is
+    opened once. Pictures named one after the other become one source.
     """
     from edge_runtime.sources.files import Pictures
 
@@ -193,11 +190,7 @@ def open_sources(
 
 
 def _prove_any(sources: list[Source]) -> None:
-    """Return as soon as one source can be read: none waits for a camera that is slow to answer.
-
-    Raises:
-        SourceError: none can be read; the first one's reason.
-    """
+    """Return as soon as one source can be read, without waiting for slow cameras; else raise the first one's reason."""
     outcomes: queue.SimpleQueue[tuple[int, SourceError | None]] = queue.SimpleQueue()
 
     def prove(number: int, source: Source) -> None:
@@ -206,7 +199,7 @@ def _prove_any(sources: list[Source]) -> None:
             outcomes.put((number, None))
         except SourceError as error:
             outcomes.put((number, error))
-        # Without an outcome, the others would be waited for without end.
+        # Without an outcome, we would wait forever.
         except Exception as error:
             outcomes.put((number, SourceError(f"{source.name}: {type(error).__name__} ({error})")))
 

@@ -7,7 +7,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from PIL import Image
@@ -54,12 +53,8 @@ class Capture(Protocol):
         """Release the device or connection; may be called while another thread reads."""
 
 
-@dataclass(frozen=True)
-class Taken:
-    """A frame and the monotonic time at which it was read."""
-
-    load: Load
-    time: float
+Taken = tuple[Load, float]
+"""What decodes a frame, and the monotonic time at which it was read."""
 
 
 class Reader:
@@ -100,7 +95,7 @@ class Reader:
             capture = self._open()
             try:
                 while not self._abandoned.is_set():
-                    taken = Taken(capture.read(), time.monotonic())
+                    taken = capture.read(), time.monotonic()
                     while not self._abandoned.is_set():
                         with contextlib.suppress(queue.Full):
                             self._items.put(taken, timeout=SLICE_S)
@@ -152,8 +147,8 @@ class LiveSource(Source):
                     if len(stuck) >= MOST_STUCK:
                         raise SourceError(f"{self.name}: hangs")
                     reader = Reader(self._open, self.name)
-                for taken in self._until_lost(reader, stop):
-                    yield Frame(self.name, index, taken.load, taken=taken.time)
+                for load, taken in self._until_lost(reader, stop):
+                    yield Frame(self.name, index, load, taken=taken)
                     tried = seen = time.monotonic()
                     index, wait_s, lost = index + 1, FIRST_WAIT_S, False
             except SourceError as error:
