@@ -234,6 +234,6 @@ def calibrate(
         logits = measured.get((name, BOARD), measured.get((name, "native")))
         if logits is not None:
             reading = calibrations[name] = fit_calibration(logits, faces.labels, **allowed)
-            scores = fake_scores(logits, reading.temperature)
+            scores = fake_scores(logits, reading)
             metrics[name] = measure(faces.labels, scores, threshold=reading.balanced, groups=faces.groups)
     return contract.replace(calibrations=calibrations, metrics=metrics)

@@ -46,7 +46,7 @@ class Judgement:
 
     def scores(self) -> NDArray[np.float64]:
         """Return the probabilities of fake [N]."""
-        return fake_scores(self.logits, self.calibration.temperature)
+        return fake_scores(self.logits, self.calibration)
 
     def decisions(self) -> NDArray[np.bool_]:
         """Return whether each face [N] is called fake at the balanced threshold."""

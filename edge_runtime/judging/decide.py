@@ -17,6 +17,8 @@ MEANING = {Verdict.REAL: "no traces of the generators it knows", Verdict.FAKE: "
 BRIEFLY = {Verdict.REAL: "no known traces", Verdict.FAKE: "known traces"}
 """The same where there is little room."""
 
+UNCALIBRATED = Calibration()
+
 
 @dataclass(frozen=True)
 class ScoredFace:
@@ -37,10 +39,11 @@ class ScoredFace:
     distance: float = 0.0
 
 
-def fake_scores(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
+def fake_scores(logits: ArrayLike, calibration: Calibration = UNCALIBRATED) -> NDArray[np.float64]:
     """Return the probability of fake, in [0, 1], for each row of `logits` [N, 2]; `Calibration.score` does one."""
     values = np.asarray(logits, dtype=np.float64)
-    return 1.0 / (1.0 + np.exp(-np.clip((values[:, 1] - values[:, 0]) / temperature, -700.0, 700.0)))
+    scaled = (values[:, 1] - values[:, 0]) / calibration.temperature + calibration.bias
+    return 1.0 / (1.0 + np.exp(-np.clip(scaled, -700.0, 700.0)))
 
 
 def decide(

@@ -94,13 +94,17 @@ class Calibration:
     """How to read the logits of one precision.
 
     Attributes:
-        temperature: divides the logits (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+        temperature: divides the logit (fake − real); `bias` is then added, so that a face as likely fake as real
+            scores 0.5 (Platt 1999).
         low: a score of at most this is real.
         high: a score of at least this is fake; between the two the verdict is uncertain.
         balanced: the single threshold that weighs both errors alike, for comparisons that ignore the uncertain band.
         fitted: false if there were no labelled pictures to fit to.
         max_fpr: `high` was fitted so that at most this share of real faces is called fake.
         max_fnr: `low` was fitted so that at most this share of fake faces is called real. Refitting keeps both.
+        reals, fakes: how many faces of each class it was fitted to; 0 if unknown.
+        fpr_bound, fnr_bound: what so many faces prove, with 95 % confidence, about faces like them: no larger share of
+            reals is called fake, and of fakes real.
         video_low, video_high: `low` and `high` for the score of a whole video; None: those of a face.
     """
 
@@ -111,12 +115,19 @@ class Calibration:
     fitted: bool = False
     max_fpr: float = 0.01
     max_fnr: float = 0.01
+    bias: float = 0.0
+    reals: int = 0
+    fakes: int = 0
+    fpr_bound: float = 1.0
+    fnr_bound: float = 1.0
     video_low: float | None = None
     video_high: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ContractError(f"the contract's temperature is {self.temperature}; it must be above 0")
+        if not math.isfinite(self.bias):
+            raise ContractError(f"the contract's bias is {self.bias}; it must be a finite number")
         for low, high in ((self.low, self.high), (self.video_low, self.video_high)):
             both = low is not None and high is not None and 0.0 <= low <= high <= 1.0
             if not both and (low, high) != (None, None):
@@ -132,7 +143,7 @@ class Calibration:
 
     def score(self, logit: float) -> float:
         """Return the probability of fake, in [0, 1]; `logit` is the logit of fake minus that of real."""
-        scaled = max(-700.0, min(700.0, logit / self.temperature))
+        scaled = max(-700.0, min(700.0, logit / self.temperature + self.bias))
         return 1.0 / (1.0 + math.exp(-scaled))
 
     def for_videos(self) -> "Calibration":

@@ -91,7 +91,7 @@ def difference(before: Logits, after: Logits, reading: Calibration) -> Differenc
     quantization left alone.
     """
     change = np.abs(after.astype(np.float64) - before.astype(np.float64))
-    first, second = (fake_scores(logits, reading.temperature) for logits in (before, after))
+    first, second = (fake_scores(logits, reading) for logits in (before, after))
     gap = np.abs(second - first)
     return Difference(
         faces=len(before),
@@ -168,7 +168,7 @@ def judge_candidate(
         )
         return GateResult(name, math.nan, figure, change, change, refusals=(Refusal(Criterion.NOT_FINITE),))
     against_fp32, to_board = difference(fp32_board, board, reading), difference(native, board, reading)
-    scores = [fake_scores(logits, reading.temperature) for logits in (fp32_board, board)]
+    scores = [fake_scores(logits, reading) for logits in (fp32_board, board)]
     auc_change = paired_bootstrap(labels, *scores, figure="auc", groups=groups)
     checked = (
         Refusal(Criterion.AUC_LOSS, -auc_change["value"], limits.auc_loss),

@@ -89,14 +89,20 @@ def metrics_table(contract: ModelContract) -> Table:
 
 
 def calibration_table(contract: ModelContract) -> Table:
-    """Return temperature and thresholds by precision, and the shares of errors that the thresholds are fitted to."""
+    """Return temperature, bias and thresholds by precision, and the error rates aimed at and proven."""
     rows = []
     for name, reading in contract.calibrations.items():
         thresholds = (f"{value:.4f}" for value in (reading.low, reading.high, reading.balanced))
-        allowed = (f"at most {100 * share:g} %" for share in (reading.max_fpr, reading.max_fnr))
-        rows.append([name, f"{reading.temperature:.3f}", *thresholds, *allowed])
-    head = ("precision", "temperature", "real up to", "fake from", "balanced", "reals called fake", "fakes called real")
-    return Table(head, rows)
+        sides = (
+            (reading.max_fpr, reading.fpr_bound, reading.reals),
+            (reading.max_fnr, reading.fnr_bound, reading.fakes),
+        )
+        proven = (f"aim {aim:.1%}" + (f", proven {bound:.1%} ({n} faces)" if n else "") for aim, bound, n in sides)
+        rows.append([name, f"{reading.temperature:.3f}", f"{reading.bias:+.3f}", *thresholds, *proven])
+    columns = ("temperature", "bias", "real up to", "fake from", "balanced", "reals called fake", "fakes called real")
+    return Table(
+        ("precision", *columns), rows, "Proven: no larger share, with 95 % confidence, of faces like the measured ones"
+    )
 
 
 def candidate_blocks(results: Sequence[GateResult], chosen: str, limits: GateLimits) -> list[str | Table]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from edge_runtime.model.contract import LABELS
 from train.commands.prepare import AUDIT, ENOUGH_TO_TEST, Prepared
 from train.data.catalog import CATALOG, SPLITS, Catalog, left_out_lines
+from train.evaluation.calibrate import bounds_text
 from train.evaluation.evaluation import Evaluation
 from train.evaluation.metrics import FIGURE_NAMES
 from train.report.html import figure_text
@@ -72,6 +73,7 @@ def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
     for name in ("coverage", "accuracy"):
         table.add_row(f"{name} of verdicts", figure_text(evaluation.decided[name]))
     console.print(table)
+    console.print(bounds_text(evaluation.calibration), soft_wrap=True)
     for alarm in evaluation.alarms:
         console.print(f"warning: {alarm}", markup=False, soft_wrap=True)
     tell_files([*((path, "can't be read") for path in data["unreadable"]), *data["left_out"].items()])

@@ -157,7 +157,7 @@ def calibrate_checkpoint(
     checkpoint, valid = load_checkpoint(path), catalog.split("valid")
     labels = [face.label for face in valid]
     calibration = fit_calibration(logits, labels, max_fpr=max_fpr, max_fnr=max_fnr)
-    scores = fake_scores(logits, calibration.temperature)
+    scores = fake_scores(logits, calibration)
     figures = measure(labels, scores, threshold=calibration.balanced, groups=group_faces(valid), bootstrap=200)
     contract = checkpoint.contract.replace(
         calibrations={CHECKPOINT: calibration}, metrics={CHECKPOINT: {"validation": figures}}

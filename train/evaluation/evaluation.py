@@ -127,7 +127,7 @@ class JudgedFaces:
     @property
     def scores(self) -> NDArray[np.float64]:
         """Calibrated probabilities of fake."""
-        return fake_scores(self.logits, self.calibration.temperature)
+        return fake_scores(self.logits, self.calibration)
 
     @cached_property
     def groups(self) -> list[str]:
@@ -278,7 +278,7 @@ def risk_by_coverage(judged: JudgedFaces) -> tuple[NDArray[np.float64], NDArray[
     calibration = judged.calibration
     wrong = (judged.scores >= calibration.balanced) != (judged.labels == 1)
     share = min(max(calibration.balanced, 1e-6), 1 - 1e-6)
-    threshold_margin = calibration.temperature * np.log(share / (1 - share))
+    threshold_margin = calibration.temperature * (np.log(share / (1 - share)) - calibration.bias)
     margin = judged.logits[:, 1] - judged.logits[:, 0]
     order = np.argsort(-np.abs(margin - threshold_margin))
     count = np.arange(1, len(order) + 1)

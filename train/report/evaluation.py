@@ -13,6 +13,7 @@ from edge_runtime.atomic import write_atomic
 from edge_runtime.model.contract import DEMO_NOTICE
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.plain_json import plain
+from train.evaluation.calibrate import bounds_text
 from train.evaluation.evaluation import SLICE_FIGURES, Evaluation, JudgedFaces, risk_by_coverage
 from train.evaluation.metrics import FIGURE_NAMES
 from train.report import plots
@@ -40,6 +41,7 @@ MEANINGS = {
     "Brier score": "The mean squared distance of the score from the truth (0 or 1). 0 is perfect, 0.25 is always 0.5.",
     "ECE": "Expected calibration error: how far scores are from the share of fakes among faces that get them.",
     "temperature": "The logits are divided by it so that scores are probabilities. Above 1, the network was too sure.",
+    "bias": "Added to the divided logit, so that a face as likely fake as real scores 0.5.",
     "coverage": "The share of faces called real or fake; the others are uncertain.",
     "95 % interval": "How much the figure would move with other faces of the same kind (bootstrap).",
 }
@@ -130,8 +132,9 @@ def _verdicts(evaluation: Evaluation, judged: JudgedFaces) -> list[Block]:
     rows = [(name, figure_text(evaluation.decided[key])) for key, name in DECIDED.items()]
     text = (
         f"A score of at most {calibration['low']:.4f} is called real, of at least {calibration['high']:.4f} fake, "
-        f"between them uncertain. Temperature {calibration['temperature']:.3f}."
+        f"between them uncertain. Temperature {calibration['temperature']:.3f}, bias {calibration['bias']:+.3f}."
     )
+    text += f" {bounds_text(calibration)}"
     if not calibration["fitted"]:
         text += " These were not fitted, because there were no labelled pictures."
     return [text, Table(("figure", "value"), rows), plots.risk_coverage(*risk_by_coverage(judged))]

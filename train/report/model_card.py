@@ -6,6 +6,7 @@ from pathlib import Path
 from edge_runtime.atomic import write_atomic
 from edge_runtime.model.contract import DEMO_NOTICE, LABELS, ModelContract
 from train.data.catalog import SPLITS, Catalog
+from train.evaluation.calibrate import bounds_text
 from train.evaluation.evaluation import Evaluation
 from train.evaluation.metrics import FIGURE_NAMES
 from train.learning.recipes import Recipe
@@ -61,6 +62,8 @@ def write_model_card(
         "| --- | ---: |",
         *(f"| {name} | {figure_text(evaluation.figures[key])} |" for key, name in FIGURE_NAMES.items()),
         *(f"| {name} | {figure_text(evaluation.decided[key])} |" for key, name in DECIDED.items()),
+        "",
+        bounds_text(evaluation.calibration),
         "",
         "## Limits",
         "",

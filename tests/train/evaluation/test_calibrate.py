@@ -1,10 +1,12 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from edge_runtime.errors import DataError
 from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.contract import Verdict
-from train.evaluation.calibrate import fit_calibration
+from train.evaluation.calibrate import bounds_text, fit_calibration, proven_share, upper_quantile
 
 
 def faces(count: int, *, spread: float, sharpness: float = 1.0, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -13,6 +15,13 @@ def faces(count: int, *, spread: float, sharpness: float = 1.0, seed: int = 3) -
     margin = rng.normal(0.0, spread, count)
     labels = (rng.random(count) < 1 / (1 + np.exp(-margin))).astype(int)
     return np.stack([np.zeros(count), margin * sharpness], axis=1), labels
+
+
+def separated(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of `count` real and `count` fake faces without an error, and their labels."""
+    labels = np.repeat([0, 1], count)
+    margin = np.where(labels == 1, 8.0, -8.0) + np.linspace(-1, 1, 2 * count)
+    return np.stack([-margin / 2, margin / 2], axis=1), labels
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 4.0])
@@ -31,16 +40,48 @@ def test_further_faces_keep_the_error_limits() -> None:
     assert (verdicts == Verdict.UNCERTAIN.value).any()
 
 
+def test_the_bias_makes_half_a_score_mean_even_odds() -> None:
+    logits, labels = faces(20_000, spread=3.0)
+    shifted = logits + np.array([0.0, 4.0])
+    found = fit_calibration(shifted, labels)
+    assert found.bias == pytest.approx(-4.0, abs=0.15)
+    near = np.abs(fake_scores(shifted, found) - 0.5) < 0.05
+    assert labels[near].mean() == pytest.approx(0.5, abs=0.05)
+    fewer_reals = (labels == 1) | (np.arange(len(labels)) % 10 == 0)
+    assert fit_calibration(shifted[fewer_reals], labels[fewer_reals]).bias == pytest.approx(found.bias, abs=0.3)
+
+
 def test_few_faces_do_not_give_certainty() -> None:
-    labels = np.repeat([0, 1], 50)
-    margin = np.where(labels == 1, 8.0, -8.0) + np.linspace(-1, 1, 100)
-    logits = np.stack([-margin / 2, margin / 2], axis=1)
+    logits, labels = separated(50)
     calibration = fit_calibration(logits, labels)
-    scores = fake_scores(logits, calibration.temperature)
+    scores = fake_scores(logits, calibration)
     assert 0.005 < scores.min() < 0.05
     assert 0.95 < scores.max() < 0.995
     assert calibration.balanced == pytest.approx(0.5, abs=0.05)
-    assert 0.4 < calibration.low <= calibration.balanced <= calibration.high < 0.6
+
+
+@pytest.mark.parametrize("count", [30, 70, 500])
+def test_a_band_stays_between_perfectly_separated_classes(count: int) -> None:
+    logits, labels = separated(count)
+    found = fit_calibration(logits, labels)
+    assert found.high - found.low > 0.5
+    assert found.verdict(0.5) is Verdict.UNCERTAIN
+    assert found.fpr_bound == pytest.approx(1 - 0.05 ** (1 / count))
+    assert f"{found.fpr_bound:.1%} of reals are called fake (from {count} faces)" in bounds_text(asdict(found))
+
+
+def test_too_few_faces_for_the_promise_move_the_threshold_outwards() -> None:
+    values = np.random.default_rng(1).exponential(size=(2000, 30))
+    exceeded = np.exp(-np.array([upper_quantile(row, 0.01) for row in values])).mean()
+    largest = np.exp(-values.max(axis=1)).mean()
+    assert largest == pytest.approx(1 / 31, rel=0.1)
+    assert exceeded == pytest.approx(0.0135, abs=0.004)
+
+
+def test_proven_shares_are_those_of_clopper_and_pearson() -> None:
+    assert proven_share(0, 70) == pytest.approx(0.0419, abs=1e-4)
+    assert proven_share(2, 100) == pytest.approx(0.0616, abs=1e-4)
+    assert proven_share(5, 5) == 1.0
 
 
 def test_a_missing_class_or_nan_is_refused() -> None:
