@@ -99,7 +99,7 @@ def by_verdict(reference: Reference, rows: Array, name: str, calibration: Calibr
     """
     features = rows[..., 2:].mean(axis=1)
     places = positions(features, reference.mean, reference.axes) @ reference.whitening
-    scores = fake_scores(rows[..., :2].mean(axis=1), calibration.temperature)
+    scores = fake_scores(rows[..., :2].mean(axis=1), calibration)
     unlike = distances(reference, rows[..., 2:], name) > 1
     verdicts = np.where(unlike, Verdict.UNCERTAIN.value, [calibration.verdict(score).value for score in scores])
     size, members = places.shape[1], [verdicts == verdict.value for verdict in Verdict]
