@@ -22,6 +22,7 @@ class InputPreset(str, Enum):
     RESIZE = "resize"
     NATIVE = "native"
     NATIVE5 = "native5"
+    FRAME = "frame"
 
 
 class FrontEnd(str, Enum):

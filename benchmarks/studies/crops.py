@@ -60,13 +60,9 @@ class Way:
 
 def ways(contract: ModelContract) -> dict[str, ModelContract]:
     """Return `contract` with each way to pixels, by its name for `--input`."""
-    from train.models.checkpoint import INPUTS
+    from train.models.checkpoint import INPUTS, pixel_recipe
 
-    size = contract.input_size
-    recipes = {
-        name.value: replace(given, resize_to=size if given.resize_to else None) for name, given in INPUTS.items()
-    }
-    return {name: contract.replace(pixels=recipe) for name, recipe in recipes.items()}
+    return {name.value: contract.replace(pixels=pixel_recipe(name, contract.input_size)) for name in INPUTS}
 
 
 def open_network(model: Path, folder: Path) -> tuple[Path, ModelContract]:
@@ -154,7 +150,7 @@ def crops(
     split: Annotated[str, typer.Option(help="The split to judge; make choices on valid.")] = "valid",
     faces: Annotated[int, typer.Option(min=20, help="Number of faces to judge.")] = 400,
 ) -> int:
-    """Compare article, resize, native and native5: AUC on clean, JPEG 50 and half-size faces, and time per face."""
+    """Compare article, resize, native, native5 and frame: AUC on clean, JPEG 50 and half-size faces, and time per face."""
     catalog = read_data(data)
     chosen = pick_faces(catalog.split(choose_split(data, catalog, split)), faces)
     if not chosen:

@@ -24,12 +24,17 @@ from train.learning.recipes import Recipe
 from train.models.state_dict import first_line
 
 
+MOST_TURNS = 3
+"""How often a balanced epoch shows the same face: a source of a few dozen would be learned by heart otherwise."""
+
+
 @dataclass(frozen=True, eq=False)
 class Order:
     """Which faces each epoch shows, in which order: a function of the seed and the epoch alone.
 
     An epoch has as many draws as there are faces. Balanced, each class has half of them and each source of it an equal
-    part: a small source shows its faces several times, a large one goes through its faces in several epochs.
+    part, but no face comes more than MOST_TURNS times where a larger source can fill the gap: a small source shows its
+    faces several times, a large one goes through its faces in several epochs.
 
     Attributes:
         groups: indices of the faces that share a part.
@@ -52,9 +57,15 @@ class Order:
             found.setdefault((face.label, face.origin), []).append(index)
         groups = {key: np.array(found[key]) for key in sorted(found)}
         parts = Counter(label for label, _ in groups)
-        draws: dict[tuple[int, str], int] = {}
-        for label, count in enumerate(_even(len(faces), len(LABELS))):
-            draws |= zip([key for key in groups if key[0] == label], _even(count, parts[label]), strict=True)
+        draws = dict.fromkeys(groups, 0)
+        for label in range(len(LABELS)):
+            count = (len(faces) + 1 - label) // len(LABELS)
+            by_size = sorted((key for key in groups if key[0] == label), key=lambda key: len(groups[key]))
+            for position, key in enumerate(by_size):
+                draws[key] = count // (parts[label] - position)
+                if position + 1 < parts[label]:
+                    draws[key] = min(draws[key], MOST_TURNS * len(groups[key]))
+                count -= draws[key]
         batch = min(recipe.batch, len(faces))
         if recipe.balance == Balance.NONE or (recipe.balance == Balance.AUTO and max(parts.values()) == 1):
             draws = {key: len(members) for key, members in groups.items()}
@@ -88,11 +99,6 @@ class Order:
         orders = [np.random.default_rng((self.seed, number, turn)).permutation(members) for turn in rounds]
         skipped = start - rounds.start * len(members)
         return np.concatenate([members[:0], *orders])[skipped : skipped + end - start]
-
-
-def _even(total: int, parts: int) -> list[int]:
-    """Split `total` into `parts` whole numbers that differ by at most 1."""
-    return [total // parts + (index < total % parts) for index in range(parts)]
 
 
 class CurrentBatches(Sampler[list[int]]):

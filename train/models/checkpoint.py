@@ -23,6 +23,7 @@ INPUTS: Mapping[InputPreset, PixelRecipe] = {
     InputPreset.RESIZE: PixelRecipe(resize_to=224),
     InputPreset.NATIVE: PixelRecipe(resize_to=None),
     InputPreset.NATIVE5: PixelRecipe(resize_to=None, crops=5),
+    InputPreset.FRAME: PixelRecipe(resize_to=256),
 }
 """How a face becomes the model's pixels, for an input of 224 pixels a side."""
 
@@ -30,7 +31,7 @@ INPUTS: Mapping[InputPreset, PixelRecipe] = {
 def pixel_recipe(name: InputPreset, input_size: int) -> PixelRecipe:
     """Return the entry `name` of INPUTS for an input of `input_size` pixels a side."""
     recipe = INPUTS[name]
-    return recipe if recipe.resize_to is None else replace(recipe, resize_to=input_size)
+    return recipe if recipe.resize_to is None else replace(recipe, resize_to=recipe.resize_to * input_size // 224)
 
 
 @dataclass(frozen=True)

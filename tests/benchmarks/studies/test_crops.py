@@ -8,7 +8,7 @@ from edge_runtime.model.contract import ModelContract, PixelRecipe
 from train.data.build import load_data
 from train.data.sample import pick_faces
 
-INPUTS = ["article", "resize", "native", "native5"]
+INPUTS = ["article", "resize", "native", "native5", "frame"]
 
 
 def test_every_way_is_judged_and_timed(bundle, faces, monkeypatch, capsys):
