@@ -9,7 +9,7 @@ judged in all ways, and its own is marked. The networks run in float32 on the CP
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -150,7 +150,7 @@ def crops(
     split: Annotated[str, typer.Option(help="The split to judge; make choices on valid.")] = "valid",
     faces: Annotated[int, typer.Option(min=20, help="Number of faces to judge.")] = 400,
 ) -> int:
-    """Compare article, resize, native, native5 and frame: AUC on clean, JPEG 50 and half-size faces, and time per face."""
+    """Compare all ways of --input: AUC on clean, JPEG 50 and half-size faces, and time per face."""
     catalog = read_data(data)
     chosen = pick_faces(catalog.split(choose_split(data, catalog, split)), faces)
     if not chosen:

@@ -23,7 +23,6 @@ from train.learning.dataset import EPOCHS, FaceDataset, collate
 from train.learning.recipes import Recipe
 from train.models.state_dict import first_line
 
-
 MOST_TURNS = 3
 """How often a balanced epoch shows the same face: a source of a few dozen would be learned by heart otherwise."""
 
