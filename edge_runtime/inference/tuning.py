@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from board_setup.isa import emulator
+from edge_runtime.atomic import write_atomic
 from edge_runtime.errors import EdgeError
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.inference.core import openvino_core
@@ -44,6 +45,9 @@ SECONDS = 2.0
 
 PATIENCE_S = 120.0
 """A device that takes longer for all its networks hangs. A GPU compiles one in up to 20 s, once."""
+
+MOST_ATTEMPTS = 3
+"""A device is given up after this many starts that ended while it was tried, by a crash of the machine or a user."""
 
 ALIKE = 0.03
 """Of networks whose frames/s differ by less the more accurate one is taken."""
@@ -79,7 +83,14 @@ def choose_device(bundle: Bundle, devices: Sequence[str]) -> Profile | None:
     Only networks whose golden pictures come out right count. A device on which none does, or that hangs or crashes, is
     noted in the profile as given up.
     """
-    trials = [trial for device in devices for trial in try_apart(bundle, device)]
+    trials: list[Trial] = []
+    for device in devices:
+        with attempt(device) as allowed:
+            if allowed:
+                trials += try_apart(bundle, device)
+            else:
+                reason = f"{MOST_ATTEMPTS} starts ended while it was measured; --tune-again tries once more"
+                trials += [Trial(device, precision, failed=reason) for precision in bundle.precisions]
     for trial in trials:
         if trial.failed:
             log.info(f"{trial.precision.value} on {trial.device} is not used: {trial.failed}")
@@ -92,6 +103,29 @@ def choose_device(bundle: Bundle, devices: Sequence[str]) -> Profile | None:
     given_up = {device: driver_versions(device) for device in devices if device not in used}
     measured = {"hint": "THROUGHPUT", "streams": 0, "fps": round(best.fps, 2), "auc": None, "given_up": given_up}
     return new_profile(bundle, best.device, best.precision, **measured)
+
+
+@contextlib.contextmanager
+def attempt(device: str) -> Iterator[bool]:
+    """Count on the disk that `device` is tried while the block runs; yield whether it may be.
+
+    A driver may take the whole machine down, and the next start would do it again.
+    """
+    path, name = attempts_path(), f"{device}, {driver_versions(device)}"
+    try:
+        counts = {str(key): int(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        counts = {}
+    count = counts.pop(name, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps({**counts, name: count + 1}))
+    yield count < MOST_ATTEMPTS
+    write_atomic(path, json.dumps(counts))
+
+
+def attempts_path() -> Path:
+    """Return the file that counts attempts, beside the profile."""
+    return profile_path().with_name("attempts.json")
 
 
 def try_apart(bundle: Bundle, device: str) -> list[Trial]:
@@ -178,6 +212,8 @@ def tune(engine: Engine, devices: Sequence[str], *, again: bool = False) -> None
         return
     log.warning(f"measuring {' and '.join(devices)} once on this machine; --no-tune skips it")
     try:
+        if again:
+            attempts_path().unlink(missing_ok=True)
         profile = choose_device(engine.bundle, devices)
         if profile is None:
             log.warning(f"no device gives right answers; continuing with {engine.choice.device}")
@@ -185,5 +221,5 @@ def tune(engine: Engine, devices: Sequence[str], *, again: bool = False) -> None
         write_profile(profile)
         log.info(f"fastest: {profile}; kept for the next start")
         engine.switch(Choice(profile.device, profile.precision, profile.hint, profile.properties()))
-    except EdgeError as error:
+    except (EdgeError, OSError) as error:
         log.warning(f"measuring the devices failed ({error}); continuing with {engine.choice.device}")

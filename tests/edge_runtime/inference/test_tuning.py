@@ -132,6 +132,28 @@ def test_broken_device_is_given_up_until_its_driver_changes(engine, stand_in, mo
     assert find_profile(engine.bundle).state is ProfileState.UNUSABLE
 
 
+def test_device_that_takes_the_machine_down_is_given_up(engine, stand_in, monkeypatch):
+    """Three starts end while the GPU is tried; the fourth leaves it alone, and only --tune-again tries it again."""
+    try_apart, tried = tuning.try_apart, []
+
+    def power_cut(bundle, device):
+        tried.append(device)
+        if device == "GPU":
+            raise SystemExit
+        return try_apart(bundle, device)
+
+    monkeypatch.setattr(tuning, "try_apart", power_cut)
+    for _ in range(tuning.MOST_ATTEMPTS):
+        with pytest.raises(SystemExit):
+            tune(engine, DEVICES)
+    tune(engine, DEVICES)
+    assert tried.count("GPU") == tuning.MOST_ATTEMPTS
+    assert list(find_profile(engine.bundle).profile.given_up) == ["GPU"]
+    monkeypatch.setattr(tuning, "try_apart", try_apart)
+    tune(engine, DEVICES, again=True)
+    assert engine.choice.device == "GPU"
+
+
 def test_disk_that_keeps_nothing_is_not_measured_for(engine, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").touch()
