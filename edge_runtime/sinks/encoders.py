@@ -49,8 +49,8 @@ class Ffmpeg:
             "-framerate",
             f"{fps:f}",
         )
-        # Without delay, so that little is missing from a file that a power cut ends.
-        coding = ("-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-pix_fmt", "yuv420p")
+        # Two thirds of veryfast's time for a tenth more bytes. Without delay, so that a power cut costs little.
+        coding = ("-c:v", "libx264", "-preset", "superfast", "-tune", "zerolatency", "-pix_fmt", "yuv420p")
         command = [ffmpeg, "-v", "quiet", "-y", *raw, "-i", "-", *coding, str(path.absolute())]
         # In a session of its own: Ctrl-C ends us, and we end it.
         self._process = subprocess.Popen(
