@@ -55,7 +55,21 @@ def command_app(function: Command, subcommands: Sequence[Command] = (), *, debug
     def ending_well(function: Command) -> Callable[..., None]:
         @functools.wraps(function)
         def command(*args: Any, **options: Any) -> None:
-            raise typer.Exit(_exit_code(lambda: function(*args, **options), debug))
+            try:
+                code = function(*args, **options) or 0
+            except EdgeError as error:
+                if debug:
+                    traceback.print_exc()
+                print(f"error: {error}", file=sys.stderr)
+                code = error.exit_code
+            except KeyboardInterrupt:
+                print("stopped", file=sys.stderr)
+                code = INTERRUPTED
+            except BrokenPipeError:
+                # The reader of our output is gone (`| head`), and flushing at exit would fail.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                code = 0
+            raise typer.Exit(code)
 
         return command
 
@@ -66,20 +80,3 @@ def command_app(function: Command, subcommands: Sequence[Command] = (), *, debug
     for command in subcommands or [function]:
         app.command(epilog=EPILOG)(ending_well(command))
     return app
-
-
-def _exit_code(work: Callable[[], int | None], debug: bool) -> int:
-    try:
-        return work() or 0
-    except EdgeError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output is gone (`| head`), and flushing at exit would fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0

@@ -18,7 +18,10 @@ class Notifier:
 
     def __init__(self) -> None:
         self._address = os.environ.get("NOTIFY_SOCKET", "")
-        self._watchdog_s = _watchdog_s()
+        # The watchdog may be meant for another process.
+        ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        microseconds = os.environ.get("WATCHDOG_USEC", "") if ours else ""
+        self._watchdog_s = int(microseconds) / 1e6 if microseconds.isdigit() else 0.0
         self._pinged = -float("inf")
 
     def ready(self, status: str) -> None:
@@ -43,14 +46,6 @@ class Notifier:
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.sendto(message.encode(), address)
-
-
-def _watchdog_s() -> float:
-    """Return the watchdog's interval; 0 if there is none, or it is meant for another process."""
-    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return 0.0
-    microseconds = os.environ.get("WATCHDOG_USEC", "")
-    return int(microseconds) / 1e6 if microseconds.isdigit() else 0.0
 
 
 @contextlib.contextmanager

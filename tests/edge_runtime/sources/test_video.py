@@ -40,31 +40,34 @@ def read(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("suffix", "codecs"),
+    ("suffix", "video", "sound"),
     [
-        ("mp4", ("libx264", "aac")),
-        ("mkv", ("libx264", "aac")),
-        ("ts", ("libx264", "aac")),
-        ("webm", ("libvpx", "libopus")),
-        ("avi", ("mpeg4", "mp3")),
-        ("flv", ("flv1", "mp3")),
-        ("wmv", ("wmv2", "wmav2")),
-        ("mpg", ("mpeg2video", "mp2")),
+        *((suffix, "libx264", "aac") for suffix in ("mp4", "mkv", "ts")),
+        ("webm", "libvpx", "libopus"),
+        ("avi", "mpeg4", "mp3"),
+        ("flv", "flv1", "mp3"),
+        ("wmv", "wmv2", "wmav2"),
+        ("mpg", "mpeg2video", "mp2"),
     ],
 )
-def test_sound_may_last_longer(ffmpeg, suffix, codecs):
-    coding = ("-c:v", codecs[0], "-c:a", codecs[1], "-ar", 44100 if suffix != "webm" else 48000)
-    frames, failures = read(ffmpeg(f"a.{suffix}", *PICTURE, *SOUND, *coding))
-    assert len(frames) == 120
-    assert not failures
+def test_sound_may_last_longer(ffmpeg, suffix, video, sound):
+    rate = 48000 if suffix == "webm" else 44100
+    frames, failures = read(ffmpeg(f"a.{suffix}", *PICTURE, *SOUND, "-c:v", video, "-c:a", sound, "-ar", rate))
+    assert (len(frames), failures) == (120, [])
 
 
 @pytest.mark.slow
-def test_cut_by_an_editor_is_whole(ffmpeg):
+def test_edited_and_live_recordings_are_whole(ffmpeg, tmp_path):
     whole = ffmpeg("whole.mp4", *PICTURE, "-c:v", "libx264", "-g", 240)
     frames, failures = read(ffmpeg("trimmed.mp4", "-ss", 2.5, "-i", whole, "-t", 1, "-c", "copy"))
     assert 0 < len(frames) < 60
     assert not failures
+    with (tmp_path / "piped.mkv").open("wb") as file:
+        subprocess.run(
+            [FFMPEG, "-v", "error", "-i", whole, "-c", "copy", "-f", "matroska", "-"], check=True, stdout=file
+        )
+    frames, failures = read(tmp_path / "piped.mkv")
+    assert (len(frames), failures) == (120, [])
 
 
 @pytest.mark.slow
@@ -76,16 +79,6 @@ def test_a_changing_rate_is_whole_and_has_its_times(ffmpeg, suffix):
     assert not failures
     assert frames[-1].position_s == pytest.approx(3.667, abs=0.01)
     assert len(frames) == 39
-
-
-@pytest.mark.slow
-def test_a_live_recording_is_whole(ffmpeg, tmp_path):
-    with (tmp_path / "piped.mkv").open("wb") as file:
-        command = [FFMPEG, "-v", "error", *PICTURE, "-c:v", "libx264", "-f", "matroska", "-"]
-        subprocess.run(command, check=True, stdout=file)
-    frames, failures = read(tmp_path / "piped.mkv")
-    assert len(frames) == 120
-    assert not failures
 
 
 @pytest.mark.slow
