@@ -76,7 +76,7 @@ def prepare_faces_main() -> None:
 
 
 def train_detector(
-    data: Annotated[Path, typer.Argument(help="A catalog.csv, or a folder with real/ and fake/.")],
+    data: Annotated[list[Path], typer.Argument(help="A catalog.csv, or a folder with real/ and fake/; or several.")],
     out: Annotated[Path, typer.Option(help="Folder of the run, new or to resume.")] = Path("runs/detector"),
     arch: Annotated[str, typer.Option(help="The backbone.")] = "resnet50",
     preset: Annotated[Preset, typer.Option(help="The recipe.")] = Preset.DEFAULT,
@@ -112,6 +112,8 @@ def train_detector(
     **Examples**
 
     `train-detector faces/ --out runs/resnet50` fine-tunes ResNet-50 from ImageNet weights.
+
+    `train-detector multi/ stylegan/train --arch efficientnet_lite0 --out runs/pool` learns from several data sets.
 
     `train-detector faces/ --preset taught --teacher runs/lite0/best.pth --out runs/resnet50` needs no network.
     """

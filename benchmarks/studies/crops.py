@@ -28,7 +28,7 @@ from edge_runtime.paths import expand
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from export.children.scratch import ScratchFolder
-from train.commands.evaluate import read_data
+from train.data.build import load_data
 from train.data.catalog import FaceRecord
 from train.data.sample import pick_faces
 from train.data.splits import group_faces
@@ -151,7 +151,7 @@ def crops(
     faces: Annotated[int, typer.Option(min=20, help="Number of faces to judge.")] = 400,
 ) -> int:
     """Compare all ways of --input: AUC on clean, JPEG 50 and half-size faces, and time per face."""
-    catalog = read_data(data)
+    catalog = load_data(data)
     chosen = pick_faces(catalog.split(choose_split(data, catalog, split)), faces)
     if not chosen:
         raise DataError(f"{data}: the {split} split holds no faces; choose another --split")

@@ -21,7 +21,7 @@ from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
 from export.children.scratch import ScratchFolder
 from train.choices import Preset, TrainingDevice
-from train.commands.evaluate import read_data
+from train.data.build import load_data
 from train.data.catalog import Catalog, FaceRecord
 from train.data.sample import pick_faces
 from train.learning.recipes import PRESETS
@@ -85,7 +85,7 @@ def training_speed(
 ) -> int:
     """Compare the training speed of the first article's loop and of train-detector."""
     rates: dict[str, list[float]] = {name: [] for name in LOOPS}
-    catalog = pick(read_data(data), faces // BATCH_SIZE * BATCH_SIZE)
+    catalog = pick(load_data(data), faces // BATCH_SIZE * BATCH_SIZE)
     for _ in range(rounds):
         for name, measure in LOOPS.items():
             found = in_process(measure, catalog, arch)

@@ -113,7 +113,7 @@ def test_unusable_input_is_one_line_before_any_output(command, said, bad_things,
 @pytest.mark.parametrize("place", ["a_file", "a_file/below"])
 def test_unwritable_output_is_refused_before_work(place, faces, tmp_path, monkeypatch, capsys):
     (tmp_path / "a_file").touch()
-    monkeypatch.setattr("train.commands.train.read_data", lambda *_, **__: pytest.fail("worked before"))
+    monkeypatch.setattr("train.commands.train.load_data", lambda *_, **__: pytest.fail("worked before"))
     assert call(monkeypatch, "train-detector", faces, "--out", tmp_path / place) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert str(tmp_path / "a_file") in line

@@ -5,11 +5,8 @@ from pathlib import Path
 
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.model.contract import CHECKPOINT
-from edge_runtime.paths import expand
 from train.commands.output import full_disk_reported, output_folder
-from train.data.build import build_catalog, load_data
-from train.data.catalog import CATALOG, SEED, SHARES, Catalog
-from train.data.layouts import list_labelled
+from train.data.build import load_data
 from train.data.sample import pick_faces
 from train.evaluation.evaluation import Evaluation, choose_split, judge_faces, open_subject, summarize
 from train.evaluation.looks import count_look
@@ -47,7 +44,7 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
         raise UsageError("--attacks needs a checkpoint: a bundle has no gradients")
     out = output_folder(out)
     with full_disk_reported(out):
-        catalog = read_data(data)
+        catalog = load_data(data)
         split = choose_split(data, catalog, options.split)
         faces = catalog.split(split)
         if not faces:
@@ -79,13 +76,3 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
         evaluation = summarize(subject, judged, described, bootstrap=options.bootstrap, robustness=rows, alarms=alarms)
         write_evaluation(out, evaluation, judged, pictures=options.pictures)
         return evaluation
-
-
-def read_data(data: Path, *, split: str = SHARES, seed: int = SEED) -> Catalog:
-    """Return the catalog of `data`, with a progress bar while a folder is scanned."""
-    folder = expand(data)
-    if folder.is_file() or (folder / CATALOG).is_file():
-        return load_data(folder)
-    listing = list_labelled(folder)
-    with progress_bar("reading", len(listing.files)) as advance:
-        return build_catalog(listing.files, left_out=listing.left_out, split=split, seed=seed, advance=advance)

@@ -14,8 +14,8 @@ from edge_runtime.model.contract import CHECKPOINT, ModelContract
 from edge_runtime.run import counted
 from train.choices import Preset, StepPrecision, TrainingDevice
 from train.commands.console import tell_epoch, tell_plan
-from train.commands.evaluate import read_data
 from train.commands.output import full_disk_reported, output_folder
+from train.data.build import load_data
 from train.data.catalog import CATALOG, SHARES, Catalog
 from train.data.splits import group_faces
 from train.evaluation.calibrate import fit_calibration
@@ -79,12 +79,12 @@ class Trained:
 
 
 def train_detector(
-    data: Path, out: Path, options: TrainingOptions, changes: Mapping[str, Any], off: str = ""
+    data: Sequence[Path], out: Path, options: TrainingOptions, changes: Mapping[str, Any], off: str = ""
 ) -> Trained:
     """Train on `data` in folder `out`, calibrate, evaluate on the validation split, and write the report.
 
     Args:
-        data: a catalog, or a folder with real/ and fake/.
+        data: catalogs, or folders with real/ and fake/, to be used together.
         out: the folder of the run; a run that was stopped there is resumed.
         options: everything apart from the recipe.
         changes: fields to replace in the preset's recipe, where not None.
@@ -100,7 +100,7 @@ def train_detector(
         asked = f"--staged {changes['staged']}" if changes.get("staged") else f"--preset {options.preset.value}"
         raise UsageError(f"{asked}: needs --teacher, the checkpoint whose maps are learned")
     out = output_folder(out)
-    catalog = read_data(data, split=options.split, seed=recipe.seed).leaving_out(options.leave_out)
+    catalog = load_data(*data, split=options.split, seed=recipe.seed).leaving_out(options.leave_out)
     with full_disk_reported(out):
         trainer = Trainer(
             catalog,

@@ -1,6 +1,7 @@
 """From pictures to a catalog: measure them, leave out what can't be used, draw the splits."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.paths import expand
 from train.data.catalog import CATALOG, SEED, SHARES, SPLITS, Catalog, FaceRecord, PictureFile, Quarantined
-from train.data.layouts import list_labelled, names_splits
+from train.data.layouts import Listing, list_labelled, names_splits
 from train.data.scan import FindBox, scan, stamp
 from train.data.splits import Share, draw_splits, group_faces
-from train.parallel import Advance, ordered_map
+from train.parallel import Advance, ordered_map, progress_bar
 
 
 def has_splits(path: Path) -> bool:
@@ -19,22 +20,34 @@ def has_splits(path: Path) -> bool:
     return path.is_file() or (path / CATALOG).is_file() or names_splits(path)
 
 
-def load_data(path: Path | str, *, split: str = SHARES, seed: int = SEED, advance: Advance | None = None) -> Catalog:
-    """Return the catalog of `path`: a catalog.csv, a folder that holds one, or a folder with real/ and fake/.
+def load_data(*paths: Path | str, split: str = SHARES, seed: int = SEED, advance: Advance | None = None) -> Catalog:
+    """Return the catalog of `paths` together: each a catalog.csv, a folder that holds one, or one with real/ and fake/.
 
     Folders train/, valid/ (or val/, validation/) and test/ with real/ and fake/ inside are kept as splits; if there is
-    no valid/, it is drawn from train/.
+    no valid/, it is drawn from train/. Faces of one catalog that belong together with faces in a later split of
+    another are left out. Without `advance` a progress bar is shown.
 
     Raises:
-        DataError: there are no such files, or a class is empty.
+        DataError: there are no such files, a class is empty, or a picture has two labels.
     """
-    path = expand(path)
-    if path.is_file():
-        return Catalog.read(path)
-    if (path / CATALOG).is_file():
-        return Catalog.read(path / CATALOG)
-    listing = list_labelled(path)
-    return build_catalog(listing.files, left_out=listing.left_out, split=split, seed=seed, advance=advance)
+    catalogs, listing = [], Listing()
+    for path in map(expand, paths):
+        file = path if path.is_file() else path / CATALOG
+        if file.is_file():
+            catalogs.append(Catalog.read(file))
+        else:
+            listing += list_labelled(path)
+    if listing.files:
+        files = tuple({file.path: file for file in listing.files}.values())
+        with nullcontext(advance) if advance else progress_bar("reading", len(files)) as each:
+            catalogs.append(build_catalog(files, left_out=listing.left_out, split=split, seed=seed, advance=each))
+    if len(catalogs) == 1:
+        return catalogs[0]
+    faces = [face for catalog in catalogs for face in catalog.records]
+    faces, duplicates = _without_duplicates(faces, {face.path: face.sha256 for face in faces})
+    faces, leaks = _without_leaks(faces)
+    quarantine = (*(file for catalog in catalogs for file in catalog.quarantine), *duplicates, *leaks)
+    return Catalog(tuple(faces), quarantine)
 
 
 def build_catalog(

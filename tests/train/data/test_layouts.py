@@ -180,6 +180,27 @@ def test_a_folder_of_one_class_holds_people(tmp_path):
         list_class([tmp_path / "none"], 0)
 
 
+def test_several_data_sets_become_one_catalog(make_faces, tmp_path):
+    first, second = make_faces("first"), make_faces("second", first=500)
+    shutil.copy(first / "real" / "003.png", second / "real" / "again.png")
+    joined = load_data(first, second)
+    assert len(joined.records) == 48
+    assert {face.source for face in joined.records} == {"first", "second"}
+    assert [file.path.name for file in joined.quarantine] == ["again.png"]
+    one, two = load_data(first, seed=1), load_data(second, seed=2)
+    one.write(tmp_path / "one.csv")
+    two.write(tmp_path / "two.csv")
+    both = load_data(tmp_path / "one.csv", tmp_path / "two.csv")
+    split = {face.sha256: face.split for face in (*two.records, *one.records)}
+    assert len(both.records) == 48
+    assert all(face.split == split[face.sha256] for face in both.records)
+    assert load_data(tmp_path / "one.csv", second).records[:24] == one.records
+    shutil.copy(first / "real" / "003.png", second / "fake" / "again.png")
+    (second / "real" / "again.png").unlink()
+    with pytest.raises(DataError, match="once real and once fake"):
+        load_data(tmp_path / "one.csv", second)
+
+
 def test_labelled_faces_keep_their_order(make_faces):
     labels = [file.label for file in list_labelled(make_faces(count=2)).files]
     assert labels == [0, 0, 1, 1]  # a resumed training relies on it
