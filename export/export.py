@@ -154,7 +154,7 @@ def _write_bundle(folder: Path, context: Context, source: Checkpoint) -> str:
         "chosen": chosen,
         "limits": plain(options.limits),
     }
-    write_manifest(folder, proof.contract, options.name, parity)
+    write_manifest(folder, proof.contract, options.name, parity, source.extra.get("trained_on"))
     return proof.choice.failure
 
 

@@ -2,10 +2,11 @@
 
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,6 +35,7 @@ class Manifest:
         parity: differences that export measured from one stage to the next.
         created: ISO 8601, UTC.
         name: the bundle's name.
+        trained_on: names of the `sources` of its real faces and of the `generators` of its fake ones, where stated.
     """
 
     contract: ModelContract
@@ -42,6 +44,7 @@ class Manifest:
     parity: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
     name: str = "detector"
+    trained_on: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the text of `model.json`."""
@@ -52,6 +55,7 @@ class Manifest:
             "parity": dict(self.parity),
             "created": self.created,
             "name": self.name,
+            "trained_on": dict(self.trained_on),
         }
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
@@ -66,14 +70,15 @@ class Manifest:
         try:
             values = json.loads(text)
             contract, files = values["contract"], values["files"]
-            parts = {key: values[key] for key in ("tools", "parity", "created", "name") if key in values}
+            parts = {key: values[key] for key in ("tools", "parity", "created", "name", "trained_on") if key in values}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BundleError(f"{MANIFEST} can't be read ({error!r}); {AGAIN}") from None
         manifest = cls(ModelContract.from_dict(contract), files, **parts)
-        texts = (manifest.name, manifest.created)
-        if not all(isinstance(part, dict) for part in (manifest.files, manifest.tools, manifest.parity)) or not all(
-            isinstance(text, str) and text.isprintable() for text in texts
-        ):
+        trained_on, texts = manifest.trained_on, [manifest.name, manifest.created]
+        typed = all(isinstance(part, dict) for part in (manifest.files, manifest.tools, manifest.parity, trained_on))
+        if typed := typed and all(isinstance(names, list) for names in trained_on.values()):
+            texts += itertools.chain(*trained_on.values())
+        if not typed or not all(isinstance(text, str) and text.isprintable() for text in texts):
             raise BundleError(f"{MANIFEST} can't be read (a part has the wrong type); {AGAIN}")
         for name, digest in manifest.files.items():
             path = PurePosixPath(name)
@@ -111,9 +116,14 @@ class Bundle:
             raise type(error)(f"{folder}: {error}") from None
 
     @property
+    def shipped(self) -> bool:
+        """Whether it comes with the package."""
+        return self.path.parent == SHIPPED
+
+    @property
     def origin(self) -> str:
         """The bundle's folder, or that it comes with the package; named in every command's output."""
-        if self.path.parent != SHIPPED:
+        if not self.shipped:
             return str(self.path)
         return f"{self.path.name}, shipped with deepfake-edge {importlib.metadata.version('deepfake-edge')}"
 

@@ -118,6 +118,8 @@ def describe_model(judge: UploadJudge) -> ModelAnswer:
     manifest = engine.bundle.manifest
     return ModelAnswer(
         name=manifest.name,
+        shipped=engine.bundle.shipped,
+        trained_on={key: list(names) for key, names in manifest.trained_on.items()},
         created=manifest.created,
         contract=manifest.contract.to_dict(),
         files=dict(manifest.files),

@@ -116,6 +116,7 @@ class Pages:
             problems=problems,
             script_texts={**{key: texts[key] for key in SCRIPT_TEXTS}, "problems": problems},
             contract=detector.engine.contract,
+            bundle=detector.bundle,
             calibration=detector.engine.calibration,
             device=choice.device,
             precision=choice.precision.value.upper(),

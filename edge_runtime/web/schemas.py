@@ -109,6 +109,8 @@ class ModelAnswer(BaseModel):
     """The model: the bundle's contract, the SHA-256 of its files, its metrics, and the device in use."""
 
     name: str
+    shipped: bool = Field(description="Whether it came with the package")
+    trained_on: dict[str, list[str]] = Field(description="Names of its training data's sources and generators")
     created: str
     contract: dict[str, Any]
     files: dict[str, str] = Field(description="SHA-256 of each file of the bundle")

@@ -4,7 +4,7 @@ import datetime
 import importlib.metadata
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,13 @@ def add_face_model(folder: Path, given: Path | None) -> bool:
     return True
 
 
-def write_manifest(folder: Path, contract: ModelContract, name: str, parity: Mapping[str, Any]) -> None:
+def write_manifest(
+    folder: Path,
+    contract: ModelContract,
+    name: str,
+    parity: Mapping[str, Any],
+    trained_on: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Write `model.json` with the SHA-256 of every other file in `folder`."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST]
     manifest = Manifest(
@@ -56,6 +62,7 @@ def write_manifest(folder: Path, contract: ModelContract, name: str, parity: Map
         parity=parity,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         name=name,
+        trained_on=trained_on or {},
     )
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 

@@ -102,7 +102,8 @@ def tiny_checkpoint(tiny_model: nn.Module, trained_faces: Catalog, tmp_path_fact
     """A checkpoint of the tiny network."""
     folder = tmp_path_factory.mktemp("checkpoint")
     trained_faces.write(folder / "catalog.csv")
-    save_checkpoint(folder / "tiny.pth", tiny_model, CONTRACT, catalog=str(folder / "catalog.csv"))
+    names = {"sources": ["drawn"], "generators": ["pencil"]}
+    save_checkpoint(folder / "tiny.pth", tiny_model, CONTRACT, catalog=str(folder / "catalog.csv"), trained_on=names)
     return folder / "tiny.pth"
 
 

@@ -37,6 +37,7 @@ def test_the_bundle_holds_what_it_lists_and_nothing_else(tiny_bundle: Bundle) ->
     assert "Apache License" in tiny_bundle.file("face/NOTICE").read_text(encoding="utf-8")
     text = (tiny_bundle.path / "model.json").read_text(encoding="utf-8")
     assert tiny_bundle.manifest.to_json() == text
+    assert tiny_bundle.manifest.trained_on == {"sources": ["drawn"], "generators": ["pencil"]}
     json.loads(text, parse_constant=pytest.fail)
 
 

@@ -162,7 +162,13 @@ def calibrate_checkpoint(
     contract = checkpoint.contract.replace(
         calibrations={CHECKPOINT: calibration}, metrics={CHECKPOINT: {"validation": figures}}
     )
-    save_checkpoint(path, load_model(checkpoint), contract, catalog=checkpoint.catalog, **checkpoint.extra)
+    trained = catalog.split("train")
+    names = {
+        "sources": sorted({face.source for face in trained if face.source}),
+        "generators": sorted({face.generator for face in trained if face.generator}),
+    }
+    state = {**checkpoint.extra, "trained_on": names}
+    save_checkpoint(path, load_model(checkpoint), contract, catalog=checkpoint.catalog, **state)
     return contract
 
 

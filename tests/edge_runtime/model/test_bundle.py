@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def write_bundle(folder: Path, name: str = "detector") -> Path:
         (folder / relative).write_bytes(data)
     files = {relative: hashlib.sha256(data).hexdigest() for relative, data in contents.items()}
     manifest = Manifest(ModelContract("resnet50"), files, tools={"openvino": "1"}, created="2026-01-01", name=name)
+    manifest = replace(manifest, trained_on={"sources": ["ffhq"], "generators": []})
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return folder
 
@@ -69,7 +71,7 @@ def test_a_broken_manifest_is_refused(folder: Path, text: str) -> None:
     [
         *({"files": {name: "0" * 64}} for name in ("../outside", "/etc/passwd", "a/../../b", "")),
         *({"files": ["a"]}, {"files": {"a": 3}}, {"files": {"a": "short"}}),
-        *({"name": 3}, {"name": "\x1b[2J"}, {"tools": []}),
+        *({"name": 3}, {"name": "\x1b[2J"}, {"tools": []}, {"trained_on": {"sources": "ffhq"}}),
     ],
 )
 def test_wrong_parts_are_refused(folder: Path, change: dict) -> None:

@@ -8,6 +8,8 @@ The model is a stand-in that judges by the grain of a picture, so that every ver
 import io
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -104,12 +106,13 @@ def keep(page: Page, path: Path, *, whole: bool = True) -> None:
     picture.convert("RGB").save(path, "WEBP", quality=88, method=6)
 
 
-def opened(browser: Browser, base: str, viewport: dict[str, int], **options: object) -> Page:
-    """Open a page."""
-    context = browser.new_context(viewport=viewport, **options)
-    page = context.new_page()
-    page.goto(base)
-    return page
+@contextmanager
+def opened(browser: Browser, base: str, viewport: dict[str, int], **options: object) -> Iterator[Page]:
+    """Open a page and close it again: pages of one address share a process, and so whether there is a touch screen."""
+    with browser.new_context(viewport=viewport, **{"locale": "en-GB", **options}) as context:
+        page = context.new_page()
+        page.goto(base)
+        yield page
 
 
 def judged(page: Page, files: list[Path]) -> None:
@@ -129,20 +132,20 @@ def main(out: Path) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         with serving(Detector(Bundle.open(bundle)), Settings(camera=str(clip(folder)))) as (host, port):
             base = f"http://{host}:{port}"
-            page = opened(browser, base, DESKTOP, color_scheme="light", locale="en-GB")
-            judged(page, files)
-            keep(page, out / "web-desktop.webp")
-            page = opened(browser, base, DESKTOP, color_scheme="dark", locale="en-GB")
-            judged(page, files[:3])
-            page.check("#heat")
-            keep(page, out / "web-heat-dark.webp")
-            page = opened(browser, base, PHONE, color_scheme="light", locale="zh-CN", has_touch=True, is_mobile=True)
-            judged(page, files[1:3])
-            keep(page, out / "web-phone-zh.webp")
-            page = opened(browser, f"{base}/live", DESKTOP, color_scheme="light", locale="en-GB")
-            expect(page.locator("#state")).to_have_text("on", timeout=30_000)
-            page.wait_for_timeout(2000)
-            keep(page, out / "web-live.webp", whole=False)
+            with opened(browser, base, DESKTOP) as page:
+                judged(page, files)
+                keep(page, out / "web-desktop.webp")
+            with opened(browser, base, DESKTOP, color_scheme="dark") as page:
+                judged(page, files[:3])
+                page.check("#heat")
+                keep(page, out / "web-heat-dark.webp")
+            with opened(browser, base, PHONE, locale="zh-CN", has_touch=True, is_mobile=True) as page:
+                judged(page, files[1:3])
+                keep(page, out / "web-phone-zh.webp")
+            with opened(browser, f"{base}/live", DESKTOP) as page:
+                expect(page.locator("#state")).to_have_text("on", timeout=30_000)
+                page.wait_for_timeout(2000)
+                keep(page, out / "web-live.webp", whole=False)
         browser.close()
 
 

@@ -4,6 +4,7 @@ import html
 import io
 import re
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def to_bytes(picture: Image.Image, format: str, **options: object) -> bytes:
 
 def outcomes(text: str) -> list[str]:
     """Return the outcome of every card in a page."""
-    return re.findall(r'<li class="card (\w+)" data-result', text)
+    return re.findall(r'<li class="card (\w+)[^"]*" data-result', text)
 
 
 def test_page_is_in_the_browsers_language(plain):
@@ -64,6 +65,25 @@ def test_file_chooser_lists_the_accepted_formats(plain):
 def test_whole_picture_models_ask_for_crops(plain, client):
     assert ENGLISH["whole"] in plain.get("/").text
     assert ENGLISH["whole"] not in client.get("/").text
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({}, ENGLISH["trained_unknown"]),
+        ({"sources": ["ffhq", "<b>"], "generators": ["stylegan"]}, "ffhq, &lt;b&gt;; faces made by stylegan"),
+    ],
+)
+def test_page_names_the_detector_and_its_training(opened, whole_detector, monkeypatch, names, said):
+    bundle = whole_detector.bundle
+    manifest = replace(bundle.manifest, trained_on=names)
+    monkeypatch.setattr(whole_detector, "bundle", replace(bundle, manifest=manifest))
+    with opened(whole_detector) as client:
+        text = re.search(
+            rf'<p class="small detector">\s*{ENGLISH["detector"]}: (.*?)</p>', client.get("/").text, re.DOTALL
+        )[1]
+    assert text.startswith(f"detector ({ENGLISH['own']}), colour 1.4.0.")
+    assert said in text
 
 
 def test_demonstration_model_is_marked_everywhere(opened, demo_detector, face):

@@ -37,6 +37,7 @@ def test_checkpoint_gets_its_thresholds(checkpoint, catalog):
     contract = calibrate_checkpoint(checkpoint, catalog, logits.astype(np.float32), max_fpr=0.01, max_fnr=0.01)
     after = load_checkpoint(checkpoint)
     assert after.contract == contract
+    assert after.extra["trained_on"]["sources"] == sorted({face.source for face in catalog.split("train")} - {""})
     assert contract.calibration("checkpoint").fitted
     assert contract.metrics["checkpoint"]["validation"]["auc"]["value"] == 1.0
     assert all(torch.equal(after.state_dict[key], before[key]) for key in before)
