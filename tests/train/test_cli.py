@@ -85,6 +85,7 @@ TRAIN = ("train-detector", "good", "--arch", "shufflenet_v2_x1_0", "--preset", "
         ((*TRAIN, "--progressive", "64"), "--progressive 64: give shares"),
         ((*TRAIN, "--leave-out", "gan"), "--leave-out gan: not a source or generator of the catalog; choose from"),
         ((*TRAIN, "--input-size", "100"), "--input-size 100: give a multiple of 32"),
+        ((*TRAIN, "--arch", "vit_b_16", "--input-size", "160"), "--input-size 160: vit_b_16 does not take it"),
         ((*TRAIN, "--arch", "resnet5"), "--arch resnet5: unknown backbone"),
         ((*TRAIN, "--staged", "0.5"), "--staged 0.5: needs --teacher, the checkpoint whose maps are learned"),
         ((*TRAIN[:-1], "taught"), "--preset taught: needs --teacher, the checkpoint whose maps are learned"),

@@ -125,12 +125,23 @@ class Session:
                 )
 
     def build_network(self) -> nn.Module:
-        """Return the network with its first weights; of a run to be resumed, without."""
-        arch = self.contract.architecture
+        """Return the network with its first weights; of a run to be resumed, without.
+
+        Raises:
+            UsageError: its weights are not available, or it does not take the contract's input size.
+        """
+        arch, size = self.contract.architecture, self.contract.input_size
         if self._found:
             with self._damage_reported():
                 return rebuild_backbone(arch, self._found.options)
-        return with_front_end(build_backbone(arch, weights=self.recipe.weights), self.recipe.front_end)
+        model = with_front_end(build_backbone(arch, weights=self.recipe.weights), self.recipe.front_end)
+        if find_backbone(arch).one_size and self.recipe.input_size:
+            try:
+                model.eval()(torch.zeros(1, 3, size, size))
+            except (AssertionError, ValueError) as error:
+                reason = first_line(error)
+                raise UsageError(f"--input-size {size}: {arch} does not take it ({reason}); leave it out") from None
+        return model
 
     def restore(self, state: RunState, steps: int) -> None:
         """Set `state` to what was saved last, if anything was; `steps` is the number of an epoch's.
