@@ -96,6 +96,10 @@ def train_detector(
     front_end: Annotated[FrontEnd | None, typer.Option(help="A fixed high-pass filter in the network.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = SHARES,
     leave_out: Annotated[list[str] | None, typer.Option(help="A source or generator not to use; repeatable.")] = None,
+    self_made: Annotated[
+        bool, typer.Option("--self-made", help="Add the reals through autoencoders as fakes.")
+    ] = False,
+    self_blended: Annotated[bool, typer.Option("--self-blended", help="Add reals blended into themselves.")] = False,
     balance: Annotated[Balance | None, typer.Option(help="Draw each source of a class equally often.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = SEED,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load pictures.")] = None,
@@ -127,6 +131,8 @@ def train_detector(
         teacher=teacher,
         split=split,
         leave_out=leave_out or (),
+        self_made=self_made,
+        self_blended=self_blended,
         workers=workers,
         precision=precision,
         device=device,

@@ -4,7 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +17,9 @@ from train.evaluation.evaluation import Evaluation
 from train.evaluation.metrics import FIGURE_NAMES
 from train.report.html import figure_text
 from train.report.shortcuts import audit_verdict
+
+if TYPE_CHECKING:  # It needs torch, which prepare-faces does without.
+    from train.self_made.fakes import SelfMade
 
 TOLD = ("auc", "accuracy", "balanced_accuracy", "f1", "eer", "tpr_at_1_fpr", "tpr_at_5_fpr")
 
@@ -78,6 +81,18 @@ def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
         console.print(f"warning: {alarm}", markup=False, soft_wrap=True)
     tell_files([*((path, "can't be read") for path in data["unreadable"]), *data["left_out"].items()])
     console.print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def tell_self_made(added: Iterable["SelfMade"]) -> None:
+    """Print how many fakes were made of real faces, and what their audit found."""
+    for made in added:
+        verdict = f"audit: {audit_verdict(made.audit)}" if made.audit else "too few for an audit"
+        faulty = bool(made.audit and made.audit.faults)
+        Console(stderr=faulty, highlight=False, soft_wrap=True).print(
+            f"{'warning: ' * faulty}{made.name}: {len(made.faces):,} fakes of {made.originals:,} real faces; sharpness "
+            f"alone tells them apart with an AUC of {made.sharpness:.2f}; {verdict}",
+            markup=False,
+        )
 
 
 def tell_plan(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from edge_runtime.atomic import write_atomic
@@ -13,7 +14,7 @@ from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.contract import CHECKPOINT, ModelContract
 from edge_runtime.run import counted
 from train.choices import Preset, StepPrecision, TrainingDevice
-from train.commands.console import tell_epoch, tell_plan
+from train.commands.console import tell_epoch, tell_plan, tell_self_made
 from train.commands.output import full_disk_reported, output_folder
 from train.data.build import load_data
 from train.data.catalog import CATALOG, SHARES, Catalog
@@ -25,12 +26,14 @@ from train.evaluation.metrics import measure
 from train.learning.augment import SWITCHES, without
 from train.learning.dataset import FaceDataset
 from train.learning.recipes import PRESETS, Recipe
+from train.learning.session import training_contract
 from train.learning.trainer import Trainer
 from train.models.checkpoint import load_checkpoint, load_model, save_checkpoint
 from train.report.evaluation import contact_sheet, write_evaluation
 from train.report.html import Picture, Section, Table
 from train.report.model_card import write_model_card
 from train.report.plots import training_curves
+from train.self_made.fakes import SELF_BLENDED, SELF_MADE, add_fakes
 
 AUGMENTATIONS = "augmentations.png"
 COLUMNS = 6
@@ -58,6 +61,8 @@ class TrainingOptions:
     teacher: Path | None = None
     split: str = SHARES
     leave_out: Sequence[str] = ()
+    self_made: bool = False
+    self_blended: bool = False
     workers: int | None = None
     precision: StepPrecision = StepPrecision.AUTO
     device: TrainingDevice = TrainingDevice.AUTO
@@ -101,7 +106,13 @@ def train_detector(
         raise UsageError(f"{asked}: needs --teacher, the checkpoint whose maps are learned")
     out = output_folder(out)
     catalog = load_data(*data, split=options.split, seed=recipe.seed).leaving_out(options.leave_out)
+    names = [SELF_MADE] * options.self_made + [SELF_BLENDED] * options.self_blended
     with full_disk_reported(out):
+        if names:
+            training_contract(catalog, options.arch, recipe)  # Refuse what can't be trained before minutes of work.
+            on_gpu = torch.cuda.is_available() and options.device != TrainingDevice.CPU
+            catalog, added = add_fakes(catalog, names, device="cuda" if on_gpu else "cpu", seed=recipe.seed)
+            tell_self_made(added)
         trainer = Trainer(
             catalog,
             options.arch,

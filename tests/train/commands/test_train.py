@@ -2,6 +2,7 @@ import shlex
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,12 +12,20 @@ from PIL import Image
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import ModelContract
 from train import cli
-from train.commands.train import calibrate_checkpoint, save_augmentations, training_sections
+from train.choices import Preset
+from train.commands.train import (
+    TrainingOptions,
+    calibrate_checkpoint,
+    save_augmentations,
+    train_detector,
+    training_sections,
+)
 from train.data.build import load_data
 from train.data.catalog import Catalog
 from train.evaluation.logits import require_logits
 from train.learning.dataset import FaceDataset
 from train.models.checkpoint import INPUTS, load_checkpoint
+from train.self_made.fakes import add_fakes
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +112,29 @@ def test_training_prints_its_plan_and_the_next_command(faces, tmp_path, monkeypa
     assert "cpu" in lines[1]
     assert lines[2].startswith("epoch   1")
     assert shlex.split(lines[-1])[1:3] == [command, str(tmp_path / "a run" / "best.pth")]
+
+
+def test_self_made_fakes_join_the_training_split(faces, tiny_backbone, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("train.self_made.autoencoder.BATCH", 2)
+    monkeypatch.setattr("train.commands.train.add_fakes", partial(add_fakes, steps=1))
+    changes = {"epochs": 1, "weights": "none", "batch": 8}
+    for _ in range(2):
+        options = TrainingOptions("tiny", Preset.QUICK, workers=0, pictures=False, bootstrap=10, self_made=True)
+        trained = train_detector([faces], tmp_path / "run", options, changes)
+    reals = [face for face in load_data(faces).split("train") if face.label == 0]
+    made = [face for face in Catalog.read(tmp_path / "run" / "catalog.csv").records if face.generator == "self_made"]
+    assert {(face.split, face.label) for face in made} == {("train", 1)}
+    assert len(made) == len(reals)
+    assert trained.evaluation.data["faces"] == len(load_data(faces).split("valid"))
+    assert f"{len(reals)} fakes of {len(reals)} real faces" in "".join(capsys.readouterr())
+
+
+def test_nothing_is_made_of_faces_that_cannot_be_trained_on(catalog, tmp_path, monkeypatch):
+    known = replace(
+        catalog, records=tuple(face for face in catalog.records if (face.split, face.label) != ("valid", 1))
+    )
+    known.write(tmp_path / "catalog.csv")
+    monkeypatch.setattr("train.commands.train.add_fakes", None)
+    with pytest.raises(DataError, match="valid"):
+        train_detector([tmp_path], tmp_path / "run", TrainingOptions("resnet18", self_made=True), {})

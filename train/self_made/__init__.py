@@ -1,0 +1,1 @@
+"""Fakes made from the training split's own photographs."""
