@@ -37,6 +37,8 @@ def benchmark(**options: Any) -> int:
 
     - `edge-benchmark … --minutes 30` then runs the best case for half an hour and plots FPS and clock
 
+    - `edge-benchmark frontier a b --data faces --out report` compares networks: AUC against the rate without AVX
+
     - `edge-benchmark compare A.json B.json` shows what got faster or slower; exit code 1 if anything got worse
     """
     with _name_missing_extra():
@@ -63,9 +65,36 @@ def compare(
     return 1 if found.worse else 0
 
 
+def frontier(
+    models: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles with an INT8 network.")],
+    data: Annotated[list[Path], typer.Option(help="Labelled faces: catalog.csv or folder; several: a column each.")],
+    out: Annotated[Path, typer.Option(help="Folder for frontier.html, .md, .png and report.json.")],
+    rounds: Annotated[int, typer.Option(min=1, help="How often each network is measured, A B A B …")] = Options.rounds,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Seconds per timing.")] = Options.seconds,
+    pictures: Annotated[int | None, typer.Option(min=2, help="Faces for accuracy (default: the test split).")] = None,
+) -> int:
+    """Compare networks that were trained already: AUC against the rate of INT8 on a CPU without AVX.
+
+    All are measured in one interleaved run, capped to SSE4.2. If ResNet-50 at 224 pixels is among them, the table
+    estimates what each would reach on an N5105, from published rates.
+    """
+    with _name_missing_extra():
+        from benchmarks.frontier import measure_frontier, write_frontier
+        from benchmarks.measure.session import step_bar
+        from train.commands.output import output_folder
+
+    folder = output_folder(out)
+    options = Options(data[0], folder, models, isa=["sse42"], rounds=rounds, seconds=seconds, pictures=pictures)
+    with step_bar() as advance:
+        report, points = measure_frontier(data, options, advance)
+    for line in write_frontier(report, points, folder):
+        print(printable(line))
+    return 0
+
+
 def main() -> NoReturn:
     """Start `edge-benchmark`."""
-    run_command(benchmark, "edge-benchmark", subcommands=[compare])
+    run_command(benchmark, "edge-benchmark", subcommands=[compare, frontier])
 
 
 if __name__ == "__main__":

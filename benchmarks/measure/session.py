@@ -54,6 +54,13 @@ def _progress() -> Iterator[Progress]:
         yield progress
 
 
+@contextmanager
+def step_bar() -> Iterator[Advance]:
+    """Yield a function that shows a step, for work with an unknown number of them."""
+    with _progress() as progress:
+        yield _advance_by_step(progress, progress.add_task("starting", total=None))
+
+
 def _advance_by_step(progress: Progress, task: TaskID) -> Advance:
     """Return a function that moves the progress bar, or without a terminal prints a line now and then."""
     printed = time.monotonic()
@@ -73,9 +80,8 @@ def _advance_by_step(progress: Progress, task: TaskID) -> Advance:
 
 def _tune(plan: Plan, around: Circumstances, out: Path) -> int:
     tune.check(plan, around.emulator)
-    with _progress() as progress:
-        task = progress.add_task("starting", total=None)
-        run = Run(plan, around, cases=tune.candidates(plan), advance=_advance_by_step(progress, task))
+    with step_bar() as advance:
+        run = Run(plan, around, cases=tune.candidates(plan), advance=advance)
         try:
             chosen, refused = tune.tune(run)
         except (KeyboardInterrupt, EdgeError):

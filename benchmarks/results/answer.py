@@ -14,7 +14,7 @@ def answers(report: Report) -> tuple[str, ...]:
     """Return the first lines of a report: warnings, then one line per question."""
     isas = list(dict.fromkeys(row.case.isa for row in report.rows)) or ["native"]
     recommended = _recommended(report, isas[0])
-    lines = [*_warnings(report), *(_recommendation(report, row) for row in recommended)]
+    lines = [*warnings(report), *(_recommendation(report, row) for row in recommended)]
     for isa in isas[1:]:
         parts = []
         for row in _recommended(report, isa):
@@ -27,7 +27,8 @@ def answers(report: Report) -> tuple[str, ...]:
     return (*lines, *_compare_backbones(report, recommended))
 
 
-def _warnings(report: Report) -> Iterator[str]:
+def warnings(report: Report) -> Iterator[str]:
+    """Yield what makes a report's figures doubtful: load, pace, heat, an interruption, faces it was trained on."""
     load = report.foreign_load
     if report.circumstances.emulator:
         yield f"Run under {report.circumstances.emulator.split()[0]}: times mean nothing, accuracy counts."

@@ -4,7 +4,7 @@ They are narrow, with large letters, so that they can be read on a phone.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -115,6 +115,24 @@ def pareto(report: Report, isa: str) -> Figure | None:
         for index, name in enumerate(bundles)
     ]
     _legend(axes, shapes, [row.case.precision for row, _ in points])
+    return figure
+
+
+def frontier(networks: Sequence[tuple[str, float, Mapping[str, float]]]) -> Figure:
+    """Return AUC {value, low, high} against frames/s of the network alone, given as (name, frames/s, AUC)."""
+    figure, axes = _axes(height=4.6)
+    for index, (name, speed, auc) in enumerate(networks):
+        reach = [[max(0.0, auc["value"] - auc["low"])], [max(0.0, auc["high"] - auc["value"])]]
+        marker = MARKERS[index % len(MARKERS)]
+        axes.errorbar(speed, auc["value"], yerr=reach, fmt=marker, color=COLOURS["int8"], capsize=3, lw=1)
+        axes.annotate(f" {name}", (speed, auc["value"]), fontsize=8, rotation=30, color=INK)
+    front = pareto_front([(speed, auc["value"]) for _, speed, auc in networks])
+    axes.plot(*zip(*front, strict=True), color=INK, lw=1, ls="--", zorder=0)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel("INT8 capped to SSE4.2, frames/s (logarithmic)")
+    axes.set_ylabel("AUC (with 95 % interval)")
+    axes.margins(x=0.2, y=0.1)
     return figure
 
 

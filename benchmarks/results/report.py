@@ -97,8 +97,8 @@ def _speed_table(rows: list[Row]) -> Table:
 
     columns: dict[str, Callable[[Row], str]] = {
         "case": _name,
-        "network alone, frames/s": lambda row: _spread(row.spread("model_fps")),
-        "file to verdict, frames/s": lambda row: _spread(row.spread(SPEED)),
+        "network alone, frames/s": lambda row: spread_text(row.spread("model_fps")),
+        "file to verdict, frames/s": lambda row: spread_text(row.spread(SPEED)),
         "CPU use, cores": lambda row: figure(row, "cpu_use"),
         "energy, J per frame": lambda row: figure(row, "energy_j"),
         "temperature, °C / clock, MHz / times throttled": heat,
@@ -165,7 +165,8 @@ def _name(row: Row) -> str:
     return f"{case.bundle}, {engine}{case.precision.upper()}{device}, {case.mode.value}"
 
 
-def _spread(spread: Spread | None) -> str:
+def spread_text(spread: Spread | None) -> str:
+    """Return a spread as `median (minimum–maximum)`."""
     if spread is None:
         return "–"
     return f"{number(spread.median)} ({number(spread.low)}–{number(spread.high)})"
