@@ -10,8 +10,8 @@ from pathlib import Path
 
 from edge_runtime.errors import SourceError
 from edge_runtime.sources import SourceOptions
-from edge_runtime.sources.live import LiveSource
 from edge_runtime.sources.opencv import CvCapture, cv2, openable
+from edge_runtime.sources.reconnect import LiveSource
 
 DEVICES = Path("/dev")
 NAMES = Path("/sys/class/video4linux")

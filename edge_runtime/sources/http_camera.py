@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from edge_runtime.errors import SourceError
 from edge_runtime.sources import SourceOptions
 from edge_runtime.sources.address import Address
-from edge_runtime.sources.live import CONNECT_S, Load
 from edge_runtime.sources.mjpeg import BLOCK, JpegSplitter, decode
+from edge_runtime.sources.reconnect import CONNECT_S, Load
 
 SNAPSHOT_FPS = 5.0
 """Requests a second to a camera that answers each with a single JPEG."""

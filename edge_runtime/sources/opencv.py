@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from edge_runtime.errors import SourceError
-from edge_runtime.sources.live import Load
+from edge_runtime.sources.reconnect import Load
 
 __all__ = ["CvCapture", "cv2", "openable", "picture_of"]
 

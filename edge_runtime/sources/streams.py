@@ -7,7 +7,7 @@ from edge_runtime.errors import SourceError
 from edge_runtime.sources import SourceOptions
 from edge_runtime.sources.address import Address, parse_address
 from edge_runtime.sources.http_camera import HttpCamera
-from edge_runtime.sources.live import CONNECT_S, Capture, LiveSource
+from edge_runtime.sources.reconnect import CONNECT_S, Capture, LiveSource
 
 PORTS = {"rtsp": 554, "rtsps": 322}
 """Default ports (RFC 7826, section 4.2)."""

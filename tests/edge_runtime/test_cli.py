@@ -370,7 +370,15 @@ def test_a_picture_needs_few_imports(bundle_path, tmp_path, red):
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.splitlines())
     libraries = {"torch", "cv2", "fastapi", "matplotlib", "sklearn", "rich.live", "openvino_telemetry", "http.client"}
-    ours = {"inference.faces", "pixels.drawing", "sources.video", "sources.live", "sinks.video", "sinks.live", "web"}
+    ours = {
+        "inference.faces",
+        "pixels.drawing",
+        "sources.video",
+        "sources.reconnect",
+        "sinks.video",
+        "sinks.live",
+        "web",
+    }
     assert not loaded & (libraries | {f"edge_runtime.{name}" for name in ours | {"sinks.lines", "sinks.snapshots"}})
     assert "edge_runtime.inference.classifier" in loaded
 

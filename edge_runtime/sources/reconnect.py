@@ -1,4 +1,4 @@
-"""Live sources: read in a thread of their own, reopened whenever they are lost, also when a read hangs."""
+"""Live sources, reopened when they are lost or a read hangs; each is read in a thread of its own."""
 
 import atexit
 import contextlib

@@ -10,7 +10,7 @@ from PIL import Image
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import SourceState
 from edge_runtime.sources import Source, SourceOptions, open_sources
-from edge_runtime.sources.live import MOST_STUCK, LiveSource
+from edge_runtime.sources.reconnect import MOST_STUCK, LiveSource
 
 
 class Hanging:
@@ -48,9 +48,9 @@ class Few:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr("edge_runtime.sources.live.FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr("edge_runtime.sources.live.LONGEST_WAIT_S", 0.02)
-    monkeypatch.setattr("edge_runtime.sources.live.SLICE_S", 0.02)
+    monkeypatch.setattr("edge_runtime.sources.reconnect.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("edge_runtime.sources.reconnect.LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr("edge_runtime.sources.reconnect.SLICE_S", 0.02)
 
 
 def test_hanging_reads_do_not_pile_up_threads():
@@ -76,8 +76,8 @@ def test_a_loss_is_one_gap_and_numbers_go_on():
 
 
 def test_a_slow_attempt_counts_as_waiting(monkeypatch):
-    monkeypatch.setattr("edge_runtime.sources.live.FIRST_WAIT_S", 0.3)
-    monkeypatch.setattr("edge_runtime.sources.live.LONGEST_WAIT_S", 0.3)
+    monkeypatch.setattr("edge_runtime.sources.reconnect.FIRST_WAIT_S", 0.3)
+    monkeypatch.setattr("edge_runtime.sources.reconnect.LONGEST_WAIT_S", 0.3)
     tried = []
 
     def slow():
