@@ -15,9 +15,9 @@ from edge_runtime.command import DISTRIBUTION
 from edge_runtime.detector import Detector
 from edge_runtime.systemd import Notifier
 from edge_runtime.web.api import api_router
-from edge_runtime.web.http.intake import Intake
 from edge_runtime.web.http.login import login_router
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
+from edge_runtime.web.http.request_limits import RequestLimiter
 from edge_runtime.web.http.security import Gate
 from edge_runtime.web.http.sessions import Sessions
 from edge_runtime.web.pages import Pages, live_router, page_router, static_files
@@ -71,7 +71,7 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     app.mount("/static", static_files())
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)
-    app.add_middleware(Intake, limits=settings.limits, is_full=lambda: judge.queue.full)
+    app.add_middleware(RequestLimiter, limits=settings.limits, is_full=lambda: judge.queue.full)
     app.add_middleware(Gate, settings=settings, sessions=sessions, count=metrics.count_problem)
     original = app.openapi
 

@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_runtime.errors import UsageError
-from edge_runtime.web.http.intake import LINGER_S
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
+from edge_runtime.web.http.request_limits import LINGER_S
 from edge_runtime.web.http.security import HEADERS
 from edge_runtime.web.settings import is_loopback
 
@@ -148,7 +148,7 @@ class _TimedProtocol(H11Protocol):
         if self.conn.their_state is h11.IDLE:
             seconds = limits.header_s
         elif self.conn.their_state is h11.SEND_BODY:
-            # `Intake` answers a slow body before the connection is closed.
+            # `RequestLimiter` answers a slow body before the connection is closed.
             seconds = LINGER_S if answered else limits.body_s + 2 * LINGER_S
         self._timer = None if seconds is None else self.loop.call_later(seconds, self._expire)
 

@@ -10,7 +10,7 @@ import pytest
 from helpers.waiting import until
 from starlette.requests import HTTPConnection
 
-from edge_runtime.web.http.intake import MOST_LOGINS
+from edge_runtime.web.http.request_limits import MOST_LOGINS
 from edge_runtime.web.http.security import HEADERS, knows_host, same_secret
 from edge_runtime.web.http.sessions import SESSION_S, TICKET_S, Sessions
 from edge_runtime.web.http.throttle import Throttle, client_address

@@ -17,7 +17,7 @@ LOGIN_PATH, MOST_LOGINS = "/login", 8
 """Signing in has slots of its own, since it is open to everybody: it can't take those of clients with the token."""
 
 
-class Intake:
+class RequestLimiter:
     """Middleware that holds request bodies to the limits. Methods whose bodies are never read pass through.
 
     Args:

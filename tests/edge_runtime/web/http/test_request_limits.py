@@ -37,7 +37,7 @@ LIMITS = ServiceLimits(
 def address(served, whole_detector) -> Iterator[tuple[str, int]]:
     """A server with small limits."""
     with pytest.MonkeyPatch.context() as patch, served(whole_detector, Settings(limits=LIMITS)) as address:
-        patch.setattr("edge_runtime.web.http.intake.LINGER_S", LINGER_S)
+        patch.setattr("edge_runtime.web.http.request_limits.LINGER_S", LINGER_S)
         patch.setattr("edge_runtime.web.server.LINGER_S", LINGER_S)
         yield address
 
