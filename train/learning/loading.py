@@ -1,103 +1,19 @@
-"""Which faces each step sees, and the processes that load them."""
+"""The processes that load training faces: how they are started, checked and reported when they die."""
 
 import contextlib
 import multiprocessing
 import shutil
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from edge_runtime.errors import UsageError
-from edge_runtime.model.contract import LABELS
-from train.choices import Balance
-from train.data.catalog import FaceRecord
-from train.learning.dataset import EPOCHS, FaceDataset, collate
-from train.learning.recipes import Recipe
+from train.learning.dataset import FaceDataset, collate
 from train.models.state_dict import first_line
-
-MOST_TURNS = 3
-"""How often a balanced epoch shows the same face: a source of a few dozen would be learned by heart otherwise."""
-
-
-@dataclass(frozen=True, eq=False)
-class Order:
-    """Which faces each epoch shows, in which order: a function of the seed and the epoch alone.
-
-    An epoch has as many draws as there are faces. Balanced, each class has half of them and each source of it an equal
-    part, but no face comes more than MOST_TURNS times where a larger source can fill the gap: a small source shows its
-    faces several times, a large one goes through its faces in several epochs.
-
-    Attributes:
-        groups: indices of the faces that share a part.
-        draws: faces that an epoch draws of each group.
-        balanced: whether the groups are the sources of the classes; otherwise one group has all faces.
-        batch: faces per step, of all processes together.
-    """
-
-    groups: Mapping[tuple[int, str], NDArray[np.int64]]
-    draws: Mapping[tuple[int, str], int]
-    balanced: bool
-    batch: int
-    seed: int
-
-    @classmethod
-    def plan(cls, faces: Sequence[FaceRecord], recipe: Recipe) -> "Order":
-        """Return the order in which `recipe` shows `faces`, of which both classes have some."""
-        found: dict[tuple[int, str], list[int]] = {}
-        for index, face in enumerate(faces):
-            found.setdefault((face.label, face.origin), []).append(index)
-        groups = {key: np.array(found[key]) for key in sorted(found)}
-        parts = Counter(label for label, _ in groups)
-        draws = dict.fromkeys(groups, 0)
-        for label in range(len(LABELS)):
-            count = (len(faces) + 1 - label) // len(LABELS)
-            by_size = sorted((key for key in groups if key[0] == label), key=lambda key: len(groups[key]))
-            for position, key in enumerate(by_size):
-                draws[key] = count // (parts[label] - position)
-                if position + 1 < parts[label]:
-                    draws[key] = min(draws[key], MOST_TURNS * len(groups[key]))
-                count -= draws[key]
-        batch = min(recipe.batch, len(faces))
-        if recipe.balance == Balance.NONE or (recipe.balance == Balance.AUTO and max(parts.values()) == 1):
-            draws = {key: len(members) for key, members in groups.items()}
-            return cls(groups, draws, False, batch, recipe.seed)
-        return cls(groups, draws, True, batch, recipe.seed)
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """How many faces of each class an epoch draws."""
-        return tuple(sum(drawn for (of, _), drawn in self.draws.items() if of == label) for label in range(len(LABELS)))
-
-    def batches(self, epoch: int, *, first: int = 0, rank: int = 0, world: int = 1) -> list[list[int]]:
-        """Return the batches of `FaceDataset` keys of an epoch, from batch `first` on: the share of process `rank`.
-
-        All processes together see what one alone would see. Draws that do not fill a batch are left out of the epoch.
-        """
-        drawn = np.sort(np.concatenate([self._drawn(number, epoch) for number in range(len(self.groups))]))
-        turns = np.arange(len(drawn)) - np.searchsorted(drawn, drawn)
-        keys = drawn + (epoch + turns * EPOCHS) * len(drawn)
-        keys = np.random.default_rng((self.seed, epoch)).permutation(keys)
-        batches: list[list[int]] = (
-            keys[: len(keys) // self.batch * self.batch].reshape(-1, self.batch)[first:, rank::world].tolist()
-        )
-        return batches
-
-    def _drawn(self, number: int, epoch: int) -> NDArray[np.int64]:
-        """Return the faces that `epoch` draws of a group: the next ones of a row of random orders of all its faces."""
-        key, members = [*self.groups.items()][number]
-        start, end = epoch * self.draws[key], (epoch + 1) * self.draws[key]
-        rounds = range(start // len(members), -(-end // len(members)))
-        orders = [np.random.default_rng((self.seed, number, turn)).permutation(members) for turn in rounds]
-        skipped = start - rounds.start * len(members)
-        return np.concatenate([members[:0], *orders])[skipped : skipped + end - start]
 
 
 class CurrentBatches(Sampler[list[int]]):

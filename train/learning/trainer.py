@@ -22,7 +22,8 @@ from train.choices import Keep, StepPrecision, TrainingDevice
 from train.data.catalog import Catalog
 from train.evaluation.logits import PictureGoneError
 from train.learning.dataset import Batch, FaceDataset
-from train.learning.loading import Order, build_loader, check_shared_memory, dead_loaders_reported
+from train.learning.epoch_order import EpochOrder
+from train.learning.loading import build_loader, check_shared_memory, dead_loaders_reported
 from train.learning.objectives import build_objective, load_teacher
 from train.learning.optimizer import Schedule, build_optimizer, running_average, training_precision
 from train.learning.pace import VALIDATION_COST, images_per_second
@@ -91,7 +92,7 @@ class Trainer:
             seed=recipe.seed,
         )
         taught = load_teacher(teacher, model, self.dataset, recipe, self.accelerator.device) if teacher else None
-        self.order = Order.plan(train, recipe)
+        self.order = EpochOrder.plan(train, recipe)
         objective = build_objective(self.order.counts, recipe, self.accelerator, taught, model)
         optimizer = build_optimizer(nn.ModuleList([model, objective.hints]), recipe)
         self.network, optimizer = self.accelerator.prepare(model, optimizer)

@@ -23,7 +23,7 @@ from train.commands.train import calibrate_checkpoint
 from train.data.build import load_data
 from train.data.catalog import Catalog
 from train.evaluation.logits import checkpoint_logits
-from train.learning.loading import Order
+from train.learning.epoch_order import EpochOrder
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
 from train.learning.validation import renew_statistics
@@ -123,7 +123,7 @@ def test_resumed_run_equals_an_unstopped_one(whole, catalog, tmp_path, step):
 def test_missing_picture_is_named_and_costs_no_step(whole, faces, tmp_path, split, workers):
     catalog = load_data(shutil.copytree(faces, tmp_path / faces.name))
     train = catalog.split("train")
-    first = Order.plan(train, TINY).batches(1)[0][0] - len(train)
+    first = EpochOrder.plan(train, TINY).batches(1)[0][0] - len(train)
     gone, away = catalog.split(split)[first if split == "train" else 0].path, tmp_path / "away.png"
     run = trainer(catalog, tmp_path / "run", workers=workers)
     after_step(run, 1, lambda: gone.rename(away))

@@ -7,7 +7,7 @@ import pytest
 from train.choices import Balance
 from train.data.build import load_data
 from train.learning.dataset import EPOCHS
-from train.learning.loading import Order
+from train.learning.epoch_order import EpochOrder
 from train.learning.recipes import Recipe
 
 SOURCES = {(0, "ffhq"): 60, (0, "studio"): 5, (1, "gan"): 21, (1, "swap"): 8, (1, "sdxl"): 3}
@@ -32,17 +32,17 @@ def shown(batches, count=COUNT):
 
 
 def test_plain_epoch_shows_every_face_once(records):
-    order = Order.plan(records, Recipe(batch=COUNT, balance=Balance.NONE))
+    order = EpochOrder.plan(records, Recipe(batch=COUNT, balance=Balance.NONE))
     first, second = (shown(order.batches(epoch)) for epoch in (0, 1))
     assert sorted(first[0]) == sorted(second[0]) == list(range(COUNT))
     assert first[0].tolist() != second[0].tolist()
     assert (set(first[1]), set(second[1])) == ({0}, {1})
     assert (order.counts, order.balanced) == ((65, 32), False)
-    assert len(Order.plan(records[55:70], Recipe(batch=32)).batches(0)) == 1  # too few for a batch are one
+    assert len(EpochOrder.plan(records[55:70], Recipe(batch=32)).batches(0)) == 1  # too few for a batch are one
 
 
 def test_balanced_epoch_draws_sources_alike_up_to_three_turns(records):
-    order = Order.plan(records, Recipe(batch=1))
+    order = EpochOrder.plan(records, Recipe(batch=1))
     assert order.draws == {(0, "ffhq"): 34, (0, "studio"): 15, (1, "gan"): 20, (1, "swap"): 19, (1, "sdxl"): 9}
     assert (order.counts, order.balanced) == ((49, 48), True)
     seen = Counter()
@@ -61,13 +61,13 @@ def test_balanced_epoch_draws_sources_alike_up_to_three_turns(records):
 
 def test_balance_is_for_several_sources_in_a_class(records):
     one_each = [face for face in records if face.source == "ffhq" or face.generator == "gan"]
-    assert not Order.plan(one_each, Recipe()).balanced
-    assert Order.plan(one_each, Recipe(balance=Balance.SOURCE)).counts == (41, 40)
+    assert not EpochOrder.plan(one_each, Recipe()).balanced
+    assert EpochOrder.plan(one_each, Recipe(balance=Balance.SOURCE)).counts == (41, 40)
 
 
 @pytest.mark.parametrize("balance", Balance)
 def test_resumed_epoch_is_the_rest_in_one_process_or_two(records, balance):
-    order = Order.plan(records, Recipe(batch=8, balance=balance))
+    order = EpochOrder.plan(records, Recipe(batch=8, balance=balance))
     whole = order.batches(2)
     assert len(whole) == COUNT // 8
     assert order.batches(2, first=3) == whole[3:]
