@@ -181,6 +181,9 @@ def evaluate_detector(
     attacks: Annotated[
         bool, typer.Option("--attacks", help="Attack a checkpoint: FGSM, PGD, fakes through an autoencoder.")
     ] = False,
+    by: Annotated[str, typer.Option(help="Figures by source, generator, or both: source,generator.")] = "",
+    pairs: Annotated[list[str] | None, typer.Option(help="GENERATOR:SOURCE that belong together; repeatable.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="Write one line per face to this CSV file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> int:
     """Measure a detector on faces that it was not trained on.
@@ -188,6 +191,8 @@ def evaluate_detector(
     **Examples**
 
     `evaluate-detector runs/resnet50/best.pth faces/catalog.csv --out runs/resnet50/test`
+
+    `evaluate-detector detector/ multi/ --by source,generator --pairs dfdc_swap:dfdc` for figures across sources.
 
     `evaluate-detector detector/ other_faces/ --precision int8 --no-pictures` for a bundle and a report to share.
     """
@@ -203,6 +208,9 @@ def evaluate_detector(
         pictures=not no_pictures,
         bootstrap=bootstrap,
         attacks=attacks,
+        by=by,
+        pairs=pairs or (),
+        scores=scores,
     )
     evaluation = evaluate(model, data, out, options)
     if as_json:

@@ -15,6 +15,7 @@ from train.data.catalog import CATALOG, SPLITS, Catalog, left_out_lines
 from train.evaluation.calibrate import bounds_text
 from train.evaluation.evaluation import Evaluation
 from train.evaluation.metrics import FIGURE_NAMES
+from train.report.evaluation import origin_tables
 from train.report.html import figure_text
 from train.report.shortcuts import audit_verdict
 
@@ -76,6 +77,11 @@ def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
     for name in ("coverage", "accuracy"):
         table.add_row(f"{name} of verdicts", figure_text(evaluation.decided[name]))
     console.print(table)
+    for found in origin_tables(evaluation.origins) if evaluation.origins else ():
+        origins = Table(*found.head)
+        for row in found.rows:
+            origins.add_row(*map(str, row))
+        console.print(origins)
     console.print(bounds_text(evaluation.calibration), soft_wrap=True)
     for alarm in evaluation.alarms:
         console.print(f"warning: {alarm}", markup=False, soft_wrap=True)

@@ -1,24 +1,30 @@
 """What `evaluate-detector` does, as a function to call from a notebook. Torch is imported only for checkpoints."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.model.contract import CHECKPOINT
+from edge_runtime.paths import expand
 from train.commands.output import full_disk_reported, output_folder
 from train.data.build import load_data
 from train.data.sample import pick_faces
 from train.evaluation.evaluation import Evaluation, choose_split, judge_faces, open_subject, summarize
 from train.evaluation.looks import count_look
+from train.evaluation.origins import KINDS, origin_figures, parse_kinds, parse_pairs
 from train.evaluation.robustness import GRIDS, robustness_rows
 from train.evaluation.seen import among
 from train.parallel import progress_bar
-from train.report.evaluation import write_evaluation
+from train.report.evaluation import write_evaluation, write_scores
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How a detector is evaluated."""
+    """How a detector is evaluated.
+
+    `by` and `pairs` are read by train.evaluation.origins; `scores` is the file for one line per face.
+    """
 
     split: str = "auto"
     precision: str | None = None
@@ -28,6 +34,9 @@ class EvaluationOptions:
     pictures: bool = True
     bootstrap: int = 1000
     attacks: bool = False
+    by: str = ""
+    pairs: Sequence[str] = ()
+    scores: Path | None = None
 
 
 def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOptions) -> Evaluation:
@@ -42,6 +51,14 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
     subject = open_subject(model, precision=options.precision, device=options.device)
     if options.attacks and subject.precision != CHECKPOINT:
         raise UsageError("--attacks needs a checkpoint: a bundle has no gradients")
+    kinds, pairs = parse_kinds(options.by), parse_pairs(options.pairs)
+    if pairs and not kinds:
+        kinds = KINDS
+    if options.scores:
+        scores = expand(options.scores)
+        if scores.is_dir():
+            raise UsageError(f"--scores {scores}: is a directory; give a file")
+        output_folder(scores.parent, "--scores")
     out = output_folder(out)
     with full_disk_reported(out):
         catalog = load_data(data)
@@ -58,6 +75,7 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
             "left_out": {str(file.path): file.reason for file in catalog.quarantine},
             "broken": [str(file.path) for file in catalog.quarantine if file.broken],
         }
+        origins = origin_figures(judged, kinds, pairs, options.bootstrap) if kinds else {}
         rows = robustness_rows(
             subject, judged.faces, GRIDS[options.robustness], options.robustness_faces, options.bootstrap
         )
@@ -73,6 +91,16 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
             )
         if split == "valid":
             alarms.append("the checkpoint and its thresholds were chosen on validation faces: expect less on others")
-        evaluation = summarize(subject, judged, described, bootstrap=options.bootstrap, robustness=rows, alarms=alarms)
+        evaluation = summarize(
+            subject,
+            judged,
+            described,
+            bootstrap=options.bootstrap,
+            robustness=rows,
+            alarms=alarms,
+            origins=origins,
+        )
+        if options.scores:
+            write_scores(scores, judged)
         write_evaluation(out, evaluation, judged, pictures=options.pictures)
         return evaluation

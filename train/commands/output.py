@@ -10,8 +10,8 @@ from edge_runtime.errors import UsageError
 from edge_runtime.paths import expand
 
 
-def output_folder(out: Path) -> Path:
-    """Return `--out` with `~` expanded; called before a command's long work. Nothing is left there.
+def output_folder(out: Path, option: str = "--out") -> Path:
+    """Return the folder of `option` with `~` expanded; called before a command's long work. Nothing is left there.
 
     Raises:
         UsageError: it can't be written to.
@@ -23,7 +23,7 @@ def output_folder(out: Path) -> Path:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise UsageError(f"--out {out}: can't be written to ({error.strerror}); choose another folder") from None
+        raise UsageError(f"{option} {out}: can't be written to ({error.strerror}); choose another folder") from None
     finally:
         for folder in missing:
             with suppress(OSError):

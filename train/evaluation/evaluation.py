@@ -1,7 +1,7 @@
 """An evaluation: every figure of a detector on some faces, as values for JSON and the report."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,9 @@ def choose_split(data: Path, catalog: Catalog, wanted: str) -> str:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was measured. `figures` are at the balanced threshold, `half` at 0.5."""
+    """Everything that was measured. `figures` are at the balanced threshold, `half` at 0.5; for `origins` see
+    train.evaluation.origins.
+    """
 
     subject: Mapping[str, Any]
     data: Mapping[str, Any]
@@ -182,6 +184,7 @@ class Evaluation:
     slices: Sequence[Mapping[str, Any]]
     robustness: Sequence[Mapping[str, Any]] = ()
     alarms: Sequence[str] = ()
+    origins: Mapping[str, Any] = field(default_factory=dict)
 
 
 def summarize(
@@ -192,6 +195,7 @@ def summarize(
     bootstrap: int = 1000,
     robustness: Sequence[Mapping[str, Any]] = (),
     alarms: Sequence[str] = (),
+    origins: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Measure everything about `judged`."""
     calibration, labels, scores = judged.calibration, judged.labels, judged.scores
@@ -218,6 +222,7 @@ def summarize(
         slices=slice_figures(judged, bootstrap),
         robustness=robustness,
         alarms=[*score_alarms(scores), *alarms],
+        origins=origins or {},
     )
 
 

@@ -1,6 +1,6 @@
 """Figures of a detector, each with its bootstrap interval. Fake is the positive class."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import sklearn
@@ -9,9 +9,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from edge_runtime.errors import DataError
 from train.data.catalog import SEED
+from train.evaluation.calibrate import proven_share
 
 Figure = dict[str, float]
-"""`value`, and the bounds `low` and `high` of its interval."""
+"""`value`, and the bounds `low` and `high` of its interval; for a share of 0 also `of`, how many faces it is of.
+
+The bootstrap of a share of 0 or 1 is always the same, so its other bound is that of Clopper and Pearson.
+"""
 
 INTERVAL = (2.5, 97.5)
 """Percentiles of the bootstrap distribution: an interval of 95 %."""
@@ -65,9 +69,14 @@ def measure(
         DataError: there is nothing to measure, or labels and scores do not match.
     """
     truth, score = _checked(labels, scores)
-    return _bootstrapped(
+    found = _bootstrapped(
         lambda weights: _figures(truth, score, threshold, weights), len(truth), groups, bootstrap, seed
     )
+    fakes = int(truth.sum())
+    found_fakes = dict.fromkeys(("recall", "tpr_at_1_fpr", "tpr_at_5_fpr"), fakes)
+    called = int((score >= threshold).sum())
+    smaller = min(fakes, len(truth) - fakes)
+    return _bounded(found, {**found_fakes, "accuracy": len(truth), "precision": called, "eer": smaller})
 
 
 def measure_decided(
@@ -102,7 +111,10 @@ def measure_decided(
             "accuracy": 1.0 - error,
         }
 
-    return _bootstrapped(figures, len(truth), groups, bootstrap, seed)
+    found = _bootstrapped(figures, len(truth), groups, bootstrap, seed)
+    fakes, decided = int(truth.sum()), int((called_fake | called_real).sum())
+    of = {"fpr": len(truth) - fakes, "fnr": fakes, "coverage": len(truth), "error": decided, "accuracy": decided}
+    return _bounded(found, of)
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -200,6 +212,16 @@ def _bootstrapped(
         drawn = [row[name] for row in rows if np.isfinite(row[name])]
         low, high = np.percentile(drawn, INTERVAL) if drawn else (value, value)
         found[name] = {"value": float(value), "low": float(low), "high": float(high)}
+    return found
+
+
+def _bounded(found: dict[str, Figure], of: Mapping[str, int]) -> dict[str, Figure]:
+    """Return the figures with bounds for shares of 0 and 1; `of` has the number of faces that each is a share of."""
+    for name, count in of.items():
+        if found[name]["value"] == 0.0:
+            found[name] |= {"high": proven_share(0, count), "of": count}
+        elif found[name]["value"] == 1.0:
+            found[name] |= {"low": 1.0 - proven_share(0, count)}
     return found
 
 

@@ -1,5 +1,6 @@
 """The report of an evaluation: its sections, from the figures and the judged faces."""
 
+import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from edge_runtime.atomic import write_atomic
-from edge_runtime.model.contract import DEMO_NOTICE
+from edge_runtime.atomic import atomic_write, write_atomic
+from edge_runtime.model.contract import DEMO_NOTICE, LABELS
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.plain_json import plain
 from train.evaluation.calibrate import bounds_text
 from train.evaluation.evaluation import SLICE_FIGURES, Evaluation, JudgedFaces, risk_by_coverage
 from train.evaluation.metrics import FIGURE_NAMES
+from train.evaluation.origins import KINDS, ORIGIN_FIGURES
 from train.report import plots
 from train.report.html import Block, Picture, Section, Table, figure_text, write_report
 
@@ -71,6 +73,17 @@ def write_evaluation(
     write_report(out / "report.html", f"Evaluation of {evaluation.subject['name']}", sections)
 
 
+def write_scores(path: Path, judged: JudgedFaces) -> None:
+    """Write one line per judged face as CSV; its logits are those of real and fake, separated by a space."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "label", "source", "split", "group", "logits", "score", "verdict"))
+        for face, group, logits, score in zip(judged.faces, judged.groups, judged.logits, judged.scores, strict=True):
+            row = (face.path, LABELS[face.label], face.origin, face.split, group, " ".join(map(str, logits)))
+            writer.writerow((*row, float(score), judged.calibration.verdict(float(score)).value))
+
+
 def evaluation_sections(evaluation: Evaluation, judged: JudgedFaces, *, pictures: bool) -> list[Section]:
     """Return the sections of the report; those with faces only if `pictures` is true."""
     sections = [Section("What was judged", _subject(evaluation)), Section("Figures", _figures(evaluation))]
@@ -83,6 +96,8 @@ def evaluation_sections(evaluation: Evaluation, judged: JudgedFaces, *, pictures
     sections.append(Section("Verdicts at the two thresholds", _verdicts(evaluation, judged)))
     if evaluation.slices:
         sections.append(Section("By source, generator and face size", [_slice_table(evaluation.slices)]))
+    if evaluation.origins:
+        sections.append(Section("Across sources and generators", origin_tables(evaluation.origins)))
     if evaluation.robustness:
         note = f"On {evaluation.robustness[0]['faces']} faces, with the thresholds of clean validation pictures."
         rows = [(row["name"], *(figure_text(row[key]) for key in ROBUSTNESS)) for row in evaluation.robustness]
@@ -151,6 +166,22 @@ def _slice_table(slices: Sequence[Mapping[str, Any]]) -> Table:
         for row in slices
     ]
     return Table(("slice", "real faces", "fake faces", *(FIGURE_NAMES[key] for key in SLICE_FIGURES)), rows)
+
+
+def origin_tables(origins: Mapping[str, Any]) -> list[Table]:
+    """Return what `train.evaluation.origins.origin_figures` measured: a table for sources, one for generators."""
+    tables = []
+    for kind in KINDS:
+        rows = [
+            (row["name"], ", ".join(row["against"]) or "all", row["real"], row["fake"], row)
+            for row in origins["rows"]
+            if row["by"] == kind
+        ]
+        if rows:
+            rows += [(name, "", "", "", origins[name][kind]) for name in ("mean", "worst")]
+            cells = [(*begin, *(figure_text(found[key]) for key in ORIGIN_FIGURES)) for *begin, found in rows]
+            tables.append(Table((kind, "against", "real faces", "fake faces", *ORIGIN_FIGURES.values()), cells))
+    return tables
 
 
 def _most_wrong(judged: JudgedFaces) -> list[Block]:

@@ -1,9 +1,11 @@
+import json
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from edge_runtime.errors import UsageError
+from train.commands.console import tell_evaluation
 from train.commands.evaluate import EvaluationOptions, evaluate_detector
 from train.data.build import load_data
 from train.evaluation.attacks import train_washer
@@ -67,6 +69,23 @@ def test_lost_pictures_do_not_stop_attacks(make_faces, tiny_checkpoint, tmp_path
     assert len(evaluation.robustness) == 5
     assert len(evaluation.data["unreadable"]) == 1
     assert {row["faces"] for row in evaluation.robustness} == {evaluation.data["faces"]}
+
+
+def test_figures_by_source_and_scores_are_written(make_faces, tiny_checkpoint, tmp_path):
+    folder, scores = make_faces(), tmp_path / "new" / "scores.csv"
+    options = Options(bootstrap=5, pairs=["faces:faces"], scores=scores)
+    evaluation = evaluate_detector(tiny_checkpoint, folder, tmp_path / "out", options)
+    assert [(row["by"], row["name"], row["against"]) for row in evaluation.origins["rows"]] == [
+        ("source", "faces", ["faces"]),
+        ("generator", "faces", ["faces"]),
+    ]
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert written["origins"]["worst"]["generator"]["auc"] == evaluation.figures["auc"]
+    assert "Across sources and generators" in (tmp_path / "out" / "report.html").read_text()
+    assert len(scores.read_text().splitlines()) == 25
+    tell_evaluation(evaluation, tmp_path / "out")
+    with pytest.raises(UsageError, match=r"--scores .*is a directory"):
+        evaluate_detector(tiny_checkpoint, folder, tmp_path / "out", Options(scores=tmp_path))
 
 
 def test_unusable_options_are_refused_first(tiny_checkpoint, tmp_path, monkeypatch):
