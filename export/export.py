@@ -28,7 +28,7 @@ from export.int8.gate import Logits
 from export.int8.search import Int8Choice, find_int8
 from export.options import ONNX, ExportOptions, allowed_errors
 from export.proof.certificate import Certificate, Measured, certify
-from export.proof.golden import draw_golden, measure_golden
+from export.proof.golden import golden_pool, measure_golden, write_golden
 from export.proof.reference import write_reference
 from export.proof.report import write_export_report
 from train.data.face_finder import HOW_TO_GET
@@ -108,14 +108,15 @@ class Proof:
 def _write_bundle(folder: Path, context: Context, source: Checkpoint) -> str:
     """Write the bundle's files into `folder`; return why INT8 is missing, empty where it is there or not wanted."""
     options, model = context.options, load_model(source)
+    pool = golden_pool(options.golden, context.contract)
     networks = convert(model, context)
     proof = prove(model, networks, context)
     if proof.choice.chosen:
         networks["int8"] = proof.choice.chosen.network
     precisions = [precision.value for precision in Precision]
     shipped = {name: networks[name] for name in precisions if name in networks and name in options.parts}
-    with context.steps.step("Golden pictures drawn and measured"):
-        pictures = draw_golden(folder / "golden", model, context.contract)
+    with context.steps.step("Golden pictures measured"):
+        pictures = write_golden(folder / "golden", pool, model, context.contract)
         golden = measure_golden(context.workers, pictures, shipped, model, context.contract)
         (folder / GOLDEN).write_text(golden.to_json(), encoding="utf-8")
     notes = [*proof.notes]

@@ -21,10 +21,13 @@ CANDIDATES = (Int8Candidate("PERFORMANCE", "ENABLE"), Int8Candidate("MIXED", "EN
 FALLBACKS = (Int8Candidate("PERFORMANCE", "FIRST_LAYER"), Int8Candidate("MIXED", "FIRST_LAYER"))
 """Tried if every candidate is refused: finer weights, but sums may saturate on the board."""
 
-ALL_CANDIDATES = tuple(
-    Int8Candidate(preset, overflow)
-    for preset in ("PERFORMANCE", "MIXED")
-    for overflow in ("ENABLE", "FIRST_LAYER", "DISABLE")
+ALL_CANDIDATES = (
+    *(
+        Int8Candidate(preset, fix)
+        for preset in ("PERFORMANCE", "MIXED")
+        for fix in ("ENABLE", "FIRST_LAYER", "DISABLE")
+    ),
+    *(Int8Candidate(preset, "ENABLE", histogram=True) for preset in ("PERFORMANCE", "MIXED")),
 )
 
 
@@ -59,6 +62,7 @@ class ExportOptions:
         parity_faces: this many of the measured faces also go through PyTorch and ONNX Runtime.
         max_fpr, max_fnr: shares of reals called fake and fakes called real; None keeps the checkpoint's.
         face_model: the face detector's file; None takes the installed package's.
+        golden: a folder of pictures to take the golden ones from; None draws them.
     """
 
     parts: Sequence[str] = PARTS
@@ -75,6 +79,7 @@ class ExportOptions:
     max_fpr: float | None = None
     max_fnr: float | None = None
     face_model: Path | None = None
+    golden: Path | None = None
     replace: bool = False
 
     def __post_init__(self) -> None:

@@ -1,16 +1,20 @@
-"""Make the golden pictures of a bundle: drawn faces with known logits, and how far from these a device may be."""
+"""Make a bundle's golden pictures: drawn or given faces with known logits, and how far from these a device may be."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import nn
 
 from board_setup.isa import CAPS, cpu_flags, widest_isa
+from edge_runtime.errors import PictureError, UsageError
 from edge_runtime.model.contract import ModelContract
 from edge_runtime.model.golden import Golden
+from edge_runtime.paths import expand
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from export.children.process import Workers
@@ -20,7 +24,9 @@ from export.int8.measure import measure_networks
 from train.models.network import torch_logits
 from train.sample_faces import sample_face
 
-POOL = 16
+POOL, GIVEN = 16, 64
+"""Draw this many; look at this many given ones at most."""
+
 PICTURES = 8
 SIZE = 256
 """Pixels a side of the pictures, unless the network's input is larger."""
@@ -29,19 +35,41 @@ CPU_FLOOR = 0.001
 """Logits of a correct CPU differ by about 1e-5; this leaves room for kernels that were never seen."""
 
 
-def draw_golden(folder: Path, model: nn.Module, contract: ModelContract) -> list[Path]:
-    """Write the golden pictures (PNG) into `folder`: of POOL drawn faces, those with the most widely spread logits.
+def golden_pool(given: Path | None, contract: ModelContract) -> list[Image.Image]:
+    """Return faces to choose golden pictures from: drawn ones, or the centre squares of the pictures in `given`.
+
+    Raises:
+        UsageError: the folder holds fewer than two pictures that can be read.
+    """
+    size = max(SIZE, contract.input_size)
+    if given is None:
+        return [sample_face(seed, kind, size) for seed in range(POOL // 2) for kind in ("real", "fake")]
+    pictures = []
+    try:
+        for path in sorted(path for path in expand(given).iterdir() if path.is_file()):
+            with contextlib.suppress(PictureError):
+                pictures.append(ImageOps.fit(read_picture(path), (size, size), Image.Resampling.BICUBIC))
+            if len(pictures) == GIVEN:
+                break
+    except OSError as error:
+        raise UsageError(f"--golden {given}: can't be read ({error.strerror or error})") from None
+    if len(pictures) < 2:
+        raise UsageError(f"--golden {given}: holds {len(pictures)} pictures that can be read; give two or more")
+    return pictures
+
+
+def write_golden(folder: Path, pool: Sequence[Image.Image], model: nn.Module, contract: ModelContract) -> list[Path]:
+    """Write the golden pictures (PNG) into `folder`: of `pool`, those with the most widely spread logits.
 
     Only pictures with different answers can show that a device gives the right ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    size, network = max(SIZE, contract.input_size), torch_logits(model, contract)
-    drawn = [sample_face(seed, kind, size) for seed in range(POOL // 2) for kind in ("real", "fake")]
-    logits = np.stack([network(face_pixels(face, None, contract)).mean(axis=0) for face in drawn])
-    order = np.argsort(margins(logits))
-    paths = [folder / f"{place}.png" for place in range(PICTURES)]
-    for path, place in zip(paths, np.linspace(0, POOL - 1, PICTURES).round().astype(int), strict=True):
-        drawn[order[place]].save(path)
+    network = torch_logits(model, contract)
+    logits = np.stack([network(face_pixels(face, None, contract)).mean(axis=0) for face in pool])
+    places = np.linspace(0, len(pool) - 1, min(PICTURES, len(pool))).round().astype(int)
+    paths = [folder / f"{number}.png" for number in range(len(places))]
+    for path, index in zip(paths, np.argsort(margins(logits))[places], strict=True):
+        pool[index].save(path)
     return paths
 
 

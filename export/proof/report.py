@@ -152,7 +152,7 @@ def signed(figure: Figure) -> str:
 def golden_blocks(golden: Golden) -> list[str | Table]:
     """Return how far a device may be from the golden answers."""
     words = (
-        f"{len(golden.pictures)} drawn faces with known logits. Before a device runs this bundle it judges these: its "
+        f"{len(golden.pictures)} faces with known logits. Before a device runs this bundle it judges these: its "
         "answers must be within the tolerance of the answers under one of the instruction sets."
     )
     rows = [[name.upper(), f"{value['CPU']:.2g}", f"{value['GPU']:.2g}"] for name, value in golden.tolerance.items()]

@@ -19,6 +19,7 @@ from export.int8.quantize import (
     layers_that_hurt,
     quantize,
 )
+from export.options import named_candidates
 from train.evaluation.logits import judge
 
 
@@ -70,3 +71,15 @@ def test_layers_that_hurt_are_named_as_in_pytorch(tiny_bundle: Bundle, faces: Ex
     assert {found.layer for found in worst} == {"body.0", "body.3", "body.6"}
     assert [found.added for found in worst] == sorted((found.added for found in worst), reverse=True)
     assert worst[0].added > 0
+
+
+def test_a_histogram_gives_other_ranges(tiny_bundle: Bundle, faces: ExportFaces, tmp_path: Path) -> None:
+    (candidate,), fallbacks = named_candidates("performance-enable-histogram")
+    assert (candidate.histogram, candidate.name, fallbacks) == (True, "PERFORMANCE ENABLE HISTOGRAM", ())
+    fp32, contract, out = tiny_bundle.model("fp32"), tiny_bundle.contract, tmp_path / "model.xml"
+    quantize(fp32, out, candidate, contract, faces.calibration)
+    assert layers_in_int8(out) == 3
+    networks = [Classifier(path, contract) for path in (fp32, out, tiny_bundle.model("int8"))]
+    exact, found, plain = (judge(network.logits, contract, faces.measured) for network in networks)
+    assert 0 < np.abs(found - plain).max() < 1
+    assert np.abs(found - exact).max() < 1

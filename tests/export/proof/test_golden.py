@@ -4,19 +4,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from board_setup.isa import CAPS
 from board_setup.workstation import twin
+from edge_runtime.errors import UsageError
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.contract import ModelContract, PixelRecipe
 from edge_runtime.model.golden import Golden, check_golden
-from export.proof.golden import rounded_to_half
+from export.proof.golden import golden_pool, rounded_to_half, write_golden
 
 TWIN = """
 import sys
@@ -73,6 +77,25 @@ def test_half_precision_changes_a_copy_a_little(tiny_model: nn.Module) -> None:
     change = (rounded_to_half(tiny_model)(image) - before).abs().max()
     assert 0 < change < 0.05
     torch.testing.assert_close(tiny_model(image), before, rtol=0, atol=0)
+
+
+def test_golden_pictures_come_from_a_given_folder(tiny_model: nn.Module, tmp_path: Path) -> None:
+    given, contract = tmp_path / "given", ModelContract("tiny", input_size=32, pixels=PixelRecipe(resize_to=None))
+    given.mkdir()
+    for index in range(20):
+        Image.new("RGB", (400, 300), (10 * index, 60, 60)).save(given / f"{index}.png")
+    (given / "notes.txt").write_text("no picture")
+    pool = golden_pool(given, contract)
+    paths = write_golden(tmp_path / "golden", pool, tiny_model, contract)
+    found = [Image.open(path) for path in paths]
+    assert {picture.size for picture in found} == {(256, 256)}
+    reds = [picture.getpixel((0, 0))[0] for picture in found]
+    assert len(set(reds)) == 8
+    assert {0, 190} <= set(reds)
+    with pytest.raises(UsageError, match=r"--golden .*: holds 0 pictures"):
+        golden_pool(tmp_path, contract)
+    with pytest.raises(UsageError, match="--golden"):
+        golden_pool(tmp_path / "none", contract)
 
 
 @pytest.mark.slow
