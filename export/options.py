@@ -21,13 +21,10 @@ CANDIDATES = (Int8Candidate("PERFORMANCE", "ENABLE"), Int8Candidate("MIXED", "EN
 FALLBACKS = (Int8Candidate("PERFORMANCE", "FIRST_LAYER"), Int8Candidate("MIXED", "FIRST_LAYER"))
 """Tried if every candidate is refused: finer weights, but sums may saturate on the board."""
 
+PRESETS, FIXES = ("PERFORMANCE", "MIXED"), ("ENABLE", "FIRST_LAYER", "DISABLE")
 ALL_CANDIDATES = (
-    *(
-        Int8Candidate(preset, fix)
-        for preset in ("PERFORMANCE", "MIXED")
-        for fix in ("ENABLE", "FIRST_LAYER", "DISABLE")
-    ),
-    *(Int8Candidate(preset, "ENABLE", histogram=True) for preset in ("PERFORMANCE", "MIXED")),
+    *(Int8Candidate(preset, fix) for preset in PRESETS for fix in FIXES),
+    *(Int8Candidate(preset, "ENABLE", histogram=True) for preset in PRESETS),
 )
 
 
