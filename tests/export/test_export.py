@@ -1,6 +1,7 @@
 """A whole export of the tiny network, and the parts of the way."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.faces import FACE_MODEL
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import CHECKPOINT, Calibration, ModelContract, Precision
+from edge_runtime.model.golden import check_golden
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
-from export.export import calibrate
+from export.export import calibrate, export_bundle
 from export.faces import choose_faces
 from export.options import ExportOptions, allowed_errors
 from export.proof.certificate import certify
@@ -81,6 +83,19 @@ def test_the_certificate_goes_from_pytorch_to_the_board(tiny_bundle: Bundle, qui
         assert stages[name]["from_pytorch"]["faces"] == quick.parity_faces
     assert stages["FP16"]["from_pytorch"]["max_logit"] > 0
     assert stages["INT8 on the board"]["from_before"]["max_logit"] <= 1e-5
+
+
+@pytest.mark.slow
+def test_int8_and_fp16_alone_make_a_bundle(
+    tiny_checkpoint: Path, tiny_data: Path, quick: ExportOptions, tmp_path: Path
+) -> None:
+    options = replace(quick, parts=("fp16", "int8"))
+    bundle = export_bundle(tiny_checkpoint, tiny_data, tmp_path / "b", options=options)
+    assert bundle.precisions == (Precision.FP16, Precision.INT8)
+    assert not (bundle.path / "fp32").exists()
+    assert not (bundle.path / "onnx").exists()
+    assert Detector(bundle, faces="off").choice.precision is Precision.INT8
+    assert check_golden(Classifier(bundle.model("fp16"), bundle.contract), bundle, "fp16").right
 
 
 def test_every_auc_of_the_certificate_is_of_the_same_faces() -> None:
