@@ -9,12 +9,17 @@ from PIL import Image
 BOUNDARY = b"--frame\r\nContent-Type: image/jpeg\r\n\r\n"
 
 
+def file_of(picture: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
+    """Return a picture as the bytes of a file; `options` go to Pillow."""
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
 def jpeg_of(size: tuple[int, int] = (64, 48), seed: int = 1, **options: Any) -> bytes:
     """Return a JPEG of noise; `options` go to Pillow."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", **options)
-    return file.getvalue()
+    return file_of(Image.fromarray(pixels), **options)
 
 
 def markers(jpeg: bytes) -> list[int]:

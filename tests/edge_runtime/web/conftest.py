@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 import pytest
+from helpers.jpegs import file_of
 from openvino import opset13 as ops
 from PIL import Image
 from starlette.testclient import TestClient
@@ -138,13 +139,6 @@ def plain(whole_detector: Detector) -> Iterator[TestClient]:
         yield client
 
 
-def to_bytes(picture: Image.Image, format: str = "JPEG", **options: object) -> bytes:
-    """Return a picture as the bytes of a file."""
-    file = io.BytesIO()
-    picture.save(file, format, **options)
-    return file.getvalue()
-
-
 def tinted(pixels: np.ndarray, red: float, blue: float) -> np.ndarray:
     """Return `pixels`, uint8 RGB, moved towards red or blue."""
     moved = pixels.astype(np.float32) + np.array([red, 0, blue], np.float32)
@@ -160,7 +154,7 @@ def face() -> Callable[..., bytes]:
     """A JPEG of one drawn face, tinted."""
 
     def make(tint: tuple[float, float] = FAKE, seed: int = 3, size: int = 384) -> bytes:
-        return to_bytes(Image.fromarray(tinted(draw_face(seed, size), *tint)), quality=92)
+        return file_of(Image.fromarray(tinted(draw_face(seed, size), *tint)), quality=92)
 
     return make
 
@@ -172,7 +166,7 @@ def three_faces() -> bytes:
     thirds = [slice(0, 320), slice(320, 640), slice(640, 960)]
     for third, tint in zip(thirds, (FAKE, REAL, UNCERTAIN), strict=True):
         pixels[:, third] = tinted(pixels[:, third], *tint)
-    return to_bytes(Image.fromarray(pixels), quality=92)
+    return file_of(Image.fromarray(pixels), quality=92)
 
 
 @pytest.fixture(scope="session")
@@ -180,7 +174,7 @@ def no_face() -> bytes:
     """A JPEG without a face."""
     sky = np.linspace((90, 140, 220), (225, 230, 235), 480)
     pixels = np.repeat(sky[:, None], 640, axis=1) + np.random.default_rng(1).normal(0, 4, (480, 640, 3))
-    return to_bytes(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+    return file_of(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
 
 
 class Camera:

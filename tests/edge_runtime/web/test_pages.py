@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.jpegs import file_of
 from PIL import Image
 
 from edge_runtime.model.contract import Calibration, ModelContract
@@ -16,12 +17,6 @@ from edge_runtime.web.texts import TEXTS, problem_texts
 
 ENGLISH, CHINESE = TEXTS["en"], TEXTS["zh-Hans"]
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>.jpg'
-
-
-def to_bytes(picture: Image.Image, format: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, format, **options)
-    return file.getvalue()
 
 
 def outcomes(text: str) -> list[str]:
@@ -109,15 +104,15 @@ def test_odd_pictures_are_judged_or_refused(client, plain, face, finds_faces):
     whole = Image.open(io.BytesIO(face()))
     deep = Image.fromarray(np.asarray(whole.convert("L"), np.uint16) << 8)
     sent = [
-        to_bytes(whole.convert("CMYK"), "JPEG"),
-        to_bytes(whole.convert("L"), "JPEG"),
-        to_bytes(deep, "PNG"),
-        to_bytes(whole, "GIF", save_all=True, append_images=[whole.rotate(90)]),
-        to_bytes(Image.new("RGB", (1, 1)), "PNG"),
-        to_bytes(whole.resize((20_000, 10)), "PNG"),
+        file_of(whole.convert("CMYK"), "JPEG"),
+        file_of(whole.convert("L"), "JPEG"),
+        file_of(deep, "PNG"),
+        file_of(whole, "GIF", save_all=True, append_images=[whole.rotate(90)]),
+        file_of(Image.new("RGB", (1, 1)), "PNG"),
+        file_of(whole.resize((20_000, 10)), "PNG"),
         face()[:2000],
         b"text",
-        to_bytes(Image.new("F", (64, 64)), "TIFF"),
+        file_of(Image.new("F", (64, 64)), "TIFF"),
     ]
     files = [("images", (f"{number}.jpg", data)) for number, data in enumerate(sent)]
     answer = (client if finds_faces else plain).post("/", files=files)
@@ -167,7 +162,7 @@ def test_file_names_are_escaped(client, face, path):
 
 
 def test_formats_unknown_to_browsers_get_a_preview(plain, face):
-    tiff = to_bytes(Image.open(io.BytesIO(face())), "TIFF")
+    tiff = file_of(Image.open(io.BytesIO(face())), "TIFF")
     assert 'src="data:image/jpeg;base64,' in plain.post("/card", files={"image": tiff}).text
     assert 'src=""' in plain.post("/card", files={"image": face()}).text
 

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from edge_runtime.web.http.request_limits import MOST_LOGINS
 from edge_runtime.web.http.security import HEADERS, knows_host, same_secret
 from edge_runtime.web.http.sessions import SESSION_S, TICKET_S, Sessions
-from edge_runtime.web.http.throttle import Throttle, client_address
+from edge_runtime.web.http.throttle import client_address
 from edge_runtime.web.settings import ServiceLimits, Settings
 
 TOKEN = "a-token-of-the-tests-0123456789"
@@ -40,29 +40,18 @@ def test_nothing_is_served_without_the_token(guarded, path):
         assert answer.json()["type"] == "/problems/token-needed"
 
 
-def test_nothing_is_judged_without_the_token(guarded, face):
-    answer = guarded.post("/predict", files={"image": face()})
-    assert answer.status_code == 401
-    assert "verdict" not in answer.text
+def test_everything_is_served_with_the_token(guarded, face):
+    assert guarded.post("/predict", files={"image": face()}).status_code == 401
+    assert {guarded.get(path, headers=bearer(TOKEN)).status_code for path in GUARDED if path != "/live"} == {200}
 
 
-@pytest.mark.parametrize("path", GUARDED[:1] + GUARDED[2:])
-def test_everything_is_served_with_the_token(guarded, path):
-    assert guarded.get(path, headers=bearer(TOKEN)).status_code == 200
-
-
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/login", "/static/style.css"])
-def test_health_and_login_need_no_token(guarded, path):
-    assert guarded.get(path).status_code == 200
-
-
-@pytest.mark.parametrize(
-    "path", ["/static/../model", "/static/%2e%2e/model", "/healthz/../model", "//model", "/login/../model"]
-)
-def test_lookalikes_of_open_paths_are_guarded(guarded, path):
-    answer = guarded.get(path)
-    assert answer.status_code in (401, 404)
-    assert "contract" not in answer.text
+def test_only_health_and_login_need_no_token(guarded):
+    for path in ("/healthz", "/readyz", "/login", "/static/style.css"):
+        assert guarded.get(path).status_code == 200
+    for path in ("/static/../model", "/static/%2e%2e/model", "/healthz/../model", "//model", "/login/../model"):
+        answer = guarded.get(path)
+        assert answer.status_code in (401, 404)
+        assert "contract" not in answer.text
 
 
 def test_browsers_are_sent_to_the_login_page(guarded):
@@ -100,14 +89,6 @@ def test_ticket_signs_in_once(opened, whole_detector):
         assert client.get("/model").status_code == 401
 
 
-def test_tickets_expire(monkeypatch):
-    sessions = Sessions(TOKEN)
-    ticket = sessions.issue_ticket()
-    now = time.monotonic()
-    monkeypatch.setattr("time.monotonic", lambda: now + TICKET_S + 1)
-    assert not sessions.redeem_ticket(ticket)
-
-
 def test_repeated_wrong_tokens_are_refused(opened, whole_detector, monkeypatch):
     monkeypatch.setattr("edge_runtime.web.http.login.WRONG_TOKEN_DELAY_S", 0.0)
     with opened(whole_detector, Settings(token=TOKEN), follow_redirects=False) as client:
@@ -117,14 +98,6 @@ def test_repeated_wrong_tokens_are_refused(opened, whole_detector, monkeypatch):
         refused = client.post("/login", data={"token": TOKEN})
         assert refused.status_code == 429
         assert 50 <= int(refused.headers["retry-after"]) <= 60
-
-
-def test_addresses_are_throttled_separately():
-    throttle = Throttle(2, seconds=60)
-    assert [throttle.wait_s("a") > 0 for _ in range(3)] == [False, False, True]
-    assert throttle.wait_s("b") == 0
-    throttle.forget("a")
-    assert throttle.wait_s("a") == 0
 
 
 def test_ipv6_clients_are_known_by_their_network():
@@ -166,13 +139,15 @@ def test_cookie_is_secure_behind_tls(opened, whole_detector):
         assert "Secure" in answer.headers["set-cookie"]
 
 
-def test_sessions_expire(monkeypatch):
+def test_sessions_and_tickets_expire(monkeypatch):
     sessions = Sessions(TOKEN)
-    session = sessions.start()
+    session, ticket = sessions.start(), sessions.issue_ticket()
     assert Sessions(TOKEN).is_valid(session)
-    now = time.time()
-    monkeypatch.setattr("time.time", lambda: now + SESSION_S + 60)
+    later = {"time": time.time() + SESSION_S + 60, "monotonic": time.monotonic() + TICKET_S + 1}
+    monkeypatch.setattr("time.time", lambda: later["time"])
+    monkeypatch.setattr("time.monotonic", lambda: later["monotonic"])
     assert not sessions.is_valid(session)
+    assert not sessions.redeem_ticket(ticket)
 
 
 @pytest.mark.parametrize("forged", ["", ".", "x", "9" * 400 + ".0", "é.é", "a.b.c", "of another token"])
@@ -203,12 +178,6 @@ def test_other_hosts_are_refused(plain, host):
     assert (answer.status_code, answer.json()["type"]) == (421, "/problems/wrong-host")
 
 
-def test_cross_site_uploads_are_refused(plain, face):
-    headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
-    answer = plain.post("/predict", files={"image": face()}, headers=headers)
-    assert (answer.status_code, answer.json()["type"]) == (403, "/problems/cross-site")
-
-
 @pytest.mark.parametrize(
     ("path", "mode", "destination", "status"),
     [
@@ -222,11 +191,9 @@ def test_cross_site_uploads_are_refused(plain, face):
 def test_other_sites_may_only_link(plain, path, mode, destination, status):
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": destination}
     assert plain.get(path, headers=headers).status_code == status
-
-
-def test_cors_is_off(plain):
-    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
-    answer = plain.options("/predict", headers=headers)
+    answer = plain.post("/predict", files={"image": b""}, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (403, "/problems/cross-site")
+    answer = plain.options("/predict", headers={"Origin": "https://evil", "Access-Control-Request-Method": "POST"})
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
@@ -235,13 +202,6 @@ def test_every_answer_has_the_security_headers(plain, path):
     answer = plain.get(path)
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
     assert answer.headers["cache-control"] == "no-store"
-
-
-def test_policy_allows_nothing_from_elsewhere():
-    policy = HEADERS["Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'")
-    assert "unsafe" not in policy
-    assert "http" not in policy
 
 
 def test_internal_errors_reveal_nothing(opened, whole_detector, monkeypatch, face):
