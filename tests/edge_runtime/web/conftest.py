@@ -4,6 +4,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,17 @@ def colour_bundle(face_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def detector(colour_bundle: Path) -> Detector:
-    """A detector that finds faces."""
     return Detector(Bundle.open(colour_bundle))
+
+
+@pytest.fixture
+def demo_detector(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Detector:
+    """The same as a demonstration model."""
+    manifest = replace(detector.bundle.manifest, contract=colour_contract(demo=True))
+    demo = replace(detector.bundle, manifest=manifest)
+    monkeypatch.setattr(detector, "bundle", demo)
+    monkeypatch.setattr(detector.engine, "bundle", demo)
+    return detector
 
 
 @pytest.fixture(scope="session")
@@ -82,11 +92,19 @@ def whole_detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     return Detector(Bundle.open(write_colour_bundle(folder, None, colour_contract(framing=Framing.WHOLE))))
 
 
-@pytest.fixture(scope="session")
-def demo_detector(face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Detector:
-    """A demonstration model that finds faces."""
-    folder = tmp_path_factory.mktemp("demo") / "detector"
-    return Detector(Bundle.open(write_colour_bundle(folder, face_model, colour_contract(demo=True))))
+@pytest.fixture
+def held(whole_detector: Detector, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Make the detector wait; two events: that it was asked, and that it may answer."""
+    asked, released = threading.Event(), threading.Event()
+    original = whole_detector.engine.answer
+
+    def answer(pixels: np.ndarray) -> object:
+        asked.set()
+        released.wait(60)
+        return original(pixels)
+
+    monkeypatch.setattr(whole_detector.engine, "answer", answer)
+    return asked, released
 
 
 @contextmanager
@@ -115,13 +133,11 @@ def serving(detector: Detector, settings: Settings | None = None) -> Iterator[tu
 
 @pytest.fixture(scope="session")
 def opened() -> Callable[..., AbstractContextManager[TestClient]]:
-    """`with opened(detector, settings) as client`: a client of a service without a server."""
     return client_of
 
 
 @pytest.fixture(scope="session")
 def served() -> Callable[..., AbstractContextManager[tuple[str, int]]]:
-    """`with served(detector, settings) as (host, port)`: a real server."""
     return serving
 
 

@@ -5,7 +5,6 @@ import json
 import logging
 import sys
 import tempfile
-import threading
 import time
 
 import httpx2
@@ -171,10 +170,8 @@ def test_every_problem_has_a_page(plain, kind):
     assert kind.value in plain.get(kind.type, headers={"Accept": "text/html"}).text
 
 
-@pytest.mark.parametrize("side", [10_000, 20_000])
-def test_huge_pictures_are_refused_before_decoding(opened, whole_detector, side, monkeypatch):
-    data = file_of(Image.new("1", (side, side)), "PNG")
-    assert len(data) < 100_000
+def test_huge_pictures_are_refused_before_decoding(opened, whole_detector, monkeypatch):
+    data = file_of(Image.new("1", (20_000, 20_000)), "PNG")
     monkeypatch.setattr(ImageFile.ImageFile, "load", None)
     with opened(whole_detector) as client:
         assert problem(client.post("/predict", files={"image": data})) == (413, "too-many-pixels")
@@ -203,13 +200,10 @@ def test_failed_device_is_a_problem(opened, whole_detector, face, monkeypatch, c
     assert "the device failed" in caplog.text
 
 
-def test_slow_detector_is_a_problem(opened, whole_detector, face, monkeypatch):
-    held = threading.Event()
-    original = whole_detector.engine.answer
-    monkeypatch.setattr(whole_detector.engine, "answer", lambda pixels: (held.wait(20), original(pixels))[1])
+def test_slow_detector_is_a_problem(opened, whole_detector, face, held):
     with opened(whole_detector, Settings(limits=ServiceLimits(answer_s=0.2))) as client:
         answer = client.post("/predict", files={"image": face()})
-        held.set()
+        held[1].set()
     assert problem(answer) == (503, "too-slow")
 
 

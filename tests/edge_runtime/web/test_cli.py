@@ -91,8 +91,7 @@ def test_serves_until_sigterm(colour_bundle, face, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_it(colour_bundle):
-    with started("--model", str(colour_bundle)) as (process, _, base):
-        assert httpx2.get(f"{base}/readyz", timeout=20).status_code == 200
+    with started("--model", str(colour_bundle)) as (process, _, _):
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=20)
         assert process.returncode in (0, 130)
@@ -196,12 +195,8 @@ def test_error_is_one_line_and_exit_code_2():
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "192.168.1.7", "board.local"])
-def test_named_host_is_shown_as_given(host):
-    assert reachable_address(host) == host
-
-
-def test_wildcard_host_is_shown_as_a_reachable_address():
+def test_shown_address_is_reachable():
+    assert reachable_address("board.local") == "board.local"
     assert reachable_address("0.0.0.0") not in ("0.0.0.0", "127.0.0.1", "")
 
 
