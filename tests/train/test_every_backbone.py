@@ -58,15 +58,18 @@ def weights(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path)  # some checkpoints have hundreds of megabytes
 
 
-def test_front_end_goes_into_the_ir(few, tmp_path, tiny_backbone):
-    recipe = Recipe(weights="none", input_size=SIDE, epochs=1, batch=8, chances={}, ema=0.5, front_end="residual")
+@pytest.mark.parametrize("side", [128, 160])
+def test_front_end_and_input_size_go_into_the_ir(few, tmp_path, tiny_backbone, side):
+    recipe = Recipe(weights="none", input_size=side, epochs=1, batch=8, chances={}, ema=0.5, front_end="residual")
     best = Trainer(few, "tiny", recipe, tmp_path / "run", workers=0, precision="no", device="cpu").run()
     checkpoint = load_checkpoint(best)
     assert checkpoint.options == {"front_end": "residual"}
-    contract, network = checkpoint.contract, explain(load_model(checkpoint), tiny_backbone)
+    contract, explained = checkpoint.contract, explain(load_model(checkpoint), tiny_backbone)
     onnx, fp32, int8 = (tmp_path / file for file in ("model.onnx", "fp32.xml", "int8.xml"))
-    to_onnx(network.network, contract, onnx, network.outputs)
-    save_network(to_openvino(onnx, contract), fp32)
+    to_onnx(explained.network, contract, onnx, explained.outputs)
+    network = to_openvino(onnx, contract)
+    assert list(network.input().shape) == [1, 3, side, side]
+    save_network(network, fp32)
     exact, found = checkpoint_logits(best, few.records), network_logits(fp32, contract, few.records)
     np.testing.assert_allclose(found, exact, atol=1e-4)
     plain = replace(checkpoint, options={})

@@ -26,9 +26,8 @@ class EpochOrder:
     faces several times, a large one goes through its faces in several epochs.
 
     Attributes:
-        groups: indices of the faces that share a part.
-        draws: faces that an epoch draws of each group.
-        balanced: whether the groups are the sources of the classes; otherwise one group has all faces.
+        groups: indices of the faces by label and origin.
+        draws: faces that an epoch draws of each group; all of them where it is not `balanced`.
         batch: faces per step, of all processes together.
     """
 

@@ -45,6 +45,7 @@ def write_model_card(
         "",
         f"- sources: {', '.join(sources) or 'not stated'}",
         f"- generators of the fakes: {', '.join(generators) or 'not stated'}",
+        *([f"- left out of training: {', '.join(catalog.left_out)}"] if catalog.left_out else []),
         f"- rights to the data: {licence or 'not stated'}",
         f"- fingerprint: `{contract.data}`",
         "",
