@@ -117,7 +117,7 @@ class Session:
             raise DataError(f"{out}: holds a run on other data; give its {CATALOG}, or another --out")
         new = recipe.to_dict()
         for name in new:
-            # A field that an older version did not have is no difference. When to stop and what to keep may change.
+            # A field that an older version did not have does not count. When to stop and what to keep may change.
             if name not in ("patience", "keep") and old.get(name, new[name]) != new[name]:
                 raise UsageError(
                     f"{out}: holds a run with {name} {old[name]}, not {new[name]}; "

@@ -150,9 +150,9 @@ def find_backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def high_pass(images: torch.Tensor) -> torch.Tensor:
-    """Return what differs from the mean of each pixel's 3×3 neighbourhood, [N, 3, H, W] like `images`."""
-    return RESIDUAL_GAIN * (images - functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False))
+def _see_residual(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Return what differs from the mean of each pixel's 3×3 neighbourhood, [N, 3, H, W] like the images."""
+    return RESIDUAL_GAIN * (inputs[0] - functional.avg_pool2d(inputs[0], 3, 1, 1, count_include_pad=False))
 
 
 def with_front_end(model: nn.Module, front_end: FrontEnd) -> nn.Module:
@@ -166,10 +166,6 @@ def with_front_end(model: nn.Module, front_end: FrontEnd) -> nn.Module:
         options: Any = {**getattr(model, "options", {}), "front_end": FrontEnd.RESIDUAL.value}
         model.options = options
     return model
-
-
-def _see_residual(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    return high_pass(inputs[0])
 
 
 def rebuild_backbone(name: str, options: Mapping[str, Any]) -> nn.Module:

@@ -39,7 +39,7 @@ HARMLESS: list[Any] = [
     *((getattr(np._core.multiarray, name), f"numpy.{core}.multiarray.{name}")  # type: ignore[attr-defined]
       for core in ("_core", "core") for name in ("scalar", "_reconstruct")),
 ]  # fmt: skip
-"""Types of plain values that often lie beside the weights; building one runs no code from the file."""
+"""Types of plain values that people save with the weights; building one runs no code from the file."""
 
 SAVE_STATE = "save them with torch.save(model.state_dict(), 'weights.pth')"
 
@@ -145,7 +145,7 @@ def read_file(path: Path) -> Any:
     Raises:
         CheckpointError: the file is missing, broken, or holds anything else.
     """
-    if is_torchscript(path):
+    if _is_torchscript(path):
         raise CheckpointError(
             f"{path}: a TorchScript model; save its weights: "
             f'model = torch.jit.load("{path.name}"); torch.save(model.state_dict(), "weights.pth")'
@@ -179,17 +179,16 @@ def read_file(path: Path) -> Any:
     raise CheckpointError(f"{path}: broken, or not a checkpoint ({reason}); copy it again")
 
 
-def first_line(error: Exception) -> str:
-    """Return the beginning of an error's message, or its type where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive."""
+def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def first_line(error: Exception) -> str:
+    """Return the beginning of an error's message, or its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def pickled_classes(path: Path) -> list[str]:
@@ -220,26 +219,18 @@ def check_keys(state: State, own: State, origin: str, name: str) -> None:
     """
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]
-    other = [
-        f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
-        for key in own
-        if key in state and own[key].shape != state[key].shape
-    ]
-    found = [
-        f"{len(keys)} {what}: {_few(keys)}"
-        for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", other))
-        if keys
-    ]
+    shapes = {key: (list(state[key].shape), list(value.shape)) for key, value in own.items() if key in state}
+    other = [f"{key} {found} instead of {wanted}" for key, (found, wanted) in shapes.items() if found != wanted]
+    kinds = (("missing", missing), ("unknown", unknown), ("of another shape", other))
+    found = "; ".join(f"{len(keys)} {what}: {_few(keys)}" for what, keys in kinds if keys)
     if not found:
         return
     if len(missing) + len(other) < len(own) / 2:
         raise CheckpointError(
-            f"{origin}: weights of {name} with other layers ({'; '.join(found)}); "
+            f"{origin}: weights of {name} with other layers ({found}); "
             f"save a {name} with two outputs and its usual names"
         )
-    raise CheckpointError(
-        f"{origin}: not the weights of {name} ({'; '.join(found)}); give the architecture it was trained with"
-    )
+    raise CheckpointError(f"{origin}: not the weights of {name} ({found}); give the architecture it was trained with")
 
 
 def _few(names: Iterable[Any]) -> str:

@@ -46,12 +46,12 @@ def test_student_learns_the_teachers_scores(accelerator, pair):
 
 
 @pytest.mark.parametrize(
-    ("stages", "resumed", "set_anew"), [((4, 8), False, True), ((4, 8), True, False), ((4,), False, False)]
+    ("stages", "resumed", "is_set"), [((4, 8), False, True), ((4, 8), True, False), ((4,), False, False)]
 )
-def test_head_is_set_once_after_the_last_map(accelerator, pair, stages, resumed, set_anew):
+def test_head_is_set_once_after_the_last_map(accelerator, pair, stages, resumed, is_set):
     student, teacher = pair
     objective = MapByMap(EVEN, RECIPE, accelerator, teacher, student, stages)
     before = student.fc.weight.clone()
     network = objective.begin(student, len(stages), resumed=resumed)
     assert network is student
-    assert torch.equal(student.fc.weight, before) != set_anew
+    assert torch.equal(student.fc.weight, before) != is_set

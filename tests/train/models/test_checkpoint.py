@@ -106,7 +106,7 @@ def test_weights_are_read_however_saved(tmp_path, tiny_state, caplog, how):
     torch.save(SAVED[how](tiny_state), tmp_path / "saved.pth")
     state = read(tmp_path / "saved.pth").state_dict
     assert all(torch.equal(state[key], value) for key, value in tiny_state.items() if "num_batches" not in key)
-    assert len(caplog.records) == 1  # what was adapted is told
+    assert len(caplog.records) == 1  # one note says what was adapted
 
 
 @pytest.mark.parametrize("name", ["bare.pth", "old.pth", "half.pth", "bare.safetensors"])
