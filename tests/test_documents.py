@@ -24,6 +24,7 @@ PROGRAMS = {
     "prepare-faces": "train.cli:prepare_faces",
     "train-detector": "train.cli:train_detector",
     "evaluate-detector": "train.cli:evaluate_detector",
+    "leave-one-out": "train.cli:leave_one_out",
     "export-openvino": "export.cli:export_openvino",
     "edge-detect": "edge_runtime.cli:edge_detect",
     "edge-serve": "edge_runtime.web.cli:edge_serve",

@@ -20,7 +20,7 @@ from train.choices import (
     StepPrecision,
     TrainingDevice,
 )
-from train.commands.console import tell_evaluation, tell_prepared, tell_trained
+from train.commands.console import tell_evaluation, tell_prepared, tell_table, tell_trained
 from train.data.catalog import SEED, SHARES
 
 
@@ -223,3 +223,34 @@ def evaluate_detector(
 def evaluate_detector_main() -> None:
     """Start `evaluate-detector`."""
     run_command(evaluate_detector, "evaluate-detector")
+
+
+def leave_one_out(
+    data: Annotated[list[str], typer.Argument(help="Data as for train-detector, and after -- options of it.")],
+    out: Annotated[Path, typer.Option(help="Folder for the trainings and the table.")] = Path("leave-one-out"),
+    group: Annotated[list[str] | None, typer.Option(help="NAME=SOURCE,GENERATOR,… to leave out; repeatable.")] = None,
+    pairs: Annotated[list[str] | None, typer.Option(help="GENERATOR:SOURCE that belong together; repeatable.")] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
+) -> int:
+    """Train without each source and generator in turn, or without each --group, and judge what was left out.
+
+    Run it again to resume. It writes leave-one-out.json, .md and .html.
+
+    **Examples**
+
+    `leave-one-out multi/ --group gan=progan,stylegan3 --group sd=sdxl,sd3,sd15 --out loo -- --arch efficientnet_lite0`
+    """
+    from train.commands.leave_one_out import LeaveOneOutOptions, parse_groups, table
+    from train.commands.leave_one_out import leave_one_out as leave
+
+    begin = next((place for place, word in enumerate(data) if word.startswith("-")), len(data))
+    options = LeaveOneOutOptions(parse_groups(group or ()), pairs or (), data[begin:], bootstrap)
+    rows = leave(list(map(Path, data[:begin])), out, options)
+    tell_table(table(rows))
+    print(f"table: {expand(out) / 'leave-one-out.md'}")
+    return 0
+
+
+def leave_one_out_main() -> None:
+    """Start `leave-one-out`."""
+    run_command(leave_one_out, "leave-one-out")

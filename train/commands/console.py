@@ -16,6 +16,7 @@ from train.evaluation.calibrate import bounds_text
 from train.evaluation.evaluation import Evaluation
 from train.evaluation.metrics import FIGURE_NAMES
 from train.report.evaluation import origin_tables
+from train.report.html import Table as ReportTable
 from train.report.html import figure_text
 from train.report.shortcuts import audit_verdict
 
@@ -78,10 +79,7 @@ def tell_evaluation(evaluation: Evaluation, out: Path) -> None:
         table.add_row(f"{name} of verdicts", figure_text(evaluation.decided[name]))
     console.print(table)
     for found in origin_tables(evaluation.origins) if evaluation.origins else ():
-        origins = Table(*found.head)
-        for row in found.rows:
-            origins.add_row(*map(str, row))
-        console.print(origins)
+        tell_table(found)
     console.print(bounds_text(evaluation.calibration), soft_wrap=True)
     for alarm in evaluation.alarms:
         console.print(f"warning: {alarm}", markup=False, soft_wrap=True)
@@ -99,6 +97,14 @@ def tell_self_made(added: Iterable["SelfMade"]) -> None:
             f"alone tells them apart with an AUC of {made.sharpness:.2f}; {verdict}",
             markup=False,
         )
+
+
+def tell_table(found: ReportTable) -> None:
+    """Print a table of a report."""
+    table = Table(*found.head)
+    for row in found.rows:
+        table.add_row(*map(str, row))
+    Console(highlight=False).print(table)
 
 
 def tell_plan(
