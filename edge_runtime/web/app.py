@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 from edge_runtime.command import DISTRIBUTION
 from edge_runtime.detector import Detector
@@ -20,7 +21,7 @@ from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.http.request_limits import RequestLimiter
 from edge_runtime.web.http.security import Gate
 from edge_runtime.web.http.sessions import Sessions
-from edge_runtime.web.pages import Pages, live_router, page_router, static_files
+from edge_runtime.web.pages import HERE, Pages, live_router, page_router
 from edge_runtime.web.schemas import ProblemDetails
 from edge_runtime.web.service.feed import CameraFeed
 from edge_runtime.web.service.metrics import Metrics
@@ -68,7 +69,7 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     app.include_router(page_router(pages, settings))
     app.include_router(live_router(pages, feed))
     app.include_router(login_router(pages, settings.token, sessions))
-    app.mount("/static", static_files())
+    app.mount("/static", StaticFiles(directory=HERE / "static"))
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)
     app.add_middleware(RequestLimiter, limits=settings.limits, is_full=lambda: judge.queue.full)

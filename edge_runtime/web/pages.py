@@ -11,15 +11,14 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
-from starlette.staticfiles import StaticFiles
 
 from edge_runtime.judging.results import Reason
-from edge_runtime.pixels.boxes import Box
 from edge_runtime.web.http.forms import Upload, read_pictures
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.http.streams import BOUNDARY, Stream, mjpeg, status_events
 from edge_runtime.web.schemas import FaceAnswer, Prediction
 from edge_runtime.web.service.feed import CameraFeed
+from edge_runtime.web.service.heat import HeatMap
 from edge_runtime.web.service.uploads import UploadJudge, readable_formats
 from edge_runtime.web.settings import Settings
 from edge_runtime.web.texts import TEXTS, choose_language, problem_texts, score_text, threshold_text
@@ -32,10 +31,9 @@ SCRIPT_TEXTS = (
 """The texts that the scripts use, besides those of the problems."""
 
 MEDIA_TYPES = {"HEIF": "image/heic,image/heif"}
-"""Media types of formats whose type is not simply their name."""
+"""Of formats whose type is not simply their name."""
 
 PREVIEW_PIXELS = 1024
-"""Longer side of a preview."""
 
 SHOWN_BY_BROWSERS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")
 """First bytes of the formats that every browser can show."""
@@ -43,21 +41,11 @@ SHOWN_BY_BROWSERS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")
 
 @dataclass(frozen=True)
 class FaceView:
-    """A face on the page.
+    """A face on the page: its result, why the verdict is uncertain, and where the model looked."""
 
-    Attributes:
-        number: counts from 1, from left to right.
-        face: its result.
-        reason: why the verdict is uncertain.
-        heat: the heat map as a data URI.
-        heat_region: the part of the picture that it covers.
-    """
-
-    number: int
     face: FaceAnswer
     reason: Reason | None
-    heat: str | None
-    heat_region: Box
+    heat: HeatMap | None
 
 
 @dataclass(frozen=True)
@@ -96,11 +84,8 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals.update(
-            score_text=score_text,
-            threshold_text=threshold_text,
-            accepted=",".join(MEDIA_TYPES.get(name, f"image/{name.lower()}") for name in self._formats),
-        )
+        accepted = ",".join(MEDIA_TYPES.get(name, f"image/{name.lower()}") for name in self._formats)
+        self._templates.globals.update(score_text=score_text, threshold_text=threshold_text, accepted=accepted)
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """Return a page in the language of the request."""
@@ -137,11 +122,7 @@ class Pages:
         return f"?lang={choose_language(request.headers.get('accept-language', ''), requested)}"
 
     async def card(self, upload: Upload, *, preview: bool) -> CardView:
-        """Judge a picture and return its card.
-
-        Args:
-            upload: the picture.
-            preview: include a preview, for a browser without script. Formats that browsers can't show always get one.
+        """Judge a picture and return its card, with a preview if asked for or if browsers can't show the format.
 
         Raises:
             ProblemError: it could not be judged.
@@ -153,19 +134,8 @@ class Pages:
             picture = await self._judge.preview(upload.data, PREVIEW_PIXELS)
             picture.save(file, "JPEG", quality=85)
             shown = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-        views = tuple(
-            FaceView(
-                number=number,
-                face=face,
-                reason=reason,
-                heat=heat.to_data_uri(face.verdict) if heat else None,
-                heat_region=heat.region if heat else (0.0, 0.0, 0.0, 0.0),
-            )
-            for number, (face, reason, heat) in enumerate(
-                zip(judged.prediction.faces, judged.reasons, judged.heat, strict=True), 1
-            )
-        )
-        return CardView(upload.name or "–", judged.prediction, views, shown)
+        views = map(FaceView, judged.prediction.faces, judged.reasons, judged.heat)
+        return CardView(upload.name or "–", judged.prediction, tuple(views), shown)
 
     async def card_or_problem(self, upload: Upload) -> CardView:
         """Judge one picture of several and return its card, which names the problem if it had one."""
@@ -237,8 +207,3 @@ def live_router(pages: Pages, feed: CameraFeed | None) -> APIRouter:
         return Stream("text/event-stream", parts, feed.viewer if pictures else nullcontext)
 
     return router
-
-
-def static_files() -> StaticFiles:
-    """Return the scripts, style sheet and icon."""
-    return StaticFiles(directory=HERE / "static")

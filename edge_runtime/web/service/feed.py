@@ -107,14 +107,7 @@ class Shown:
 
 
 class CameraFeed:
-    """Judges a camera's frames while somebody watches.
-
-    Args:
-        judge: provides the detector and the queue.
-        camera: as given on the command line.
-        metrics: where to count.
-        most_viewers: further viewers are refused.
-    """
+    """Judges a camera's frames while somebody watches; `camera` is as given on the command line."""
 
     def __init__(self, judge: UploadJudge, camera: str, metrics: Metrics, *, most_viewers: int) -> None:
         self._judge, self._open, self._metrics, self._most_viewers = judge, camera_opener(camera), metrics, most_viewers

@@ -71,11 +71,9 @@ class HeatMap:
 
 
 class HeatNetwork:
-    """The bundle's network with saliency maps, on the CPU, compiled on first use.
+    """The bundle's network with saliency maps, on the CPU, compiled on first use, in the precision of `engine`.
 
-    Args:
-        engine: its bundle holds the network; its precision is used. It computes the logits if the maps come from a
-            separate network.
+    If the maps come from a separate network, `engine` computes the logits.
 
     Attributes:
         available: whether there is a saliency map.

@@ -41,15 +41,6 @@ PREDICTIONS: Mapping[Verdict, Literal[0, 1]] = {Verdict.REAL: 0, Verdict.FAKE: 1
 
 
 @dataclass(frozen=True)
-class _PreparedUpload:
-    """A decoded picture: width and height, its faces cut out, and how many more there are."""
-
-    size: tuple[int, int]
-    faces: tuple[PreparedFace, ...]
-    left_out: int
-
-
-@dataclass(frozen=True)
 class JudgedUpload:
     """The result for a picture. For each of its faces: the heat map, and why the verdict is uncertain."""
 
@@ -126,22 +117,22 @@ class UploadJudge:
     async def _judge(self, data: bytes, heat: bool, began: float) -> JudgedUpload:
         detector = self.detector
         contract = detector.engine.contract
-        prepared = await asyncio.get_running_loop().run_in_executor(
-            self._pool, self._prepare, data, began + self._limits.answer_s
+        deadline = began + self._limits.answer_s
+        size, faces, left_out = await asyncio.get_running_loop().run_in_executor(
+            self._pool, self._prepare, data, deadline
         )
-        crops = all_crops(prepared.faces)
+        crops = all_crops(faces)
         answer = detector.engine.no_answer if crops is None else await self._answer(crops, heat)
-        scored = score_faces(prepared.faces, answer, prepared.size)
+        scored = score_faces(faces, answer, size)
         results = [decide(face, answer.calibration, detector.limits) for face in scored]
         maps: list[HeatMap | None] = []
-        rows_by_face = split_rows(prepared.faces, answer.logits)
-        for face, rows, result in zip(prepared.faces, rows_by_face, results, strict=True):
+        for face, rows, result in zip(faces, split_rows(faces, answer.logits), results, strict=True):
             if result.score is None or rows.shape[1] <= 2:
                 maps.append(None)
                 continue
             mean = beyond_threshold(result.score, result.verdict, answer.calibration)
             labelled = self.heat.labelled
-            maps.append(heat_map(rows[:, 2:], prepared.size, face.box, contract, mean=mean, labelled=labelled))
+            maps.append(heat_map(rows[:, 2:], size, face.box, contract, mean=mean, labelled=labelled))
         decisive = decisive_face(results)
         prediction = Prediction(
             prediction=PREDICTIONS.get(decisive.verdict) if decisive else None,
@@ -150,9 +141,9 @@ class UploadJudge:
             reason=decisive.reason if decisive else NO_FACE,
             faces=[_face_answer(result, map_) for result, map_ in zip(results, maps, strict=True)],
             unjudged=sum(result.score is None for result in results),
-            left_out=prepared.left_out,
-            width=prepared.size[0],
-            height=prepared.size[1],
+            left_out=left_out,
+            width=size[0],
+            height=size[1],
             latency_ms=round(1e3 * (time.monotonic() - began), 2),
             device=answer.choice.device,
             precision=answer.choice.precision.value,
@@ -161,8 +152,8 @@ class UploadJudge:
         )
         return JudgedUpload(prediction, tuple(maps), tuple(result.reason_code for result in results))
 
-    def _prepare(self, data: bytes, deadline: float) -> _PreparedUpload:
-        """Decode a picture and cut out its faces; give up between two steps if its sender has got an answer."""
+    def _prepare(self, data: bytes, deadline: float) -> tuple[tuple[int, int], list[PreparedFace], int]:
+        """Return a picture's size, its faces cut out, and how many more there are; give up after `deadline`."""
         picture = self._read(data)
         check_deadline(deadline)
         found = find_faces(picture, self.detector.faces)
@@ -171,7 +162,7 @@ class UploadJudge:
         for face in sorted(found[: self._limits.faces], key=lambda face: face.box[:2] if face else ()):
             check_deadline(deadline)
             faces.append(prepare_face(picture, face, contract, limits))
-        return _PreparedUpload(picture.size, tuple(faces), len(found) - len(faces))
+        return picture.size, faces, len(found) - len(faces)
 
     def _read(self, data: bytes) -> Image.Image:
         try:
@@ -226,16 +217,8 @@ def readable_formats() -> dict[str, str]:
 
 
 def _face_answer(result: FaceResult, heat: HeatMap | None) -> FaceAnswer:
-    values = result.to_dict()
     answer = None
     if heat is not None:
-        left, top, right, bottom = (round(edge) for edge in heat.region)
+        left, top, right, bottom = map(round, heat.region)
         answer = HeatAnswer(region=(left, top, right, bottom), rows=heat.values.astype(float).round(3).tolist())
-    return FaceAnswer(
-        box=values["box"],
-        detection=values["detection"],
-        score=values["score"],
-        verdict=result.verdict,
-        reason=result.reason,
-        heat=answer,
-    )
+    return FaceAnswer(**result.to_dict(), heat=answer)

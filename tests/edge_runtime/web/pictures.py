@@ -102,13 +102,17 @@ def clip(folder: Path) -> Path:
 
 def keep(page: Page, path: Path, *, whole: bool = True) -> None:
     """Save a screenshot as WebP."""
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=whole)))
+    if whole:
+        # full_page=True would take the touch screen away.
+        height = page.evaluate("() => document.documentElement.scrollHeight")
+        page.set_viewport_size({"width": page.viewport_size["width"], "height": height})
+    picture = Image.open(io.BytesIO(page.screenshot()))
     picture.convert("RGB").save(path, "WEBP", quality=88, method=6)
 
 
 @contextmanager
 def opened(browser: Browser, base: str, viewport: dict[str, int], **options: object) -> Iterator[Page]:
-    """Open a page and close it again: pages of one address share a process, and so whether there is a touch screen."""
+    """Open a page, and close it again."""
     with browser.new_context(viewport=viewport, **{"locale": "en-GB", **options}) as context:
         page = context.new_page()
         page.goto(base)
