@@ -6,27 +6,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edge_runtime.model.contract import Verdict
 
-FACE = {
-    "box": [412, 120, 655, 421],
-    "detection": 0.93,
-    "score": 0.9992,
-    "verdict": "fake",
-    "reason": None,
-    "heat": None,
-}
-MODEL = {"device": "CPU", "precision": "int8", "model": "1.4.0", "notice": None}
+JUDGED = {"score": 0.9992, "verdict": "fake", "reason": None}
 EXAMPLE: Any = {
     "prediction": 1,
-    "verdict": "fake",
-    "score": 0.9992,
-    "reason": None,
-    "faces": [FACE],
+    **JUDGED,
+    "faces": [{"box": [412, 120, 655, 421], "detection": 0.93, **JUDGED, "heat": None}],
     "unjudged": 0,
     "left_out": 0,
     "width": 1280,
     "height": 720,
     "latency_ms": 18.4,
-    **MODEL,
+    "device": "CPU",
+    "precision": "int8",
+    "model": "1.4.0",
+    "notice": None,
 }
 
 PixelBox = tuple[int, int, int, int]

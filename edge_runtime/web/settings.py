@@ -49,7 +49,6 @@ class Settings:
         token: clients must present it; None allows everybody who can reach the address.
         hosts: allowed host names besides those of loopback; only checked if there is no token.
         camera: source of the live page, as `edge-detect` takes it; None means no live page.
-        limits: limits on what clients can do.
     """
 
     token: str | None = None

@@ -34,21 +34,10 @@ def choose_language(accepted: str, requested: str | None = None) -> str:
 
 
 def problem_texts(texts: Texts, *, files: int, formats: Iterable[str]) -> dict[str, str]:
-    """Return the texts for the kinds of problem.
-
-    Args:
-        texts: of one language.
-        files: most pictures in one request.
-        formats: names of the readable formats.
-    """
-    values = {"{files}": str(files), "{formats}": ", ".join(formats)}
-    problems = {}
-    for key, text in texts.items():
-        if key.startswith("problem_"):
-            for placeholder, value in values.items():
-                text = text.replace(placeholder, value)
-            problems[key.removeprefix("problem_")] = text
-    return problems
+    """Return the texts for the kinds of problem; `files` is the most pictures in one request."""
+    values = {"files": files, "formats": ", ".join(formats)}
+    prefix = "problem_"
+    return {key.removeprefix(prefix): text.format(**values) for key, text in texts.items() if key.startswith(prefix)}
 
 
 def score_text(score: float) -> str:

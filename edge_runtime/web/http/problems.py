@@ -12,13 +12,7 @@ RETRY_AFTER_S = {429: 1, 503: 2}
 
 
 class ProblemKind(Enum):
-    """Kinds of problem.
-
-    Attributes:
-        value: the last part of the problem's `type`.
-        status: HTTP status.
-        title: the same for every problem of this kind.
-    """
+    """Kinds of problem: the last part of the problem's `type`, HTTP status, title."""
 
     status: int
     title: str
@@ -59,14 +53,9 @@ class ProblemKind(Enum):
 
 
 class ProblemError(Exception):
-    """A problem to report to the client.
+    """A problem to report to the client; `detail` says what is wrong this time.
 
-    Args:
-        kind: which kind.
-        detail: what is wrong this time, for a person to read.
-
-    Attributes:
-        unread: the request body was not read to its end, so the connection must be closed.
+    If `unread`, the request body was not read to its end, so the connection must be closed.
     """
 
     def __init__(self, kind: ProblemKind, detail: str) -> None:

@@ -20,10 +20,7 @@ LOGIN_PATH, MOST_LOGINS = "/login", 8
 class RequestLimiter:
     """Middleware that holds request bodies to the limits. Methods whose bodies are never read pass through.
 
-    Args:
-        app: the ASGI application behind it.
-        limits: the limits.
-        is_full: whether the detector's queue is full, in which case no body is read.
+    While `is_full`, the detector's queue is full and no body is read.
     """
 
     def __init__(self, app: ASGIApp, limits: ServiceLimits, is_full: Callable[[], bool]) -> None:

@@ -13,9 +13,8 @@ TICKET_S = 600
 class Sessions:
     """Sessions that end after SESSION_S or at sign-out.
 
-    Args:
-        token: signs them, so services with the same token share their sessions. A sign-out is known only to the service
-            that received it, until it restarts. None for a service without a token.
+    `token` signs them, so services with the same token share their sessions. A sign-out is known only to the service
+    that received it, until it restarts.
     """
 
     def __init__(self, token: str | None) -> None:

@@ -29,9 +29,7 @@ async def mjpeg(feed: CameraFeed) -> AsyncIterator[bytes]:
 async def status_events(feed: CameraFeed, *, pictures: bool) -> AsyncIterator[bytes]:
     """Yield the status as server-sent events (HTML, section 9.2).
 
-    Args:
-        feed: what to watch.
-        pictures: send every frame's status, together with its picture as a data URI; otherwise a few per second.
+    With `pictures`, every frame's status, together with its picture as a data URI; otherwise a few per second.
     """
     async for shown in feed.updates():
         status = shown.status
@@ -44,13 +42,7 @@ async def status_events(feed: CameraFeed, *, pictures: bool) -> AsyncIterator[by
 
 
 class Stream(StreamingResponse):
-    """An endless answer, which ends when the client disconnects.
-
-    Args:
-        content_type: of the answer.
-        parts: what is sent.
-        while_open: a context manager entered before the first part and left at the end.
-    """
+    """An endless answer, which ends when the client disconnects; `while_open` is a context manager around it."""
 
     def __init__(
         self,

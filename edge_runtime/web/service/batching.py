@@ -39,11 +39,8 @@ class _Job:
 class BatchingQueue:
     """Runs the jobs of all clients in order of arrival, on one thread, in batches of up to LARGEST_BATCH crops.
 
-    It never waits for a batch to fill up: the next batch gathers while one is being computed.
-
-    Args:
-        waiting: with this many crops waiting, further jobs are refused.
-        observe: called with the number of crops in each batch.
+    It never waits for a batch to fill up: the next batch gathers while one is being computed. With `waiting` crops
+    waiting, further jobs are refused. `observe` is called with the number of crops in each batch.
     """
 
     def __init__(self, waiting: int, observe: Callable[[int], None] = lambda crops: None) -> None:
@@ -75,13 +72,8 @@ class BatchingQueue:
     def submit(self, pixels: NDArray[np.uint8], compute: Compute, *, wait: bool = False) -> "Future[Answer]":
         """Queue `pixels`, uint8 [N, H, W, 3], for `compute`, in a batch with other jobs for the same function.
 
-        Args:
-            pixels: the crops.
-            compute: what to call.
-            wait: wait while the queue is full.
-
         Raises:
-            QueueFullError: the queue is full or closed.
+            QueueFullError: the queue is closed, or it is full and `wait` is not set.
         """
         job = _Job(pixels, compute)
         with self._changed:

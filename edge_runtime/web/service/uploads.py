@@ -50,13 +50,7 @@ class JudgedUpload:
 
 
 class UploadJudge:
-    """Judges pictures for many clients.
-
-    Args:
-        detector: the engine, the face detector and the quality limits.
-        limits: limits on pictures and waiting crops.
-        metrics: where to count.
-    """
+    """Judges pictures for many clients."""
 
     def __init__(self, detector: Detector, limits: ServiceLimits, metrics: Metrics) -> None:
         self.detector, self.metrics, self._limits = detector, metrics, limits
