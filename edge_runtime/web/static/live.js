@@ -21,9 +21,9 @@ function showPicture(address) {
 function describeFaces(faces) {
   const one = ({ verdict }, index) => {
     const means = texts["means_" + verdict];
-    return texts.face.replace("{number}", index + 1) + ": " + texts[verdict] + (means ? ` (${means})` : "");
+    return texts.face.replace("{number}", index + 1) + ": " + texts[verdict] + (means ? ` – ${means}` : "");
   };
-  return faces.length ? faces.map(one).join("; ") : null;
+  return faces.length ? faces.map(one).join("\n") : null;
 }
 
 function showStatus(event) {
