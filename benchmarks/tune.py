@@ -25,7 +25,7 @@ WITHOUT_FACES = (
     "slower, so give a higher --target-fps than you need."
 )
 
-ALIKE = 0.03
+SAME_SPEED = 0.03
 """Settings whose FPS differ by less are equally fast; the one with the lower latency is chosen."""
 
 
@@ -100,7 +100,7 @@ def still_racing(rows: Sequence[Row], target_fps: float | None) -> list[Case]:
 
     def fits(row: Row) -> bool:
         reaches = target_fps is not None and max(row.values(SPEED), default=0.0) >= target_fps
-        return reaches or (fastest is not None and speedup(row, fastest).high >= 1.0 - ALIKE)
+        return reaches or (fastest is not None and speedup(row, fastest).high >= 1.0 - SAME_SPEED)
 
     return [row.case for row in rows if row.failed is None and fits(row)]
 
@@ -125,7 +125,7 @@ def choose(report: Report, rows: Sequence[Row], target_fps: float | None) -> Tun
         kept = [row for row in reaching if auc(row) >= highest]
     else:
         fastest = fastest_row(rows) or rows[0]
-        kept = [row for row in rows if row is fastest or speedup(row, fastest).median >= 1.0 - ALIKE]
+        kept = [row for row in rows if row is fastest or speedup(row, fastest).median >= 1.0 - SAME_SPEED]
     best = min(kept, key=lambda row: row.median("end_to_end_p95_ms") or float("inf"))
     return Tuned(best, report.accuracy(best.case), reached=bool(reaching) or target_fps is None)
 

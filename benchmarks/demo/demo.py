@@ -85,7 +85,7 @@ def plan_demo(out: Path, data: Path | None, scale: DemoScale) -> list[DemoStep]:
             title="Prepare the faces: clean, split, and look for shortcuts that give the label away",
             command=_command("prepare-faces", data or faces, "--out", catalog),
             made=(catalog / "catalog.csv",),
-            if_short="the audit found a fault in these faces; results on them mean little",
+            if_partial="the audit found a fault in these faces; results on them mean little",
         ),
         DemoStep(
             title=TRAIN,
@@ -107,7 +107,7 @@ def plan_demo(out: Path, data: Path | None, scale: DemoScale) -> list[DemoStep]:
                 *("--name", "demo" if drawn else "detector", "--no-accuracy-control", *(WIDER_GATE if drawn else ())),
             ),
             made=(bundle / MANIFEST,),
-            if_short="the bundle is not complete, for example without INT8; the demo goes on with what it has",
+            if_partial="the bundle is not complete, for example without INT8; the demo goes on with what it has",
         ),
         DemoStep(
             title="Benchmark: FP32 against FP16 and INT8 on this machine",

@@ -37,23 +37,23 @@ class DemoStep:
     Attributes:
         command: one of this project's console scripts, or `python`, with its arguments.
         made: the files and folders that it makes.
-        if_short: explanation for exit code 1: the command finished, but not everything went well, and the demo goes on.
+        if_partial: explanation for exit code 1: the command finished, but not everything went well, and the demo goes on.
         again: run it every time, because its output on the terminal is the point.
     """
 
     title: str
     command: tuple[str, ...]
     made: tuple[Path, ...] = ()
-    if_short: str = "finished, but not everything went well"
+    if_partial: str = "finished, but not everything went well"
     again: bool = False
 
 
 class StepState(str, Enum):
-    """How a step ended; SHORT is exit code 1."""
+    """How a step ended; PARTIAL is exit code 1."""
 
     SKIPPED = "skipped"
     DONE = "done"
-    SHORT = "short"
+    PARTIAL = "partial"
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,12 @@ def run_steps(steps: Sequence[DemoStep], folder: Path) -> list[StepResult]:
         if code not in (0, 1) or missing:
             what = reason or f"exit code {code}" + (f", and {missing[0]} was not written" if missing else "")
             raise StepError(f"{step.command[0]} failed ({what}); fix that and run the demo again: it goes on here")
-        problem = f"{step.command[0]}: {reason or step.if_short}" if code else ""
+        problem = f"{step.command[0]}: {reason or step.if_partial}" if code else ""
         if problem:
-            print(f"    {step.if_short}", flush=True)
+            print(f"    {step.if_partial}", flush=True)
         print(f"    {seconds:.0f} s", flush=True)
         journal.write(step, problem)
-        state = StepState.SHORT if code else StepState.DONE
+        state = StepState.PARTIAL if code else StepState.DONE
         results.append(StepResult(title=step.title, state=state, seconds=seconds, problem=problem))
     return results
 

@@ -43,16 +43,16 @@ log = logging.getLogger("edge_runtime")
 SECONDS = 2.0
 """How long each network is timed."""
 
-PATIENCE_S = 120.0
+TRIAL_TIMEOUT_S = 120.0
 """A device that takes longer for all its networks hangs. A GPU compiles one in up to 20 s, once."""
 
 MOST_ATTEMPTS = 3
 """A device is given up after this many starts that ended while it was tried, by a crash of the machine or a user."""
 
-ALIKE = 0.03
+SAME_SPEED = 0.03
 """Of networks whose frames/s differ by less the more accurate one is taken."""
 
-ACCURATE = (Precision.FP32, Precision.FP16, Precision.INT8)
+MOST_ACCURATE_FIRST = (Precision.FP32, Precision.FP16, Precision.INT8)
 """The precisions, the most accurate first."""
 
 WORKER = "from edge_runtime.inference.tuning import work; work()"
@@ -98,7 +98,10 @@ def choose_device(bundle: Bundle, devices: Sequence[str]) -> Profile | None:
     if not right:
         return None
     fastest = max(trial.fps for trial in right)
-    best = min((t for t in right if t.fps >= (1 - ALIKE) * fastest), key=lambda trial: ACCURATE.index(trial.precision))
+    best = min(
+        (t for t in right if t.fps >= (1 - SAME_SPEED) * fastest),
+        key=lambda trial: MOST_ACCURATE_FIRST.index(trial.precision),
+    )
     used = {trial.device for trial in right}
     given_up = {device: driver_versions(device) for device in devices if device not in used}
     measured = {"hint": "THROUGHPUT", "streams": 0, "fps": round(best.fps, 2), "auc": None, "given_up": given_up}
@@ -135,12 +138,12 @@ def try_apart(bundle: Bundle, device: str) -> list[Trial]:
     watched, held = os.pipe()
     process = subprocess.Popen(command, stdin=watched, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
-        output, _ = process.communicate(timeout=PATIENCE_S)
+        output, _ = process.communicate(timeout=TRIAL_TIMEOUT_S)
         broken = f"its process ended with code {process.returncode}" if process.returncode else ""
     except subprocess.TimeoutExpired:
         # A process inside the kernel's driver may not end even so, and is not waited for.
         process.kill()
-        broken = f"no answer within {PATIENCE_S:g} s"
+        broken = f"no answer within {TRIAL_TIMEOUT_S:g} s"
     finally:
         os.close(watched)
         os.close(held)

@@ -14,7 +14,7 @@ from edge_runtime.pixels.quality import DEFAULT_LIMITS, QualityLimits
 MEANING = {Verdict.REAL: "no traces of the generators it knows", Verdict.FAKE: "traces of a generator it knows"}
 """What a verdict says: a "real" face may come from a generator that the detector has never seen."""
 
-BRIEFLY = {Verdict.REAL: "no known traces", Verdict.FAKE: "known traces"}
+SHORT_MEANING = {Verdict.REAL: "no known traces", Verdict.FAKE: "known traces"}
 """The same where there is little room."""
 
 UNCALIBRATED = Calibration()

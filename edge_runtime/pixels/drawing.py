@@ -4,7 +4,7 @@ import functools
 
 from PIL import Image, ImageDraw, ImageFont
 
-from edge_runtime.judging.decide import BRIEFLY
+from edge_runtime.judging.decide import SHORT_MEANING
 from edge_runtime.judging.results import FaceResult, FrameResult
 from edge_runtime.model.contract import Verdict
 
@@ -42,7 +42,7 @@ def draw_result(picture: Image.Image, result: FrameResult, caption: str = "") ->
 def label_of(face: FaceResult) -> str:
     """Return a face's label: its verdict, for a real one what that means, and its score if it has one."""
     score = face.score if face.track_score is None else face.track_score
-    text = f"real ({BRIEFLY[Verdict.REAL]})" if face.verdict is Verdict.REAL else face.verdict.value
+    text = f"real ({SHORT_MEANING[Verdict.REAL]})" if face.verdict is Verdict.REAL else face.verdict.value
     return text if score is None else f"{text} {score:.2f}"
 
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from edge_runtime.judging.decide import BRIEFLY
+from edge_runtime.judging.decide import SHORT_MEANING
 from edge_runtime.judging.rate import RollingRate
 from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
 from edge_runtime.model.contract import Verdict
@@ -98,5 +98,5 @@ def _face_cells(face: FaceResult) -> list[Text]:
         Text(face.verdict.value, style),
         Text("█" * filled, style).append("·" * (BAR - filled), "dim"),
         Text("" if score is None else f"{score:.3f}"),
-        Text(face.reason or BRIEFLY[face.verdict], "dim"),
+        Text(face.reason or SHORT_MEANING[face.verdict], "dim"),
     ]

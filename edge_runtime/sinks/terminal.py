@@ -4,7 +4,7 @@ import os
 import sys
 from typing import TextIO
 
-from edge_runtime.judging.decide import BRIEFLY
+from edge_runtime.judging.decide import SHORT_MEANING
 from edge_runtime.judging.rate import RollingRate
 from edge_runtime.judging.results import FaceResult, FrameResult, SourceState
 from edge_runtime.model.contract import DEMO_NOTICE
@@ -76,4 +76,4 @@ def face_text(face: FaceResult) -> str:
     """Return the face's number, verdict, what it means or why it is uncertain, and probability of fake."""
     number = f"face {face.track}  " if face.track is not None else ""
     score = "" if face.track_score is None else f"  {face.track_score:.3f}"
-    return f"{number}{face.verdict.value} ({face.reason or BRIEFLY[face.verdict]}){score}"
+    return f"{number}{face.verdict.value} ({face.reason or SHORT_MEANING[face.verdict]}){score}"

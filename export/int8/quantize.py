@@ -21,7 +21,7 @@ from train.data.catalog import FaceRecord
 
 CALIBRATION_FACES = 300
 RANKING_FACES = 32  # Accuracy control ranks the layers on this many.
-NOISE_FACES = 16  # `layers_that_hurt` compares the layers on this many.
+NOISE_FACES = 16  # `sensitive_layers` compares the layers on this many.
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 METRIC_DROP = 0.01
 """The drop that accuracy control allows; `export.int8.gate.LimitMetric` scales its metric to it."""
@@ -172,7 +172,7 @@ class LayerNoise:
     added: float
 
 
-def layers_that_hurt(
+def sensitive_layers(
     fp32: Path, int8: Path, contract: ModelContract, faces: Sequence[FaceRecord], count: int = 5
 ) -> list[LayerNoise]:
     """Return the `count` layers whose quantization adds the most noise, the worst first, named as in PyTorch.

@@ -8,7 +8,7 @@ from board_setup.isa import BOARD
 from edge_runtime.model.contract import Calibration
 from export.context import Context
 from export.int8.gate import Criterion, GateResult, LimitMetric, Logits, best, closest, judge_candidate
-from export.int8.quantize import Control, Int8Candidate, layers_in_int8, layers_that_hurt, quantize
+from export.int8.quantize import Control, Int8Candidate, layers_in_int8, quantize, sensitive_layers
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def find_int8(context: Context, fp32: Path, fp32_board: Logits, reading: Calibra
     nearest = attempts[closest(results()).name]
     with context.steps.step("Layers compared"):
         given = (fp32, nearest.network, context.contract, context.faces.calibration)
-        worst = context.workers.run(layers_that_hurt, *given, isa=BOARD)
+        worst = context.workers.run(sensitive_layers, *given, isa=BOARD)
     refused = "; ".join(f"{result.name}: {', '.join(map(str, result.refusals))}" for result in results())
     layers = ", ".join(f"{noise.layer} (+{noise.added:.1%})" for noise in worst)
     failure = (

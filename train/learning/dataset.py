@@ -19,13 +19,13 @@ Sample = tuple[torch.Tensor, int]
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Pixels uint8 [N, H, W, 3] and the labels [N]."""
 
-EPOCHS = 2**20
+MOST_EPOCHS = 2**20
 """More than the epochs of a run."""
 
 
 @dataclass(frozen=True, eq=False)
 class FaceDataset(Dataset[Sample]):
-    """Training faces. A key is `(epoch + turn * EPOCHS) * len + index`, where `turn` counts the draws of a face in the
+    """Training faces. A key is `(epoch + turn * MOST_EPOCHS) * len + index`, where `turn` counts the draws of a face in the
     epoch. Each draws other augmentations, the same in each run.
 
     Attributes:
@@ -49,7 +49,7 @@ class FaceDataset(Dataset[Sample]):
 
     def __getitem__(self, key: int) -> Sample:
         draw, index = divmod(key, len(self.records))
-        epoch, random = draw % EPOCHS, np.random.default_rng((self.seed, draw, index))
+        epoch, random = draw % MOST_EPOCHS, np.random.default_rng((self.seed, draw, index))
         record = self.records[index]
         picture = read_again(record)
         left, top, right, bottom = face_region(picture.size, record.box, self.contract)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge_runtime.model.contract import LABELS
 from train.choices import Balance
 from train.data.catalog import FaceRecord
-from train.learning.dataset import EPOCHS
+from train.learning.dataset import MOST_EPOCHS
 from train.learning.recipes import Recipe
 
 MOST_TURNS = 3
@@ -72,7 +72,7 @@ class EpochOrder:
         """
         drawn = np.sort(np.concatenate([self._drawn(number, epoch) for number in range(len(self.groups))]))
         turns = np.arange(len(drawn)) - np.searchsorted(drawn, drawn)
-        keys = drawn + (epoch + turns * EPOCHS) * len(drawn)
+        keys = drawn + (epoch + turns * MOST_EPOCHS) * len(drawn)
         keys = np.random.default_rng((self.seed, epoch)).permutation(keys)
         batches: list[list[int]] = (
             keys[: len(keys) // self.batch * self.batch].reshape(-1, self.batch)[first:, rank::world].tolist()

@@ -6,13 +6,13 @@ import pytest
 
 from benchmarks.demo.steps import DemoStep, StepError, StepState, run_steps
 
-DONE, SHORT, SKIPPED = StepState.DONE, StepState.SHORT, StepState.SKIPPED
+DONE, PARTIAL, SKIPPED = StepState.DONE, StepState.PARTIAL, StepState.SKIPPED
 
 
 def writing(path: Path, text: str = "made", code: int = 0, title: str = "", errors: str = "") -> DemoStep:
     """A step that appends to `path`, so that running twice shows."""
     script = f"import sys; open({str(path)!r}, 'a').write({text!r}); print({errors!r}, file=sys.stderr); exit({code})"
-    return DemoStep(title or f"write {path.name}", ("python", "-c", script), (path,), if_short="incomplete")
+    return DemoStep(title or f"write {path.name}", ("python", "-c", script), (path,), if_partial="incomplete")
 
 
 def states(steps, folder):
@@ -66,7 +66,7 @@ def test_steps_shown_every_time_repeat_nothing_else(tmp_path):
 def test_problem_of_a_short_step_is_kept(tmp_path, capfd, errors, problem):
     steps = [writing(tmp_path / "a", code=1, errors=errors), writing(tmp_path / "b")]
     results = run_steps(steps, tmp_path)
-    assert [(result.state, result.problem) for result in results] == [(SHORT, problem), (DONE, "")]
+    assert [(result.state, result.problem) for result in results] == [(PARTIAL, problem), (DONE, "")]
     assert capfd.readouterr().err.strip() == errors.strip()
     assert [result.problem for result in run_steps(steps, tmp_path)] == [problem, ""]
 

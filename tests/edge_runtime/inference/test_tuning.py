@@ -121,7 +121,7 @@ def test_ties_go_to_the_more_accurate_precision(bundle, monkeypatch):
     ],
 )
 def test_broken_device_is_given_up_until_its_driver_changes(engine, stand_in, monkeypatch, gpu):
-    monkeypatch.setattr(tuning, "PATIENCE_S", 10.0)
+    monkeypatch.setattr(tuning, "TRIAL_TIMEOUT_S", 10.0)
     stand_in(gpu)
     tune(engine, DEVICES)
     found = find_profile(engine.bundle)

@@ -16,8 +16,8 @@ from export.int8.quantize import (
     beside_the_logits,
     last_layer,
     layers_in_int8,
-    layers_that_hurt,
     quantize,
+    sensitive_layers,
 )
 from export.options import named_candidates
 from train.evaluation.logits import judge
@@ -65,9 +65,9 @@ def test_accuracy_control_gives_back_only_the_worst_layers(
     assert farthest(out) <= allowed
 
 
-def test_layers_that_hurt_are_named_as_in_pytorch(tiny_bundle: Bundle, faces: ExportFaces) -> None:
+def test_sensitive_layers_are_named_as_in_pytorch(tiny_bundle: Bundle, faces: ExportFaces) -> None:
     networks = (tiny_bundle.model("fp32"), tiny_bundle.model("int8"))
-    worst = layers_that_hurt(*networks, tiny_bundle.contract, faces.calibration)
+    worst = sensitive_layers(*networks, tiny_bundle.contract, faces.calibration)
     assert {found.layer for found in worst} == {"body.0", "body.3", "body.6"}
     assert [found.added for found in worst] == sorted((found.added for found in worst), reverse=True)
     assert worst[0].added > 0

@@ -15,7 +15,7 @@ from export.context import Context, Steps
 from export.faces import choose_faces
 from export.int8.gate import Criterion
 from export.int8.measure import measure_networks
-from export.int8.quantize import Int8Candidate, LayerNoise, layers_that_hurt, quantize
+from export.int8.quantize import Int8Candidate, LayerNoise, quantize, sensitive_layers
 from export.int8.search import Int8Choice, find_int8
 from export.options import ExportOptions
 
@@ -38,7 +38,7 @@ class ScriptedWorkers:
             networks, _, faces = given
             self.measured.append(faces)
             return {name: logits(faces, self.wrong.get(name.removeprefix("INT8 "), 0)) for name in networks}
-        if job is layers_that_hurt:
+        if job is sensitive_layers:
             return [LayerNoise("body.0", 0.5)]
         return None
 
@@ -98,7 +98,7 @@ def test_accuracy_control_starts_from_the_closest_candidate(search: Callable) ->
     assert "accuracy control" in choice.notes[0]
 
 
-def test_when_none_is_accepted_the_layers_that_hurt_are_named(search: Callable) -> None:
+def test_when_none_is_accepted_the_sensitive_layers_are_named(search: Callable) -> None:
     choice, _ = search({FIRST.name: 5, SECOND.name: 3, FALLBACK.name: 9})
     assert choice.chosen is None
     assert f"hurt most in {SECOND.name}: body.0 (+50.0%)" in choice.failure

@@ -9,7 +9,7 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.data.build import load_data
 from train.learning.augment import FULL
-from train.learning.dataset import EPOCHS, FaceDataset, collate
+from train.learning.dataset import MOST_EPOCHS, FaceDataset, collate
 from train.models.checkpoint import INPUTS
 
 CONTRACT = ModelContract("resnet18", input_size=48, pixels=INPUTS["native"])
@@ -34,7 +34,7 @@ def test_plain_sample_equals_the_boards_pixels(records):
 def test_sample_depends_on_seed_and_epoch(records):
     first, same, other = (FaceDataset(records, CONTRACT, FULL, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(first[5][0], same[5][0])
-    for later in (1, EPOCHS):  # the next epoch, and the second draw of a face in this one
+    for later in (1, MOST_EPOCHS):  # the next epoch, and the second draw of a face in this one
         keys = ((index, later * len(records) + index) for index in range(5))
         assert any(not np.array_equal(first[key][0], first[again][0]) for key, again in keys)
     assert any(not np.array_equal(first[index][0], other[index][0]) for index in range(5))
@@ -42,7 +42,7 @@ def test_sample_depends_on_seed_and_epoch(records):
 
 def test_crops_grow_by_epoch(records):
     data = FaceDataset(records, CONTRACT, FULL, sizes=(32, 40, 48))
-    sides = [data[epoch * len(records)][0].shape[0] for epoch in (*range(5), 1 + 3 * EPOCHS)]
+    sides = [data[epoch * len(records)][0].shape[0] for epoch in (*range(5), 1 + 3 * MOST_EPOCHS)]
     assert sides == [32, 40, 48, 48, 48, 40]
 
 

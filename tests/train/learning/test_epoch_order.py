@@ -6,7 +6,7 @@ import pytest
 
 from train.choices import Balance
 from train.data.build import load_data
-from train.learning.dataset import EPOCHS
+from train.learning.dataset import MOST_EPOCHS
 from train.learning.epoch_order import EpochOrder
 from train.learning.recipes import Recipe
 
@@ -51,7 +51,7 @@ def test_balanced_epoch_draws_sources_alike_up_to_three_turns(records):
         drawn = Counter((records[index].label, records[index].origin) for index in indices)
         assert drawn == order.draws
         assert len(set(zip(indices, draws, strict=True))) == COUNT  # each draw is augmented on its own
-        assert set(draws % EPOCHS) == {epoch}
+        assert set(draws % MOST_EPOCHS) == {epoch}
         seen.update(indices.tolist())
     # Over the epochs every face of a source is drawn equally often.
     for origin in SOURCES:
