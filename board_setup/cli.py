@@ -92,8 +92,7 @@ def this_user() -> Optional[str]:
 def doctor_here(options: argparse.Namespace) -> int:
     """Print what this board has and lacks; change nothing.
 
-    Each finding comes with the command that fixes it. Exits with 0 if all is well, 1 for something to look at, 2 for a
-    fault.
+    Each finding comes with the command that fixes it. Exits with 0 if all is well, 1 for a warning, 2 for a fault.
     """
     rows = doctor.examine(doctor.System(options.root), model=options.model)
     print(doctor.as_json(rows) if options.json else doctor.as_text(rows))

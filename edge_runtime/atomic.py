@@ -1,4 +1,4 @@
-"""Writes files whole or not at all: beside their place, flushed to disk, then renamed over it."""
+"""Atomic writes: a file is written beside its target, flushed to disk, then renamed over it."""
 
 import contextlib
 import os
@@ -37,6 +37,6 @@ def atomic_write(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any
 
 
 def write_atomic(path: Path, data: str | bytes, **options: Any) -> None:
-    """Write `data` to `path`, whole or not at all; see `atomic_write`."""
+    """Write `data` to `path` atomically; see `atomic_write`."""
     with atomic_write(path, "wb" if isinstance(data, bytes) else "w", **options) as file:
         file.write(data)

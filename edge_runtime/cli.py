@@ -57,7 +57,7 @@ def edge_detect(
     list_cameras: Annotated[bool, _camera("--list-cameras", help="List the cameras and exit.")] = False,
     model: Annotated[
         Path | None,
-        typer.Option(help="Default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or the shipped one."),
+        typer.Option(help="Bundle (default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or shipped one)."),
     ] = None,
     device: Annotated[Device, typer.Option(help="Device that runs the network.")] = "AUTO",
     precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = "auto",
@@ -73,7 +73,7 @@ def edge_detect(
         int, typer.Option(min=1, help="Smallest side of a face in pixels; smaller ones are uncertain.")
     ] = MIN_FACE_PX,
     window: Annotated[
-        int, typer.Option(min=1, max=1000, help="Number of frames of a face that its verdict is computed from.")
+        int, typer.Option(min=1, max=1000, help="Number of a face's last frames that its verdict uses.")
     ] = WINDOW,
     watch: Annotated[bool, typer.Option("--watch", help="Keep watching folders for new pictures.")] = False,
     width: Annotated[int | None, _camera(min=1, help="Request this width.")] = None,

@@ -1,7 +1,7 @@
 """Default settings that the commands, the Python API and the web service share."""
 
 WINDOW = 15
-"""Judged frames of a face that its verdict is computed from."""
+"""How many of a face's last judged frames its verdict uses."""
 
 MIN_FACE_PX = 48
 """Side of a face's box below which the verdict is uncertain."""

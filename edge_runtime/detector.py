@@ -39,7 +39,7 @@ class Detector:
         faces: `auto` finds faces in video, and in pictures if the contract says so; `off` takes the whole picture as
             the face; `tiled` also finds distant faces.
         limits: faces below these are not judged.
-        window: judged frames of a face that make its verdict.
+        window: how many of a face's last judged frames its verdict uses.
         hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
 
     Raises:
@@ -80,7 +80,7 @@ class Detector:
         return self.scorer.still_faces
 
     def tune(self, *, again: bool = False) -> None:
-        """Find the fastest device and precision at the first start on this machine; `again`: also at a later one.
+        """Find the fastest device and precision at the first start on this machine; with `again`, at a later one too.
 
         Nothing is measured if one was chosen, or if there is only the CPU. A systemd service measures beside its work.
 
@@ -95,7 +95,9 @@ class Detector:
             raise UsageError("--tune-again finds device and precision by itself; remove --device and --precision")
 
     def advice(self, sources: Sequence[Source]) -> str | None:
-        """Return what to tell a user whose still pictures are taken as faces without having asked for it."""
+        """Return a notice if still pictures are judged as whole faces although the user did not ask for that, else
+        None.
+        """
         whole = self._faces == "auto" and self.faces is None and any(source.still for source in sources)
         return WHOLE_PICTURES if whole else None
 

@@ -98,7 +98,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class _Work:
-    """A frame being scored, or a gap on its way, its source, and when that began in monotonic seconds."""
+    """A frame being scored or a gap being passed on, its source, and when work on it began, in monotonic seconds."""
 
     item: Future[ScoredFrame] | Gap
     given: Source

@@ -1,1 +1,1 @@
-"""From a checkpoint to a bundle whose answers are known as the board will compute them."""
+"""From a checkpoint to a bundle, measured as the board will compute it."""

@@ -30,9 +30,9 @@ def export_openvino(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Catalog, or folder with real/ and fake/: one part calibrates, another is measured. "
-            "Faces that the checkpoint was trained on are not measured. Up to 1000 others, of the validation split or "
-            "of a plain folder, show what familiar faces look like, so that others are called unlike.",
+            help="Catalog, or folder with real/ and fake/: one part calibrates, another is measured. Faces from "
+            "training are never measured. Up to 1000 others show the bundle what familiar faces look like, so that "
+            "it can call faces unlike them uncertain.",
             show_default="the checkpoint's training data",
         ),
     ] = None,
@@ -59,17 +59,15 @@ def export_openvino(
         bool,
         typer.Option(
             "--accuracy-control/--no-accuracy-control",
-            help="If no candidate is accepted, give layers back to floating point (slow).",
+            help="If no candidate is accepted, return layers to floating point (slow).",
         ),
     ] = True,
-    faces: Annotated[
-        int, typer.Option(min=2, help="Calibrate with at most this many, measure at most this many.")
-    ] = 300,
+    faces: Annotated[int, typer.Option(min=2, help="Most faces to calibrate with, and to measure.")] = 300,
     max_auc_loss: Annotated[
         float, typer.Option(min=0, help="AUC that INT8 may lose against FP32, both as the board computes.")
     ] = 0.005,
     max_changed: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of decisions that may change between the same two.")
+        float, typer.Option(min=0, max=1, help="Share of decisions that INT8 may change, likewise.")
     ] = 0.02,
     max_board_changed: Annotated[
         float, typer.Option(min=0, max=1, help="Share of decisions that may change from workstation to board.")

@@ -1,4 +1,4 @@
-"""The export as a whole: from a checkpoint to a bundle that proves what it holds."""
+"""The whole export: from a checkpoint to a verified bundle."""
 
 import shutil
 from collections.abc import Mapping

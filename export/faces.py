@@ -29,7 +29,7 @@ class ExportFaces:
     """Faces to calibrate with, and other, labelled ones to measure on; in seeded order, real and fake in turn.
 
     `familiar` are faces that the model was not trained on, for the reference statistics; the measured ones are among
-    them. `notes` is what a reader of the figures must know, `left_out` the pictures that could not be used.
+    them. `notes` are remarks for the report, `left_out` the pictures that could not be used.
     """
 
     calibration: tuple[FaceRecord, ...]

@@ -42,7 +42,7 @@ def named_candidates(text: str) -> tuple[tuple[Int8Candidate, ...], tuple[Int8Ca
     names = [name.strip() for name in text.lower().split(",")]
     for name in names:
         if name not in known:
-            raise UsageError(f"--candidates {text}: {name!r} is unknown; choose quick, all, or of {', '.join(known)}")
+            raise UsageError(f"--candidates {text}: {name!r} is unknown; choose quick, all, or from {', '.join(known)}")
     return tuple(known[name] for name in names), ()
 
 
@@ -54,7 +54,7 @@ class ExportOptions:
         parts: which of PARTS the bundle holds.
         version: the model's; empty keeps the checkpoint's.
         candidates, fallbacks: tried in this order, the fallbacks only if every candidate is refused.
-        accuracy_control: where nothing is accepted, give layers back to floating point; takes long.
+        accuracy_control: if no candidate is accepted, return layers to floating point; slow.
         calibration_faces, measured_faces: at most this many.
         parity_faces: this many of the measured faces also go through PyTorch and ONNX Runtime.
         max_fpr, max_fnr: shares of reals called fake and fakes called real; None keeps the checkpoint's.
@@ -82,7 +82,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if not set(self.parts) <= set(PARTS) or not set(self.parts) - {ONNX}:
             raise UsageError(
-                f"--only {','.join(self.parts)}: choose of {', '.join(PARTS)}, at least one that is not onnx"
+                f"--only {','.join(self.parts)}: choose from {', '.join(PARTS)}, at least one that is not onnx"
             )
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
             raise UsageError(f"--name {self.name!r}: use letters, digits, dots, dashes and underscores, at most 64")

@@ -1,1 +1,1 @@
-"""From folders of faces to a judged checkpoint."""
+"""From folders of faces to an evaluated checkpoint."""

@@ -76,7 +76,9 @@ def prepare_faces_main() -> None:
 
 
 def train_detector(
-    data: Annotated[list[Path], typer.Argument(help="A catalog.csv, or a folder with real/ and fake/; or several.")],
+    data: Annotated[
+        list[Path], typer.Argument(help="A catalog.csv, or a folder with real/ and fake/; several are combined.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run, new or to resume.")] = Path("runs/detector"),
     arch: Annotated[str, typer.Option(help="The backbone.")] = "resnet50",
     preset: Annotated[Preset, typer.Option(help="The recipe.")] = Preset.DEFAULT,
@@ -88,22 +90,28 @@ def train_detector(
     pixels: Annotated[InputPreset | None, typer.Option("--input", help="How a face becomes pixels.")] = None,
     input_size: Annotated[int | None, typer.Option(min=32, help="Pixels a side of the network's input.")] = None,
     without: Annotated[str, typer.Option(help="Augmentations to leave out, separated by commas, or all.")] = "",
-    spared: Annotated[float | None, typer.Option(min=0, max=1, help="Share of faces left undamaged.")] = None,
-    staged: Annotated[float | None, typer.Option(min=0, max=1, help="Share of epochs on teacher maps.")] = None,
+    spared: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of faces without damaging augmentations.")
+    ] = None,
+    staged: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of epochs that learn teacher maps alone.")
+    ] = None,
     progressive: Annotated[str | None, typer.Option(help="Growing crops, like 0.5:64,0.35:128.")] = None,
     patience: Annotated[int | None, typer.Option(min=0, help="Epochs without a better AUC; 0: no limit.")] = None,
     keep: Annotated[Keep | None, typer.Option(help="Keep the best epoch on validation, or the last.")] = None,
     front_end: Annotated[FrontEnd | None, typer.Option(help="A fixed high-pass filter in the network.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = SHARES,
-    leave_out: Annotated[list[str] | None, typer.Option(help="A source or generator not to use; repeatable.")] = None,
+    leave_out: Annotated[list[str] | None, typer.Option(help="A source or generator to leave out; repeatable.")] = None,
     self_made: Annotated[
-        bool, typer.Option("--self-made", help="Add the reals through autoencoders as fakes.")
+        bool, typer.Option("--self-made", help="Add fakes: reals passed through autoencoders.")
     ] = False,
-    self_blended: Annotated[bool, typer.Option("--self-blended", help="Add reals blended into themselves.")] = False,
+    self_blended: Annotated[
+        bool, typer.Option("--self-blended", help="Add fakes: reals blended into themselves.")
+    ] = False,
     balance: Annotated[Balance | None, typer.Option(help="Draw each source of a class equally often.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every random draw.")] = SEED,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = SEED,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load pictures.")] = None,
-    precision: Annotated[StepPrecision, typer.Option(help="Of a training step.")] = StepPrecision.AUTO,
+    precision: Annotated[StepPrecision, typer.Option(help="Precision of a training step.")] = StepPrecision.AUTO,
     device: Annotated[TrainingDevice, typer.Option(help="Where to train.")] = TrainingDevice.AUTO,
     max_fpr: Annotated[float, typer.Option(help="Share of real faces that may be called fake.")] = 0.01,
     max_fnr: Annotated[float, typer.Option(help="Share of fakes that may be called real.")] = 0.01,
@@ -119,7 +127,7 @@ def train_detector(
 
     `train-detector multi/ stylegan/train --arch efficientnet_lite0 --out runs/pool` learns from several data sets.
 
-    `train-detector faces/ --preset taught --teacher runs/lite0/best.pth --out runs/resnet50` needs no network.
+    `train-detector faces/ --preset taught --teacher runs/lite0/best.pth --out runs/resnet50` works offline.
     """
     from train.commands.train import TrainingOptions
     from train.commands.train import train_detector as train
@@ -172,8 +180,8 @@ def evaluate_detector(
     data: Annotated[Path, typer.Argument(help="A catalog.csv, or a folder with real/ and fake/.")],
     out: Annotated[Path, typer.Option(help="Folder for evaluation.json and report.html.")] = Path("evaluation"),
     split: Annotated[str, typer.Option(help="train, valid, test or all; auto is test where there is one.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="Of a bundle: fp32, fp16 or int8.")] = None,
-    device: Annotated[str, typer.Option(help="Of a bundle: CPU or GPU.")] = "CPU",
+    precision: Annotated[str | None, typer.Option(help="Precision of a bundle: fp32, fp16 or int8.")] = None,
+    device: Annotated[str, typer.Option(help="Device for a bundle: CPU or GPU.")] = "CPU",
     robustness: Annotated[Robustness, typer.Option(help="Grid of damaged pictures.")] = Robustness.ONE,
     robustness_faces: Annotated[int, typer.Option(min=2, help="Faces per row of the robustness grid.")] = 400,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Leave faces out of the report.")] = False,

@@ -1,1 +1,1 @@
-"""`make demo`: the whole way once."""
+"""`make demo`: every stage once, from faces to verdicts."""

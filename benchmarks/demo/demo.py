@@ -1,4 +1,4 @@
-"""`make demo`: the whole way once, from faces to verdicts, with the same commands that a user types."""
+"""`make demo`: every stage once, from faces to verdicts, with the commands that a user types."""
 
 import itertools
 import json
@@ -29,10 +29,10 @@ from train.commands.output import output_folder
 
 TRAIN = "Train the detector"
 OFFLINE = "efficientnet_lite0"
-"""The backbone whose ImageNet weights are a package that is installed with this project."""
+"""The backbone whose ImageNet weights are installed with this project, as a package."""
 
 FEWEST_EPOCHS = 8
-"""Minimum for drawn faces on a slow machine: from the fifth epoch of 18 on, the validation AUC was over 0.9."""
+"""Fewest epochs on drawn faces, on any machine: by the fifth of 18 the validation AUC was over 0.9."""
 
 WIDER_GATE = ("--max-changed", "0.05", "--max-auc-loss", "0.01")
 """For drawn faces: on some 140 faces a single changed decision is nearly 1 %."""
@@ -45,7 +45,7 @@ class DemoScale:
     Attributes:
         faces: number of drawn faces of `size` pixels; each gives a real and a fake picture.
         weights: `imagenet` or `none`.
-        epochs: None leaves them to the preset, or for drawn faces to the time there is.
+        epochs: None takes the preset's, or on drawn faces as many as fit into `training_s`.
         training_s: time for training on drawn faces, in seconds.
         rounds, seconds, pictures: options of the benchmark.
         shown: faces per class in the folder that edge-detect judges at the end.
@@ -66,7 +66,7 @@ class DemoScale:
 
 
 TINY = DemoScale(faces=24, size=128, arch="resnet18", epochs=1, rounds=1, seconds=0.1, pictures=8, shown=2, clip_s=0.5)
-"""For trying the demo itself: the model learns nothing."""
+"""A quick run to try the demo itself; the model learns nothing."""
 
 
 def plan_demo(out: Path, data: Path | None, scale: DemoScale) -> list[DemoStep]:
@@ -107,7 +107,7 @@ def plan_demo(out: Path, data: Path | None, scale: DemoScale) -> list[DemoStep]:
                 *("--name", "demo" if drawn else "detector", "--no-accuracy-control", *(WIDER_GATE if drawn else ())),
             ),
             made=(bundle / MANIFEST,),
-            if_partial="the bundle is not complete, for example without INT8; the demo goes on with what it has",
+            if_partial="the bundle is incomplete, for example without INT8; the demo continues with the rest",
         ),
         DemoStep(
             title="Benchmark: FP32 against FP16 and INT8 on this machine",
@@ -212,7 +212,7 @@ def has_weights(arch: str, timeout_s: float = 5.0) -> bool:
 
 
 def start_pretrained(out: Path, scale: DemoScale) -> DemoScale:
-    """Return `scale` with a backbone whose ImageNet weights are available; a demo that goes on keeps its backbone."""
+    """Return `scale` with a backbone whose ImageNet weights are available; a resumed demo keeps its backbone."""
     if command := Journal(out).command(TRAIN):
         words = shlex.split(command)
         given = dict(itertools.pairwise(words))
@@ -224,7 +224,7 @@ def start_pretrained(out: Path, scale: DemoScale) -> DemoScale:
 
 
 def scale_to_machine(out: Path, scale: DemoScale) -> DemoScale:
-    """Return `scale` with the epochs that this machine has time for; a demo that goes on keeps its number."""
+    """Return `scale` with the epochs that this machine has time for; a resumed demo keeps its number."""
     path = out / "pace.json"
     try:
         epochs = json.loads(path.read_text(encoding="utf-8"))["epochs"]
@@ -290,7 +290,7 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Your own faces: a folder with real/ and fake/.")] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="Try the demo with a model that learns nothing.")] = False,
 ) -> int:
-    """Go the whole way once: faces, training, evaluation, export, benchmark, verdicts.
+    """Run every stage once: faces, training, evaluation, export, benchmark, verdicts.
 
     Without `--data` the faces are drawn. A second run skips what is done. Exit code 1 if not everything went well.
     """

@@ -21,13 +21,13 @@ from edge_runtime.errors import EdgeError
 JOURNAL = "steps.json"
 
 REASONS = ("error: ", "audit: ", "failed: ", "left out: ", "warning: ")
-"""How lines on standard error begin that say what went wrong, the gravest first."""
+"""Prefixes of the lines on standard error that say what went wrong, the most serious first."""
 
 TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class StepError(EdgeError):
-    """A step could not be done."""
+    """A step failed."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class DemoStep:
     Attributes:
         command: one of this project's console scripts, or `python`, with its arguments.
         made: the files and folders that it makes.
-        if_partial: explanation for exit code 1: the command finished, but not everything went well, and the demo goes on.
+        if_partial: explanation for exit code 1: the command finished, but not everything went well, and the demo
+            continues.
         again: run it every time, because its output on the terminal is the point.
     """
 
@@ -144,7 +145,7 @@ def run_steps(steps: Sequence[DemoStep], folder: Path) -> list[StepResult]:
         missing = [str(path) for path in step.made if not path.exists()]
         if code not in (0, 1) or missing:
             what = reason or f"exit code {code}" + (f", and {missing[0]} was not written" if missing else "")
-            raise StepError(f"{step.command[0]} failed ({what}); fix that and run the demo again: it goes on here")
+            raise StepError(f"{step.command[0]} failed ({what}); fix that and run the demo again: it continues here")
         problem = f"{step.command[0]}: {reason or step.if_partial}" if code else ""
         if problem:
             print(f"    {step.if_partial}", flush=True)

@@ -34,7 +34,7 @@ def run_benchmark_app(job: Job) -> tuple[dict[str, float], dict[str, Any]]:
         hint=case.mode.value.upper(),
         **cache_properties(),
     )
-    # With its own number of streams it is no ceiling: without AVX the runtime takes more and is up to twice as fast.
+    # Its own default is no ceiling: without AVX the runtime uses more streams and is up to twice as fast.
     streams = compiled.get_property("NUM_STREAMS")
     del compiled
     command = benchmark_app_command(job)

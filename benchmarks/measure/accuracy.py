@@ -37,7 +37,7 @@ class Judgement:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Which faces [N] have finite logits; unreadable ones have not."""
+        """Mask [N] of the faces with finite logits; unreadable pictures have none."""
         return np.asarray(np.isfinite(self.logits).all(axis=1))
 
     def of(self, faces: NDArray[np.bool_]) -> "Judgement":

@@ -12,7 +12,7 @@ MAX_AUC_LOSS = 0.01
 UNLIMITED_FRAMES = 1_000_000
 
 STEADY = 1.3
-"""Up to this ratio between its 90th and 10th percentile the machine's pace counts as steady."""
+"""The machine's pace counts as steady if its 90th percentile is at most this many times its 10th."""
 
 
 class EngineKind(str, Enum):
@@ -121,7 +121,7 @@ class Round:
     """What one worker process measured.
 
     Attributes:
-        figures: by the names in FIGURES; what this machine does not show is missing, never 0.
+        figures: by the names in FIGURES; a figure that this machine can't measure is missing, never 0.
         facts: versions and settings of what ran.
         logits: [N][2] of the pictures' first crops; empty where the engine gives none.
         latencies_ms: percentiles 0 to 100 of the latency from file to verdict.

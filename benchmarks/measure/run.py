@@ -26,7 +26,7 @@ from train.data.catalog import Catalog
 from train.evaluation.seen import among, bundle_faces
 
 TRIES = 2
-"""How often a round is measured again that was slowed by the machine."""
+"""How many times a round that the machine slowed down is measured again."""
 
 MAX_DIFFERENCE = 0.01
 """How far a baseline's logits may be from FP32's before it counts as another network."""
@@ -47,7 +47,7 @@ class Run:
         advance: Advance = lambda _: None,
     ) -> None:
         self.plan, self._advance = plan, advance
-        # A cache of its own, so that each run's first start is without one.
+        # An empty cache for each run, so that its first start compiles.
         self._scratch = ScratchFolder()
         planned, left_out = list_cases(plan)
         self.cases = planned if cases is None else list(cases)
@@ -116,7 +116,7 @@ class Run:
     def measure(self, case: Case, number: int | None = None) -> None:
         """Measure a case once more, or its round `number` again, unless the case failed before.
 
-        Of two measurements of one round that with the higher pace is kept.
+        Of two measurements of a round, the one at the higher pace is kept.
         """
         row = self._rows[case.key]
         number = len(row.rounds) if number is None else number
@@ -203,7 +203,7 @@ class Run:
 
 
 def read_series(path: Path) -> Iterator[dict[str, float]]:
-    """Yield the rows of a sustained run; a last line without its end is left out."""
+    """Yield the rows of a sustained run; an incomplete last line is left out."""
     for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
         if line.endswith("\n"):
             yield json.loads(line)

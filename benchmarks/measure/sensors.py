@@ -1,6 +1,6 @@
 """Sensors of the machine: temperature, clock, throttling, energy, the load of other processes, and its pace.
 
-What a machine does not show is None, never 0: a virtual machine shows no temperature, clock or energy.
+A value that the machine does not report is None, never 0; virtual machines report no temperature, clock or energy.
 """
 
 import os

@@ -38,7 +38,7 @@ def run_session(options: Options) -> int:
     """
     out = output_folder(options.out)
     if (out / MANIFEST).exists() or out.resolve() == options.data.resolve():
-        raise UsageError(f"--out {out}: holds what is measured, and would be changed; choose another folder")
+        raise UsageError(f"--out {out}: holds the bundle or faces to measure; choose another folder")
     with _progress() as progress:
         task = progress.add_task("reading faces", total=None)
         plan = make_plan(options, lambda done: progress.advance(task, done))

@@ -19,7 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WORK = bytes(1 << 14)
-"""What a brake hashes: large enough that hashlib releases the GIL."""
+"""The data that `Brake` hashes, large enough that hashlib releases the GIL."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class Brake:
         if not self._share:
             return
         with self._lock:
-            # What other threads are still burning counts as burnt, or it would be taken for work and burnt for in turn.
+            # Count what other threads are still burning as burnt; it would otherwise be taken for work and slowed
+            # again.
             work = time.process_time() - self._start - self._burnt
             wanted = max(0.0, self._share * work - self._burnt)
             self._burnt += wanted

@@ -49,7 +49,7 @@ class Kind(str, Enum):
 
 
 class Verdict(str, Enum):
-    """Whether a change is one, and in which direction."""
+    """Whether a change is significant, and in which direction."""
 
     BETTER = "better"
     WORSE = "worse"

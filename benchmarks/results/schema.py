@@ -298,7 +298,7 @@ def _read(kind: Any, value: Any) -> Any:
     if origin is Mapping and isinstance(value, dict):
         return {name: _read(arguments[1], item) for name, item in value.items()}
     if origin is GoldenState and isinstance(value, str):
-        # Reports used to have further words after the state.
+        # Older reports have more words after the state.
         return GoldenState(value.partition(" ")[0])
     if isinstance(origin, type) and issubclass(origin, Enum):
         return origin(value)

@@ -119,7 +119,7 @@ def soak(
                     pace = f"{number / (told - began):.0f} FPS"
                     print(f"{number} frames, {faces} faces, {pace}: {states[-1]}", flush=True)
         except KeyboardInterrupt:
-            # A run that is stopped after hours also shows something.
+            # Report what there is, even if the run is stopped after hours.
             growth_code(settled, states[-1] if states else settled)
             raise
     return growth_code(settled, states[-1])

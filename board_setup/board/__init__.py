@@ -1,1 +1,1 @@
-"""What runs on the board and lies in setup-board.pyz: standard library only, Python 3.8 and newer."""
+"""What runs on the board, packed as setup-board.pyz: standard library only, Python 3.8 and newer."""

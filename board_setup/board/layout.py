@@ -1,4 +1,4 @@
-"""Where everything lies on a board, and which versions of Python and OpenVINO are supported."""
+"""Where everything is on a board, and which versions of Python and OpenVINO are supported."""
 
 import os
 

@@ -1,4 +1,6 @@
-"""The service on the board: its systemd unit, the udev rule, the journal's limits; starting it and asking how it is."""
+"""The service on the board: its systemd unit, the udev rule, the journal's limits; starting it and reading its
+status.
+"""
 
 import grp
 import os
@@ -138,7 +140,7 @@ class ServiceError(BoardError):
 
 
 class Status(NamedTuple):
-    """What systemd says of the service: its state, its restarts, and the id of its current or last run."""
+    """How systemd sees the service: its state, its restarts, and the id of its current or last run."""
 
     active: str
     restarts: int
@@ -164,7 +166,7 @@ def status() -> Status:
 
 
 def last_line(invocations: Optional[Set[str]] = None) -> str:
-    """Return the last line that the service's process printed, in these runs only if given."""
+    """Return the last line that the service printed, or with `invocations` the last one of these runs."""
     chosen = [f"_SYSTEMD_INVOCATION_ID={name}" for name in invocations or () if name]
     match = chosen or [f"_SYSTEMD_UNIT={SERVICE}"]
     lines = commands.output(["journalctl", "--quiet", "--lines=1", "--output=cat", "--no-pager", *match]).splitlines()
@@ -179,7 +181,8 @@ def last_line_of(status: Status) -> str:
 
 
 def restart() -> None:
-    """Restart the service and wait until it runs; without a camera it waits for one, which is not waited for here.
+    """Restart the service and wait until it runs. On a board without a camera, where it can't start yet, return at
+    once.
 
     Raises:
         ServiceError: it does not start or does not stay up; the message holds its last line.

@@ -1,4 +1,4 @@
-"""The versions on a board: which are installed, which is current, and the way back."""
+"""The versions on a board: which are installed, which is current, and rolling back."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def switch(layout: Layout, version: str) -> None:
 def go_back(layout: Layout) -> Optional[str]:
     """Return to the good version that ran before the current one; returns it, or None if there is none.
 
-    The version that is left is dropped from the way back.
+    The version that was rolled back is not offered again.
     """
     way = _before(layout, current_version(layout))
     bad = {entry.id for entry in history(layout) if not entry.good}
@@ -82,7 +82,7 @@ def _before(layout: Layout, version: str) -> List[str]:
 
 
 def _make_current(layout: Layout, version: str, before: List[str]) -> None:
-    # Written before the link: after a power cut in between, only what lies before the link's version counts.
+    # Written before the link is switched: after a power cut in between, entries after the link's version do not count.
     disk.write(layout.state + "/way.json", json.dumps([*before, version]))
     disk.link(os.path.join(layout.versions, version), layout.current)
     os.sync()

@@ -12,7 +12,7 @@ from board_setup.board.layout import Layout
 from board_setup.errors import BoardError
 
 INCOMING = "deepfake-edge-incoming"
-"""In the user's home on the board."""
+"""Folder in the user's home on the board."""
 
 TRIES = 3
 BROKEN_CONNECTION_CODES = (10, 12, 20, 30, 35, 255)

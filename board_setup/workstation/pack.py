@@ -18,11 +18,11 @@ from board_setup.workstation.wheels import gather_wheels
 
 DEFAULT_PYTHON = "3.10"
 DEFAULT_GLIBC = "2.31"
-"""That of Ubuntu 20.04, the vendor's system."""
+"""The C library of Ubuntu 20.04, the vendor's system."""
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 IN_TOOL = ("__init__.py", "cli.py", "errors.py", "isa.py", "board")
-"""What of this package the board needs."""
+"""The parts of this package that the board needs."""
 
 
 def pack(

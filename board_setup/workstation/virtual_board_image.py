@@ -115,7 +115,7 @@ def make_image() -> Image:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if Image.at(target).is_complete():
             return Image.at(target)
-        # Whoever holds the lock is the only one at work: what else is there was left by a killed run.
+        # We hold the lock, so these folders were left by a killed run.
         for name in os.listdir(cache):
             if name.startswith("making-"):
                 shutil.rmtree(os.path.join(cache, name), ignore_errors=True)

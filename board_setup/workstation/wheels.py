@@ -11,7 +11,7 @@ from typing import List, Optional, Sequence, Tuple
 from board_setup.board.kit import KitError
 
 EXTRAS = ("benchmarks", "web")
-"""What else the runtime can do on a board: edge-benchmark, edge-serve."""
+"""The runtime's optional extras on a board: edge-benchmark, edge-serve."""
 
 PACKAGES = ("benchmarks", "board_setup", "edge_runtime", "export", "train")
 PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE")

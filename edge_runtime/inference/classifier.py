@@ -61,7 +61,7 @@ def compile_network(
 
 
 def row_ports(compiled: ov.CompiledModel) -> list[ov.ConstOutput]:
-    """Return the outputs that make a row of `Classifier.rows`: the logits, and the features if the network has them."""
+    """Return the outputs that form a row of `Classifier.rows`: the logits, and the features if the network has them."""
     logits = next((port for port in compiled.outputs if "logits" in port.get_names()), compiled.output(0))
     return [logits, *(port for port in compiled.outputs if FEATURES in port.get_names())]
 

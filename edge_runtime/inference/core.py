@@ -38,7 +38,7 @@ def openvino_core() -> ov.Core:
 
 @contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """Restore this thread's signal stack at the end, whatever cores (NNCF's) began and ended inside."""
+    """Restore this thread's signal stack at the end, even if other cores (NNCF's) were created inside."""
     before = SignalStack.now()
     try:
         yield

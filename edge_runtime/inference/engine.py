@@ -186,10 +186,10 @@ class Engine:
         return replace(answer, distances=self._reference.distances(rows[:, 2:], choice.precision))
 
     def switch(self, choice: Choice) -> None:
-        """Compute with `choice` from the next answer on.
+        """Switch to `choice`, from the next answer on.
 
         Raises:
-            DeviceError: it can't be started; the engine goes on as it was.
+            DeviceError: it can't be started; the engine continues unchanged.
         """
         network = self._start(choice)
         with self._lock:

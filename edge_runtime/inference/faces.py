@@ -28,7 +28,7 @@ THRESHOLD = 0.45
 """Lowest confidence of a face, chosen by measurement (docs/results/faces.md)."""
 
 TILE_THRESHOLD = 0.6
-"""For faces that only a tile shows: a tile shows less around a face, so more of its finds are wrong."""
+"""For faces found only in a tile, where there is less context and so more false detections."""
 
 SAME_OVERLAP = 0.3
 """Boxes of at least this intersection over union are one face."""

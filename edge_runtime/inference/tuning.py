@@ -1,7 +1,7 @@
 """Finds the fastest device and precision of a bundle at its first start on a machine with more than one device.
 
-A broken driver can hang or crash the process that loads it, so each device is tried in a process of its own. What was
-found is this machine's profile (`edge_runtime.model.profile`), until it no longer holds.
+A broken driver can hang or crash the process that loads it, so each device is tried in a process of its own. The result
+is this machine's profile (`edge_runtime.model.profile`), used until it no longer applies.
 """
 
 import contextlib
@@ -44,24 +44,24 @@ SECONDS = 2.0
 """How long each network is timed."""
 
 TRIAL_TIMEOUT_S = 120.0
-"""A device that takes longer for all its networks hangs. A GPU compiles one in up to 20 s, once."""
+"""A device that takes longer for all its networks counts as hanging. A GPU compiles one in up to 20 s, once."""
 
 MOST_ATTEMPTS = 3
-"""A device is given up after this many starts that ended while it was tried, by a crash of the machine or a user."""
+"""A device is given up once this many starts ended during its trial: the machine crashed or a user stopped it."""
 
 SAME_SPEED = 0.03
-"""Of networks whose frames/s differ by less the more accurate one is taken."""
+"""If two networks' frames/s differ by a smaller share than this, the more accurate one is chosen."""
 
 MOST_ACCURATE_FIRST = (Precision.FP32, Precision.FP16, Precision.INT8)
 """The precisions, the most accurate first."""
 
 WORKER = "from edge_runtime.inference.tuning import work; work()"
-"""What the process runs that tries a device; tests give it stand-in devices."""
+"""Code of the process that tries a device; tests replace it to use stand-in devices."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How fast a device computes one of the bundle's networks, in frames/s, or why it is not to be used."""
+    """How fast a device computes one of the bundle's networks, in frames/s, or why it can't be used."""
 
     device: str
     precision: Precision
@@ -80,8 +80,8 @@ def devices_here() -> list[str]:
 def choose_device(bundle: Bundle, devices: Sequence[str]) -> Profile | None:
     """Try every device and precision of `bundle`; return the profile of the fastest, None if none can be used.
 
-    Only networks whose golden pictures come out right count. A device on which none does, or that hangs or crashes, is
-    noted in the profile as given up.
+    Only networks that pass the golden check count. A device on which none passes, or that hangs or crashes, is noted in
+    the profile as given up.
     """
     trials: list[Trial] = []
     for device in devices:
@@ -110,9 +110,9 @@ def choose_device(bundle: Bundle, devices: Sequence[str]) -> Profile | None:
 
 @contextlib.contextmanager
 def attempt(device: str) -> Iterator[bool]:
-    """Count on the disk that `device` is tried while the block runs; yield whether it may be.
+    """Note on disk that `device` is being tried while the block runs; yield whether it may be tried.
 
-    A driver may take the whole machine down, and the next start would do it again.
+    A driver may crash the whole machine; without the note, the next start would crash it again.
     """
     path, name = attempts_path(), f"{device}, {driver_versions(device)}"
     try:
@@ -134,14 +134,14 @@ def attempts_path() -> Path:
 def try_apart(bundle: Bundle, device: str) -> list[Trial]:
     """Return the trials of `device`, made by a process that runs WORKER; it is ended if it hangs."""
     command = [*emulator(), sys.executable, "-c", WORKER, str(bundle.path), device]
-    # The process leaves when `held` is closed, also by our own end.
+    # The process exits when `held` is closed, also if this process dies.
     watched, held = os.pipe()
     process = subprocess.Popen(command, stdin=watched, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         output, _ = process.communicate(timeout=TRIAL_TIMEOUT_S)
         broken = f"its process ended with code {process.returncode}" if process.returncode else ""
     except subprocess.TimeoutExpired:
-        # A process inside the kernel's driver may not end even so, and is not waited for.
+        # Not waited for: a process stuck in a kernel driver may survive even this.
         process.kill()
         broken = f"no answer within {TRIAL_TIMEOUT_S:g} s"
     finally:
@@ -172,7 +172,7 @@ def work(build: Build = Classifier, seconds: float = SECONDS) -> None:
         except EdgeError as error:
             trial = Trial(device, precision, failed=str(error))
         print(json.dumps(plain(trial)), flush=True)
-    # Without tearing down the drivers, which may crash then.
+    # Skip the drivers' teardown, which may crash.
     os._exit(0)
 
 
@@ -188,9 +188,9 @@ def frames_per_second(network: Network, size: int, seconds: float) -> float:
 
 
 def tune_at_first_start(engine: Engine, *, again: bool = False) -> None:
-    """Let `engine` compute on the fastest device: measure now if there are several and no profile is in force.
+    """Switch `engine` to the fastest device; measure first if there are several and no profile is in force.
 
-    A systemd service does not wait: it goes on with the safe choice, and `engine` switches when all are measured.
+    A systemd service does not wait: it starts with the safe choice, and `engine` switches after the measurement.
     """
     devices = devices_here()
     if len(devices) == 1 or GOLDEN not in engine.bundle.manifest.files:

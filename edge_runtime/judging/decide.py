@@ -15,7 +15,7 @@ MEANING = {Verdict.REAL: "no traces of the generators it knows", Verdict.FAKE: "
 """What a verdict says: a "real" face may come from a generator that the detector has never seen."""
 
 SHORT_MEANING = {Verdict.REAL: "no known traces", Verdict.FAKE: "known traces"}
-"""The same where there is little room."""
+"""The same for displays with little room."""
 
 UNCALIBRATED = Calibration()
 

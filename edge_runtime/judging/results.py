@@ -65,7 +65,7 @@ class FaceResult:
 
 @dataclass(frozen=True)
 class FrameResult:
-    """One frame of a source and the faces in it, or the news that the source was lost or has ended.
+    """One frame of a source and the faces in it, or the notice that the source was lost or has ended.
 
     Attributes:
         source: the source's name; for a folder, the picture's path.

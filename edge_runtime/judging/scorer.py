@@ -177,7 +177,7 @@ class Verdicts:
 
     Args:
         contract: of the model that scored the frames.
-        window: judged frames of a face that make its verdict.
+        window: how many of a face's last judged frames its verdict uses.
         limits: named in the reason why a face can't be judged.
     """
 

@@ -1,4 +1,4 @@
-"""What whole files come to: a verdict for each face of a video and for the video, and a count of the pictures."""
+"""Results for whole files: a closing verdict for each video and each face in it, and counts of the pictures."""
 
 import json
 import math
@@ -24,13 +24,14 @@ from edge_runtime.printable import printable
 from edge_runtime.sources import Source
 
 MIN_FRAMES = 16
-"""Judged frames that the verdict on a face of a video needs, in at least half of as many equal parts of its track."""
+"""A face of a video needs this many judged frames for a verdict, in at least half of as many equal parts of its
+track."""
 
 SEGMENT_FRAMES = 2 * MIN_FRAMES
-"""Judged frames in a row whose mean must be fake for a part of a track to be fake."""
+"""A part of a track is fake if the mean over this many judged frames in a row is."""
 
 MOST_ROWS = 30
-"""Faces of a video that are shown, those with the highest scores; JSON has all."""
+"""At most this many faces of a video are printed, those with the highest scores; JSON has all."""
 
 COUNTED = ("real", "fake", "uncertain", "unreadable", "no face")
 COLUMNS = 80
@@ -79,7 +80,7 @@ class VideoVerdict:
 
 @dataclass
 class _Track:
-    """A face so far; `judged` has the frame's number, its time and the log-odds of its score, one after the other.
+    """A face so far; `judged` holds number, time and log-odds of each judged frame, flattened.
 
     `unlike` counts the judged frames in which it was unlike the faces that the model learned from.
     """
@@ -125,7 +126,7 @@ class _Track:
 
 
 def _reason(score: float | None, verdict: Verdict, fake_s: Segments, unjudged: str, unlike: bool) -> str | None:
-    """Return why a verdict is uncertain, or must become so."""
+    """Return why a verdict is or must become uncertain; None if it stands."""
     if verdict is not Verdict.FAKE and fake_s:
         return "fake in parts"
     if score is None:
@@ -136,7 +137,7 @@ def _reason(score: float | None, verdict: Verdict, fake_s: Segments, unjudged: s
 
 
 def _rounded(value: Any) -> Any:
-    """Return JSON's values with the digits that frames' lines have."""
+    """Return JSON values rounded like those of the frames' lines."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -151,7 +152,7 @@ def log_odds(score: float) -> float:
 
 
 def probability(odds: float) -> float:
-    """Return what `log_odds` came from."""
+    """Return the inverse of `log_odds`."""
     return 1.0 / (1.0 + math.exp(-odds))
 
 
@@ -164,7 +165,7 @@ def fake_segments(times: NDArray[np.float64], odds: NDArray[np.float64], thresho
     ends = np.flatnonzero(np.diff(fake, append=False) & fake) + SEGMENT_FRAMES
     segments = []
     for begin, end in zip(begins, ends, strict=True):
-        # At its edges, a window with a mean that is fake holds frames that are not.
+        # A window whose mean is fake may begin and end with frames that are not.
         inside = times[begin:end][odds[begin:end] >= threshold]
         segments.append((float(inside[0]), float(inside[-1])))
     return joined(segments)
@@ -210,7 +211,7 @@ class FileVerdicts:
                 position_s = (result.time - began).total_seconds()
             self._add_frame(result, position_s)
         elif not self._frames[result.source]:
-            # A video that breaks off has its verdict.
+            # Not for a video that breaks off: its frames give it a verdict.
             kind = "unreadable" if judged.failed else worst(face.verdict for face in result.faces)
             folders = self._pictures.setdefault(given, {})
             folders.setdefault(str(PurePath(result.source).parent), Counter())[kind] += 1
@@ -323,7 +324,7 @@ def clock(seconds: float) -> str:
 
 
 def shortened(text: str, columns: int) -> str:
-    """Return a path as it may be printed, without its beginning if it is too long."""
+    """Return a path made printable, with its beginning cut off if it is too long."""
     clean = printable(text)
     if cell_len(clean) <= columns:
         return clean

@@ -12,7 +12,8 @@ from edge_runtime.defaults import WINDOW
 from edge_runtime.pixels.boxes import Box, overlaps
 
 CUT = 18.0
-"""Between frames of one shot at most 11 were seen, in people walking and handheld pictures; at cuts at least 24."""
+"""Mean change in grey levels that counts as a cut. Measured: at most 11 within a shot (people walking, handheld
+cameras), at least 24 at cuts."""
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Tracker:
     Args:
         min_overlap: two boxes with at least this intersection over union are the same face.
         max_gap_s: a face unseen for longer than this is dropped, and logits older than this are forgotten.
-        window: number of judged frames that make a verdict.
+        window: how many of a face's last judged frames its verdict uses.
     """
 
     def __init__(self, *, min_overlap: float = 0.3, max_gap_s: float = 2.0, window: int = WINDOW) -> None:

@@ -64,7 +64,8 @@ class Manifest:
         """Read what `to_json` wrote.
 
         Raises:
-            BundleError: it isn't JSON, a part is missing or of the wrong type, or a file name leads out of the bundle.
+            BundleError: it isn't JSON, a part is missing or of the wrong type, or a file name points outside the
+                bundle.
             ContractError: the contract can't be read.
         """
         try:

@@ -124,7 +124,7 @@ def check_golden(network: Network, bundle: Bundle, precision: Precision | str, d
         raise BundleError(f"{bundle.path}: has no golden answers for {name} on {device}; export it again")
     pictures = [read_picture(bundle.path / picture) for picture in golden.pictures]
     found = np.stack([network.logits(face_pixels(one, None, bundle.contract)).mean(axis=0) for one in pictures])
-    # NaN, in known or computed logits, is as wrong as can be.
+    # NaN, in known or computed logits, counts as infinitely wrong.
     gaps = {isa: float(np.abs(found - np.asarray(answers)).max()) for isa, answers in known.items()}
     gaps = {isa: gap if np.isfinite(gap) else float("inf") for isa, gap in gaps.items()}
     nearest = min(gaps, key=lambda isa: gaps[isa])

@@ -154,7 +154,7 @@ class FoundProfile:
 
     Attributes:
         state: whether one was found and can be used.
-        profile: it, if it can be used.
+        profile: the profile, if it can be used.
         line: which profile is in force, or why there is none.
     """
 
@@ -247,7 +247,7 @@ def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def driver_packages(status: Path = Path("/var/lib/dpkg/status")) -> list[str]:
-    """Return name and version of each installed driver package for Intel's GPU, which OpenVINO can't tell."""
+    """Return name and version of each installed driver package for Intel's GPU; OpenVINO does not report them."""
     try:
         text = status.read_text(encoding="utf-8", errors="replace")
     except OSError:

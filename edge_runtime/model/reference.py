@@ -13,7 +13,7 @@ from edge_runtime.model.contract import Precision
 
 REFERENCE = "reference.npz"
 FEATURES = "feature_vector"
-"""The networks' output [1, C] that the last layers make the logits from, under Model API's name."""
+"""The networks' output [1, C] from which the last layers compute the logits, under Model API's name."""
 
 Array = NDArray[np.float32]
 

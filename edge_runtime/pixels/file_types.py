@@ -98,7 +98,7 @@ def file_type_of(head: bytes) -> FileType:
     if head[4:8] == b"ftyp":
         size = int.from_bytes(head[:4], "big")
         brands = [head[at : at + 4] for at in (8, *range(16, min(size, len(head)), 4))]
-        # `mif1` says only "an HEIF picture"; the codec's own brand stands further back.
+        # `mif1` says only "an HEIF picture"; the codec's own brand comes later in the list.
         found = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
         if brands[0] not in _BRANDS:
             return FileType(Content.OTHER)

@@ -2,7 +2,7 @@
 
 Pillow joins metadata piece by piece, so a file of many small pieces takes time quadratic in its size. It also refuses
 PNGs whose text or colour profile is large. The pixels need none of it. The first piece of EXIF and XMP is kept, because
-it says how the picture is turned.
+it holds the orientation.
 """
 
 import io
@@ -29,11 +29,11 @@ _SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 """A JPEG marker that begins a segment or ends the picture (ITU-T T.81, B.1)."""
 
 _KEPT_ONCE = (b"JFIF\0", b"Adobe", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0")
-"""How the JPEG segments begin that say how colours are stored and how the picture is turned."""
+"""First bytes of the JPEG segments that hold the colour encoding or the orientation."""
 
 _PROFILE = b"iCCP" + b"profile\0\0" + zlib.compress(b"")
 _EMPTY_PROFILE = struct.pack(">I", len(_PROFILE) - 4) + _PROFILE + struct.pack(">I", zlib.crc32(_PROFILE))
-"""A PNG chunk in the place of a colour profile: that there is one is a shortcut to look for in training data."""
+"""A PNG chunk that stands in for a colour profile, so that the shortcut audit still sees that there was one."""
 
 
 def without_metadata(file: IO[bytes], form: str) -> IO[bytes]:
@@ -49,7 +49,7 @@ def without_metadata(file: IO[bytes], form: str) -> IO[bytes]:
 
 
 def without_exif(file: IO[bytes]) -> IO[bytes]:
-    """Return an AVIF with empty EXIF directories; its own boxes say how it is turned."""
+    """Return an AVIF with empty EXIF directories; its own boxes hold the orientation."""
     data = bytearray(file.read())
     for header in re.finditer(rb"MM\0\*|II\*\0", bytes(data)):
         order: Literal["big", "little"] = "big" if header[0] == b"MM\0*" else "little"

@@ -1,4 +1,4 @@
-"""Reads pictures as they come: turned, grey, CMYK, 16-bit, animated, broken, or not pictures at all."""
+"""Reads picture files as upright RGB: rotated, grey, CMYK, 16-bit or animated ones. Broken files raise PictureError."""
 
 import io
 import stat
@@ -38,7 +38,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What sets a picture upright, by its EXIF orientation (CIPA DC-008, section 4.6.5)."""
+"""The transposition that turns a picture upright, by its EXIF orientation (CIPA DC-008, section 4.6.5)."""
 
 _large = threading.Lock()
 
@@ -62,7 +62,7 @@ def read_picture(
 def open_picture(
     source: Path | str | bytes, *, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Image.Image]:
-    """Open a picture without decoding it. Of its metadata, EXIF is kept, and of a colour profile that there is one.
+    """Open a picture without decoding it. Of its metadata, only EXIF is kept, and whether there is a colour profile.
 
     Args:
         source: a regular file, or the bytes of one.

@@ -13,7 +13,7 @@ S = TypeVar("S", bound="Sink")
 
 
 class Sink:
-    """What takes results. A full disk never raises: `losses` counts what could not be written."""
+    """Takes results. A full disk never raises: `losses` counts what could not be written."""
 
     def __init__(self, name: object) -> None:
         self.losses = Losses(name)

@@ -22,7 +22,7 @@ class LineFile(Sink):
 
     Args:
         path: `-` is standard output.
-        begins: what every such file begins with; a file that begins otherwise raises UsageError.
+        begins: prefix of every such file; one that starts with anything else raises UsageError.
         header: first line of every file.
         rotate_at: size in bytes at which a new file is started; None never.
     """

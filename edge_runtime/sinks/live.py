@@ -36,7 +36,7 @@ class _Entry:
 
 
 class LiveView(Sink):
-    """A view that stays in place, under what is running; losses and failures stay on the terminal above it."""
+    """A view redrawn in place at the bottom of the terminal; losses and failures scroll by above it."""
 
     def __init__(self, console: Console | None = None, title: str = "edge-detect") -> None:
         super().__init__("the terminal")

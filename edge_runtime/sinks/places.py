@@ -32,7 +32,7 @@ def check_places(outputs: Iterable[Path], snapshots: Path | None, sources: Itera
     for path in chain(model, *(source.files() for source in sources)):
         if (identity := _identity(path)) in written:
             raise UsageError(f"{written[identity]}: is also an input ({path}); choose another file")
-        # Of a folder that is an input, all that lies below is read; of one that holds an input, only that.
+        # Everything below an input folder is read; of a folder that merely contains an input, only that input.
         is_folder = path.is_dir()
         folder = path if is_folder else path.parent
         if (folder, is_folder) in checked:

@@ -103,7 +103,7 @@ class SnapshotSink(Sink):
             with contextlib.suppress(OSError):
                 if NAME.fullmatch(path.name):
                     stat = path.stat()
-                    # A time in the future is that of a wrong clock, then or now.
+                    # A time in the future comes from a wrong clock, then or now.
                     age_s = max(0.0, time.time() - stat.st_mtime)
                     made[path], sizes[path] = self._made.get(path, now - age_s), stat.st_size
         total = sum(sizes.values()) + coming

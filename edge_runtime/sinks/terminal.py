@@ -28,7 +28,7 @@ class PlainLines(Sink):
         result = judged.result
         failing = result.state is not SourceState.OK or result.error is not None
         is_back = not failing and result.source in self._failing
-        # A picture that failed never comes back.
+        # A picture is judged once, so it can't recover.
         (self._failing.add if failing and not judged.still else self._failing.discard)(result.source)
         if result.state is SourceState.OK:
             self._rate.add()

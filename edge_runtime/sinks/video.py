@@ -19,7 +19,7 @@ LIVE_FPS = 15.0
 """Frame rate for live sources: frames are repeated or left out, so that the video runs as fast as the clock."""
 
 LONGEST_GAP_S, LONGEST_STILL_S = 2.0, 60.0
-"""A frame of a live source, and of a file, is shown for this long at most."""
+"""The longest that a frame is shown, of a live source and of a file."""
 
 CHANGING_FPS = 30.0
 """Frame rate for videos whose own rate changes."""
@@ -43,7 +43,8 @@ class VideoSink(Sink):
         self._writer: Writer | None = None
         self._size = (0, 0)
         self._fps = LIVE_FPS
-        # Whose clock the last frame had and its time on it, what part of a frame is still due, and its pixels.
+        # The last frame's clock (its video, or None for real time), its time on it, the share of a frame still due, its
+        # pixels.
         self._last: tuple[str | None, float] | None = None
         self._due = 0.0
         self._before: np.ndarray | None = None
@@ -72,7 +73,7 @@ class VideoSink(Sink):
             caption = f"{self._rate.per_second:.1f} FPS  {result.device} {result.precision}  {result.notice or ''}"
             drawn = fitted(draw_result(judged.picture, result, caption.rstrip()), self._size)
             pixels = np.ascontiguousarray(np.asarray(drawn)[:, :, ::-1])
-            # What is late is the frame before, which was on view until now.
+            # Repeat the previous frame, which was on screen until now.
             late, self._before = pixels if self._before is None else self._before, pixels
             try:
                 for shown in [late] * (times - 1) + [pixels]:
@@ -90,7 +91,7 @@ class VideoSink(Sink):
             now, at_least, longest_s = time.monotonic(), 0, LONGEST_GAP_S
         else:
             now, at_least, longest_s = judged.position_s, 1, LONGEST_STILL_S
-        # Files that are judged at once come in turns, and times may jump: each such frame counts as one.
+        # Several videos alternate, so the clock may jump: count such a frame once.
         clock = None if judged.position_s is None else judged.result.source
         before_s = self._last[1] if self._last is not None and self._last[0] == clock else now
         self._last = (clock, now)

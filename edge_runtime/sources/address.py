@@ -1,4 +1,4 @@
-"""Addresses of network cameras, and what of them may be shown."""
+"""Addresses of network cameras, with passwords kept out of what is shown."""
 
 import urllib.parse
 from dataclasses import dataclass

@@ -18,8 +18,8 @@ NAMES = Path("/sys/class/video4linux")
 CHECK = "check the cable, that you are in the group `video`, and that no other program uses it"
 
 QUERYCAP, HAS_DEVICE_CAPS, CAPTURES = 0x80685600, 0x80000000, 0x1 | 0x1000
-"""Of linux/videodev2.h: VIDIOC_QUERYCAP, which fills 104 bytes of v4l2_capability; V4L2_CAP_DEVICE_CAPS, for nodes with
-capabilities of their own; V4L2_CAP_VIDEO_CAPTURE and its _MPLANE."""
+"""From linux/videodev2.h: VIDIOC_QUERYCAP, which fills 104 bytes of v4l2_capability; V4L2_CAP_DEVICE_CAPS, for nodes
+with capabilities of their own; V4L2_CAP_VIDEO_CAPTURE and its _MPLANE."""
 
 
 def list_cameras() -> list[tuple[str, str]]:

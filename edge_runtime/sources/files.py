@@ -23,7 +23,7 @@ log = logging.getLogger("edge_runtime")
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".mjpeg", ".mjpg"}
 )
-"""The files that a pattern matches as videos; a file that is named by itself may have any suffix."""
+"""A pattern takes files with these suffixes as videos; a file that is named by itself may have any suffix."""
 
 POLL_S = 0.25
 """Shortest time between two scans of a watched folder."""

@@ -86,7 +86,7 @@ class Reader:
         return None
 
     def abandon(self, wait_s: float = 0.0) -> None:
-        """Have the capture closed, as soon as its read returns; wait for that at most `wait_s`."""
+        """Close the capture as soon as its read returns; wait at most `wait_s` for that."""
         self._abandoned.set()
         self._thread.join(wait_s)
 

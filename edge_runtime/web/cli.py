@@ -18,7 +18,9 @@ from edge_runtime.printable import printable
 def edge_serve(
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
-    model: Annotated[Path | None, typer.Option(help="Folder of a bundle. Default: the usual places.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of the bundle (default: the one that edge-detect finds).")
+    ] = None,
     camera: Annotated[
         str | None, typer.Option(help="Source of the live page: a number, a device file, an address or a video.")
     ] = None,

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, even if its writer is killed, and that never takes others' files along."""
+"""Replaces a folder atomically, even if the writer is killed, and never deletes files that are not a bundle's."""
 
 import contextlib
 import ctypes
@@ -60,7 +60,7 @@ def _check_replaceable(target: Path) -> None:
 def folder_in_one_step(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside `target` that takes its place when the block ends, and is removed if it fails.
 
-    Until the last moment the target is what it was; after it the target is the new folder, complete and on disk. What
+    The target stays unchanged until the final rename; then it is the new folder, complete and on disk. What
     a killed writer left beside it is removed.
 
     Raises:

@@ -24,7 +24,7 @@ LOGITS = "logits"
 SALIENCY = "saliency_map"
 OUTPUTS = (LOGITS, SALIENCY, FEATURES)
 WRAPPERS = re.compile(r"^(network|model)\.")
-"""What the modules here put before the names of the model's own layers."""
+"""Prefix that the modules here add to the names of the model's own layers."""
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,8 @@ class Difference:
 def difference(before: Logits, after: Logits, reading: Calibration) -> Difference:
     """Compare logits of the same faces, both read with the same temperature and balanced threshold.
 
-    A threshold fitted to each would wander along the flat top of the accuracy curve, and count as changed what
-    quantization left alone.
+    Accuracy hardly changes around the best threshold, so one fitted to each would move on its own and count faces as
+    changed that quantization left alone.
     """
     change = np.abs(after.astype(np.float64) - before.astype(np.float64))
     first, second = (fake_scores(logits, reading) for logits in (before, after))
@@ -188,7 +188,7 @@ def judge_candidate(
 
 @dataclass(frozen=True)
 class LimitMetric:
-    """The metric of accuracy control: 1, less 0.01 for each time that the tighter limit is used up.
+    """The metric of accuracy control: 1 minus 0.01 times the used share of the tighter limit.
 
     A drop of 0.01 thus means that one of AUC and changed decisions has reached its limit.
     """
@@ -220,8 +220,8 @@ def auc_of(labels: Sequence[int], logits: Logits) -> float:
 def best(results: Sequence[GateResult]) -> GateResult | None:
     """Return the candidate that ships, or None: of the accepted ones, the one that changes the fewest decisions.
 
-    Ties go to the one with the smallest gap between workstation and board, then to the one closest to FP32. AUC decides
-    nothing: differences of about 0.0005 between candidates lie within its interval.
+    Ties go to the one with the smallest gap between workstation and board, then to the one closest to FP32. AUC is not
+    compared: differences of about 0.0005 between candidates lie within its interval.
     """
 
     def order(result: GateResult) -> tuple[float, ...]:

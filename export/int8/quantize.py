@@ -1,4 +1,4 @@
-"""Quantize one candidate to INT8 with NNCF, and find the layers that hurt most."""
+"""Quantize one candidate to INT8 with NNCF, and find the layers that lose most by it."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ class Int8Candidate:
         preset: PERFORMANCE (symmetric) or MIXED (asymmetric activations), NNCF's `QuantizationPreset`.
         overflow_fix: which layers' weights use one bit less, so that 16-bit sums can't saturate: ENABLE (all),
             FIRST_LAYER or DISABLE (none), NNCF's `OverflowFix`.
-        control: give the layers that hurt back to floating point, NNCF's accuracy control.
+        control: return the most sensitive layers to floating point, NNCF's accuracy control.
         histogram: take the range of activations that minimizes the error on their histogram, not their extremes.
     """
 
@@ -69,7 +69,7 @@ class Control:
         """NNCF's validation function: return the metric, larger is better, and how close each face is to `exact`.
 
         NNCF ranks layers on a few faces. These change no decision, so the metric could not tell layers apart; there it
-        is the mean closeness. (Given whole outputs instead of figures, NNCF 3.4 gives back the layers that hurt least.)
+        is the mean closeness. (Given whole outputs instead of figures, NNCF 3.4 returns the least sensitive layers.)
         """
         found = {
             number: np.mean([compiled(image[None])[LOGITS][0] for image in images], axis=0)
@@ -93,7 +93,7 @@ def quantize(
 ) -> None:
     """Write the INT8 network of the FP32 network `xml`, calibrated on `faces`.
 
-    With `control`, layers are given back to floating point until its metric holds, in the end all of them
+    With `control`, layers return to floating point until its metric is reached, if need be all of them
     (`layers_in_int8` counts). This must run under the board's instruction set to mean anything for the board.
     """
     import nncf

@@ -23,7 +23,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Int8Choice:
-    """What the search came to: the results in the order of trial, and what ships, or why nothing does.
+    """The search's outcome: the results in the order of trial, and what ships, or why nothing does.
 
     `notes` is what the report says about the search.
     """
@@ -53,7 +53,7 @@ def find_int8(context: Context, fp32: Path, fp32_board: Logits, reading: Calibra
     if not best(results()):
         try_all(*context.options.fallbacks)
     if not best(results()) and context.options.accuracy_control:
-        notes.append("No candidate holds: accuracy control gives layers back to floating point (this takes long).")
+        notes.append("No candidate was accepted: accuracy control returns layers to floating point (slow).")
         context.steps.note(notes[-1])
         try_all(replace(attempts[closest(results()).name].candidate, control=True))
     if chosen := best(results()):
@@ -65,8 +65,8 @@ def find_int8(context: Context, fp32: Path, fp32_board: Logits, reading: Calibra
     refused = "; ".join(f"{result.name}: {', '.join(map(str, result.refusals))}" for result in results())
     layers = ", ".join(f"{noise.layer} (+{noise.added:.1%})" for noise in worst)
     failure = (
-        f"no INT8 network holds on the board ({refused}); "
-        f"the layers that hurt most in {nearest.candidate.name}: {layers}"
+        f"no INT8 network stays within the limits on the board ({refused}); "
+        f"the most sensitive layers in {nearest.candidate.name}: {layers}"
     )
     return Int8Choice(tuple(results()), None, failure, (*notes, failure))
 

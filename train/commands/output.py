@@ -11,7 +11,7 @@ from edge_runtime.paths import expand
 
 
 def output_folder(out: Path, option: str = "--out") -> Path:
-    """Return the folder of `option` with `~` expanded; called before a command's long work. Nothing is left there.
+    """Return the folder of `option` with `~` expanded, after a test that it can be written to; nothing is left there.
 
     Raises:
         UsageError: it can't be written to.
@@ -32,7 +32,7 @@ def output_folder(out: Path, option: str = "--out") -> Path:
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""Errors of a disk that takes no more data."""
+"""Error numbers of a full disk."""
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def full_disk_reported(out: Path) -> Iterator[None]:
     """Turn the error of a full disk into one line.
 
     Raises:
-        UsageError: `out` takes no more data.
+        UsageError: the disk of `out` is full.
     """
     try:
         yield

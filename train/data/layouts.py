@@ -239,7 +239,7 @@ def list_labelled(root: Path) -> Listing:
             if (split, label) not in present:
                 place = f"the {split} folder " if split else ""
                 raise DataError(f"{root}: {place}holds no {name} pictures; put them into a folder {name}/")
-    # The order of faces decides what training draws. It stays what it always was: by split, then real before fake.
+    # Training's draws depend on the order of the faces, so keep it: by split, then real before fake.
     order = sorted(listing.files, key=lambda file: (SPLITS.index(file.split) if file.split else 0, file.label))
     return replace(listing, files=tuple(order))
 

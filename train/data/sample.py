@@ -1,4 +1,4 @@
-"""Picking some faces of many: the same ones each time, real and fake alike."""
+"""Picks a subset of faces: the same one each time, balanced between real and fake."""
 
 import random
 from collections.abc import Iterable, Sequence

@@ -17,7 +17,7 @@ TEMPERATURES = (0.05, 20.0)
 """Bounds of the temperature."""
 
 CONFIDENCE = 0.95
-"""Of the bounds that a calibration states."""
+"""Confidence of the error bounds in a calibration."""
 
 
 def fit_calibration(
@@ -110,11 +110,11 @@ def balanced_threshold(scores: NDArray[np.float64], truth: NDArray[np.int64]) ->
 
 
 def upper_quantile(values: NDArray[np.float64], share: float) -> float:
-    """Return what at most `share` of further values exceed, if they come from where `values` [N] come from.
+    """Return a bound that at most `share` of further values exceed, if they are drawn like `values` [N].
 
     It is the quantile of split conformal prediction (Vovk et al. 2005), which holds for the next value, not only for
-    these. Fewer than 1 / share − 1 values have none; the largest is then exceeded by one in N + 1 and continued with
-    an exponential tail, whose scale is the mean excess of the upper quarter.
+    these. It needs 1 / share − 1 values. With fewer, the largest, which one in N + 1 exceeds, is continued with an
+    exponential tail, whose scale is the mean excess of the upper quarter.
     """
     ordered = np.sort(values)
     allowed = math.floor(share * (len(ordered) + 1)) - 1

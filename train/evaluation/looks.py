@@ -1,4 +1,4 @@
-"""How often a set of faces was judged: a test split loses its worth by being looked at."""
+"""How often a set of faces was judged: a test split wears out with use."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which faces a detector was trained on. The export never measures on them, and an evaluation warns of them."""
+"""Which faces a detector was trained on. The export never measures on them, and an evaluation warns about them."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path

@@ -20,13 +20,15 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 """Pixels uint8 [N, H, W, 3] and the labels [N]."""
 
 MOST_EPOCHS = 2**20
-"""More than the epochs of a run."""
+"""More epochs than any run has."""
 
 
 @dataclass(frozen=True, eq=False)
 class FaceDataset(Dataset[Sample]):
-    """Training faces. A key is `(epoch + turn * MOST_EPOCHS) * len + index`, where `turn` counts the draws of a face in the
-    epoch. Each draws other augmentations, the same in each run.
+    """Training faces.
+
+    A key is `(epoch + turn * MOST_EPOCHS) * len + index`, where `turn` counts the draws of a face in the epoch. Each
+    key gets augmentations of its own, the same in every run.
 
     Attributes:
         chances: how often each augmentation is applied.

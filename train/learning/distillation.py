@@ -77,7 +77,7 @@ class Scale:
     deviation: torch.Tensor
 
     def difference(self, guess: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the mean squared difference of a guess on this scale and the maps [N, C, H, W] it is for."""
+        """Return the mean squared difference between a guess on this scale and its target maps [N, C, H, W]."""
         standard = (target.float() - self.mean[:, None, None]) / self.deviation[:, None, None]
         return functional.mse_loss(guess.float(), standard)
 

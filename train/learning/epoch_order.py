@@ -14,16 +14,16 @@ from train.learning.dataset import MOST_EPOCHS
 from train.learning.recipes import Recipe
 
 MOST_TURNS = 3
-"""How often a balanced epoch shows the same face: a source of a few dozen would be learned by heart otherwise."""
+"""A balanced epoch shows a face at most this often: a source of a few dozen faces would otherwise be memorized."""
 
 
 @dataclass(frozen=True, eq=False)
 class EpochOrder:
     """Which faces each epoch shows, in which order: a function of the seed and the epoch alone.
 
-    An epoch has as many draws as there are faces. Balanced, each class has half of them and each source of it an equal
-    part, but no face comes more than MOST_TURNS times where a larger source can fill the gap: a small source shows its
-    faces several times, a large one goes through its faces in several epochs.
+    An epoch draws as many faces as there are. If balanced, each class gets half of the draws and each of its sources an
+    equal part, but no face is drawn more than MOST_TURNS times while a larger source can fill the gap. So small sources
+    repeat their faces within an epoch, and large ones take several epochs to show all.
 
     Attributes:
         groups: indices of the faces by label and origin.
@@ -80,7 +80,9 @@ class EpochOrder:
         return batches
 
     def _drawn(self, number: int, epoch: int) -> NDArray[np.int64]:
-        """Return the faces that `epoch` draws of a group: the next ones of a row of random orders of all its faces."""
+        """Return the faces that `epoch` draws of a group: the next ones in an endless series of shuffles of the
+        group.
+        """
         key, members = [*self.groups.items()][number]
         start, end = epoch * self.draws[key], (epoch + 1) * self.draws[key]
         rounds = range(start // len(members), -(-end // len(members)))

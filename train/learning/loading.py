@@ -39,7 +39,7 @@ def build_loader(dataset: FaceDataset, batches: Callable[[], list[list[int]]], w
 
 
 def _ignore_signals(worker: int) -> None:
-    """Leave SIGINT and SIGTERM, which often come to all processes, to the one that saves; it ends the loaders."""
+    """Ignore SIGINT and SIGTERM, which often reach all processes; the main process saves and ends the loaders."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

@@ -13,8 +13,8 @@ from train.choices import StepPrecision, TrainingDevice
 from train.learning.recipes import Recipe
 
 TOGETHER = 0.04
-"""Share of the recipe's learning rate at which all layers learn after the stages. At a tenth they still unlearn at once
-what the stages taught (docs/results/training.md)."""
+"""After the stages all layers learn at this share of the recipe's learning rate. At a tenth they undo the stages at
+once (docs/results/training.md)."""
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -31,7 +31,7 @@ BEST, LAST, METRICS, LOCK = "best.pth", "last.pth", "metrics.jsonl", ".lock"
 
 @dataclass
 class Progress:
-    """How far a run is."""
+    """Progress of a run."""
 
     step: int = 0
     epoch: int = 0

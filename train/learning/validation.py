@@ -1,4 +1,4 @@
-"""What happens to a network after each epoch: its batch statistics are renewed, and it is judged."""
+"""After each epoch: renews a network's batch statistics, and judges it."""
 
 from collections.abc import Sequence
 

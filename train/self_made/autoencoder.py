@@ -20,10 +20,10 @@ from train.models.network import keep_memory
 from train.parallel import Advance, ordered_map, progress_bar
 
 STEPS, BATCH, SIDE = 600, 16, 96
-"""Of the training; SIDE is in pixels."""
+"""Training steps, faces per step, and pixels a side of the parts it trains on."""
 
 CROPS, CROP = 1500, 160
-"""Photographs to learn from, at most, and pixels a side that are kept of each."""
+"""At most this many photographs are learned from, each cropped to this many pixels a side."""
 
 LATENT_NOISE = 0.1
 """Standard deviation of the noise on the latents in training, relative to theirs."""
@@ -35,7 +35,7 @@ ENLARGED = (1.1, 1.6)
 """Half of the pictures are reconstructed this much larger and reduced again, as generated ones usually are."""
 
 PAD = 8
-"""Pixels a side that hide how a convolution ends at the border; a multiple of each factor."""
+"""Padding in pixels a side, to hide the border effects of convolutions; a multiple of each factor."""
 
 
 class Upsampling(str, Enum):

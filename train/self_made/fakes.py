@@ -32,7 +32,7 @@ SELF_MADE, SELF_BLENDED = "self_made", "self_blended"
 """Names of the generators in the catalog: reconstructed faces, and faces blended into themselves."""
 
 VERSION = 1
-"""Of what is made: raise it when the same original would give another fake."""
+"""Version of the fakes; raise it when a change gives other fakes for the same originals."""
 
 AROUND = 1.0
 """Margin of what is changed around a face's box, as a share of its longer side: more than a network is shown."""

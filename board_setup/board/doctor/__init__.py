@@ -39,7 +39,7 @@ def examine(system: Optional[System] = None, *, model: Optional[str] = None, now
 
 
 def check_twin(system: System) -> List[Row]:
-    """Say what is measured where, if this process runs on the twin."""
+    """If this process runs on the twin, say which checks are about the board."""
     around = emulator() if system.live else []
     seen = "under qemu: only the runtime's check computes as the board would; all other rows are about this machine"
     return [Row("twin", State.WARNING, seen)] if around else []

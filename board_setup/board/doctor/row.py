@@ -50,6 +50,6 @@ def as_text(rows: List[Row]) -> str:
 
 def as_json(rows: List[Row]) -> str:
     """Return the rows for a program."""
-    # `mend` has been the name of this field since the first version.
+    # This field has been called `mend` since the first version; scripts may read it.
     told = [{"name": row.name, "state": row.state.value, "seen": row.seen, "mend": row.fix} for row in rows]
     return json.dumps({"worst": worst(rows).value, "rows": told}, indent=2)

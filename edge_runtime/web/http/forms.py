@@ -18,7 +18,7 @@ FIELD_BYTES = 1_000
 
 @dataclass(frozen=True)
 class Upload:
-    """An uploaded file: the name its sender gave it, which is not to be trusted, and its bytes."""
+    """An uploaded file: its bytes, and its name, which the sender chose and can't be trusted."""
 
     name: str
     data: bytes
@@ -32,7 +32,7 @@ class _MemoryParser(MultiPartParser):
     field = b""
 
     def on_headers_finished(self) -> None:
-        """Take each part in `field` for a file, also without a name or with RFC 5987's `filename*` alone."""
+        """Treat each part in `field` as a file, even without a name or with only RFC 5987's `filename*`."""
         disposition = self._current_part.content_disposition or b""
         _, options = parse_options_header(disposition)
         if options.get(b"name") == self.field and b"filename" not in options:

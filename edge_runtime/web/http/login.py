@@ -18,7 +18,7 @@ MOST_LOGINS, LOGIN_PERIOD_S = 10, 60.0
 """Attempts to sign in per client address and period; signing in resets them."""
 
 WRONG_TOKEN_DELAY_S = 1.0
-"""How long the answer to a wrong token is held back."""
+"""How long the answer to a wrong token is delayed."""
 
 
 def login_router(pages: Pages, token: str | None, sessions: Sessions) -> APIRouter:

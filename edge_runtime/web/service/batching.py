@@ -107,7 +107,7 @@ class BatchingQueue:
             self._observe(len(pixels))
             try:
                 answer = running[0].compute(pixels)
-            # Whatever a device fails with goes to those who wait; this thread must survive.
+            # Any error goes to the waiting callers; this thread must survive.
             except Exception as error:
                 log.warning("the detector failed: %s", error)
                 for job in running:
