@@ -93,13 +93,15 @@ def build_catalog(
     for file, found in zip(files, ordered_map(measure, files), strict=True):
         if remember and found is not known.get(str(file.path)):
             remember(found)
-        reason = found["reason"]
-        if not reason and found["sharpness"] < min_sharpness:
+        reason, broken = found["reason"], "width" not in found
+        if not reason and file.label == 0 and found["claim"]:
+            reason, broken = f"among the real faces, but its file says that AI made it ({found['claim']})", True
+        elif not reason and found["sharpness"] < min_sharpness:
             reason = f"blurred (sharpness {found['sharpness']:.1f}, the minimum is {min_sharpness:g})"
         elif not reason and found["brightness"] < min_brightness:
             reason = f"dark (mean grey level {found['brightness']:.1f}, the minimum is {min_brightness:g})"
         if reason:
-            quarantine.append(Quarantined(file.path, reason, broken="width" not in found))
+            quarantine.append(Quarantined(file.path, reason, broken))
         else:
             measured = {name: found[name] for name in ("sha256", "phash", "width", "height", "sharpness")}
             box = tuple(found["box"]) if found["box"] else None

@@ -79,7 +79,10 @@ class FaceRecord:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A file or folder that was left out, and why; `broken` where it can't be read. It is never deleted."""
+    """A file or folder that was left out, and why; `broken` where it can't be read or its label is wrong.
+
+    It is never deleted.
+    """
 
     path: Path
     reason: str

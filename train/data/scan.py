@@ -15,12 +15,15 @@ from scipy.fft import dctn
 from edge_runtime.errors import PictureError
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.provenance import ai_claim
 from train.data.catalog import Quarantined
 
 MIN_SIDE = 32
 """Pixels; a picture with a shorter side is too small to judge."""
 
-MEASURED = frozenset({"stamp", "width", "height", "sharpness", "brightness", "sha256", "pixels", "phash", "box"})
+MEASURED = frozenset(
+    {"stamp", "width", "height", "sharpness", "brightness", "sha256", "pixels", "phash", "box", "claim"}
+)
 """What `scan` tells of a picture that can be used."""
 
 FindBox = Callable[[Image.Image], Box | None]
@@ -76,7 +79,8 @@ def scan(path: Path, find_box: FindBox | None) -> dict[str, Any]:
     found: dict[str, Any] = {"path": str(path), "stamp": stamp(path), "reason": ""}
     try:
         picture = read_picture(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        data = path.read_bytes()
+        claim = ai_claim(data)
     except PictureError as error:
         return {**found, "reason": error.reason}
     except OSError as error:
@@ -92,10 +96,11 @@ def scan(path: Path, find_box: FindBox | None) -> dict[str, Any]:
         **found,
         "sharpness": round(float(cv2.Laplacian(grey, cv2.CV_64F).var()), 2),
         "brightness": float(grey.mean()),
-        "sha256": digest,
+        "sha256": hashlib.sha256(data).hexdigest(),
         "pixels": hashlib.sha256(picture.tobytes()).hexdigest(),
         "phash": perceptual_hash(picture),
         "box": box,
+        "claim": str(claim or ""),
     }
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from edge_runtime.errors import DataError
 from train.data.build import build_catalog, load_data
@@ -87,6 +87,23 @@ def test_one_picture_with_two_labels_is_refused(make_faces):
     shutil.copy(folder / "real" / "000.png", folder / "fake" / "swapped.png")
     with pytest.raises(DataError, match=r"000\.png.*swapped\.png"):
         load_data(folder)
+
+
+def test_a_real_that_says_ai_made_it_is_a_label_error(make_faces, draw):
+    folder, settings = make_faces(), PngImagePlugin.PngInfo()
+    settings.add_text("parameters", "a face, Steps: 20")
+    exif = Image.Exif()
+    exif[0x0131] = "Midjourney"
+    for seed, name in enumerate(("real", "fake")):
+        draw(50 + seed).save(folder / name / "generated.png", pnginfo=settings)
+        draw(60 + seed).save(folder / name / "generated.jpg", exif=exif)
+    catalog = load_data(folder)
+    assert [(file.path, file.broken) for file in catalog.quarantine] == [
+        (folder / "real" / "generated.jpg", True),
+        (folder / "real" / "generated.png", True),
+    ]
+    assert "AI made it (PNG text: parameters: a face, Steps: 20)" in reasons(catalog)["generated.png"]
+    assert sum(face.path.stem == "generated" for face in catalog.records) == 2
 
 
 def test_blurred_and_dark_pictures_can_be_left_out(make_faces, draw):

@@ -1,0 +1,136 @@
+"""What a picture's file says about AI having made it. It can be forged or stripped, so it never enters a score."""
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from PIL import ExifTags
+
+from edge_runtime.errors import PictureError
+from edge_runtime.pixels.pictures import open_picture
+from edge_runtime.printable import printable
+
+GENERATOR_TEXTS = ("parameters", "prompt", "workflow")
+"""Keywords of PNG texts in which Stable Diffusion's programs store how a picture was made."""
+
+_GENERATORS = re.compile(
+    r"midjourney|\bdall\W?e\b|stable.?diffusion|firefly|novelai|comfyui|invokeai|automatic1111|fooocus|dreamstudio"
+    r"|leonardo\.ai|ideogram|black forest labs|flux\.1|imagen\b|image creator|made with google ai",
+    re.IGNORECASE,
+)
+_SETTINGS = re.compile(r"Steps: \d+, Sampler: ")
+"""How AUTOMATIC1111 describes a picture in the EXIF of a JPEG."""
+
+_SOURCE_TYPE = re.compile(rb"digitalsourcetype.{0,150}?((?:compositewith)?trainedalgorithmicmedia)", re.I | re.S)
+"""IPTC's value, in XMP and, since its CBOR is plain text, in a C2PA manifest (IPTC NewsCodes, digitalsourcetype)."""
+
+_AIGC = re.compile(rb"AIGC.{0,60}?Label(?:[^0-9A-Za-z]|quot){1,40}?1\b", re.S)
+"""China's label for generated content (GB 45438-2025, annex E): a Label of 1 says that AI made it."""
+
+_TEXT_BYTES = 1 << 20
+"""Of a text that is decompressed, at most so much is read."""
+
+_CHUNKS = 50_000
+"""Of a PNG, at most so many chunks are looked at."""
+
+
+class ClaimKind(str, Enum):
+    """Where a file says that AI made the picture."""
+
+    PNG_TEXT = "PNG text"
+    SOURCE_TYPE = "DigitalSourceType"
+    C2PA = "C2PA manifest"
+    SOFTWARE = "Software"
+    SETTINGS = "EXIF UserComment"
+    AIGC = "AIGC label"
+
+
+@dataclass(frozen=True)
+class AiClaim:
+    """A file's claim that AI made the picture: where it is, and what it says, in at most 80 printable characters."""
+
+    kind: ClaimKind
+    text: str
+
+    def __str__(self) -> str:
+        """Return it in one line."""
+        return f"{self.kind.value}: {self.text}"
+
+
+def ai_claim(source: Path | str | bytes) -> AiClaim | None:
+    """Return the first claim in a picture's metadata that AI made it; None if there is none. No signature is checked.
+
+    Args:
+        source: a file, or the bytes of one.
+
+    Raises:
+        PictureError: it can't be read.
+    """
+    with open_picture(source) as picture:
+        exif = picture.getexif()
+        comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, "")
+        software = str(exif.get(ExifTags.Base.Software, ""))
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise PictureError(f"can't be read ({error.strerror or error})", str(source)) from None
+    places = [data, _comment_text(comment).encode()]
+    for keyword, text in _png_texts(data):
+        if keyword in GENERATOR_TEXTS and text.strip():
+            return _claim(ClaimKind.PNG_TEXT, f"{keyword}: {text}")
+        software += f" {text}" if keyword == "Software" else ""
+        places.append(f"{keyword} {text}".encode())
+    for place in places:
+        if found := _SOURCE_TYPE.search(place):
+            before = place[: found.start()]
+            in_manifest = before.rfind(b"jumb") > before.rfind(b"<x:xmpmeta")
+            return _claim(ClaimKind.C2PA if in_manifest else ClaimKind.SOURCE_TYPE, found[1].decode())
+        if _AIGC.search(place):
+            return _claim(ClaimKind.AIGC, "Label 1")
+    if _GENERATORS.search(software):
+        return _claim(ClaimKind.SOFTWARE, software)
+    if _SETTINGS.search(_comment_text(comment)):
+        return _claim(ClaimKind.SETTINGS, _comment_text(comment))
+    return None
+
+
+def _claim(kind: ClaimKind, text: str) -> AiClaim:
+    return AiClaim(kind, printable(" ".join(text.split())[:80]))
+
+
+def _comment_text(comment: str | bytes) -> str:
+    """Return an EXIF UserComment without the eight bytes that name its encoding (CIPA DC-008, section 4.6.6)."""
+    if isinstance(comment, str):
+        return comment
+    code, text = comment[:8], comment[8:]
+    if not code.startswith(b"UNICODE"):
+        return text.decode(errors="replace")
+    return text.decode("utf-16-le" if text[1:2] == b"\0" else "utf-16-be", errors="replace")
+
+
+def _png_texts(data: bytes) -> Iterator[tuple[str, str]]:
+    """Yield keyword and text of a PNG's texts (PNG, section 11.3.3)."""
+    place = 8 if data.startswith(b"\x89PNG\r\n\x1a\n") else len(data)
+    for _ in range(_CHUNKS):
+        size, name = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if len(name) < 4 or name == b"IEND":
+            return
+        keyword, _, rest = data[place + 8 : place + 8 + size].partition(b"\0")
+        if name == b"tEXt":
+            yield keyword.decode("latin-1"), rest.decode("latin-1")
+        elif name == b"zTXt":
+            yield keyword.decode("latin-1"), _inflated(rest[1:]).decode("latin-1")
+        elif name == b"iTXt":
+            text = rest[2:].split(b"\0", 2)[-1]
+            yield keyword.decode("latin-1"), (_inflated(text) if rest[:1] == b"\1" else text).decode(errors="replace")
+        place += 12 + size
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, _TEXT_BYTES)
+    except zlib.error:
+        return b""
