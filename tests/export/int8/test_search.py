@@ -101,7 +101,7 @@ def test_accuracy_control_starts_from_the_closest_candidate(search: Callable) ->
 def test_when_none_is_accepted_the_sensitive_layers_are_named(search: Callable) -> None:
     choice, _ = search({FIRST.name: 5, SECOND.name: 3, FALLBACK.name: 9})
     assert choice.chosen is None
-    assert f"hurt most in {SECOND.name}: body.0 (+50.0%)" in choice.failure
+    assert f"the most sensitive layers in {SECOND.name}: body.0 (+50.0%)" in choice.failure
     assert choice.notes == (choice.failure,)
 
 
