@@ -1,4 +1,4 @@
-# make demo   the whole way on made sample faces, or on your own: make demo DATA=folder (with real/ and fake/ in it)
+# make demo   every stage on drawn faces, or on your own: make demo DATA=folder (with real/ and fake/ in it)
 # make test   the fast tests, which need nothing but Python: five minutes
 # Both set everything up by themselves: a virtual environment in .venv with the versions of constraints.txt.
 

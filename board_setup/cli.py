@@ -105,7 +105,7 @@ def install_here(options: argparse.Namespace) -> int:
     Prints its plan, then does it step by step. After a power cut the same command continues.
     """
     layout = Layout(options.root)
-    # A dry run changes nothing, so it may run beside an installation.
+    # A dry run changes nothing, so it may run during an installation.
     with contextlib.nullcontext() if options.dry_run else lock.exclusive(layout):
         if options.undo:
             undo.undo(layout, say=install.tell, dry_run=options.dry_run)

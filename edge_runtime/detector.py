@@ -82,7 +82,7 @@ class Detector:
     def tune(self, *, again: bool = False) -> None:
         """Find the fastest device and precision at the first start on this machine; with `again`, at a later one too.
 
-        Nothing is measured if one was chosen, or if there is only the CPU. A systemd service measures beside its work.
+        Nothing is measured if one was chosen, or if there is only the CPU. A systemd service measures while it works.
 
         Raises:
             UsageError: `again`, although a device or precision was chosen.

@@ -16,7 +16,7 @@ PARTS = (*(precision.value for precision in Precision), ONNX)
 """What a bundle can hold."""
 
 CANDIDATES = (Int8Candidate("PERFORMANCE", "ENABLE"), Int8Candidate("MIXED", "ENABLE"))
-"""Tried by default: with the overflow fix in all layers, which held on the board (docs/int8.md)."""
+"""Tried by default: with the overflow fix in all layers, which passes on the board (docs/int8.md)."""
 
 FALLBACKS = (Int8Candidate("PERFORMANCE", "FIRST_LAYER"), Int8Candidate("MIXED", "FIRST_LAYER"))
 """Tried if every candidate is refused: finer weights, but sums may saturate on the board."""

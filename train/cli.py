@@ -83,7 +83,7 @@ def train_detector(
     arch: Annotated[str, typer.Option(help="The backbone.")] = "resnet50",
     preset: Annotated[Preset, typer.Option(help="The recipe.")] = Preset.DEFAULT,
     weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="A checkpoint to learn from, beside the labels.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="A checkpoint to learn from, besides the labels.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training faces.")] = None,
     batch: Annotated[int | None, typer.Option(min=2, help="Faces per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", min=0.0, help="Highest learning rate.")] = None,

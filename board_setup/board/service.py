@@ -121,7 +121,7 @@ def unit(layout: Layout, *, groups: Sequence[str], systemd: int) -> str:
 
     Args:
         layout: where the programs lie.
-        groups: `video` and `render`, as far as they exist here; systemd refuses to start a service with an unknown one.
+        groups: `video` and `render`, those that exist here; systemd refuses to start a service with an unknown one.
         systemd: its version.
     """
     backoff = "RestartSec=1\nRestartSteps=5\nRestartMaxDelaySec=30" if systemd >= BACKOFF_FROM else "RestartSec=5"

@@ -179,7 +179,7 @@ def take_python(archive: str, folder: str, python: str) -> str:
 
 
 def make_tool(path: str) -> None:
-    """Write this tool, as far as the board needs it, as a single file that Python 3.8 and newer runs."""
+    """Write the part of this tool that the board needs as a single file that Python 3.8 and newer runs."""
     from export.children.scratch import ScratchFolder
 
     with ScratchFolder() as folder:

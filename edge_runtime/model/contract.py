@@ -26,7 +26,7 @@ IMAGENET_SCALE = (0.229, 0.224, 0.225)
 """Per RGB channel, for pixels in [0, 1]; torchvision's weights are trained with these."""
 
 CHECKPOINT = "checkpoint"
-"""Key of the checkpoint's own calibration, beside those of the precisions."""
+"""Key of the checkpoint's own calibration, in addition to those of the precisions."""
 
 DEMO_NOTICE = "demonstration model, no verdict on photographs"
 

@@ -26,7 +26,7 @@ class Losses:
         self.count += 1
         self._since += 1
         if self._since == 1:
-            log.warning(f"{self._name}: can't be written ({reason}); detection goes on, lost results are counted")
+            log.warning(f"{self._name}: can't be written ({reason}); detection continues, lost results are counted")
 
     def over(self) -> None:
         """Note that something was written."""

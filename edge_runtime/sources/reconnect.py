@@ -121,7 +121,7 @@ class LiveSource(Source):
         self._lock, self._is_read = threading.Lock(), False
 
     def prove(self) -> None:
-        """Raise SourceError unless the source opens and gives a frame; `frames` then goes on reading."""
+        """Raise SourceError unless the source opens and gives a frame; `frames` then continues with it."""
         with self._lock:
             if self._is_read:
                 return

@@ -14,7 +14,9 @@ PORTS = {"rtsp": 554, "rtsps": 322}
 
 
 def stream_source(text: str, options: SourceOptions) -> LiveSource:
-    """Return the stream at an address, http(s) or rtsp(s), not opened yet; raises SourceError if it is no address."""
+    """Return the stream at an address, http(s) or rtsp(s), not opened yet; raises SourceError if it isn't an
+    address.
+    """
     address = parse_address(text)
     open_capture = HttpCamera if address.scheme in ("http", "https") else open_rtsp
     return LiveSource(address.name, functools.partial(open_capture, address, options), options)

@@ -1,4 +1,6 @@
-"""The files of a bundle beside its networks: the face detector, tool versions, and the manifest with every SHA-256."""
+"""The files of a bundle other than its networks: the face detector, tool versions, and the manifest with every
+SHA-256.
+"""
 
 import datetime
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""Saliency maps and feature vectors beside the logits, under Model API's names: where a network looked.
+"""Adds saliency maps (where a network looked) and feature vectors to the logits, under Model API's names.
 
 For a CNN the map is the class activation map (Zhou et al. 2016, "Learning Deep Features for Discriminative
 Localization"); with more than one layer behind the pooling it is Grad-CAM (Selvaraju et al. 2017), whose gradient has a

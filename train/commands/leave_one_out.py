@@ -92,7 +92,7 @@ def _planned(
 ) -> tuple[Catalog, Mapping[str, Sequence[str]]]:
     """Return the catalog of `data`, made once so that every training has the same splits, and the groups.
 
-    Both are noted in `out`, so that a later run goes on with the same.
+    Both are noted in `out`, so that a later run continues with the same.
     """
     plan: dict[str, Any] = {"data": [str(expand(path).resolve()) for path in data], "training": [*options.training]}
     before: dict[str, Any] = {"groups": {}, **plan}

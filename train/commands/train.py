@@ -147,7 +147,9 @@ def train_detector(
 def conclude(
     best: Path, catalog: Catalog, recipe: Recipe, history: Sequence[Mapping[str, Any]], options: TrainingOptions
 ) -> Evaluation:
-    """Calibrate the best checkpoint, evaluate it on the validation split, and write report and model card beside it."""
+    """Calibrate the best checkpoint, evaluate it on the validation split, and write report and model card next to
+    it.
+    """
     valid, out = catalog.split("valid"), best.parent
     logits = checkpoint_logits(best, valid)
     require_logits(valid, logits)

@@ -1,4 +1,4 @@
-"""Layouts: how the data sets of this field lie on disk. A new one is an entry of LAYOUTS."""
+"""Layouts: how the data sets of this field are organized on disk. A new one is an entry of LAYOUTS."""
 
 import re
 from collections import Counter

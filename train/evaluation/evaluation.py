@@ -227,7 +227,7 @@ def summarize(
 
 
 def score_alarms(scores: NDArray[np.float64]) -> list[str]:
-    """Return warnings about scores that hardly vary, or that all lie on one side of 0.5."""
+    """Return warnings about scores that hardly vary, or that are all on one side of 0.5."""
     if float(scores.std()) < ALARM_SPREAD:
         return [f"the scores hardly vary (standard deviation {scores.std():.4f}): the model does not look at the faces"]
     if (scores >= 0.5).all() or (scores < 0.5).all():

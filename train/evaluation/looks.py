@@ -14,7 +14,7 @@ LOOKS = "evaluations.jsonl"
 
 
 def count_look(faces: Sequence[FaceRecord], model: str, folder: Path | None = None) -> int:
-    """Note that `model` judged `faces`, and return how often they have been judged in all."""
+    """Note that `model` judged `faces`, and return how often they have been judged in total."""
     folder = folder or state_folder()
     mark = sha256("".join(sorted(face.sha256 for face in faces)).encode()).hexdigest()[:16]
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -109,7 +109,7 @@ def audit_faces(faces: Sequence[FaceRecord], *, seed: int = SEED, advance: Advan
     labels = np.array([face.label for face in picked])
     if min(np.bincount(labels, minlength=2)) < 2 * FOLDS:
         raise TooFewFacesError(
-            f"the audit needs at least {2 * FOLDS} faces of each class; there are {len(faces)} in all"
+            f"the audit needs at least {2 * FOLDS} faces of each class; there are {len(faces)} in total"
         )
     features: dict[str, list[list[float]]] = {}
     for row in ordered_map(_features, (face.path for face in picked)):

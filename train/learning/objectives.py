@@ -1,4 +1,4 @@
-"""What a training step optimizes: the labels, a teacher's scores and maps beside them, or one map after another."""
+"""What a training step optimizes: the labels, also a teacher's scores and maps, or one map after another."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ class Labels:
     """Cross-entropy with the labels. Both classes weigh the same, however many faces an epoch draws of each.
 
     Attributes:
-        hints: modules beside the network that learn with it; empty here.
+        hints: further modules that learn with the network; empty here.
         stages: the stride of the map that each of the first epochs learns; empty here.
     """
 
@@ -69,7 +69,7 @@ class Labels:
 
 
 class Distilled(Labels):
-    """The labels and, beside them, a teacher's softened scores and feature maps."""
+    """The labels, and a teacher's softened scores and feature maps."""
 
     def __init__(self, counts: Sequence[int], recipe: Recipe, accelerator: Accelerator, teacher: Teacher) -> None:
         super().__init__(counts, recipe, accelerator)

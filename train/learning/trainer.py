@@ -39,7 +39,7 @@ class Trainer:
     """Trains one network in one folder; a run that was stopped there is resumed.
 
     Args:
-        teacher: a checkpoint to learn from, beside the labels.
+        teacher: a checkpoint to learn from, besides the labels.
         workers: processes that load pictures; 0 loads in this process, None takes up to 4.
         precision: of a step.
         demo: whether the faces are drawn samples.

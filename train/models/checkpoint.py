@@ -122,7 +122,7 @@ def import_state_dict(
         labels: what its outputs mean, in index order; `fake, real` is swapped, so that fake is index 1. A single
             output z, for the label at index 1, becomes the logits 0 and z.
         input_preset: a value of InputPreset.
-        average: take the running average of the weights that the file holds beside them.
+        average: take the running average that the file holds in addition to the weights.
 
     Raises:
         CheckpointError: it is missing, broken, or does not fit the backbone; the keys that do not fit are named.

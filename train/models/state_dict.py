@@ -22,7 +22,7 @@ from edge_runtime.errors import CheckpointError, UsageError
 State = Mapping[str, torch.Tensor]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights")
-"""Keys under which trainings save the weights, beside an optimizer, an epoch and so on."""
+"""Keys under which trainings save the weights, besides an optimizer, an epoch and so on."""
 
 AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 """Keys under which they save a running average of the weights."""

@@ -1,4 +1,4 @@
-"""The model card beside a checkpoint: its data, training, figures and limits."""
+"""The model card next to a checkpoint: its data, training, figures and limits."""
 
 from collections import Counter
 from pathlib import Path

@@ -27,7 +27,8 @@ Floats = NDArray[np.float32]
 def swap_bands(made: Floats, original: Floats, random: np.random.Generator) -> Floats:
     """Return `made` [H, W, 3] with the radial power of `original`, and with some of its frequencies.
 
-    The lowest ones, which hold colour and light, are always the original's; beside them a low band, a ring, a high band
+    The lowest ones, which hold colour and light, are always the original's; so are, by chance, a low band, a ring, a
+    high band
     or nothing.
     """
     height, width = original.shape[:2]

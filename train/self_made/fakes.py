@@ -38,7 +38,7 @@ AROUND = 1.0
 """Margin of what is changed around a face's box, as a share of its longer side: more than a network is shown."""
 
 SAVED = ("PNG", "WEBP", "BMP", "TIFF")
-"""Formats beside JPEG in which a fake is saved if its original has it."""
+"""Formats other than JPEG in which a fake is saved if its original has it."""
 
 Maker = Callable[[Image.Image, np.random.Generator], NDArray[np.float32] | None]
 """From an original to its fake, float32 [H, W, 3] in [0, 255]; None where none can be made."""

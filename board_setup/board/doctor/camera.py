@@ -44,7 +44,7 @@ def check_cameras(system: System) -> List[Row]:
             continue
         name = system.read(f"/sys/class/video4linux/{os.path.basename(path)}/name") or "a camera"
         seen = f"{path} {name} ({_list_formats(formats or [])})"
-        # The program that feeds a virtual camera has it open beside the service.
+        # The program that feeds a virtual camera has it open too.
         if any("deepfake-edge" in system.read(f"/proc/{process}/cmdline") for process in processes):
             rows.append(Row("camera", State.OK, f"{seen}, used by {layout.SERVICE}"))
         elif processes:

@@ -1,4 +1,4 @@
-"""Checks of the CPU: instruction sets, clock, temperature, and the memory beside it."""
+"""Checks of the CPU: instruction sets, clock and temperature; and of the memory."""
 
 import re
 

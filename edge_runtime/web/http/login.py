@@ -64,7 +64,7 @@ def login_router(pages: Pages, token: str | None, sessions: Sessions) -> APIRout
 
     @router.get("/login/{ticket}")
     async def sign_in_with_ticket(request: Request, ticket: str) -> Response:
-        """Sign in by the link that `edge-serve` shows at its start."""
+        """Sign in with the link that `edge-serve` shows at its start."""
         if sessions.redeem_ticket(ticket):
             return signed_in(request)
         return pages.render(request, "login.html", 401, error="link_invalid")
