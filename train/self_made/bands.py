@@ -27,8 +27,8 @@ Floats = NDArray[np.float32]
 def swap_bands(made: Floats, original: Floats, random: np.random.Generator) -> Floats:
     """Return `made` [H, W, 3] with the radial power of `original`, and with some of its frequencies.
 
-    The lowest ones, which hold colour and light, are always the original's. At random, so are a low band, a ring, a high
-    band or nothing else.
+    The lowest ones, which hold colour and light, are always the original's. At random, so are a low band, a ring, a
+    high band or nothing else.
     """
     height, width = original.shape[:2]
     # Cosines, since a Fourier transform sees an edge where the picture ends, and little else at high frequencies.
