@@ -29,6 +29,7 @@ PROGRAMS = {
     "edge-detect": "edge_runtime.cli:edge_detect",
     "edge-serve": "edge_runtime.web.cli:edge_serve",
     "edge-benchmark compare": "benchmarks.cli:compare",
+    "edge-benchmark frontier": "benchmarks.cli:frontier",
     "edge-benchmark": "benchmarks.cli:benchmark",
 }
 COMMAND = re.compile(
