@@ -72,22 +72,23 @@ def test_the_distance_is_mahalanobis_to_the_nearest_class() -> None:
 
 
 def test_one_of_a_hundred_new_faces_is_unlike(tmp_path: Path) -> None:
-    known = features(600, 1)
+    known = features(300, 1)
     logits = np.stack([-known[..., :4].sum(2), known[..., :4].sum(2)], axis=2)
     rows = np.concatenate([logits, known], axis=2)
     noisy = rows + np.random.default_rng(0).normal(0, 0.03, rows.shape).astype(np.float32)
-    words = write(tmp_path, {"fp32": rows, "int8": noisy}, faces_named(600))
-    assert "600 faces" in words
+    words = write(tmp_path, {"fp32": rows, "int8": noisy}, faces_named(300))
+    assert "300 faces" in words
     file = np.load(tmp_path / REFERENCE)
     assert (tmp_path / REFERENCE).stat().st_size < 100_000
     limits = dict(zip(file["precisions"].tolist(), file["limits"], strict=True))
     assert limits["fp16"] == limits["fp32"] < limits["int8"]
     arrays = {name: file[name].astype(np.float32) for name in ("mean", "axes", "whitening", "centres")}
     reference = Reference(**arrays, limits=limits)
+    # A limit from the fitted faces themselves would let 0.03 through.
     assert 0.002 < (distances(reference, features(3000, 2), "fp32") > 1).mean() < 0.02
     assert (distances(reference, features(100, 3, shift=0.5), "fp32") > 1).all()
     assert str(file["described"]) == "int8"
-    assert file["counts"].sum() == file["histograms"].sum() == 600
+    assert file["counts"].sum() == file["histograms"].sum() == 300
     assert file["covariances"].shape == (3, *reference.whitening.shape)
 
 
