@@ -52,7 +52,7 @@ def test_one_worker_per_instruction_set(workers: Workers) -> None:
 def test_errors_arrive_and_the_worker_goes_on(workers: Workers, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=re.escape(str(tmp_path / "none"))):
         workers.run(Bundle.open, tmp_path / "none")
-    with pytest.raises(WorkerError, match="^truediv failed: ZeroDivisionError: division by zero$"):
+    with pytest.raises(WorkerError, match=r"^truediv failed: ZeroDivisionError: division by zero$"):
         workers.run(operator.truediv, 1, 0)
     assert workers.run(operator.add, 1, 2) == 3
 
