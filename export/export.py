@@ -35,7 +35,7 @@ from train.data.face_finder import HOW_TO_GET
 from train.evaluation.calibrate import fit_calibration
 from train.evaluation.logits import judge
 from train.evaluation.metrics import measure
-from train.evaluation.seen import checkpoint_faces, write_training_faces
+from train.evaluation.training_faces import checkpoint_faces, write_training_faces
 from train.models.backbones import find_backbone
 from train.models.checkpoint import Checkpoint, load_model
 from train.models.network import torch_logits

@@ -12,7 +12,7 @@ from train.data.build import has_splits, load_data
 from train.data.catalog import SEED, SHARES, FaceRecord, Quarantined
 from train.data.sample import alternate_classes, take_readable
 from train.data.splits import group_faces
-from train.evaluation.seen import face_mark
+from train.evaluation.training_faces import face_mark
 from train.sample_faces import sample_face
 
 ENOUGH = 300
@@ -56,8 +56,8 @@ def choose_faces(
 
     Where there are splits, the training split calibrates and the validation split is measured; a plain folder is cut
     into seeded halves. Near-duplicates and the faces of one person stay on one side. A face that the model was trained
-    on (its mark is in `trained`, see train.evaluation.seen) may calibrate, but is never measured: its figure would be
-    too good. At most `calibration` and `measured` faces are taken, and FAMILIAR for the reference statistics.
+    on (its mark is in `trained`, see train.evaluation.training_faces) may calibrate, but is never measured, which
+    would flatter it. At most `calibration` and `measured` faces are taken, and FAMILIAR for the reference statistics.
 
     Raises:
         DataError: there are no usable pictures, or one side lacks a class.

@@ -23,7 +23,7 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.profile import bundle_key
 from export.children.scratch import ScratchFolder
 from train.data.catalog import Catalog
-from train.evaluation.seen import among, bundle_faces
+from train.evaluation.training_faces import among, bundle_faces
 
 TRIES = 2
 """How many times a round that the machine slowed down is measured again."""

@@ -26,7 +26,7 @@ from export.proof.certificate import certify
 from train.data.catalog import Catalog
 from train.data.face_finder import installed_face_model
 from train.evaluation.calibrate import fit_calibration
-from train.evaluation.seen import among, bundle_faces, face_mark
+from train.evaluation.training_faces import among, bundle_faces, face_mark
 
 
 def test_the_bundle_holds_what_it_lists_and_nothing_else(tiny_bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ import pytest
 from edge_runtime.errors import DataError
 from export.faces import choose_faces
 from train.data.build import load_data
-from train.evaluation.seen import among, face_mark
+from train.evaluation.training_faces import among, face_mark
 
 
 def names(faces) -> set[str]:

@@ -11,10 +11,10 @@ from train.commands.output import full_disk_reported, output_folder
 from train.data.build import load_data
 from train.data.sample import pick_faces
 from train.evaluation.evaluation import Evaluation, choose_split, judge_faces, open_subject, summarize
-from train.evaluation.looks import count_look
 from train.evaluation.origins import KINDS, origin_figures, parse_kinds, parse_pairs
 from train.evaluation.robustness import GRIDS, robustness_rows
-from train.evaluation.seen import among
+from train.evaluation.times_judged import count_judged
+from train.evaluation.training_faces import among
 from train.parallel import progress_bar
 from train.report.evaluation import write_evaluation, write_scores
 
@@ -71,7 +71,7 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
         described = {
             "path": str(data),
             "split": split,
-            "looks": count_look(faces, subject.name),
+            "looks": count_judged(faces, subject.name),
             "left_out": {str(file.path): file.reason for file in catalog.quarantine},
             "broken": [str(file.path) for file in catalog.quarantine if file.broken],
         }

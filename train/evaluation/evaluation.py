@@ -19,7 +19,7 @@ from train.data.catalog import Catalog, FaceRecord
 from train.data.splits import group_faces
 from train.evaluation.logits import Corrupt, Logits, bundle_logits, checkpoint_logits
 from train.evaluation.metrics import RANKING, measure, measure_decided
-from train.evaluation.seen import bundle_faces, checkpoint_faces
+from train.evaluation.training_faces import bundle_faces, checkpoint_faces
 from train.parallel import Advance
 
 ALARM_SPREAD = 0.02
@@ -40,7 +40,7 @@ SLICE_BOOTSTRAP = 200
 class Subject:
     """A detector to be judged: a checkpoint, or one precision of a bundle.
 
-    `trained` holds the mark of each face that it was trained on (train.evaluation.seen), if that is known.
+    `trained` holds the mark of each face that it was trained on (train.evaluation.training_faces), if that is known.
     """
 
     name: str

@@ -21,7 +21,7 @@ from edge_runtime.model.contract import Calibration
 from export.bundle.files import write_manifest
 from train.data.build import load_data
 from train.data.splits import group_faces
-from train.evaluation.seen import face_mark, write_training_faces
+from train.evaluation.training_faces import face_mark, write_training_faces
 
 OPTIONS = Options(data=Path("faces"), out=Path("out"), rounds=2, seconds=0.05, frames=6, baselines=False)
 

@@ -18,7 +18,7 @@ from export.faces import ExportFaces, choose_faces, drawn_record
 from export.options import ExportOptions
 from export.proof.reference import distances, fit, write_reference
 from train.data.build import load_data
-from train.evaluation.seen import among, face_mark
+from train.evaluation.training_faces import among, face_mark
 
 WIDTH = 2048
 

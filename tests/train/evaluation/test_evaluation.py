@@ -24,8 +24,8 @@ from train.evaluation.evaluation import (
     summarize,
 )
 from train.evaluation.logits import checkpoint_logits, judge
-from train.evaluation.looks import count_look
-from train.evaluation.seen import TRAINING_FACES, among
+from train.evaluation.times_judged import count_judged
+from train.evaluation.training_faces import TRAINING_FACES, among
 from train.models.checkpoint import load_checkpoint, load_model, save_checkpoint
 from train.report.evaluation import write_evaluation
 
@@ -125,11 +125,11 @@ def test_a_bundle_lists_its_training_faces(records, subject, tmp_path):
 
 
 def test_every_look_at_the_same_faces_is_counted(records, tmp_path):
-    assert [count_look(records, "model", tmp_path) for _ in range(3)] == [1, 2, 3]
-    assert count_look(records[:10], "model", tmp_path) == 1
-    assert count_look(records[::-1], "other", tmp_path) == 4
+    assert [count_judged(records, "model", tmp_path) for _ in range(3)] == [1, 2, 3]
+    assert count_judged(records[:10], "model", tmp_path) == 1
+    assert count_judged(records[::-1], "other", tmp_path) == 4
     (tmp_path / "file").touch()
-    assert count_look(records, "model", tmp_path / "file") == 1
+    assert count_judged(records, "model", tmp_path / "file") == 1
 
 
 def test_slices_have_their_own_figures(records):

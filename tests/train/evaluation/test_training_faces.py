@@ -1,6 +1,6 @@
 from edge_runtime.model.contract import ModelContract
 from train.data.build import load_data
-from train.evaluation.seen import checkpoint_faces, face_mark
+from train.evaluation.training_faces import checkpoint_faces, face_mark
 from train.models.checkpoint import Checkpoint
 
 

@@ -13,7 +13,7 @@ LOOKS = "evaluations.jsonl"
 """The file in the user's state folder, one line per evaluation."""
 
 
-def count_look(faces: Sequence[FaceRecord], model: str, folder: Path | None = None) -> int:
+def count_judged(faces: Sequence[FaceRecord], model: str, folder: Path | None = None) -> int:
     """Note that `model` judged `faces`, and return how often they have been judged in total."""
     folder = folder or state_folder()
     mark = sha256("".join(sorted(face.sha256 for face in faces)).encode()).hexdigest()[:16]
