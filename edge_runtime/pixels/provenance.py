@@ -24,14 +24,17 @@ _GENERATORS = re.compile(
 _SETTINGS = re.compile(r"Steps: \d+, Sampler: ")
 """How AUTOMATIC1111 describes a picture in the EXIF of a JPEG."""
 
-_SOURCE_TYPE = re.compile(rb"digitalsourcetype.{0,150}?((?:compositewith)?trainedalgorithmicmedia)", re.I | re.S)
+_SOURCE_TYPE = re.compile(rb"digitalsourcetype.{0,150}?((?:compositewith)?trainedalgorithmicmedia)", re.S)
 """IPTC's value, in XMP and, since its CBOR is plain text, in a C2PA manifest (IPTC NewsCodes, digitalsourcetype)."""
 
 _AIGC = re.compile(rb"AIGC.{0,60}?Label(?:[^0-9A-Za-z]|quot){1,40}?1\b", re.S)
 """China's label for generated content (GB 45438-2025, annex E): a Label of 1 says that AI made it."""
 
 _TEXT_BYTES = 1 << 20
-"""Of a text that is decompressed, at most so much is read."""
+"""Of a PNG's texts, at most so much is read: a file of compressed ones could unpack to gigabytes."""
+
+_PLACES = 100
+"""A word is looked at where it stands first, at most so often: over a hostile file the patterns would take a minute."""
 
 _CHUNKS = 50_000
 """Of a PNG, at most so many chunks are looked at."""
@@ -84,11 +87,11 @@ def ai_claim(source: Path | str | bytes) -> AiClaim | None:
         software += f" {text}" if keyword == "Software" else ""
         places.append(f"{keyword} {text}".encode())
     for place in places:
-        if found := _SOURCE_TYPE.search(place):
-            before = place[: found.start()]
-            in_manifest = before.rfind(b"jumb") > before.rfind(b"<x:xmpmeta")
-            return _claim(ClaimKind.C2PA if in_manifest else ClaimKind.SOURCE_TYPE, found[1].decode())
-        if _AIGC.search(place):
+        if found := _near(b"trainedalgorithmicmedia", _SOURCE_TYPE, place.lower()):
+            in_manifest = place.rfind(b"jumb", 0, found.start()) > place.rfind(b"<x:xmpmeta", 0, found.start())
+            value = place[found.start(1) : found.end(1)].decode()
+            return _claim(ClaimKind.C2PA if in_manifest else ClaimKind.SOURCE_TYPE, value)
+        if _near(b"AIGC", _AIGC, place):
             return _claim(ClaimKind.AIGC, "Label 1")
     if _GENERATORS.search(software):
         return _claim(ClaimKind.SOFTWARE, software)
@@ -97,14 +100,26 @@ def ai_claim(source: Path | str | bytes) -> AiClaim | None:
     return None
 
 
+def _near(word: bytes, pattern: re.Pattern[bytes], data: bytes) -> re.Match[bytes] | None:
+    """Return the first match of `pattern` within 250 bytes of a `word`."""
+    place = -1
+    for _ in range(_PLACES):
+        place = data.find(word, place + 1)
+        if place < 0:
+            break
+        if found := pattern.search(data, max(0, place - 250), place + 250):
+            return found
+    return None
+
+
 def _claim(kind: ClaimKind, text: str) -> AiClaim:
     return AiClaim(kind, printable(" ".join(text.split())[:80]))
 
 
-def _comment_text(comment: str | bytes) -> str:
+def _comment_text(comment: object) -> str:
     """Return an EXIF UserComment without the eight bytes that name its encoding (CIPA DC-008, section 4.6.6)."""
-    if isinstance(comment, str):
-        return comment
+    if not isinstance(comment, bytes):
+        return str(comment)
     code, text = comment[:8], comment[8:]
     if not code.startswith(b"UNICODE"):
         return text.decode(errors="replace")
@@ -114,23 +129,23 @@ def _comment_text(comment: str | bytes) -> str:
 def _png_texts(data: bytes) -> Iterator[tuple[str, str]]:
     """Yield keyword and text of a PNG's texts (PNG, section 11.3.3)."""
     place = 8 if data.startswith(b"\x89PNG\r\n\x1a\n") else len(data)
+    left = _TEXT_BYTES
     for _ in range(_CHUNKS):
         size, name = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
         if len(name) < 4 or name == b"IEND":
             return
-        keyword, _, rest = data[place + 8 : place + 8 + size].partition(b"\0")
-        if name == b"tEXt":
-            yield keyword.decode("latin-1"), rest.decode("latin-1")
-        elif name == b"zTXt":
-            yield keyword.decode("latin-1"), _inflated(rest[1:]).decode("latin-1")
-        elif name == b"iTXt":
-            text = rest[2:].split(b"\0", 2)[-1]
-            yield keyword.decode("latin-1"), (_inflated(text) if rest[:1] == b"\1" else text).decode(errors="replace")
+        if name in (b"tEXt", b"zTXt", b"iTXt") and left > 0:
+            keyword, _, rest = data[place + 8 : place + 8 + min(size, _TEXT_BYTES)].partition(b"\0")
+            text = rest[2:].split(b"\0", 2)[-1] if name == b"iTXt" else rest
+            if name == b"zTXt" or (name == b"iTXt" and rest[:1] == b"\1"):
+                text = _inflated(rest[1:] if name == b"zTXt" else text, left)
+            left -= len(text)
+            yield keyword.decode("latin-1"), text.decode("latin-1" if name != b"iTXt" else "utf-8", "replace")
         place += 12 + size
 
 
-def _inflated(data: bytes) -> bytes:
+def _inflated(data: bytes, most: int) -> bytes:
     try:
-        return zlib.decompressobj().decompress(data, _TEXT_BYTES)
+        return zlib.decompressobj().decompress(data, most)
     except zlib.error:
         return b""

@@ -20,6 +20,7 @@ EXAMPLE: Any = {
     "precision": "int8",
     "model": "1.4.0",
     "notice": None,
+    "provenance": None,
 }
 
 PixelBox = tuple[int, int, int, int]
@@ -46,6 +47,13 @@ class FaceAnswer(BaseModel):
     heat: HeatAnswer | None = Field(default=None, description="Only on request")
 
 
+class ClaimAnswer(BaseModel):
+    """A file's own claim that AI made the picture."""
+
+    kind: str = Field(description="Where in the file it stands")
+    text: str = Field(description="What it says, at most 80 characters")
+
+
 class Prediction(BaseModel):
     """The result for one picture."""
 
@@ -67,6 +75,9 @@ class Prediction(BaseModel):
     precision: str
     model: str = Field(description="Version of the model")
     notice: str | None = Field(description="A notice to show with every result of this model")
+    provenance: ClaimAnswer | None = Field(
+        description="The file's own claim that AI made it. Anyone can write or remove that: no score depends on it"
+    )
 
 
 class ProblemDetails(BaseModel):

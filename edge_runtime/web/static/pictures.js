@@ -110,14 +110,15 @@ function saved() {
 // One row per face; a picture without faces, or with a problem, has one row too.
 function csv(entries) {
   const head = ["name", "face", "left", "top", "right", "bottom", "detection", "score", "verdict", "reason",
-    "device", "precision", "model", "notice", "problem"];
+    "device", "precision", "model", "notice", "provenance", "problem"];
   const rows = [head];
   for (const { name, result, problem } of entries) {
     const faces = result && result.faces.length ? result.faces : [null];
     faces.forEach((face, index) => {
       const values = face ? [index + 1, ...face.box, face.detection, face.score, face.verdict, face.reason]
         : ["", "", "", "", "", "", "", "", result ? result.reason : ""];
-      const model = result ? [result.device, result.precision, result.model, result.notice] : ["", "", "", ""];
+      const claim = result && result.provenance ? `${result.provenance.kind}: ${result.provenance.text}` : "";
+      const model = result ? [result.device, result.precision, result.model, result.notice, claim] : ["", "", "", "", ""];
       rows.push([name, ...values, ...model, problem]);
     });
   }

@@ -1,4 +1,7 @@
 import io
+import struct
+import time
+import zlib
 
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
@@ -113,3 +116,14 @@ def test_damaged_and_hostile_texts_end_well():
     for data in (b"text", b""):
         with pytest.raises(PictureError):
             ai_claim(data)
+
+
+def test_files_made_to_cost_minutes_are_read_at_once():
+    """Words by the million, texts that unpack to gigabytes, and EXIF of the wrong type."""
+    packed = b"k\0\0" + zlib.compress(bytes(1 << 20))
+    chunk = struct.pack(">I", len(packed)) + b"zTXt" + packed + bytes(4)
+    began = time.process_time()
+    assert ai_claim(saved() + b"AIGC" * 1_000_000 + b"digitalsourcetype" * 1_000_000) is None
+    assert ai_claim(png({})[:33] + chunk * 20_000 + png({})[33:]) is None
+    assert ai_claim(saved(comment=5)) is None
+    assert time.process_time() - began < 3

@@ -11,7 +11,7 @@ import httpx2
 import numpy as np
 import pytest
 from helpers.jpegs import file_of
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_runtime.errors import DeviceError
@@ -104,6 +104,22 @@ def test_heat_map_on_request(client, face):
     assert 0 <= left < right <= 384
     assert 0 <= top < bottom <= 384
     assert result["faces"][0]["score"] == pytest.approx(without["faces"][0]["score"], abs=1e-6)
+
+
+def test_claims_of_the_file_stay_beside_the_score(client, face):
+    """Also with EXIF of the wrong types, which must not break the answer."""
+    picture, odd = Image.open(io.BytesIO(face())), Image.Exif()
+    odd[0x0131], odd[0x8769] = 7, {0x9286: 5}
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", "<b>a face\nSteps: 20")
+    plain = judged(client, file_of(picture, "PNG"))
+    claimed = judged(client, file_of(picture, "PNG", pnginfo=info))
+    assert plain["provenance"] is None
+    assert claimed["provenance"] == {"kind": "PNG text", "text": "parameters: <b>a face Steps: 20"}
+    assert claimed["score"] == plain["score"]
+    assert judged(client, file_of(picture, "PNG", exif=odd))["provenance"] is None
+    card = client.post("/card?lang=zh-Hans", files={"image": file_of(picture, "PNG", pnginfo=info)}).text
+    assert "parameters: &lt;b&gt;a face" in card
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
