@@ -75,7 +75,7 @@ def leave_one_out(data: Sequence[Path], out: Path, options: LeaveOneOutOptions) 
     """
     pairs, out = parse_pairs(options.pairs), output_folder(out)
     with full_disk_reported(out):
-        catalog, groups = _planned(data, out, options)
+        catalog, groups = _planned(data, out, options, pairs)
         judged = {name: left_out_faces(catalog, names, pairs) for name, names in groups.items()}
         rows = _read_rows(out / TABLE)
         for name, names in groups.items():
@@ -88,13 +88,17 @@ def leave_one_out(data: Sequence[Path], out: Path, options: LeaveOneOutOptions) 
 
 
 def _planned(
-    data: Sequence[Path], out: Path, options: LeaveOneOutOptions
+    data: Sequence[Path], out: Path, options: LeaveOneOutOptions, pairs: Pairs
 ) -> tuple[Catalog, Mapping[str, Sequence[str]]]:
     """Return the catalog of `data`, made once so that every training has the same splits, and the groups.
 
     Both are noted in `out`, so that a later run continues with the same.
     """
-    plan: dict[str, Any] = {"data": [str(expand(path).resolve()) for path in data], "training": [*options.training]}
+    plan: dict[str, Any] = {
+        "data": [str(expand(path).resolve()) for path in data],
+        "pairs": [*options.pairs],
+        "training": [*options.training],
+    }
     before: dict[str, Any] = {"groups": {}, **plan}
     if (out / PLAN).is_file():
         before = json.loads((out / PLAN).read_text(encoding="utf-8"))
@@ -108,6 +112,10 @@ def _planned(
         raise UsageError(f"--out {out}: holds a table with another {what}; give another folder")
     for names in groups.values():
         catalog.leaving_out(names)
+    known = {face.origin for face in catalog.records}
+    for name in {*pairs}.union(*pairs.values()) - known:
+        listed = ", ".join(sorted(known))
+        raise UsageError(f"--pairs: {name} is not a source or generator of the data; choose from {listed}")
     if not (out / PLAN).is_file():
         catalog.write(out / CATALOG)
     write_atomic(out / PLAN, json.dumps({**plan, "groups": before["groups"] | groups}, indent=2) + "\n")

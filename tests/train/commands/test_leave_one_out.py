@@ -107,8 +107,13 @@ def test_a_failed_training_is_named(multi, tmp_path, capfd):
     with pytest.raises(CheckpointError, match=r"swap/run: the training ended with 2"):
         leave([multi], tmp_path / "loo", Options({"swap": ["swap"]}, training=["--arch", "resnet5"]))
     assert "--arch resnet5: unknown backbone" in capfd.readouterr().err
-    with pytest.raises(UsageError, match="--leave-out gan: not a source or generator"):
-        leave([multi], tmp_path / "other", Options({"gan": ["gan"]}))
+    for options, message in (
+        (Options({"gan": ["gan"]}), "--leave-out gan: not a source or generator"),
+        (Options({"swap": ["swap"]}, pairs=["swap:dfcd"]), "--pairs: dfcd is not a source or generator"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            leave([multi], tmp_path / "other", options)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_stopped_training_stops_the_table(multi, tmp_path, monkeypatch):
