@@ -106,7 +106,7 @@ class Proof:
 
 
 def _write_bundle(folder: Path, context: Context, source: Checkpoint) -> str:
-    """Write the bundle's files into `folder`; return why INT8 is missing, empty where it is there or not wanted."""
+    """Write the bundle's files into `folder`; return why INT8 is missing, empty if it is included or not wanted."""
     options, model = context.options, load_model(source)
     pool = golden_pool(options.golden, context.contract)
     networks = convert(model, context)
@@ -162,7 +162,7 @@ def _write_bundle(folder: Path, context: Context, source: Checkpoint) -> str:
 def convert(model: nn.Module, context: Context) -> dict[str, Path]:
     """Convert PyTorch to ONNX, FP32 and FP16; return their files by part.
 
-    A transformer also gets a saliency network of its own, part SALIENCY_PART.
+    A transformer also gets its own saliency network, part SALIENCY_PART.
     """
     contract, work, steps = context.contract, context.work, context.steps
     explained = explain(model, find_backbone(contract.architecture))

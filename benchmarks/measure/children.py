@@ -1,4 +1,4 @@
-"""Runs each measurement in a worker process of its own, capped to an instruction set."""
+"""Runs each measurement in its own worker process, capped to an instruction set."""
 
 import time
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Measures one case once; it runs in a worker process.
 
-Each round has a process of its own, so memory, time to the first verdict and instruction set belong to the case alone,
+Each round has its own process, so memory, time to the first verdict and instruction set belong to the case alone,
 and the difference between starts (addresses, placement) is part of the spread.
 """
 

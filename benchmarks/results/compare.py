@@ -1,6 +1,6 @@
 """Compares two reports: what got faster, slower, larger or less accurate beyond the noise, or no longer runs.
 
-Each round is an independent sample of a figure, measured in a process of its own, so the spread between rounds is the
+Each round is an independent sample of a figure, measured in its own process, so the spread between rounds is the
 noise. For each figure Welch's t-test (unequal variances) on the logarithms of both reports' rounds looks for a shift
 larger than a floor: FLOOR, plus the difference of the machine's own pace (a fixed matrix product timed before every
 measurement), because what slows that is not this code. Benjamini and Hochberg's procedure (1995) over all figures keeps

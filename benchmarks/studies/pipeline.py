@@ -3,7 +3,7 @@
     python -m benchmarks.studies.pipeline BUNDLE
 
 Frames in memory and a folder of JPEGs are compared with benchmark_app on the same network; a video with what its stages
-allow: cores divided by the sum of each stage's CPU time. Each measurement has a process of its own.
+allow: cores divided by the sum of each stage's CPU time. Each measurement has its own process.
 """
 
 import json
@@ -228,7 +228,7 @@ def ratios(measured: dict[str, Any]) -> dict[str, float]:
 
 def pipeline(
     bundle: Annotated[Path, typer.Argument(help="A bundle with an INT8 network and a face detector.")],
-    rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured, in turn.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of interleaved rounds.")] = 5,
     seconds: Annotated[float, typer.Option(min=1.0, help="Seconds per measurement.")] = 6.0,
 ) -> int:
     """Measure how much of the machine's limit the runtime reaches."""

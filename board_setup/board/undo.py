@@ -120,7 +120,7 @@ class Records(NamedTuple):
             groups=disk.read_json(layout.state + "/groups.json", {}, {disk.ANY: [str]}),
             packages=packages["brought"],
             packages_of=str(packages.get("kit", "")),
-            # Without this record nothing was begun, and no folder is this tool's.
+            # Without this record no installation was begun, and no folder is this tool's.
             folders_before=disk.read_json(layout.state + "/before.json", shared_folders(layout), [str]),
         )
 

@@ -1,6 +1,6 @@
 """Finds the fastest device and precision of a bundle at its first start on a machine with more than one device.
 
-A broken driver can hang or crash the process that loads it, so each device is tried in a process of its own. The result
+A broken driver can hang or crash the process that loads it, so each device is tried in its own process. The result
 is this machine's profile (`edge_runtime.model.profile`), used until it no longer applies.
 """
 

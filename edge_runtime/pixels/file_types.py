@@ -15,7 +15,7 @@ SUFFIXES = frozenset(
 """Suffixes of pictures, in lower case."""
 
 HEAD_BYTES = 512
-"""As many bytes as recognizing a file needs."""
+"""Number of bytes needed to recognize a file."""
 
 
 class Content(Enum):

@@ -19,7 +19,7 @@ H264 = {".mp4": "avc1", ".mkv": "H264"}
 """OpenCV's codecs that browsers and phones play."""
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-"""Those that every OpenCV has: MPEG-4 Part 2 and JPEGs."""
+"""Codecs that every OpenCV has: MPEG-4 Part 2 and JPEGs."""
 
 FINISH_S = 30.0
 """How long ffmpeg may take to finish a file."""
@@ -52,7 +52,7 @@ class Ffmpeg:
         # Two thirds of veryfast's time for a tenth more bytes. Without delay, so that a power cut costs little.
         coding = ("-c:v", "libx264", "-preset", "superfast", "-tune", "zerolatency", "-pix_fmt", "yuv420p")
         command = [ffmpeg, "-v", "quiet", "-y", *raw, "-i", "-", *coding, str(path.absolute())]
-        # In a session of its own: Ctrl-C ends us, and we end it.
+        # In its own session: Ctrl-C ends us, and we end it.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )

@@ -60,7 +60,7 @@ def picture_frame(path: Path) -> Frame:
 
 
 class Pictures(Source):
-    """Pictures by their paths, each a frame of its own."""
+    """Pictures by their paths, each its own frame."""
 
     still = True
 

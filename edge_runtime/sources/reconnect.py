@@ -1,4 +1,4 @@
-"""Live sources, reopened when they are lost or a read hangs; each is read in a thread of its own."""
+"""Live sources, reopened when they are lost or a read hangs; each is read in its own thread."""
 
 import atexit
 import contextlib
@@ -58,7 +58,7 @@ Taken = tuple[Load, float]
 
 
 class Reader:
-    """Opens a capture and reads it, in a thread of its own."""
+    """Opens a capture and reads it, in its own thread."""
 
     def __init__(self, open_capture: Callable[[], Capture], name: str) -> None:
         self._open, self._name = open_capture, name
@@ -104,7 +104,7 @@ class Reader:
                 capture.close()
         except SourceError as error:
             self._error = error
-        # A driver or library that fails in a way of its own is a lost source too, not a thread that dies unnoticed.
+        # A driver or library that fails in its own way is a lost source too, not a thread that dies unnoticed.
         except Exception as error:
             self._error = SourceError(f"{self._name}: {type(error).__name__} ({error})")
 
@@ -117,7 +117,7 @@ class LiveSource(Source):
     def __init__(self, name: str, open_capture: Callable[[], Capture], options: SourceOptions) -> None:
         self.name, self._open, self._options = name, open_capture, options
         self._first: Reader | None = None
-        # `prove` may still run, in a thread of its own, when `frames` begins: only one of them opens the source.
+        # `prove` may still run, in its own thread, when `frames` begins: only one of them opens the source.
         self._lock, self._is_read = threading.Lock(), False
 
     def prove(self) -> None:

@@ -31,7 +31,7 @@ SCRIPT_TEXTS = (
 """The texts that the scripts use, besides those of the problems."""
 
 MEDIA_TYPES = {"HEIF": "image/heic,image/heif"}
-"""Of formats whose type is not simply their name."""
+"""Media types of formats whose type is not simply their name."""
 
 PREVIEW_PIXELS = 1024
 

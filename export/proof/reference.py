@@ -74,7 +74,7 @@ def fit(features: Array, labels: Sequence[int] | np.ndarray, precisions: Sequenc
     width = flat.shape[1]
     count = min(AXES, AXES_BYTES // (2 * width), len(features) // 8, width // 2)
     pca = PCA(count, svd_solver="randomized", random_state=0).fit(flat)
-    # As the file will hold them.
+    # In half precision, as the file stores them.
     mean, axes = pca.mean_.astype(np.float32), pca.components_.T.astype(np.float16).astype(np.float32)
     places = positions(flat, mean, axes).astype(np.float64)
     centres = np.stack([places[labels == label].mean(axis=0) for label in (0, 1)])

@@ -155,7 +155,7 @@ def left_out_faces(catalog: Catalog, names: Sequence[str], pairs: Pairs) -> list
 
 
 def _train(catalog: Path, run: Path, names: Iterable[str], training: Sequence[str]) -> Path:
-    """Train without `names` in a process of its own, unless that is done, and return the best checkpoint."""
+    """Train without `names` in its own process, unless that is done, and return the best checkpoint."""
     if not (run / "MODEL_CARD.md").is_file():  # what a training writes last
         left_out = [word for name in names for word in ("--leave-out", name)]
         print(f"training without {', '.join(names)}", flush=True)
@@ -202,7 +202,7 @@ def _read_rows(path: Path) -> dict[str, Row]:
 def _write(out: Path, rows: Sequence[Row]) -> None:
     text = json.dumps(plain({"rows": rows, **across(rows)}), indent=2, ensure_ascii=False)
     write_atomic(out / TABLE, text + "\n", errors="replace")
-    note = "Each group was left out of a training of its own and judged against test faces of the other class."
+    note = "Each group was left out of one training and judged against test faces of the other class."
     write_report(out / "leave-one-out.html", "Leave one out", [Section("Table", [note, table(rows)])])
 
 

@@ -68,7 +68,8 @@ SPLIT_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "validation
 """Split by the name of its folder, in lower case."""
 
 SOURCE_FOLDERS, SOURCE_PICTURES = 20, 40
-"""Folders of a class are sources if there are at most so many of them, with so many pictures in the median."""
+"""Folders of a class are sources if there are at most this many of them, with a median of at least this many
+pictures."""
 
 SPLIT = rf"(?P<split>{'|'.join(SPLIT_FOLDERS)})"
 FILE = r"[^/]+$"

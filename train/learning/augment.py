@@ -1,4 +1,4 @@
-"""Augmentations of training faces, each with a switch of its own and drawn from the generator that is passed in."""
+"""Augmentations of training faces, each with its own switch and drawn from the generator that is passed in."""
 
 from collections.abc import Callable, Mapping
 

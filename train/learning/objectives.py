@@ -1,4 +1,4 @@
-"""What a training step optimizes: the labels, also a teacher's scores and maps, or one map after another."""
+"""What a training step optimizes: the labels, or also a teacher's scores and maps, or one map after another."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

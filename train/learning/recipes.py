@@ -38,7 +38,7 @@ class Recipe:
         teacher_temperature: divides the logits of teacher and student in the loss.
         hinted: weight of the difference to the teacher's feature maps, added to the loss.
         staged: share of the epochs in which a student learns its teacher's maps alone, one after another from the
-            bottom up, each with a warm-up and a schedule of its own.
+            bottom up, each with a warm-up and its own schedule.
         ramp: share of the epochs over which the augmentations that damage a face's traces grow from 0 to their chances,
             so that a network finds the traces first.
         spared: share of an epoch's faces whose traces no augmentation damages, so that they are not unlearned.

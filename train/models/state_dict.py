@@ -93,7 +93,7 @@ def fit_names(found: FoundState, own: State, head: str) -> FoundState:
         state = {key: value for key, value in state.items() if key not in counters}
         notes.append(f"ignored {len(counters)} counters of a profiler")
 
-    # A backbone that wraps another library's network has a prefix of its own, which a file may lack.
+    # A backbone that wraps another library's network has its own prefix, which a file may lack.
     outer = next(iter(own)).partition(".")[0] + "."
     if not all(key.startswith(outer) for key in own):
         outer = ""
