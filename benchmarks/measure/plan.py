@@ -110,11 +110,20 @@ def check_isas(names: Sequence[str]) -> None:
 
 
 def name_bundles(bundles: Sequence[Bundle]) -> dict[str, Bundle]:
-    """Return bundles by their name in the report: the architecture, with the folder's name if two are alike."""
+    """Return bundles by their name in the report: the architecture, with as much of the path as tells alike ones apart.
+
+    Raises:
+        UsageError: one is given twice.
+    """
     kinds = [bundle.contract.architecture for bundle in bundles]
+    paths = [bundle.path.resolve().parts for bundle in bundles]
+    if len(set(paths)) < len(paths):
+        twice = next(bundle.path for bundle, parts in zip(bundles, paths, strict=True) if paths.count(parts) > 1)
+        raise UsageError(f"{twice}: is given twice; give each bundle once")
+    depth = next(n for n in itertools.count(1) if len({parts[-n:] for parts in paths}) == len(paths))
     return {
-        kind if kinds.count(kind) == 1 else f"{kind} ({bundle.path.name})": bundle
-        for kind, bundle in zip(kinds, bundles, strict=True)
+        kind if kinds.count(kind) == 1 else f"{kind} ({'/'.join(parts[-depth:])})": bundle
+        for kind, parts, bundle in zip(kinds, paths, bundles, strict=True)
     }
 
 

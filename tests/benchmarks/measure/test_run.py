@@ -15,7 +15,7 @@ from benchmarks.measure.run import Run
 from benchmarks.options import Options
 from benchmarks.results.answer import answers
 from benchmarks.results.schema import Accuracy, GoldenState, Report
-from edge_runtime.errors import DeviceError
+from edge_runtime.errors import DeviceError, UsageError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration
 from export.bundle.files import write_manifest
@@ -177,10 +177,21 @@ def test_training_faces_in_the_data_are_counted(plan, circumstances, tmp_path):
     assert not answers(Run(plan, circumstances).report())
 
 
-def test_bundles_of_one_architecture_get_folder_names(bundle):
-    other = replace(bundle, path=bundle.path.parent / "other")
-    assert set(name_bundles([bundle, other])) == {"tiny (tiny)", "tiny (other)"}
-    assert set(name_bundles([bundle])) == {"tiny"}
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["runs/a"], ["tiny"]),
+        (["runs/a", "runs/b"], ["tiny (a)", "tiny (b)"]),
+        (["runs/a/detector", "runs/b/detector"], ["tiny (a/detector)", "tiny (b/detector)"]),
+    ],
+)
+def test_bundles_of_one_architecture_are_told_apart(bundle, folders, names):
+    assert list(name_bundles([replace(bundle, path=Path(folder)) for folder in folders])) == names
+
+
+def test_bundle_given_twice_is_refused(bundle):
+    with pytest.raises(UsageError, match="twice"):
+        name_bundles([bundle, bundle])
 
 
 def test_chosen_faces_are_balanced_and_repeatable(faces):
