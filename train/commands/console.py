@@ -100,11 +100,11 @@ def tell_self_made(added: Iterable["SelfMade"]) -> None:
 
 
 def tell_table(found: ReportTable) -> None:
-    """Print a table of a report."""
-    table = Table(*found.head)
+    """Print a table of a report that is too wide for a terminal, as one line per row."""
+    console = Console(highlight=False, soft_wrap=True)
     for row in found.rows:
-        table.add_row(*map(str, row))
-    Console(highlight=False).print(table)
+        cells = (f"{name} {cell}" for name, cell in zip(found.head[1:], row[1:], strict=True) if cell != "")
+        console.print(f"{found.head[0]} {row[0]}: {', '.join(cells)}", markup=False)
 
 
 def tell_plan(

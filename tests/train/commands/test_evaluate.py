@@ -71,7 +71,7 @@ def test_lost_pictures_do_not_stop_attacks(make_faces, tiny_checkpoint, tmp_path
     assert {row["faces"] for row in evaluation.robustness} == {evaluation.data["faces"]}
 
 
-def test_figures_by_source_and_scores_are_written(make_faces, tiny_checkpoint, tmp_path):
+def test_figures_by_source_and_scores_are_written(make_faces, tiny_checkpoint, tmp_path, capsys):
     folder, scores = make_faces(), tmp_path / "new" / "scores.csv"
     options = Options(bootstrap=5, pairs=["faces:faces"], scores=scores)
     evaluation = evaluate_detector(tiny_checkpoint, folder, tmp_path / "out", options)
@@ -84,6 +84,7 @@ def test_figures_by_source_and_scores_are_written(make_faces, tiny_checkpoint, t
     assert "Across sources and generators" in (tmp_path / "out" / "report.html").read_text()
     assert len(scores.read_text().splitlines()) == 25
     tell_evaluation(evaluation, tmp_path / "out")
+    assert "generator faces: against faces, real faces 12, fake faces 12, AUC 0." in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"--scores .*is a directory"):
         evaluate_detector(tiny_checkpoint, folder, tmp_path / "out", Options(scores=tmp_path))
 
