@@ -64,7 +64,7 @@ class Summary:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 frame" or "2 frames"."""
+    """Return a number with its noun in the right form, such as "1 frame" or "2 frames"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

@@ -89,8 +89,8 @@ def export_openvino(
     golden: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of pictures of faces that anybody may have: the golden pictures, which check a device, "
-            "are taken from it and are part of the bundle.",
+            help="Folder of face pictures that may be published: the bundle's golden pictures, which check a "
+            "device, are copied from it.",
             show_default="drawn faces",
         ),
     ] = None,

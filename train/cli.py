@@ -1,4 +1,4 @@
-"""The commands `prepare-faces`, `train-detector` and `evaluate-detector`: options in, printed results out."""
+"""The commands `prepare-faces`, `train-detector`, `evaluate-detector` and `leave-one-out`."""
 
 import json
 from pathlib import Path
@@ -234,7 +234,7 @@ def evaluate_detector_main() -> None:
 
 
 def leave_one_out(
-    data: Annotated[list[str], typer.Argument(help="Data as for train-detector, and after -- options of it.")],
+    data: Annotated[list[str], typer.Argument(help="Data as for train-detector; after --, its options.")],
     out: Annotated[Path, typer.Option(help="Folder for the trainings and the table.")] = Path("leave-one-out"),
     group: Annotated[list[str] | None, typer.Option(help="NAME=SOURCE,GENERATOR,… to leave out; repeatable.")] = None,
     pairs: Annotated[list[str] | None, typer.Option(help="GENERATOR:SOURCE that belong together; repeatable.")] = None,

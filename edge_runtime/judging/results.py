@@ -10,7 +10,7 @@ from edge_runtime.model.contract import Verdict
 
 
 class SourceState(str, Enum):
-    """Whether a frame was judged, no frames come for now, or the source is over."""
+    """Whether a frame was judged, the source is lost for now, or it has ended."""
 
     OK = "ok"
     LOST = "lost"

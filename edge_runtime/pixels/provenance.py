@@ -31,13 +31,13 @@ _AIGC = re.compile(rb"AIGC.{0,60}?Label(?:[^0-9A-Za-z]|quot){1,40}?1\b", re.S)
 """China's label for generated content (GB 45438-2025, annex E): a Label of 1 says that AI made it."""
 
 _TEXT_BYTES = 1 << 20
-"""Of a PNG's texts, at most so much is read: a file of compressed ones could unpack to gigabytes."""
+"""At most this many bytes of a PNG's texts are read: compressed ones could unpack to gigabytes."""
 
 _PLACES = 100
-"""A word is looked at where it stands first, at most so often: over a hostile file the patterns would take a minute."""
+"""Only this many occurrences of a word are examined: the patterns would take a minute over a hostile file."""
 
 _CHUNKS = 50_000
-"""Of a PNG, at most so many chunks are looked at."""
+"""At most this many chunks of a PNG are examined."""
 
 
 class ClaimKind(str, Enum):

@@ -86,11 +86,13 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
         alarms = []
         if seen := among(subject.trained, judged.faces):
             alarms.append(
-                f"{len(seen)} of the {len(judged.faces)} judged faces were trained on, so the figures promise too much "
+                f"{len(seen)} of the {len(judged.faces)} judged faces were trained on, so the figures are too good "
                 f"(e.g. {seen[0].path})"
             )
         if split == "valid":
-            alarms.append("the checkpoint and its thresholds were chosen on validation faces: expect less on others")
+            alarms.append(
+                "the checkpoint and its thresholds were chosen on validation faces: expect lower figures on others"
+            )
         evaluation = summarize(
             subject,
             judged,

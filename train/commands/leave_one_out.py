@@ -50,7 +50,7 @@ def parse_groups(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Read `gan=progan,stylegan3`.
 
     Raises:
-        UsageError: a text is not like that, or a name can't be a folder's.
+        UsageError: a text has another form, or a name can't be a folder's.
     """
     groups: dict[str, tuple[str, ...]] = {}
     for text in texts:

@@ -24,7 +24,7 @@ MIN_SIDE = 32
 MEASURED = frozenset(
     {"stamp", "width", "height", "sharpness", "brightness", "sha256", "pixels", "phash", "box", "claim"}
 )
-"""What `scan` tells of a picture that can be used."""
+"""The values that `scan` returns for a picture that can be used."""
 
 FindBox = Callable[[Image.Image], Box | None]
 """Finds the face in a picture; None where there is none."""

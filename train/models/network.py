@@ -1,4 +1,4 @@
-"""A PyTorch network as the same function of pixels as a compiled one: uint8 NHWC in, logits out."""
+"""A PyTorch network with the interface of a compiled one: uint8 NHWC pixels in, logits out."""
 
 import ctypes
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The weights of a network, as people save them: read without running code from the file, and fitted to a backbone."""
+"""Weights in the forms that people save them: read without running code from the file, and fitted to a backbone."""
 
 import argparse
 import contextlib
