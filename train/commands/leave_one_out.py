@@ -101,13 +101,16 @@ def _planned(
     }
     before: dict[str, Any] = {"groups": {}, **plan}
     if (out / PLAN).is_file():
-        before = json.loads((out / PLAN).read_text(encoding="utf-8"))
+        try:
+            before = {"groups": {}, **json.loads((out / PLAN).read_text(encoding="utf-8"))}
+        except (ValueError, TypeError):
+            raise UsageError(f"--out {out}: {PLAN} is damaged; give another folder") from None
         catalog = Catalog.read(out / CATALOG)
     else:
         catalog = load_data(*data)
     groups = {name: list(names) for name, names in (options.groups or _alone(catalog)).items()}
     changed = [name for name, names in groups.items() if before["groups"].get(name, names) != names]
-    if changed or plan != {key: before[key] for key in plan}:
+    if changed or plan != {key: before.get(key) for key in plan}:
         what = f"group {changed[0]}" if changed else "data or options"
         raise UsageError(f"--out {out}: holds a table with another {what}; give another folder")
     for names in groups.values():

@@ -131,5 +131,10 @@ def test_every_origin_is_left_out_by_default(multi, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_train", lambda catalog, run, names, training: Path(run) / "best.pth")
     monkeypatch.setattr(module, "_judge", judge)
     rows = leave([multi], tmp_path / "loo", Options({}))
+    assert leave([multi], tmp_path / "loo", Options({})) == rows
     assert [row["name"] for row in rows] == ["dfdc", "ffhq", "sdxl", "swap"]
     assert table(rows).rows[0][4] == "0 of 29 (at most 10 %)"
+    for text in ("{", "[1]"):
+        (tmp_path / "loo" / "plan.json").write_text(text)
+        with pytest.raises(UsageError, match=r"plan\.json is damaged"):
+            leave([multi], tmp_path / "loo", Options({}))
