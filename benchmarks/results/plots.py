@@ -123,16 +123,13 @@ def frontier(networks: Sequence[tuple[str, float, Mapping[str, float]]]) -> Figu
     figure, axes = _axes(height=4.6)
     for index, (name, speed, auc) in enumerate(networks):
         reach = [[max(0.0, auc["value"] - auc["low"])], [max(0.0, auc["high"] - auc["value"])]]
-        marker = MARKERS[index % len(MARKERS)]
-        axes.errorbar(speed, auc["value"], yerr=reach, fmt=marker, color=COLOURS["int8"], capsize=3, lw=1)
-        axes.annotate(f" {name}", (speed, auc["value"]), fontsize=8, rotation=30, color=INK)
+        axes.errorbar(speed, auc["value"], yerr=reach, fmt=MARKERS[index % len(MARKERS)], label=name, capsize=3, lw=1)
     front = pareto_front([(speed, auc["value"]) for _, speed, auc in networks])
     axes.plot(*zip(*front, strict=True), color=INK, lw=1, ls="--", zorder=0)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel("INT8 capped to SSE4.2, frames/s (logarithmic)")
+    axes.set_xlim(left=0)
+    axes.set_xlabel("INT8 capped to SSE4.2, frames/s")
     axes.set_ylabel("AUC (with 95 % interval)")
-    axes.margins(x=0.2, y=0.1)
+    figure.legend(loc="outside lower left", frameon=False)
     return figure
 
 
