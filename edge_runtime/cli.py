@@ -75,6 +75,10 @@ def edge_detect(
     window: Annotated[
         int, typer.Option(min=1, max=1000, help="Number of a face's last frames that its verdict uses.")
     ] = WINDOW,
+    careful: Annotated[
+        bool,
+        typer.Option("--careful", help="No verdict where slight changes of a face change it; four times the work."),
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep watching folders for new pictures.")] = False,
     width: Annotated[int | None, _camera(min=1, help="Request this width.")] = None,
     height: Annotated[int | None, _camera(min=1, help="Request this height.")] = None,
@@ -130,7 +134,9 @@ def edge_detect(
 
     rotate_at, space = None if rotate is None else parse_size(rotate), parse_size(snapshot_space)
     limits = QualityLimits(min_face=min_face)
-    detector = Detector(model, device=device, precision=precision, faces=faces, limits=limits, window=window)
+    detector = Detector(
+        model, device=device, precision=precision, faces=faces, limits=limits, window=window, careful=careful
+    )
     if tune or tune_again:
         detector.tune(again=tune_again)
     options = SourceOptions(

@@ -40,6 +40,8 @@ class Detector:
             the face; `tiled` also finds distant faces.
         limits: faces below these are not judged.
         window: how many of a face's last judged frames its verdict uses.
+        careful: judge slightly changed copies of each face too, and give no verdict where they disagree; four times the
+            classifications.
         hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
 
     Raises:
@@ -57,17 +59,18 @@ class Detector:
         faces: str = "auto",
         limits: QualityLimits = DEFAULT_LIMITS,
         window: int = WINDOW,
+        careful: bool = False,
         hint: str = "THROUGHPUT",
     ) -> None:
         if faces not in FACES:
             raise UsageError(f"faces is {faces!r}; choose one of {', '.join(FACES)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self.engine = Engine(self.bundle, choose(self.bundle, device, precision, hint))
-        self.limits, self.window, self._faces = limits, window, faces
+        self.limits, self.window, self.careful, self._faces = limits, window, careful, faces
         self._left_open = device == "AUTO" and precision == "auto"
         framed = self.bundle.contract.framing is Framing.DETECTED
         finder = self._face_detector() if framed or faces == "tiled" else None
-        self.scorer = FrameScorer(self.engine, still_faces=finder, moving_faces=finder, limits=limits)
+        self.scorer = self._scorer(finder, finder)
 
     @property
     def notice(self) -> str | None:
@@ -113,10 +116,12 @@ class Detector:
             BundleError: the bundle has no face model.
         """
         if self.scorer.moving_faces is None:
-            self.scorer = FrameScorer(
-                self.engine, still_faces=self.faces, moving_faces=self._face_detector(), limits=self.limits
-            )
+            self.scorer = self._scorer(self.faces, self._face_detector())
         return self.scorer.moving_faces
+
+    def _scorer(self, still_faces: FaceFinder | None, moving_faces: FaceFinder | None) -> FrameScorer:
+        found = {"still_faces": still_faces, "moving_faces": moving_faces}
+        return FrameScorer(self.engine, **found, limits=self.limits, careful=self.careful)
 
     def _face_detector(self) -> FaceFinder | None:
         if self._faces == "off":

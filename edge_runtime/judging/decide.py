@@ -30,6 +30,7 @@ class ScoredFace:
         logit: mean over the face's crops.
         reason: why the face can't be judged.
         distance: how unlike the faces that the network learned, mean over the crops; above 1 is beyond the limit.
+        extremes: lowest and highest logit of the face and its slightly changed copies; None if there are no copies.
     """
 
     box: Box
@@ -37,6 +38,7 @@ class ScoredFace:
     logit: float | None
     reason: Reason | None
     distance: float = 0.0
+    extremes: tuple[float, float] | None = None
 
 
 def fake_scores(logits: ArrayLike, calibration: Calibration = UNCALIBRATED) -> NDArray[np.float64]:
@@ -66,6 +68,8 @@ def decide(
             verdict, reason = Verdict.UNCERTAIN, Reason.UNLIKE
         elif verdict is Verdict.UNCERTAIN:
             reason = Reason.BETWEEN_THRESHOLDS
+        elif seen.extremes and {calibration.verdict(calibration.score(edge)) for edge in seen.extremes} != {verdict}:
+            verdict, reason = Verdict.UNCERTAIN, Reason.UNSTABLE
     left, top, right, bottom = map(round, face.box)
     return FaceResult(
         box=(left, top, right, bottom),
@@ -87,4 +91,5 @@ def reason_text(reason: Reason, limits: QualityLimits = DEFAULT_LIMITS) -> str:
         Reason.TOO_DARK: "too dark",
         Reason.TOO_BLURRED: "too blurred",
         Reason.UNLIKE: "unlike the faces it learned from",
+        Reason.UNSTABLE: "small changes of the picture change the verdict",
     }[reason]

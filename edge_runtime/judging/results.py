@@ -25,6 +25,7 @@ class Reason(str, Enum):
     TOO_DARK = "too_dark"
     TOO_BLURRED = "too_blurred"
     UNLIKE = "unlike"
+    UNSTABLE = "unstable"
 
 
 @dataclass(frozen=True)

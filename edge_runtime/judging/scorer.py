@@ -17,7 +17,7 @@ from edge_runtime.judging.results import FaceResult, FrameResult, Reason
 from edge_runtime.judging.tracking import Shots, Tracker
 from edge_runtime.model.contract import DEMO_NOTICE, Calibration, ModelContract
 from edge_runtime.pixels.boxes import Box
-from edge_runtime.pixels.preprocess import face_pixels
+from edge_runtime.pixels.preprocess import changed_copies, face_pixels
 from edge_runtime.pixels.quality import DEFAULT_LIMITS, QualityLimits, too_poor, too_small
 from edge_runtime.sources import Frame, Gap
 
@@ -48,14 +48,17 @@ class PreparedFace:
     Attributes:
         box: in pixels; None if the whole picture is taken as the face.
         detection: the face detector's confidence in [0, 1]; None if no face detector ran.
-        crops: the model's pixels, uint8 [K, H, W, 3]; None if the face can't be judged.
+        crops: the model's pixels, uint8 [K, H, W, 3]; None if the face can't be judged. Behind them come those of
+            the copies, [(1 + copies) · K, H, W, 3] in all.
         reason: why it can't be judged.
+        copies: how many slightly changed copies are judged too.
     """
 
     box: Box | None
     detection: float | None
     crops: NDArray[np.uint8] | None
     reason: Reason | None = None
+    copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,26 @@ def find_faces(picture: Image.Image, finder: FaceFinder | None) -> Sequence[Foun
 
 
 def prepare_face(
-    picture: Image.Image, face: Found | None, contract: ModelContract, limits: QualityLimits
+    picture: Image.Image,
+    face: Found | None,
+    contract: ModelContract,
+    limits: QualityLimits,
+    *,
+    careful: bool = False,
 ) -> PreparedFace:
-    """Cut `face` (None: the whole picture) out of `picture`, unless it is too small, too dark or too blurred."""
+    """Cut `face` (None: the whole picture) out of `picture`, unless it is too small, too dark or too blurred.
+
+    `careful` adds slightly changed copies.
+    """
     box, detection = (None, None) if face is None else (face.box, face.detection)
     if box is not None and (reason := too_small(box, limits)):
         return PreparedFace(box, detection, None, reason)
     crops = face_pixels(picture, box, contract)
     reason = too_poor(crops[0], limits)
-    return PreparedFace(box, detection, None if reason else crops, reason)
+    if reason or not careful:
+        return PreparedFace(box, detection, None if reason else crops, reason)
+    copies = changed_copies(crops)
+    return PreparedFace(box, detection, np.concatenate([crops, *copies]), copies=len(copies))
 
 
 def all_crops(faces: Sequence[PreparedFace]) -> NDArray[np.uint8] | None:
@@ -116,9 +130,18 @@ def score_faces(faces: Sequence[PreparedFace], answer: Answer, size: tuple[int, 
     scored = []
     parts = zip(faces, split_rows(faces, answer.logits), split_rows(faces, answer.distances), strict=True)
     for face, rows, distances in parts:
-        logit = float((rows[:, 1] - rows[:, 0]).mean()) if len(rows) else None
-        distance = float(distances.mean()) if len(distances) else 0.0
-        scored.append(ScoredFace(face.box or whole, face.detection, logit, face.reason, distance))
+        margins = (rows[:, 1] - rows[:, 0]).reshape(1 + face.copies, -1).mean(axis=1) if len(rows) else np.empty(0)
+        own = distances[: len(distances) // (1 + face.copies)]
+        scored.append(
+            ScoredFace(
+                box=face.box or whole,
+                detection=face.detection,
+                logit=float(margins[0]) if len(margins) else None,
+                reason=face.reason,
+                distance=float(own.mean()) if len(own) else 0.0,
+                extremes=(float(margins.min()), float(margins.max())) if face.copies else None,
+            )
+        )
     return tuple(scored)
 
 
@@ -130,6 +153,7 @@ class FrameScorer:
         still_faces, moving_faces: the face detector for still pictures and for video; None takes the whole picture as
             the face.
         limits: faces below these are not judged.
+        careful: also judge slightly changed copies of each face.
     """
 
     def __init__(
@@ -139,8 +163,9 @@ class FrameScorer:
         still_faces: FaceFinder | None = None,
         moving_faces: FaceFinder | None = None,
         limits: QualityLimits = DEFAULT_LIMITS,
+        careful: bool = False,
     ) -> None:
-        self.engine, self.limits = engine, limits
+        self.engine, self.limits, self.careful = engine, limits, careful
         self.still_faces, self.moving_faces = still_faces, moving_faces
 
     def __call__(self, frame: Frame) -> ScoredFrame:
@@ -159,7 +184,7 @@ class FrameScorer:
                 error=str(error),
             )
         found = find_faces(picture, self.still_faces if frame.still else self.moving_faces)
-        faces = [prepare_face(picture, face, engine.contract, self.limits) for face in found]
+        faces = [prepare_face(picture, face, engine.contract, self.limits, careful=self.careful) for face in found]
         crops = all_crops(faces)
         answer = engine.no_answer if crops is None else engine.answer(crops)
         return ScoredFrame(
@@ -247,7 +272,7 @@ class Verdicts:
         tracks = tracker.update([face.box for face in scored.faces], seconds)
         for face, track in zip(scored.faces, tracks, strict=True):
             if face.logit is not None:
-                tracker.judge(track, face.logit, face.distance)
+                tracker.judge(track, face.logit, face.distance, face.extremes)
         return tuple(
             decide(face, scored.calibration, self._limits, track=track)
             for face, track in zip(scored.faces, tracks, strict=True)

@@ -36,6 +36,9 @@ MOST_ROWS = 30
 COUNTED = ("real", "fake", "uncertain", "unreadable", "no face")
 COLUMNS = 80
 
+DOUBTS = {Reason.UNLIKE, Reason.UNSTABLE}
+"""Reasons why a face with a score beyond the thresholds has no verdict."""
+
 Segments = tuple[tuple[float, float], ...]
 
 
@@ -82,7 +85,7 @@ class VideoVerdict:
 class _Track:
     """A face so far; `judged` holds number, time and log-odds of each judged frame, flattened.
 
-    `unlike` counts the judged frames in which it was unlike the faces that the model learned from.
+    `doubts` counts the judged frames that have a score but no verdict, by their reason.
     """
 
     number: int
@@ -93,11 +96,12 @@ class _Track:
     to_s: float = 0.0
     frames: int = 0
     judged: "array[float]" = field(default_factory=lambda: array("d"))
-    unlike: int = 0
+    doubts: Counter[Reason] = field(default_factory=Counter)
 
     @property
-    def is_unlike(self) -> bool:
-        return 2 * self.unlike > len(self.judged) // 3
+    def doubt(self) -> Reason | None:
+        """The commonest doubt, if most frames are in doubt."""
+        return self.doubts.most_common(1)[0][0] if 2 * self.doubts.total() > len(self.judged) // 3 else None
 
     def verdict(self) -> TrackVerdict:
         where, times, odds = np.array(self.judged).reshape(-1, 3).T
@@ -106,11 +110,11 @@ class _Track:
         means = [float(odds[part == number].mean()) for number in np.unique(part)]
         enough = len(odds) >= MIN_FRAMES and len(means) >= MIN_FRAMES // 2
         score = probability(trimmed_mean(means)) if enough else None
-        fake_s = () if self.is_unlike else fake_segments(times, odds, log_odds(self.calibration.high))
-        verdict = Verdict.UNCERTAIN if score is None or self.is_unlike else self.calibration.verdict(score)
+        fake_s = () if self.doubt else fake_segments(times, odds, log_odds(self.calibration.high))
+        verdict = Verdict.UNCERTAIN if score is None or self.doubt else self.calibration.verdict(score)
         if verdict is Verdict.FAKE:
             fake_s = fake_s or ((self.from_s, self.to_s),)
-        reason = _reason(score, verdict, fake_s, "too few frames could be judged", self.is_unlike)
+        reason = _reason(score, verdict, fake_s, "too few frames could be judged", self.doubt)
         return TrackVerdict(
             track=self.number,
             from_s=self.from_s,
@@ -125,7 +129,7 @@ class _Track:
         )
 
 
-def _reason(score: float | None, verdict: Verdict, fake_s: Segments, unjudged: str, unlike: bool) -> str | None:
+def _reason(score: float | None, verdict: Verdict, fake_s: Segments, unjudged: str, doubt: Reason | None) -> str | None:
     """Return why a verdict is or must become uncertain; None if it stands."""
     if verdict is not Verdict.FAKE and fake_s:
         return "fake in parts"
@@ -133,7 +137,7 @@ def _reason(score: float | None, verdict: Verdict, fake_s: Segments, unjudged: s
         return unjudged
     if verdict is not Verdict.UNCERTAIN:
         return None
-    return reason_text(Reason.UNLIKE if unlike else Reason.BETWEEN_THRESHOLDS)
+    return reason_text(doubt or Reason.BETWEEN_THRESHOLDS)
 
 
 def _rounded(value: Any) -> Any:
@@ -227,7 +231,8 @@ class FileVerdicts:
                 track.frames, track.last, track.to_s = track.frames + 1, result.frame, position_s
                 if face.score is not None:
                     track.judged.extend((result.frame, position_s, log_odds(face.score)))
-                    track.unlike += face.reason_code is Reason.UNLIKE
+                    if face.reason_code and face.reason_code in DOUBTS:
+                        track.doubts[face.reason_code] += 1
 
     def videos(self) -> list[VideoVerdict]:
         """Return the verdict on each video, in the order of their first frames."""
@@ -240,8 +245,8 @@ class FileVerdicts:
             verdict = Verdict(worst_face) if scores else Verdict.UNCERTAIN
             unjudged = f"no face was judged in {MIN_FRAMES} frames" if faces else "no face was found"
             score = max(scores, default=None)
-            unlike = any(track.is_unlike for track in tracks.values())
-            reason = _reason(score, verdict, fake_s, unjudged, unlike)
+            doubt = next((track.doubt for track in tracks.values() if track.doubt), None)
+            reason = _reason(score, verdict, fake_s, unjudged, doubt)
             found.append(VideoVerdict(source, self._frames[source], score, verdict, reason, fake_s, faces))
         return found
 

@@ -24,23 +24,29 @@ class Track:
         number: unique within the source.
         box: where the face was seen last.
         seen: when that was, in seconds.
-        judged: time, logit (fake − real) and distance (see ScoredFace) of each judged frame in the window.
+        judged: time, logit (fake − real), distance and extremes (see ScoredFace) of each judged frame in the window.
     """
 
     number: int
     box: Box
     seen: float
-    judged: deque[tuple[float, float, float]] = field(default_factory=deque)
+    judged: deque[tuple[float, float, float, tuple[float, float] | None]] = field(default_factory=deque)
 
     @property
     def logit(self) -> float | None:
         """The interquartile mean of the window's logits; None if no frame could be judged."""
-        return trimmed_mean([logit for _, logit, _ in self.judged]) if self.judged else None
+        return trimmed_mean([logit for _, logit, *_ in self.judged]) if self.judged else None
 
     @property
     def distance(self) -> float:
         """The interquartile mean of the window's distances; 0 if no frame could be judged."""
-        return trimmed_mean([distance for _, _, distance in self.judged]) if self.judged else 0.0
+        return trimmed_mean([distance for _, _, distance, _ in self.judged]) if self.judged else 0.0
+
+    @property
+    def extremes(self) -> tuple[float, float] | None:
+        """The interquartile means of the window's extremes; None if no frame has any."""
+        found = [extremes for *_, extremes in self.judged if extremes]
+        return (trimmed_mean([low for low, _ in found]), trimmed_mean([high for _, high in found])) if found else None
 
 
 class Shots:
@@ -90,9 +96,11 @@ class Tracker:
             updated.append(track)
         return updated
 
-    def judge(self, track: Track, logit: float, distance: float = 0.0) -> None:
-        """Add the logit and the distance of the latest frame to `track`."""
-        track.judged.append((track.seen, logit, distance))
+    def judge(
+        self, track: Track, logit: float, distance: float = 0.0, extremes: tuple[float, float] | None = None
+    ) -> None:
+        """Add what the latest frame says to `track`, see ScoredFace."""
+        track.judged.append((track.seen, logit, distance, extremes))
         while len(track.judged) > self.window:
             track.judged.popleft()
 

@@ -4,6 +4,7 @@ Pillow resizes, on the host: other filters differ by tens of grey levels, which 
 frequencies.
 """
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image
 
 from edge_runtime.model.contract import Fit, Framing, ModelContract, PixelRecipe
 from edge_runtime.pixels.boxes import Box
+
+COPY_QUALITY = 90
+"""Of the copy that is compressed as JPEG."""
 
 
 def face_pixels(picture: Image.Image, box: Sequence[float] | None, contract: ModelContract) -> NDArray[np.uint8]:
@@ -70,6 +74,25 @@ def crop_offsets(size: tuple[int, int], input_size: int, crops: int) -> list[tup
     right, bottom = size[0] - input_size, size[1] - input_size
     centre = (right // 2, bottom // 2)
     return [centre] if crops == 1 else [centre, (0, 0), (right, 0), (0, bottom), (right, bottom)]
+
+
+def changed_copies(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Return copies of the model's pixels, uint8 [K, H, W, 3]: as JPEG, shifted by a pixel, and by a sixteenth.
+
+    Nobody sees these changes, but attacks on single pixels rarely survive them.
+    """
+    copies = [np.stack([_compressed(crop) for crop in pixels])]
+    for shift in (1, pixels.shape[1] // 16):
+        moved = pixels[:, shift:, shift:]
+        copies.append(np.pad(moved, ((0, 0), (0, shift), (0, shift), (0, 0)), "symmetric"))
+    return copies
+
+
+def _compressed(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    buffer = io.BytesIO()
+    Image.fromarray(crop).save(buffer, "JPEG", quality=COPY_QUALITY, subsampling=0)
+    with Image.open(buffer) as saved:
+        return np.asarray(saved.convert("RGB"))
 
 
 def normalized(pixels: NDArray[np.uint8], contract: ModelContract) -> NDArray[np.float32]:

@@ -76,6 +76,24 @@ def test_no_face_no_verdict(engine, red):
     assert Verdicts(engine.contract).of_frame(scorer(moving(red))).faces == ()
 
 
+@pytest.mark.parametrize("tracked", [False, True])
+def test_careful_gives_no_verdict_that_small_changes_change(engine, red, blue, tracked):
+    def judged(blue_columns, careful):
+        picture = red.copy()
+        picture.paste(blue.crop((0, 0, blue_columns, 64)), (0, 0))
+        scorer = FrameScorer(engine, moving_faces=FixedFaces((0, 0, 64, 64)), careful=careful)
+        frame = moving(picture) if tracked else still(picture)
+        return Verdicts(engine.contract).of_frame(scorer(frame)).faces[0]
+
+    plain = [judged(columns, careful=False) for columns in range(64)]
+    careful = [judged(columns, careful=True) for columns in range(64)]
+    assert [face.score for face in plain] == pytest.approx([face.score for face in careful])
+    doubted = [columns for columns in range(64) if careful[columns].reason_code is Reason.UNSTABLE]
+    assert doubted
+    assert Verdict.UNCERTAIN not in {plain[columns].verdict for columns in doubted}
+    assert [careful[columns].verdict for columns in (0, 63)] == [Verdict.FAKE, Verdict.REAL]
+
+
 @pytest.mark.parametrize(
     ("picture", "box", "code", "reason"),
     [
