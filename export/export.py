@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from scipy.special import expit
 from torch import nn
 
 from board_setup.isa import BOARD
 from edge_runtime.errors import GateError, UsageError
-from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
-from edge_runtime.model.contract import Calibration, ModelContract, Precision
+from edge_runtime.model.contract import CHECKPOINT, Calibration, ModelContract, Precision
 from edge_runtime.model.golden import GOLDEN
 from edge_runtime.model.reference import REFERENCE
 from edge_runtime.paths import expand
@@ -32,8 +32,8 @@ from export.proof.golden import golden_pool, measure_golden, write_golden
 from export.proof.reference import write_reference
 from export.proof.report import write_export_report
 from train.data.face_finder import HOW_TO_GET
-from train.evaluation.calibrate import fit_calibration
-from train.evaluation.logits import judge
+from train.evaluation.calibrate import fit_calibration, log_odds, refit
+from train.evaluation.logits import face_qualities, judge
 from train.evaluation.metrics import measure
 from train.evaluation.training_faces import checkpoint_faces, write_training_faces
 from train.models.backbones import find_backbone
@@ -231,10 +231,12 @@ def calibrate(
     FP16 is not measured under the board's instruction set; its logits are the workstation's.
     """
     calibrations, metrics = dict(contract.calibrations), dict(contract.metrics)
+    like = contract.calibration(CHECKPOINT)
+    qualities = face_qualities(faces.measured, contract) if like.groups else None
     for name in (precision.value for precision in Precision):
         logits = measured.get((name, BOARD), measured.get((name, "native")))
         if logits is not None:
-            reading = calibrations[name] = fit_calibration(logits, faces.labels, **allowed)
-            scores = fake_scores(logits, reading)
+            reading = calibrations[name] = refit(like, logits, faces.labels, qualities, **allowed)
+            scores = expit(log_odds(logits, reading, qualities))
             metrics[name] = measure(faces.labels, scores, threshold=reading.balanced, groups=faces.groups)
     return contract.replace(calibrations=calibrations, metrics=metrics)

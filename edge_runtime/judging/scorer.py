@@ -18,7 +18,14 @@ from edge_runtime.judging.tracking import Shots, Tracker
 from edge_runtime.model.contract import DEMO_NOTICE, Calibration, ModelContract
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.preprocess import changed_copies, face_pixels
-from edge_runtime.pixels.quality import DEFAULT_LIMITS, QualityLimits, too_poor, too_small
+from edge_runtime.pixels.quality import (
+    DEFAULT_LIMITS,
+    QualityLimits,
+    measured_quality,
+    shorter_side,
+    too_poor,
+    too_small,
+)
 from edge_runtime.sources import Frame, Gap
 
 
@@ -52,6 +59,7 @@ class PreparedFace:
             the copies, [(1 + copies) · K, H, W, 3] in all.
         reason: why it can't be judged.
         copies: how many slightly changed copies are judged too.
+        quality: sharpness, blockiness and size; None if the face can't be judged.
     """
 
     box: Box | None
@@ -59,6 +67,7 @@ class PreparedFace:
     crops: NDArray[np.uint8] | None
     reason: Reason | None = None
     copies: int = 0
+    quality: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,10 +115,11 @@ def prepare_face(
         return PreparedFace(box, detection, None, reason)
     crops = face_pixels(picture, box, contract)
     reason = too_poor(crops[0], limits)
-    if reason or not careful:
-        return PreparedFace(box, detection, None if reason else crops, reason)
-    copies = changed_copies(crops)
-    return PreparedFace(box, detection, np.concatenate([crops, *copies]), copies=len(copies))
+    if reason:
+        return PreparedFace(box, detection, None, reason)
+    quality = measured_quality(crops[0], shorter_side(picture.size, box))
+    copies = changed_copies(crops) if careful else []
+    return PreparedFace(box, detection, np.concatenate([crops, *copies]), copies=len(copies), quality=quality)
 
 
 def all_crops(faces: Sequence[PreparedFace]) -> NDArray[np.uint8] | None:
@@ -131,15 +141,16 @@ def score_faces(faces: Sequence[PreparedFace], answer: Answer, size: tuple[int, 
     parts = zip(faces, split_rows(faces, answer.logits), split_rows(faces, answer.distances), strict=True)
     for face, rows, distances in parts:
         margins = (rows[:, 1] - rows[:, 0]).reshape(1 + face.copies, -1).mean(axis=1) if len(rows) else np.empty(0)
+        logits = [answer.calibration.adjusted(float(margin), face.quality) for margin in margins if face.quality]
         own = distances[: len(distances) // (1 + face.copies)]
         scored.append(
             ScoredFace(
                 box=face.box or whole,
                 detection=face.detection,
-                logit=float(margins[0]) if len(margins) else None,
+                logit=logits[0] if logits else None,
                 reason=face.reason,
                 distance=float(own.mean()) if len(own) else 0.0,
-                extremes=(float(margins.min()), float(margins.max())) if face.copies else None,
+                extremes=(min(logits), max(logits)) if face.copies else None,
             )
         )
     return tuple(scored)

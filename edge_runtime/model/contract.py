@@ -7,7 +7,7 @@ thresholds are never typed twice.
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -90,6 +90,32 @@ class PixelRecipe:
 
 
 @dataclass(frozen=True)
+class QualityGroup:
+    """Faces of similar quality, whose scores mean the same as those of other groups once they are rescaled.
+
+    Attributes:
+        sharpness, blockiness, size: a face belongs here if its three (see edge_runtime.pixels.quality) are below these;
+            None is no limit.
+        scale, shift: the face's log-odds are multiplied by `scale`, then `shift` is added.
+    """
+
+    sharpness: float | None
+    blockiness: float | None
+    size: float | None
+    scale: float
+    shift: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and math.isfinite(self.shift) and self.scale > 0):
+            raise ContractError(f"the contract rescales log-odds by {self.scale} and {self.shift}; both must be finite")
+
+    def holds(self, quality: Sequence[float]) -> bool:
+        """Return whether a face of this sharpness, blockiness and size belongs here."""
+        limits = (self.sharpness, self.blockiness, self.size)
+        return all(limit is None or value < limit for value, limit in zip(quality, limits, strict=True))
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How to read the logits of one precision.
 
@@ -105,6 +131,7 @@ class Calibration:
         reals, fakes: how many faces of each class it was fitted to; 0 if unknown.
         fpr_bound, fnr_bound: what so many faces prove, with 95 % confidence, about faces like them: no larger share of
             reals is called fake, and of fakes real.
+        groups: by quality; the first that a face belongs to counts, and none leaves its score as it is.
         video_low, video_high: `low` and `high` for the score of a whole video; None: those of a face.
     """
 
@@ -120,6 +147,7 @@ class Calibration:
     fakes: int = 0
     fpr_bound: float = 1.0
     fnr_bound: float = 1.0
+    groups: tuple[QualityGroup, ...] = ()
     video_low: float | None = None
     video_high: float | None = None
 
@@ -145,6 +173,14 @@ class Calibration:
         """Return the probability of fake, in [0, 1]; `logit` is the logit of fake minus that of real."""
         scaled = max(-700.0, min(700.0, logit / self.temperature + self.bias))
         return 1.0 / (1.0 + math.exp(-scaled))
+
+    def adjusted(self, logit: float, quality: Sequence[float]) -> float:
+        """Return the logit (fake − real) of a face of this sharpness, blockiness and size, rescaled by its group."""
+        for group in self.groups:
+            if group.holds(quality):
+                odds = group.scale * (logit / self.temperature + self.bias) + group.shift
+                return self.temperature * (odds - self.bias)
+        return logit
 
     def for_videos(self) -> "Calibration":
         """Return how to read the score of a whole video."""
@@ -245,7 +281,7 @@ class ModelContract:
         try:
             fields["pixels"] = PixelRecipe(**{**fields["pixels"], "fit": Fit(fields["pixels"]["fit"])})
             fields["framing"] = Framing(fields["framing"])
-            fields["calibrations"] = {key: Calibration(**value) for key, value in fields["calibrations"].items()}
+            fields["calibrations"] = {key: _calibration(value) for key, value in fields["calibrations"].items()}
             for name in ("labels", "mean", "scale"):
                 fields[name] = tuple(fields[name])
             return cls(**fields)
@@ -273,3 +309,8 @@ class ModelContract:
             "confidence_threshold": "0.0",
             "deepfake_edge_contract": json.dumps(self.to_dict(), sort_keys=True),
         }
+
+
+def _calibration(fields: Mapping[str, Any]) -> Calibration:
+    groups = tuple(QualityGroup(**group) for group in fields.get("groups", ()))
+    return Calibration(**{**fields, "groups": groups})

@@ -2,33 +2,38 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from scipy.special import expit
 
 from edge_runtime.atomic import write_atomic
 from edge_runtime.errors import UsageError
-from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.contract import CHECKPOINT, ModelContract
 from edge_runtime.run import counted
 from train.choices import Preset, StepPrecision, TrainingDevice
 from train.commands.console import tell_epoch, tell_plan, tell_self_made
 from train.commands.output import full_disk_reported, output_folder
 from train.data.build import load_data
-from train.data.catalog import CATALOG, SHARES, Catalog
+from train.data.catalog import CATALOG, SHARES, Catalog, FaceRecord
+from train.data.sample import pick_faces
 from train.data.splits import group_faces
-from train.evaluation.calibrate import fit_calibration
+from train.evaluation.calibrate import GradedFaces, fit_by_quality, log_odds
 from train.evaluation.evaluation import Evaluation, JudgedFaces, open_subject, summarize
-from train.evaluation.logits import Logits, checkpoint_logits, require_logits
+from train.evaluation.logits import Logits, adjust, checkpoint_logits, face_qualities, require_logits
 from train.evaluation.metrics import measure
+from train.evaluation.robustness import DAMAGES, random_condition
 from train.learning.augment import SWITCHES, without
 from train.learning.dataset import FaceDataset
 from train.learning.recipes import PRESETS, Recipe
 from train.learning.session import training_contract
 from train.learning.trainer import Trainer
 from train.models.checkpoint import load_checkpoint, load_model, save_checkpoint
+from train.parallel import progress_bar
 from train.report.evaluation import contact_sheet, write_evaluation
 from train.report.html import Picture, Section, Table
 from train.report.model_card import write_model_card
@@ -36,6 +41,9 @@ from train.report.plots import training_curves
 from train.self_made.fakes import SELF_BLENDED, SELF_MADE, add_fakes
 
 AUGMENTATIONS = "augmentations.png"
+COPIED = 400
+"""Validation faces whose damaged copies the thresholds are fitted to, at most."""
+
 COLUMNS = 6
 """Faces in a row of the augmentation sheet."""
 
@@ -154,7 +162,8 @@ def conclude(
     logits = checkpoint_logits(best, valid)
     require_logits(valid, logits)
     contract = calibrate_checkpoint(best, catalog, logits, max_fpr=options.max_fpr, max_fnr=options.max_fnr)
-    judged = JudgedFaces(valid, logits, contract.calibration(CHECKPOINT))
+    calibration = contract.calibration(CHECKPOINT)
+    judged = JudgedFaces(valid, adjust(logits, valid, contract, calibration), calibration)
     data = {"path": str(out / CATALOG), "split": "valid", "left_out": {}}
     alarms = [f"these are the best figures on the validation split, which {recipe.chosen} were chosen on"]
     evaluation = summarize(open_subject(best), judged, data, bootstrap=options.bootstrap, alarms=alarms)
@@ -166,11 +175,16 @@ def conclude(
 def calibrate_checkpoint(
     path: Path, catalog: Catalog, logits: Logits, *, max_fpr: float, max_fnr: float
 ) -> ModelContract:
-    """Fit temperature and thresholds on the validation logits, write them into the checkpoint, return its contract."""
+    """Fit a calibration on the validation faces and damaged copies of COPIED of them.
+
+    It is written into the checkpoint, whose contract is returned.
+    """
     checkpoint, valid = load_checkpoint(path), catalog.split("valid")
-    labels = [face.label for face in valid]
-    calibration = fit_calibration(logits, labels, max_fpr=max_fpr, max_fnr=max_fnr)
-    scores = fake_scores(logits, calibration)
+    clean = GradedFaces.of(valid, logits, face_qualities(valid, checkpoint.contract))
+    picked = pick_faces(valid, COPIED)
+    copies = damaged_copies(path, picked, checkpoint.contract)
+    calibration = fit_by_quality(clean, copies, max_fpr=max_fpr, max_fnr=max_fnr)
+    labels, scores = clean.labels, expit(log_odds(logits, calibration, clean.qualities))
     figures = measure(labels, scores, threshold=calibration.balanced, groups=group_faces(valid), bootstrap=200)
     contract = checkpoint.contract.replace(
         calibrations={CHECKPOINT: calibration}, metrics={CHECKPOINT: {"validation": figures}}
@@ -183,6 +197,21 @@ def calibrate_checkpoint(
     state = {**checkpoint.extra, "trained_on": names}
     save_checkpoint(path, load_model(checkpoint), contract, catalog=checkpoint.catalog, **state)
     return contract
+
+
+def damaged_copies(path: Path, faces: Sequence[FaceRecord], contract: ModelContract) -> GradedFaces:
+    """Judge a checkpoint on randomly damaged copies of `faces`, DAMAGES of each."""
+    graded = []
+    with progress_bar("thresholds", DAMAGES * len(faces)) as advance:
+        for kind in range(DAMAGES):
+
+            def damage(picture: Image.Image, face: FaceRecord, kind: int = kind) -> Image.Image:
+                seed = int(face.sha256[:8], 16)
+                return random_condition(kind, seed)(picture, seed)
+
+            logits = checkpoint_logits(path, faces, progress=advance, corrupt=damage)
+            graded.append(GradedFaces.of(faces, logits, face_qualities(faces, contract, damage)))
+    return reduce(add, graded)
 
 
 def training_sections(history: Sequence[Mapping[str, Any]], out: Path) -> list[Section]:

@@ -18,7 +18,7 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.data.catalog import SEED, Catalog, FaceRecord
 from train.evaluation.evaluation import JudgedFaces, Subject, judge_faces
-from train.evaluation.logits import Corrupt, Logits
+from train.evaluation.logits import Corrupt, Logits, adjust
 from train.evaluation.robustness import robustness_row
 from train.models.checkpoint import load_checkpoint, load_model
 from train.models.network import normalize
@@ -45,6 +45,7 @@ def attack_rows(
     for name, attack in ATTACKS.items():
         for levels in STRENGTHS:
             logits = attacked_logits(subject.path, faces, attack, levels)
+            logits = adjust(logits, faces, subject.contract, subject.calibration)
             judged = JudgedFaces(tuple(faces), logits, subject.calibration)
             rows.append(robustness_row(f"{name} {levels}/255", judged, bootstrap))
     washer = train_washer([face for face in catalog.split("train") if face.label == 0])

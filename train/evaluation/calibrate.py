@@ -1,23 +1,41 @@
 """Temperature, bias and thresholds, fitted on pictures that the model was not trained on."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, logit
 from scipy.stats import beta
 
 from edge_runtime.errors import DataError
-from edge_runtime.model.contract import Calibration
+from edge_runtime.model.contract import Calibration, QualityGroup
+from train.data.catalog import FaceRecord
 
 TEMPERATURES = (0.05, 20.0)
 """Bounds of the temperature."""
 
 CONFIDENCE = 0.95
 """Confidence of the error bounds in a calibration."""
+
+VISIBLE_BLOCKS = 1.25
+"""From this blockiness on JPEG's blocks show: about quality 80 and less."""
+
+SMALL_FACE = 160.0
+"""Faces below this many pixels are a group of their own where there are enough of them."""
+
+MIN_GROUP = 50
+"""Faces of each class, copies included, that a group needs for thresholds of its own."""
+
+MIN_ORIGIN = 20
+"""Faces, copies included, that a source or generator needs to count by itself."""
+
+EDGE = 1e-6
+"""Log-odds that thresholds lie beyond the faces they were fitted to, more than rounding moves a score."""
 
 
 def fit_calibration(
@@ -44,26 +62,142 @@ def fit_calibration(
     if not 0 < truth.sum() < len(truth):
         raise DataError("thresholds need real and fake faces; one class is missing in the validation split")
     temperature, bias = fit_platt(values[:, 1] - values[:, 0], truth)
-    odds = (values[:, 1] - values[:, 0]) / temperature + bias
-    edges = (upper_quantile(odds[truth == 0], max_fpr), -upper_quantile(-odds[truth == 1], max_fnr))
-    low, high = (float(expit(edge)) for edge in (min(edges), max(edges)))
-    low, high = float(np.nextafter(low, 0.0)), float(np.nextafter(high, 1.0))
+    fitted = Calibration(temperature=temperature, bias=bias, fitted=True, max_fpr=max_fpr, max_fnr=max_fnr)
+    odds = log_odds(values, fitted)
+    return with_thresholds(fitted, odds, truth, find_edges(odds, truth, [""] * len(truth), fitted))
+
+
+@dataclass(frozen=True)
+class GradedFaces:
+    """Faces to fit thresholds to: logits [N, 2], labels [N], qualities [N, 3] (sharpness, blockiness, size), and the
+    source of each real or generator of each fake [N], empty if unknown.
+    """
+
+    logits: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    qualities: NDArray[np.float64]
+    origins: tuple[str, ...]
+
+    @classmethod
+    def of(cls, faces: Sequence[FaceRecord], logits: ArrayLike, qualities: NDArray[np.float64]) -> "GradedFaces":
+        """Describe faces of a catalog."""
+        labels = np.array([face.label for face in faces], dtype=np.int64)
+        origins = tuple(face.generator if face.label else face.source for face in faces)
+        return cls(np.asarray(logits, dtype=np.float64), labels, qualities, origins)
+
+    def __add__(self, other: "GradedFaces") -> "GradedFaces":
+        return GradedFaces(
+            logits=np.concatenate([self.logits, other.logits]),
+            labels=np.concatenate([self.labels, other.labels]),
+            qualities=np.concatenate([self.qualities, other.qualities]),
+            origins=self.origins + other.origins,
+        )
+
+
+def fit_by_quality(
+    clean: GradedFaces, copies: GradedFaces, *, max_fpr: float = 0.01, max_fnr: float = 0.01
+) -> Calibration:
+    """Fit a calibration whose thresholds also hold for damaged pictures and, as far as possible, for other sources.
+
+    Temperature and bias are those of the clean faces. Thresholds are fitted to clean faces and damaged copies together,
+    in groups of similar sharpness and blockiness (Mondrian conformal prediction, Vovk et al. 2005), by the strictest
+    source or generator of each class. A group that is too small keeps the thresholds of all faces.
+
+    MEASURED
+
+    Raises:
+        DataError: as for `fit_calibration`.
+    """
+    plain = fit_calibration(clean.logits, clean.labels, max_fpr=max_fpr, max_fnr=max_fnr)
+    faces = clean + copies
+    odds = log_odds(faces.logits, plain)
+    pooled = find_edges(odds, faces.labels, faces.origins, plain)
+    left, groups = np.ones(len(odds), bool), []
+    for limits in quality_limits(faces):
+        inside = left & np.all([faces.qualities[:, i] < limit for i, limit in enumerate(limits) if limit], axis=0)
+        left &= ~inside
+        edges = pooled
+        if is_enough(faces.labels[inside]):
+            origins = [origin for origin, member in zip(faces.origins, inside, strict=True) if member]
+            edges = find_edges(odds[inside], faces.labels[inside], origins, plain)
+        scale = (pooled[1] - pooled[0]) / max(edges[1] - edges[0], 1e-3)
+        groups.append(QualityGroup(*limits, scale=scale, shift=pooled[1] - scale * edges[1]))
+    fitted = replace(plain, groups=tuple(groups))
+    return with_thresholds(fitted, log_odds(clean.logits, fitted, clean.qualities), clean.labels, pooled)
+
+
+def refit(
+    like: Calibration, logits: ArrayLike, labels: ArrayLike, qualities: NDArray[np.float64] | None, **allowed: float
+) -> Calibration:
+    """Fit a calibration for another precision of the network that `like` was fitted to, with groups as in `like`.
+
+    `logits` are of clean faces only, so that thresholds never become narrower than those of `like`.
+    """
+    plain = fit_calibration(logits, labels, **allowed)
+    if not like.groups or qualities is None:
+        return plain
+    fitted, truth = replace(plain, groups=like.groups), np.asarray(labels, dtype=np.int64)
+    odds = log_odds(logits, fitted, qualities)
+    low, high = find_edges(odds, truth, [""] * len(truth), fitted)
+    edges = (min(low, float(logit(like.low))), max(high, float(logit(like.high))))
+    return with_thresholds(fitted, odds, truth, edges)
+
+
+def quality_limits(faces: GradedFaces) -> list[tuple[float | None, float | None, float | None]]:
+    """Return the limits of each group: thirds by sharpness, with and without visible JPEG blocks; in their order."""
+    thirds = (float(limit) for limit in np.quantile(faces.qualities[:, 0], (1 / 3, 2 / 3)))
+    sizes: tuple[float | None, ...] = (None,)
+    small = faces.qualities[:, 2] < SMALL_FACE
+    if is_enough(faces.labels[small]) and is_enough(faces.labels[~small]):
+        sizes = (SMALL_FACE, None)
+    return list(product((*thirds, None), (VISIBLE_BLOCKS, None), sizes))
+
+
+def is_enough(labels: NDArray[np.int64]) -> bool:
+    """Return whether a group has enough faces of each class for thresholds of its own."""
+    return min(int((labels == 0).sum()), int((labels == 1).sum())) >= MIN_GROUP
+
+
+def log_odds(
+    logits: ArrayLike, calibration: Calibration, qualities: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Return the log-odds of fake [N] for `logits` [N, 2], by group if `qualities` [N, 3] are given."""
+    values = np.asarray(logits, dtype=np.float64)
+    margins = values[:, 1] - values[:, 0]
+    if qualities is not None:
+        margins = np.array([calibration.adjusted(m, q) for m, q in zip(margins, qualities, strict=True)])
+    return margins / calibration.temperature + calibration.bias
+
+
+def find_edges(
+    odds: NDArray[np.float64], truth: NDArray[np.int64], origins: Sequence[str], calibration: Calibration
+) -> tuple[float, float]:
+    """Return the log-odds between which a face is uncertain: both limits hold for all faces and for each origin."""
+    edges = []
+    names = np.array(origins)
+    for label, sign, share in ((0, 1.0, calibration.max_fpr), (1, -1.0, calibration.max_fnr)):
+        own, of = sign * odds[truth == label], names[truth == label]
+        parts = [own, *(own[of == name] for name in set(of) if (of == name).sum() >= MIN_ORIGIN)]
+        edges.append(sign * max(upper_quantile(part, share) for part in parts))
+    return min(edges), max(edges)
+
+
+def with_thresholds(
+    calibration: Calibration, odds: NDArray[np.float64], truth: NDArray[np.int64], edges: tuple[float, float]
+) -> Calibration:
+    """Return `calibration` with the thresholds just beyond `edges`, and what faces with `odds` [N] prove about them."""
+    low, high = float(np.nextafter(expit(edges[0] - EDGE), 0.0)), float(np.nextafter(expit(edges[1] + EDGE), 1.0))
     scores = expit(odds)
-    wrong = ((scores >= high) & (truth == 0)).sum(), ((scores <= low) & (truth == 1)).sum()
     reals, fakes = int((truth == 0).sum()), int(truth.sum())
-    return Calibration(
-        temperature=temperature,
-        bias=bias,
+    return replace(
+        calibration,
         low=low,
         high=high,
         balanced=balanced_threshold(scores, truth),
-        fitted=True,
-        max_fpr=max_fpr,
-        max_fnr=max_fnr,
         reals=reals,
         fakes=fakes,
-        fpr_bound=proven_share(int(wrong[0]), reals),
-        fnr_bound=proven_share(int(wrong[1]), fakes),
+        fpr_bound=proven_share(int(((scores >= high) & (truth == 0)).sum()), reals),
+        fnr_bound=proven_share(int(((scores <= low) & (truth == 1)).sum()), fakes),
     )
 
 

@@ -17,7 +17,7 @@ from edge_runtime.paths import expand
 from train.data.build import has_splits
 from train.data.catalog import Catalog, FaceRecord
 from train.data.splits import group_faces
-from train.evaluation.logits import Corrupt, Logits, bundle_logits, checkpoint_logits
+from train.evaluation.logits import Corrupt, Logits, adjust, bundle_logits, checkpoint_logits
 from train.evaluation.metrics import RANKING, measure, measure_decided
 from train.evaluation.training_faces import bundle_faces, checkpoint_faces
 from train.parallel import Advance
@@ -78,7 +78,8 @@ def open_subject(path: Path | str, *, precision: str | None = None, device: str 
     checkpoint = load_checkpoint(path)
 
     def logits(records: Sequence[FaceRecord], progress: Advance | None, corrupt: Corrupt | None) -> Logits:
-        return checkpoint_logits(path, records, progress=progress, corrupt=corrupt)
+        found = checkpoint_logits(path, records, progress=progress, corrupt=corrupt)
+        return adjust(found, records, checkpoint.contract, checkpoint.contract.calibration(CHECKPOINT), corrupt)
 
     return Subject(
         name=f"{path.absolute().parent.name}/{path.name}",
@@ -98,7 +99,8 @@ def _open_bundle(path: Path, precision: str | None, device: str) -> Subject:
         raise UsageError(f"--precision {chosen}: {path} holds {', '.join(held) or 'none'}; choose one of these")
 
     def logits(records: Sequence[FaceRecord], progress: Advance | None, corrupt: Corrupt | None) -> Logits:
-        return bundle_logits(bundle, chosen, records, device=device, progress=progress, corrupt=corrupt)
+        found = bundle_logits(bundle, chosen, records, device=device, progress=progress, corrupt=corrupt)
+        return adjust(found, records, bundle.contract, bundle.contract.calibration(chosen), corrupt)
 
     return Subject(
         name=f"{path.name} ({chosen})",

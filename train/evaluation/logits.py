@@ -14,9 +14,10 @@ from PIL import Image
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.model.bundle import Bundle
-from edge_runtime.model.contract import ModelContract, Precision
+from edge_runtime.model.contract import Calibration, ModelContract, Precision
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
+from edge_runtime.pixels.quality import measured_quality, shorter_side
 from train.data.catalog import FaceRecord
 from train.parallel import Advance, ordered_map
 
@@ -104,6 +105,37 @@ def checkpoint_logits(
     checkpoint = load_checkpoint(path)
     network = torch_logits(load_model(checkpoint), checkpoint.contract)
     return judge(network, checkpoint.contract, records, progress=progress, corrupt=corrupt)
+
+
+def face_qualities(
+    records: Sequence[FaceRecord], contract: ModelContract, corrupt: Corrupt | None = None
+) -> NDArray[np.float64]:
+    """Return sharpness, blockiness and size of each face [N, 3], as the runtime measures them; NaN if unreadable."""
+
+    def quality(record: FaceRecord) -> tuple[float, float, float]:
+        try:
+            picture = read_picture(record.path)
+        except PictureError:
+            return (np.nan, np.nan, np.nan)
+        crops = face_pixels(corrupt(picture, record) if corrupt else picture, record.box, contract)
+        return measured_quality(crops[0], shorter_side(picture.size, record.box))
+
+    return np.array(list(ordered_map(quality, records))).reshape(-1, 3)
+
+
+def adjust(
+    logits: Logits,
+    records: Sequence[FaceRecord],
+    contract: ModelContract,
+    calibration: Calibration,
+    corrupt: Corrupt | None = None,
+) -> Logits:
+    """Return the logits [N, 2] of `records` as the runtime reads them: rescaled by the group of each face's quality."""
+    if not calibration.groups:
+        return logits
+    qualities = face_qualities(records, contract, corrupt)
+    margins = [calibration.adjusted(float(m), q) for m, q in zip(logits[:, 1] - logits[:, 0], qualities, strict=True)]
+    return np.column_stack([logits[:, 0], logits[:, 0] + np.array(margins)]).astype(np.float32)
 
 
 def judge(

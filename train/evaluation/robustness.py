@@ -44,6 +44,21 @@ class Condition:
         return jpeg(changed, self.quality) if self.quality else changed
 
 
+def random_condition(kind: int, seed: int) -> Condition:
+    """Return a random damage of one of DAMAGES kinds: JPEG, scaling, blur, recapture, or several at once."""
+    random = np.random.default_rng((kind, seed))
+    quality, scale = int(random.integers(30, 91)), float(random.uniform(0.4, 0.9))
+    return (
+        Condition(quality=quality),
+        Condition(scale=scale),
+        Condition(blur=float(random.uniform(0.4, 1.5))),
+        Condition(recaptured=True),
+        Condition(scale=scale, recaptured=bool(random.integers(2)), quality=quality),
+    )[kind]
+
+
+DAMAGES = 5
+
 ONE_BY_ONE = (
     Condition(),
     *(Condition(quality=quality) for quality in (90, 70, 50, 30)),

@@ -11,7 +11,7 @@ from edge_runtime.inference.engine import Choice, Engine, choose
 from edge_runtime.judging.results import Reason, SourceState
 from edge_runtime.judging.scorer import FrameScorer, Verdicts, all_crops, prepare_face, split_rows
 from edge_runtime.model.bundle import Bundle
-from edge_runtime.model.contract import DEMO_NOTICE, Framing, Precision, Verdict
+from edge_runtime.model.contract import DEMO_NOTICE, Calibration, Framing, Precision, QualityGroup, Verdict
 from edge_runtime.pixels.quality import QualityLimits
 from edge_runtime.sources import Frame, Gap
 
@@ -74,6 +74,18 @@ def test_colours_decide_the_verdicts(engine, red, blue, grey):
 def test_no_face_no_verdict(engine, red):
     scorer = FrameScorer(engine, moving_faces=FixedFaces())
     assert Verdicts(engine.contract).of_frame(scorer(moving(red))).faces == ()
+
+
+def test_poor_pictures_have_thresholds_of_their_own(make_bundle, tmp_path, picture_of_colour):
+    groups = (QualityGroup(sharpness=0.4, blockiness=None, size=None, scale=0.02, shift=0.0),)
+    reading = Calibration(temperature=1.0, low=0.3, high=0.7, fitted=True, groups=groups)
+    graded = Bundle.open(make_bundle(tmp_path / "detector", calibrations={"fp32": reading, "int8": reading}))
+    scorer, verdicts = FrameScorer(Engine(graded, choose(graded))), Verdicts(graded.contract)
+    picture = picture_of_colour(230, 30, size=(32, 32), noise=40)
+    enlarged = picture.resize((16, 16)).resize((32, 32))
+    sharp, soft = (verdicts.of_frame(scorer(still(seen))).faces[0] for seen in (picture, enlarged))
+    assert (sharp.verdict, soft.verdict) == (Verdict.FAKE, Verdict.UNCERTAIN)
+    assert 0.5 < soft.score < 0.7 < sharp.score
 
 
 @pytest.mark.parametrize("tracked", [False, True])

@@ -2,11 +2,26 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 
 from edge_runtime.errors import ContractError
-from edge_runtime.model.contract import FORMAT, Calibration, Fit, Framing, ModelContract, PixelRecipe, Verdict
+from edge_runtime.model.contract import (
+    FORMAT,
+    Calibration,
+    Fit,
+    Framing,
+    ModelContract,
+    PixelRecipe,
+    QualityGroup,
+    Verdict,
+)
+
+GROUPS = (
+    QualityGroup(sharpness=4.0, blockiness=None, size=None, scale=0.5, shift=-1.0),
+    QualityGroup(sharpness=None, blockiness=1.25, size=160.0, scale=2.0, shift=0.0),
+)
 
 
 @pytest.fixture
@@ -18,7 +33,7 @@ def contract() -> ModelContract:
         framing=Framing.DETECTED,
         margin=0.5,
         pixels=PixelRecipe(resize_to=None, crops=5, filter="lanczos", fit=Fit.STRETCH),
-        calibrations={"int8": Calibration(1.5, 0.2, 0.8, 0.45, fitted=True)},
+        calibrations={"int8": Calibration(1.5, 0.2, 0.8, 0.45, fitted=True, bias=-0.5, groups=GROUPS)},
         metrics={"int8": {"auc": {"value": 0.9, "low": 0.88, "high": 0.92}}},
         data="0" * 64,
         demo=True,
@@ -59,6 +74,9 @@ def test_rt_info_has_the_contract_and_model_apis_keys(contract: ModelContract) -
         ({"calibrations": {"int8": {"temperature": 0}}}, "temperature is 0"),
         ({"calibrations": {"int8": {"temperature": 10**400}}}, "can't be read"),
         ({"calibrations": {"int8": {"low": 0.9, "high": 0.1}}}, "0.9 and 0.1"),
+        ({"calibrations": {"int8": {"bias": float("nan")}}}, "bias is nan"),
+        ({"calibrations": {"int8": {"groups": [{**asdict(GROUPS[0]), "scale": 0}]}}}, "by 0 and"),
+        ({"calibrations": {"int8": {"groups": [{"sharpness": 3}]}}}, "can't be read"),
         ({"calibrations": []}, "can't be read"),
         ({"surprise": 1}, "surprise"),
     ],
@@ -66,6 +84,16 @@ def test_rt_info_has_the_contract_and_model_apis_keys(contract: ModelContract) -
 def test_impossible_contracts_are_refused(contract: ModelContract, change: dict, names: str) -> None:
     with pytest.raises(ContractError, match=names):
         ModelContract.from_dict({**contract.to_dict(), **change})
+
+
+@pytest.mark.parametrize(
+    ("quality", "odds"),
+    [((3.9, 2.0, 500.0), 0.5 * 1.5 - 1.0), ((4.0, 1.2, 100.0), 2.0 * 1.5), ((4.0, 1.25, 100.0), 1.5)],
+)
+def test_the_first_group_of_a_face_rescales_its_score(quality: tuple[float, ...], odds: float) -> None:
+    reading = Calibration(temperature=2.0, bias=-0.5, groups=GROUPS)
+    score = reading.score(reading.adjusted(4.0, quality))
+    assert math.log(score / (1 - score)) == pytest.approx(odds)
 
 
 @pytest.mark.parametrize("values", [None, [], "contract", 3])

@@ -1,12 +1,23 @@
-from dataclasses import asdict
+import math
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from edge_runtime.errors import DataError
 from edge_runtime.judging.decide import fake_scores
-from edge_runtime.model.contract import Verdict
-from train.evaluation.calibrate import bounds_text, fit_calibration, proven_share, upper_quantile
+from edge_runtime.model.contract import Calibration, Verdict
+from train.evaluation.calibrate import (
+    GradedFaces,
+    bounds_text,
+    fit_by_quality,
+    fit_calibration,
+    log_odds,
+    proven_share,
+    refit,
+    upper_quantile,
+)
 
 
 def faces(count: int, *, spread: float, sharpness: float = 1.0, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -89,3 +100,54 @@ def test_a_missing_class_or_nan_is_refused() -> None:
         fit_calibration(np.zeros((4, 2)), [1, 1, 1, 1])
     with pytest.raises(DataError, match="NaN"):
         fit_calibration([[0, np.nan], [0, 1]], [0, 1])
+
+
+def graded(count: int, *, origins: int = 1, seed: int = 5) -> GradedFaces:
+    """Sharp faces that are told apart well, and soft ones whose reals look more like fakes, source by source."""
+    random = np.random.default_rng(seed)
+    labels, soft, origin = np.arange(count) % 2, random.random(count) < 1 / 3, random.integers(0, origins, count)
+    margin = np.where(labels == 1, 6.0, -6.0) + np.where(soft & (labels == 0), 8.0, 0.0) + 4.0 * origin * (labels == 0)
+    logits = np.stack([np.zeros(count), margin + random.normal(0, 1.5, count)], axis=1)
+    qualities = np.stack([np.where(soft, 2.0, 8.0) + random.random(count), np.ones(count), np.full(count, 256.0)], 1)
+    return GradedFaces(logits, labels, qualities, tuple(map(str, origin)))
+
+
+def test_each_quality_keeps_the_error_limits() -> None:
+    found = fit_by_quality(graded(4000), graded(4000, seed=6), max_fpr=0.02)
+    further = graded(40_000, seed=7)
+    odds, soft = log_odds(further.logits, found, further.qualities), further.qualities[:, 0] < 5
+    high, low = (math.log(edge / (1 - edge)) for edge in (found.high, found.low))
+    assert (odds >= high)[soft & (further.labels == 0)].mean() == pytest.approx(0.02, abs=0.01)
+    assert (odds >= high)[~soft & (further.labels == 0)].mean() <= 0.02
+    assert ((odds > low) & (odds < high))[~soft].mean() < 0.02
+    assert ((odds > low) & (odds < high))[soft].mean() > 0.1
+    assert found.fpr_bound < 0.03
+
+
+def test_the_strictest_source_sets_the_threshold() -> None:
+    faces = graded(3000, origins=3)
+    mixed = replace(faces, origins=("",) * len(faces.labels))
+    rates = []
+    for given in (faces, mixed):
+        found = fit_by_quality(given, given)
+        strictest = (faces.labels == 0) & (np.array(faces.origins) == "2")
+        scores = expit(log_odds(faces.logits, found, faces.qualities))
+        rates.append((scores >= found.high)[strictest].mean())
+    assert rates[0] <= 0.01 < rates[1]
+
+
+def test_a_small_group_keeps_the_thresholds_of_all() -> None:
+    few = graded(60)
+    found = fit_by_quality(few, few)
+    assert all(group.scale == pytest.approx(1) and abs(group.shift) < 1e-9 for group in found.groups)
+
+
+def test_another_precision_keeps_groups_and_is_never_less_strict() -> None:
+    faces = graded(2000)
+    first = fit_by_quality(faces, graded(2000, seed=6))
+    halved = refit(first, faces.logits / 2, faces.labels, faces.qualities)
+    assert halved.groups == first.groups
+    assert halved.temperature == pytest.approx(first.temperature / 2, rel=0.01)
+    assert halved.low <= first.low + 1e-6
+    assert halved.high >= first.high - 1e-6
+    assert refit(Calibration(), faces.logits, faces.labels, faces.qualities).groups == ()
