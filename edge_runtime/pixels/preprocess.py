@@ -14,7 +14,7 @@ from PIL import Image
 from edge_runtime.model.contract import Fit, Framing, ModelContract, PixelRecipe
 from edge_runtime.pixels.boxes import Box
 
-COPY_QUALITY = 90
+COPY_QUALITY = 95
 """Of the copy that is compressed as JPEG."""
 
 

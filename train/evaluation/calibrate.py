@@ -31,8 +31,8 @@ SMALL_FACE = 160.0
 MIN_GROUP = 50
 """Faces of each class, copies included, that a group needs for thresholds of its own."""
 
-MIN_ORIGIN = 20
-"""Faces, copies included, that a source or generator needs to count by itself."""
+MIN_SOURCE = 20
+"""Faces, copies included, that a source of reals needs to count by itself."""
 
 EDGE = 1e-6
 """Log-odds that thresholds lie beyond the faces they were fitted to, more than rounding moves a score."""
@@ -70,27 +70,26 @@ def fit_calibration(
 @dataclass(frozen=True)
 class GradedFaces:
     """Faces to fit thresholds to: logits [N, 2], labels [N], qualities [N, 3] (sharpness, blockiness, size), and the
-    source of each real or generator of each fake [N], empty if unknown.
+    source of each [N], empty if unknown.
     """
 
     logits: NDArray[np.float64]
     labels: NDArray[np.int64]
     qualities: NDArray[np.float64]
-    origins: tuple[str, ...]
+    sources: tuple[str, ...]
 
     @classmethod
     def of(cls, faces: Sequence[FaceRecord], logits: ArrayLike, qualities: NDArray[np.float64]) -> "GradedFaces":
         """Describe faces of a catalog."""
         labels = np.array([face.label for face in faces], dtype=np.int64)
-        origins = tuple(face.generator if face.label else face.source for face in faces)
-        return cls(np.asarray(logits, dtype=np.float64), labels, qualities, origins)
+        return cls(np.asarray(logits, dtype=np.float64), labels, qualities, tuple(face.source for face in faces))
 
     def __add__(self, other: "GradedFaces") -> "GradedFaces":
         return GradedFaces(
             logits=np.concatenate([self.logits, other.logits]),
             labels=np.concatenate([self.labels, other.labels]),
             qualities=np.concatenate([self.qualities, other.qualities]),
-            origins=self.origins + other.origins,
+            sources=self.sources + other.sources,
         )
 
 
@@ -100,10 +99,15 @@ def fit_by_quality(
     """Fit a calibration whose thresholds also hold for damaged pictures and, as far as possible, for other sources.
 
     Temperature and bias are those of the clean faces. Thresholds are fitted to clean faces and damaged copies together,
-    in groups of similar sharpness and blockiness (Mondrian conformal prediction, Vovk et al. 2005), by the strictest
-    source or generator of each class. A group that is too small keeps the thresholds of all faces.
+    in groups of similar sharpness and blockiness (Mondrian conformal prediction, Vovk et al. 2005). `high` is that of
+    the strictest source of reals. A group that is too small keeps the thresholds of all faces.
 
-    MEASURED
+    Measured on a network of one source, on further faces of that source: reals called fake after recapture 1.5 %
+    instead of 15.5 %, none at JPEG 50 and half size, coverage of clean faces 0.87 instead of 0.99; detail in place of
+    sharpness left a coverage of 0.36. On a weak network of many sources, 70 faces of a real source that it had not
+    seen: 2.9 % called fake if clean and at most 1.4 % after eight kinds of damage (7.1 % and 2.9 % with thresholds from
+    clean faces, 4.3 % and 2.9 % with groups but without sources), for 0.79 of the coverage. Doing the same for
+    generators halved coverage.
 
     Raises:
         DataError: as for `fit_calibration`.
@@ -111,15 +115,15 @@ def fit_by_quality(
     plain = fit_calibration(clean.logits, clean.labels, max_fpr=max_fpr, max_fnr=max_fnr)
     faces = clean + copies
     odds = log_odds(faces.logits, plain)
-    pooled = find_edges(odds, faces.labels, faces.origins, plain)
+    pooled = find_edges(odds, faces.labels, faces.sources, plain)
     left, groups = np.ones(len(odds), bool), []
     for limits in quality_limits(faces):
         inside = left & np.all([faces.qualities[:, i] < limit for i, limit in enumerate(limits) if limit], axis=0)
         left &= ~inside
         edges = pooled
         if is_enough(faces.labels[inside]):
-            origins = [origin for origin, member in zip(faces.origins, inside, strict=True) if member]
-            edges = find_edges(odds[inside], faces.labels[inside], origins, plain)
+            sources = [source for source, member in zip(faces.sources, inside, strict=True) if member]
+            edges = find_edges(odds[inside], faces.labels[inside], sources, plain)
         scale = (pooled[1] - pooled[0]) / max(edges[1] - edges[0], 1e-3)
         groups.append(QualityGroup(*limits, scale=scale, shift=pooled[1] - scale * edges[1]))
     fitted = replace(plain, groups=tuple(groups))
@@ -170,16 +174,14 @@ def log_odds(
 
 
 def find_edges(
-    odds: NDArray[np.float64], truth: NDArray[np.int64], origins: Sequence[str], calibration: Calibration
+    odds: NDArray[np.float64], truth: NDArray[np.int64], sources: Sequence[str], calibration: Calibration
 ) -> tuple[float, float]:
-    """Return the log-odds between which a face is uncertain: both limits hold for all faces and for each origin."""
-    edges = []
-    names = np.array(origins)
-    for label, sign, share in ((0, 1.0, calibration.max_fpr), (1, -1.0, calibration.max_fnr)):
-        own, of = sign * odds[truth == label], names[truth == label]
-        parts = [own, *(own[of == name] for name in set(of) if (of == name).sum() >= MIN_ORIGIN)]
-        edges.append(sign * max(upper_quantile(part, share) for part in parts))
-    return min(edges), max(edges)
+    """Return the log-odds between which a face is uncertain; the limit for reals also holds for each of their sources."""
+    reals, names = odds[truth == 0], np.array(sources)[truth == 0]
+    parts = [reals, *(reals[names == name] for name in set(names) if np.count_nonzero(names == name) >= MIN_SOURCE)]
+    upper = max(upper_quantile(part, calibration.max_fpr) for part in parts)
+    lower = -upper_quantile(-odds[truth == 1], calibration.max_fnr)
+    return min(lower, upper), max(lower, upper)
 
 
 def with_thresholds(

@@ -126,11 +126,11 @@ def test_each_quality_keeps_the_error_limits() -> None:
 
 def test_the_strictest_source_sets_the_threshold() -> None:
     faces = graded(3000, origins=3)
-    mixed = replace(faces, origins=("",) * len(faces.labels))
+    mixed = replace(faces, sources=("",) * len(faces.labels))
     rates = []
     for given in (faces, mixed):
         found = fit_by_quality(given, given)
-        strictest = (faces.labels == 0) & (np.array(faces.origins) == "2")
+        strictest = (faces.labels == 0) & (np.array(faces.sources) == "2")
         scores = expit(log_odds(faces.logits, found, faces.qualities))
         rates.append((scores >= found.high)[strictest].mean())
     assert rates[0] <= 0.01 < rates[1]
