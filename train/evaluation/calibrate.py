@@ -176,7 +176,7 @@ def log_odds(
 def find_edges(
     odds: NDArray[np.float64], truth: NDArray[np.int64], sources: Sequence[str], calibration: Calibration
 ) -> tuple[float, float]:
-    """Return the log-odds between which a face is uncertain; the limit for reals also holds for each of their sources."""
+    """Return the log-odds between which a face is uncertain; the limit for reals holds for each of their sources."""
     reals, names = odds[truth == 0], np.array(sources)[truth == 0]
     parts = [reals, *(reals[names == name] for name in set(names) if np.count_nonzero(names == name) >= MIN_SOURCE)]
     upper = max(upper_quantile(part, calibration.max_fpr) for part in parts)
