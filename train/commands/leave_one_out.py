@@ -211,7 +211,7 @@ def _write(out: Path, rows: Sequence[Row]) -> None:
 
 def table(rows: Sequence[Row]) -> Table:
     """Return the table of `rows`, with their mean and worst."""
-    head = ("group", "left out", "real faces", "fake faces", *ORIGIN_FIGURES.values(), "AUC at home (validation)")
+    head = ("group", "left out", "real faces", "fake faces", *ORIGIN_FIGURES.values(), "AUC on known sources")
     cells = [
         (*begin, *(figure_text(row[key]) for key in (*ORIGIN_FIGURES, "home_auc")))
         for row in rows
