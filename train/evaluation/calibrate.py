@@ -107,7 +107,7 @@ def fit_by_quality(
     sharpness left a coverage of 0.36. On a weak network of many sources, 70 faces of a real source that it had not
     seen: 2.9 % called fake if clean and at most 1.4 % after eight kinds of damage (7.1 % and 2.9 % with thresholds from
     clean faces, 4.3 % and 2.9 % with groups but without sources), for 0.79 of the coverage. Doing the same for
-    generators halved coverage.
+    generators halved coverage. The grouping was chosen among nine on these very faces, so expect somewhat less.
 
     Raises:
         DataError: as for `fit_calibration`.
