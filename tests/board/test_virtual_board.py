@@ -54,10 +54,11 @@ story = Story()
 
 
 def results(board: VirtualBoard) -> list[dict]:
-    """Return the service's results, through the shared folder, which is faster than a command's output."""
+    """Return the service's frames and states, through the shared folder, which is faster than a command's output."""
     board.run(f"cat {RESULTS} > /mnt/host/results.jsonl", check=False)
     text = Path(board.share, "results.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+    lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+    return [line for line in lines if line["state"] != "summary"]
 
 
 def states(lines: list[dict]) -> list[str]:

@@ -37,12 +37,13 @@ def inputs(tmp_path_factory) -> list[Path]:
 
 
 def judge(bundle: Path, inputs: list[Path], precision: str, out: Path, *options: str) -> list[dict]:
-    """Run edge-detect on the twin and return what it wrote of every face."""
+    """Run edge-detect on the twin and return what it wrote about every face of a frame."""
     detect = ["edge-detect", *map(str, inputs), "--model", str(bundle), "--precision", precision, "--jsonl", str(out)]
     command = [sys.executable, "-m", "board_setup.cli", "twin", *options, "--", *detect]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return [face for line in out.read_text().splitlines() for face in json.loads(line)["faces"]]
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    return [face for line in lines if line["state"] != "summary" for face in line["faces"]]
 
 
 @pytest.mark.skipif(shutil.which(twin.QEMU) is None, reason="needs qemu-user")

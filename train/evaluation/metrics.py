@@ -219,7 +219,7 @@ def _bounded(found: dict[str, Figure], of: Mapping[str, int]) -> dict[str, Figur
     """Return the figures with bounds for shares of 0 and 1; `of` has the number of faces that each is a share of."""
     for name, count in of.items():
         if found[name]["value"] == 0.0:
-            found[name] |= {"high": proven_share(0, count), "of": count}
+            found[name] |= {"high": proven_share(0, count), "of": float(count)}
         elif found[name]["value"] == 1.0:
             found[name] |= {"low": 1.0 - proven_share(0, count)}
     return found

@@ -87,6 +87,6 @@ def _cell(value: object) -> str:
 def figure_text(figure: dict[str, float], digits: int = 3) -> str:
     """Return a figure with its interval: `0.981 (0.975–0.987)`, or `0 of 20 (at most 14 %)`."""
     if figure.get("of"):
-        return f"0 of {figure['of']} (at most {100 * figure['high']:.2g} %)"
+        return f"0 of {figure['of']:.0f} (at most {100 * figure['high']:.2g} %)"
     value, low, high = (f"{figure[name]:.{digits}f}" for name in ("value", "low", "high"))
     return value if low == high == value else f"{value} ({low}–{high})"
