@@ -1,6 +1,7 @@
 """The HTML shell of every report, one self-contained file for phone, dark mode and paper, and its Markdown twin."""
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,9 @@ def _cell(value: object) -> str:
 
 
 def figure_text(figure: dict[str, float], digits: int = 3) -> str:
-    """Return a figure with its interval: `0.981 (0.975–0.987)`, or `0 of 20 (at most 14 %)`."""
+    """Return a figure with its interval: `0.981 (0.975–0.987)`, `0 of 20 (at most 14 %)`, or `none` for NaN."""
+    if math.isnan(figure["value"]):
+        return "none"
     if figure.get("of"):
         return f"0 of {figure['of']:.0f} (at most {100 * figure['high']:.2g} %)"
     value, low, high = (f"{figure[name]:.{digits}f}" for name in ("value", "low", "high"))

@@ -59,4 +59,5 @@ def test_the_markdown_twin_has_the_same_tables(report):
 
 def test_a_figure_shows_its_interval():
     assert figure_text({"value": 0.98, "low": 0.97, "high": 0.99}, 2) == "0.98 (0.97–0.99)"
+    assert figure_text(dict.fromkeys(("value", "low", "high"), float("nan"))) == "none"
     assert figure_text({"value": 1.0, "low": 1.0, "high": 1.0}) == "1.000"
