@@ -41,7 +41,7 @@ SAVED = ("PNG", "WEBP", "BMP", "TIFF")
 """Formats other than JPEG in which a fake is saved if its original has it."""
 
 Maker = Callable[[Image.Image, np.random.Generator], NDArray[np.float32] | None]
-"""From an original to its fake, float32 [H, W, 3] in [0, 255]; None where none can be made."""
+"""From an original to its fake, float32 [H, W, 3] in [0, 255]; None if none can be made."""
 
 
 @dataclass(frozen=True)
