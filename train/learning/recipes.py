@@ -132,7 +132,9 @@ ARTICLE = Recipe(
 
 PRESETS: Mapping[Preset, Recipe] = {
     Preset.DEFAULT: Recipe(patience=10, spared=0.4),
-    Preset.SCRATCH: Recipe(weights="none", epochs=60, progressive=SMALL_FIRST, chances={**FULL, "recapture": 0.02}),
+    Preset.SCRATCH: Recipe(
+        weights="none", epochs=60, progressive=SMALL_FIRST, statistics=0, chances={**FULL, "recapture": 0.02}
+    ),
     Preset.TAUGHT: Recipe(
         weights="none",
         learning_rate=2e-3,
@@ -141,6 +143,7 @@ PRESETS: Mapping[Preset, Recipe] = {
         keep=Keep.LAST,
         progressive=((0.2105, 64), (0.2105, 96), (0.2105, 128), (0.3421, 160)),
         staged=0.8421,
+        statistics=0,
         chances=dict(GENTLE),
     ),
     Preset.ARTICLE: ARTICLE,
@@ -152,12 +155,16 @@ PRESETS: Mapping[Preset, Recipe] = {
         epochs=18,
         smoothing=0.0,
         ema=0.0,
+        statistics=0,
         chances=dict(GENTLE),
     ),
-    Preset.QUICK: Recipe(weights="none", epochs=6, progressive=SMALL_FIRST, ema=0.98, chances=dict(GENTLE)),
+    Preset.QUICK: Recipe(
+        weights="none", epochs=6, progressive=SMALL_FIRST, ema=0.98, statistics=0, chances=dict(GENTLE)
+    ),
 }
 """`taught` is for a network without pretrained weights that has a teacher: eight epochs for each of four maps, on crops
 that grow with the stride, five of all layers on 160 pixels, one on the input size. Every place of a map teaches, so
 batches are small. `quick` is for trying the commands, `demo` learns the sample faces from scratch in minutes, `article`
-and `article-vit` are the two articles' recipes.
+and `article-vit` are the two articles' recipes. A network from scratch keeps the batch statistics of its training: on
+the demo's faces, those of centre crops lowered its AUC on validation from 0.995 to 0.94.
 """

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.contract import ModelContract
 from train.data.catalog import FaceRecord
-from train.data.sample import pick_faces
+from train.data.sample import alternate_classes
 from train.evaluation.logits import BATCH, judge, require_logits
 from train.evaluation.metrics import auc
 from train.models.network import torch_logits
@@ -31,8 +31,9 @@ def renew_statistics(
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     if not layers or not count:
         return
-    # Whole batches: each one weighs the same, and a single face has no variance where a map is one pixel.
-    chosen = pick_faces(faces, min(count, len(faces)) // BATCH * BATCH or len(faces))
+    # Whole batches: each one weighs the same, and a single face has no variance where a map is one pixel. Classes in
+    # turn: a batch of one class hides what tells it from the other.
+    chosen = alternate_classes(faces)[: min(count, len(faces)) // BATCH * BATCH or None]
     network, momenta = torch_logits(model, contract, str(device)), [layer.momentum for layer in layers]
     for layer in layers:
         layer.train().reset_running_stats()

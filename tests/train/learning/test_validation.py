@@ -9,6 +9,8 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.data.build import load_data
 from train.data.sample import pick_faces
+from train.evaluation.logits import BATCH
+from train.learning import validation
 from train.learning.validation import renew_statistics
 from train.models.checkpoint import INPUTS
 from train.models.network import normalize
@@ -43,6 +45,16 @@ def test_renewed_statistics_are_those_of_plain_faces(network, faces):
         seen = torch.nn.functional.batch_norm(maps, None, None, *network.body[1].parameters(), training=True)
         torch.testing.assert_close(network.body[5].running_mean, network.body[4](seen.relu()).mean((0, 2, 3)))
     assert {layer.momentum for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)} == {0.01}
+
+
+def test_every_batch_of_statistics_has_both_classes(network, faces, monkeypatch):
+    shown = []
+    monkeypatch.setattr(validation, "judge", lambda network, contract, chosen: shown.extend(chosen) or [[0.0, 0.0]])
+    monkeypatch.setattr(validation, "require_logits", lambda records, logits: None)
+    records = sorted(load_data(faces).records, key=lambda face: face.label) * 4
+    renew_statistics(network, CONTRACT, records, 2 * BATCH, CPU)
+    labels = np.array([face.label for face in shown]).reshape(2, BATCH)
+    assert labels.mean(axis=1).tolist() == [0.5, 0.5]
 
 
 def test_statistics_need_readable_faces(network, make_faces):
