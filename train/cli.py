@@ -191,7 +191,13 @@ def evaluate_detector(
     ] = False,
     by: Annotated[str, typer.Option(help="Figures by source, generator, or both: source,generator.")] = "",
     pairs: Annotated[list[str] | None, typer.Option(help="GENERATOR:SOURCE that belong together; repeatable.")] = None,
-    scores: Annotated[Path | None, typer.Option(help="Write one line per face to this CSV file.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="Write one line per face or video to this CSV file.")] = None,
+    videos: Annotated[
+        bool, typer.Option("--videos", help="Judge videos: files, or folders of frames, in real/ and fake/.")
+    ] = False,
+    fit_video: Annotated[
+        bool, typer.Option("--fit-video", help="Fit thresholds to these videos and write them into the bundle.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> int:
     """Measure a detector on faces that it was not trained on.
@@ -203,9 +209,12 @@ def evaluate_detector(
     `evaluate-detector detector/ multi/ --by source,generator --pairs dfdc_swap:dfdc` for figures across sources.
 
     `evaluate-detector detector/ other_faces/ --precision int8 --no-pictures` for a bundle and a report to share.
+
+    `evaluate-detector detector/ clips/ --fit-video` for videos in clips/real and clips/fake.
     """
     from train.commands.evaluate import EvaluationOptions
     from train.commands.evaluate import evaluate_detector as evaluate
+    from train.evaluation.videos import has_video_files
 
     options = EvaluationOptions(
         split=split,
@@ -219,7 +228,17 @@ def evaluate_detector(
         by=by,
         pairs=pairs or (),
         scores=scores,
+        fit_video=fit_video,
     )
+    if videos or fit_video or has_video_files(expand(data)):
+        from train.commands.evaluate_videos import evaluate_videos, tell_videos
+
+        judged = evaluate_videos(model, data, out, options)
+        if as_json:
+            print(json.dumps(plain(judged)))
+        else:
+            tell_videos(judged, expand(out))
+        return 1 if judged.data["unreadable"] else 0
     evaluation = evaluate(model, data, out, options)
     if as_json:
         print(json.dumps(plain(evaluation)))

@@ -23,7 +23,8 @@ from train.report.evaluation import write_evaluation, write_scores
 class EvaluationOptions:
     """How a detector is evaluated.
 
-    `by` and `pairs` are read by train.evaluation.origins; `scores` is the file for one line per face.
+    `by` and `pairs` are read by train.evaluation.origins; `scores` is the file for one line per face or video;
+    `fit_video` writes thresholds for videos into the bundle.
     """
 
     split: str = "auto"
@@ -37,6 +38,7 @@ class EvaluationOptions:
     by: str = ""
     pairs: Sequence[str] = ()
     scores: Path | None = None
+    fit_video: bool = False
 
 
 def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOptions) -> Evaluation:
