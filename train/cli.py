@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edge_runtime.command import run_command
+from edge_runtime.model.contract import Framing
 from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
 from train.choices import (
@@ -99,6 +100,9 @@ def train_detector(
     progressive: Annotated[str | None, typer.Option(help="Growing crops, like 0.5:64,0.35:128.")] = None,
     patience: Annotated[int | None, typer.Option(min=0, help="Epochs without a better AUC; 0: no limit.")] = None,
     keep: Annotated[Keep | None, typer.Option(help="Keep the best epoch on validation, or the last.")] = None,
+    framing: Annotated[
+        Framing | None, typer.Option(help="What the runtime judges: detected faces, or the whole.")
+    ] = None,
     front_end: Annotated[FrontEnd | None, typer.Option(help="A fixed high-pass filter in the network.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = SHARES,
     leave_out: Annotated[list[str] | None, typer.Option(help="A source or generator to leave out; repeatable.")] = None,
@@ -158,6 +162,7 @@ def train_detector(
         "pixels": pixels,
         "input_size": input_size,
         "front_end": front_end,
+        "framing": framing,
         "balance": balance,
         "spared": spared,
         "staged": staged,

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from edge_runtime.errors import UsageError
+from edge_runtime.model.contract import Framing
 from train.choices import Balance, FrontEnd, InputPreset, Keep, Preset
 from train.data.catalog import SEED
 from train.learning.augment import FULL, GENTLE, Chances
@@ -25,6 +26,7 @@ class Recipe:
         schedule: `constant`, or `cosine` after a linear warm-up over a share `warm_up` of all steps.
         batch: faces per step, of all processes together.
         balance: whether an epoch draws each class, and each source within it, equally often.
+        framing: what the runtime shows the network; None: detected faces if the catalog has boxes, else whole pictures.
         smoothing: of the labels.
         ema: decay of the running average of the weights, which is then judged and kept; 0 keeps the weights themselves.
         statistics: training faces from which batch statistics are renewed, undamaged, before the network is judged and
@@ -56,6 +58,7 @@ class Recipe:
     epochs: int = 12
     batch: int = 32
     balance: Balance = Balance.AUTO
+    framing: Framing | None = None
     smoothing: float = 0.05
     ema: float = 0.998
     statistics: int = 256

@@ -279,7 +279,7 @@ def training_contract(catalog: Catalog, arch: str, recipe: Recipe, *, demo: bool
         mean=backbone.mean,
         scale=backbone.scale,
         pixels=pixel_recipe(recipe.pixels, size),
-        framing=Framing.DETECTED if any(face.box for face in catalog.records) else Framing.WHOLE,
+        framing=recipe.framing or (Framing.DETECTED if any(f.box for f in catalog.records) else Framing.WHOLE),
         data=catalog.fingerprint,
         demo=demo,
     )

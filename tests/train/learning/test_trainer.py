@@ -255,6 +255,8 @@ def test_contract_follows_boxes_and_recipe(catalog, tmp_path):
     contract = trainer(catalog, tmp_path, replace(TINY, pixels="article")).contract
     assert contract.framing is Framing.WHOLE
     assert (contract.input_size, contract.pixels.resize_to) == (32, 32)
+    asked = replace(TINY, framing=Framing.DETECTED)
+    assert trainer(catalog, tmp_path / "asked", asked).contract.framing is Framing.DETECTED
 
 
 def test_training_stops_without_a_better_auc(catalog, tmp_path, monkeypatch):
