@@ -1,5 +1,6 @@
 """The runtime in one object: pictures, videos and cameras in, verdicts out."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from edge_runtime.model.bundle import Bundle, find_bundle
 from edge_runtime.model.contract import DEMO_NOTICE, Framing
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.provenance import picture_provenance
 from edge_runtime.pixels.quality import DEFAULT_LIMITS, QualityLimits
 from edge_runtime.sources import DEFAULT_OPTIONS, Frame, Source, SourceOptions, open_sources
 
@@ -144,7 +146,8 @@ class Detector:
             PictureError: it can't be read.
         """
         name = str(image) if isinstance(image, (str, Path)) else "picture"
-        frame = Frame(name, 0, lambda: as_picture(image), still=True)
+        says = functools.partial(picture_provenance, image) if isinstance(image, (str, Path, bytes)) else None
+        frame = Frame(name, 0, lambda: as_picture(image), still=True, provenance=says)
         result = Verdicts(self.bundle.contract, limits=self.limits).of_frame(self.scorer(frame))
         if result.error is not None:
             raise PictureError(result.error)

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from edge_runtime.model.contract import Verdict
+from edge_runtime.pixels.provenance import Provenance
 
 
 class SourceState(str, Enum):
@@ -81,6 +82,7 @@ class FrameResult:
         faces: the faces found.
         error: what went wrong with this frame or source, else None.
         notice: what must be shown with every verdict (a demonstration model), else None.
+        provenance: what the file says about its origin; None for a camera.
     """
 
     source: str
@@ -98,9 +100,10 @@ class FrameResult:
     faces: tuple[FaceResult, ...] = ()
     error: str | None = None
     notice: str | None = None
+    provenance: Provenance | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the frame as it appears in a JSON line; `notice` is left out if it is None."""
+        """Return the frame as it appears in a JSON line; `notice` and `provenance` are left out if they are None."""
         values = {
             "source": self.source,
             "frame": self.frame,
@@ -117,6 +120,8 @@ class FrameResult:
             "faces": [face.to_dict() for face in self.faces],
             "error": self.error,
         }
+        if self.provenance is not None:
+            values["provenance"] = self.provenance.to_dict()
         return values if self.notice is None else {**values, "notice": self.notice}
 
     def to_json(self) -> str:

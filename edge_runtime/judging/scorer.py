@@ -18,6 +18,7 @@ from edge_runtime.judging.tracking import Shots, Tracker
 from edge_runtime.model.contract import DEMO_NOTICE, Calibration, ModelContract
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.preprocess import changed_copies, face_pixels
+from edge_runtime.pixels.provenance import Provenance
 from edge_runtime.pixels.quality import (
     DEFAULT_LIMITS,
     QualityLimits,
@@ -82,6 +83,7 @@ class ScoredFrame:
         choice: the device and precision that computed the logits.
         calibration: temperature and thresholds for these logits.
         error: why the picture could not be read, else None.
+        provenance: what its file says about its origin; None for a camera.
     """
 
     frame: Frame
@@ -91,6 +93,7 @@ class ScoredFrame:
     choice: Choice
     calibration: Calibration
     error: str | None = None
+    provenance: Provenance | None = None
 
 
 def find_faces(picture: Image.Image, finder: FaceFinder | None) -> Sequence[Found | None]:
@@ -193,6 +196,7 @@ class FrameScorer:
                 choice=engine.choice,
                 calibration=engine.calibration,
                 error=str(error),
+                provenance=Provenance() if frame.provenance else None,
             )
         found = find_faces(picture, self.still_faces if frame.still else self.moving_faces)
         faces = [prepare_face(picture, face, engine.contract, self.limits, careful=self.careful) for face in found]
@@ -205,6 +209,7 @@ class FrameScorer:
             began=began,
             choice=answer.choice,
             calibration=answer.calibration,
+            provenance=frame.provenance() if frame.provenance else None,
         )
 
 
@@ -255,6 +260,7 @@ class Verdicts:
             faces=faces,
             error=scored.error,
             notice=self._notice,
+            provenance=scored.provenance,
         )
 
     def of_gap(self, gap: Gap) -> FrameResult:

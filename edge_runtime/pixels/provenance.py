@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from PIL import ExifTags
 
 from edge_runtime.errors import PictureError
+from edge_runtime.pixels.content_credentials import MARK, ContentCredentials, content_credentials
+from edge_runtime.pixels.file_types import HEAD_BYTES, file_type_of
 from edge_runtime.pixels.pictures import open_picture
 from edge_runtime.printable import printable
 
@@ -39,6 +42,12 @@ _PLACES = 100
 _CHUNKS = 50_000
 """At most this many chunks of a PNG are examined."""
 
+VIDEO_ENDS = 1 << 20
+"""A video's metadata are looked for in this many bytes at its beginning and its end."""
+
+VIDEO_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".avi": "video/avi"}
+"""Videos whose C2PA manifest is read, by suffix."""
+
 
 class ClaimKind(str, Enum):
     """Where a file says that AI made the picture."""
@@ -61,6 +70,73 @@ class AiClaim:
     def __str__(self) -> str:
         """Return it in one line."""
         return f"{self.kind.value}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a file says about its origin. No score depends on it.
+
+    Attributes:
+        claim: the first claim that AI made it; None if there is none.
+        credentials: its C2PA manifest; None if there is none.
+    """
+
+    claim: AiClaim | None = None
+    credentials: ContentCredentials | None = None
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """Return JSON values; None if the file says nothing."""
+        if self.claim is None and self.credentials is None:
+            return None
+        return {
+            "kind": self.claim.kind.value if self.claim else None,
+            "text": self.claim.text if self.claim else None,
+            "c2pa": self.credentials.to_dict() if self.credentials else None,
+        }
+
+    def __str__(self) -> str:
+        """Return it in one line, empty if the file says nothing."""
+        return "; ".join(str(part) for part in (self.claim, self.credentials) if part)
+
+
+def picture_provenance(source: Path | str | bytes) -> Provenance:
+    """Return what a picture's file says about its origin; nothing if it can't be read.
+
+    Args:
+        source: a file, or the bytes of one.
+    """
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        claim = ai_claim(data)
+    except (OSError, PictureError):
+        return Provenance()
+    if MARK not in data:
+        return Provenance(claim)
+    mime_type = f"image/{file_type_of(data[:HEAD_BYTES]).format.lower()}"
+    return Provenance(claim, content_credentials(data, mime_type, says_ai=_is_manifest(claim)))
+
+
+def video_provenance(path: Path) -> Provenance:
+    """Return what a video's file says about its origin, in VIDEO_ENDS; nothing if it can't be read.
+
+    To check a C2PA manifest, the whole file is read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(VIDEO_ENDS)
+            file.seek(max(VIDEO_ENDS, path.stat().st_size - VIDEO_ENDS))
+            data += file.read(VIDEO_ENDS)
+    except OSError:
+        return Provenance()
+    claim = _claim_in(data)
+    mime_type = VIDEO_TYPES.get(path.suffix.lower())
+    if MARK not in data or mime_type is None:
+        return Provenance(claim)
+    return Provenance(claim, content_credentials(path, mime_type, says_ai=_is_manifest(claim)))
+
+
+def _is_manifest(claim: AiClaim | None) -> bool:
+    return claim is not None and claim.kind is ClaimKind.C2PA
 
 
 def ai_claim(source: Path | str | bytes) -> AiClaim | None:
@@ -87,17 +163,22 @@ def ai_claim(source: Path | str | bytes) -> AiClaim | None:
         software += f" {text}" if keyword == "Software" else ""
         places.append(f"{keyword} {text}".encode())
     for place in places:
-        if found := _near(b"trainedalgorithmicmedia", _SOURCE_TYPE, place.lower()):
-            in_manifest = place.rfind(b"jumb", 0, found.start()) > place.rfind(b"<x:xmpmeta", 0, found.start())
-            value = place[found.start(1) : found.end(1)].decode()
-            return _claim(ClaimKind.C2PA if in_manifest else ClaimKind.SOURCE_TYPE, value)
-        if _near(b"AIGC", _AIGC, place):
-            return _claim(ClaimKind.AIGC, "Label 1")
+        if marked := _claim_in(place):
+            return marked
     if _GENERATORS.search(software):
         return _claim(ClaimKind.SOFTWARE, software)
     if _SETTINGS.search(_comment_text(comment)):
         return _claim(ClaimKind.SETTINGS, _comment_text(comment))
     return None
+
+
+def _claim_in(place: bytes) -> AiClaim | None:
+    """Return the claim in XMP, a C2PA manifest or China's label."""
+    if found := _near(b"trainedalgorithmicmedia", _SOURCE_TYPE, place.lower()):
+        in_manifest = place.rfind(b"jumb", 0, found.start()) > place.rfind(b"<x:xmpmeta", 0, found.start())
+        value = place[found.start(1) : found.end(1)].decode()
+        return _claim(ClaimKind.C2PA if in_manifest else ClaimKind.SOURCE_TYPE, value)
+    return _claim(ClaimKind.AIGC, "Label 1") if _near(b"AIGC", _AIGC, place) else None
 
 
 def _near(word: bytes, pattern: re.Pattern[bytes], data: bytes) -> re.Match[bytes] | None:

@@ -123,7 +123,7 @@ class JsonlSink(LineFile):
 COLUMNS = (
     *("source", "frame", "time", "state", "track", "left", "top", "right", "bottom", "detection"),
     *("score", "verdict", "reason", "latency_ms", "age_ms", "dropped", "device", "precision", "model", "error"),
-    "notice",
+    *("notice", "provenance"),
 )
 
 
@@ -136,7 +136,7 @@ class CsvSink(LineFile):
     def write(self, judged: Judged) -> None:
         """Write the faces of one frame."""
         for face in judged.result.faces or (None,):
-            values = judged.result.to_dict()
+            values = judged.result.to_dict() | {"provenance": str(judged.result.provenance or "")}
             if face is not None:
                 values |= face.to_dict() | {"detection": face.detection, "score": face.score}
                 values |= zip(("left", "top", "right", "bottom"), face.box, strict=True)

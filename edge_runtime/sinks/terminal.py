@@ -63,6 +63,8 @@ def frame_lines(result: FrameResult, rate: float) -> list[str]:
         return [f"{where}  {state}: {printable(result.error or '')}"]
     tail = f"{result.latency_ms:.0f} ms" + (f"  {rate:.1f} FPS" if rate else "")
     tail += f"  [{DEMO_NOTICE}]" if result.notice else ""
+    if not tracked and result.provenance and (says := str(result.provenance)):
+        tail += f"  [the file says {says}]"
     if not result.faces:
         return [f"{where}  no face  {tail}"]
     if tracked or len(result.faces) == 1:

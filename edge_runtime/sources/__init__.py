@@ -19,6 +19,7 @@ from PIL import Image
 from edge_runtime.defaults import STALL_TIMEOUT_S
 from edge_runtime.errors import SourceError
 from edge_runtime.judging.results import SourceState
+from edge_runtime.pixels.provenance import Provenance
 from edge_runtime.sources.address import is_bare_login, public_name
 
 EXPECTED = "give a picture, folder, video, address or camera"
@@ -36,6 +37,7 @@ class Frame:
         time, taken: when it was taken or read, in UTC and in seconds of the monotonic clock.
         dropped: frames of this source that were skipped so far.
         fps, position_s: a video's rate, nominal or on average, and the frame's time in it; None in real time.
+        provenance: returns what its file says about its origin; None for a camera.
     """
 
     source: str
@@ -47,6 +49,7 @@ class Frame:
     dropped: int = 0
     fps: float | None = None
     position_s: float | None = None
+    provenance: Callable[[], Provenance] | None = None
 
 
 @dataclass(frozen=True)

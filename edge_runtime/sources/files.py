@@ -16,6 +16,7 @@ from time import monotonic
 from edge_runtime.errors import SourceError
 from edge_runtime.pixels.file_types import SUFFIXES, Content, file_type
 from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.provenance import picture_provenance
 from edge_runtime.sources import EXPECTED, Frame, Gap, Source
 
 log = logging.getLogger("edge_runtime")
@@ -56,7 +57,8 @@ def open_file(path: Path) -> Source:
 
 def picture_frame(path: Path) -> Frame:
     """Return a picture as a frame that is read when it is needed."""
-    return Frame(str(path), 0, functools.partial(read_picture, path), still=True)
+    says = functools.partial(picture_provenance, path)
+    return Frame(str(path), 0, functools.partial(read_picture, path), still=True, provenance=says)
 
 
 class Pictures(Source):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edge_runtime.errors import SourceError
+from edge_runtime.pixels.provenance import video_provenance
 from edge_runtime.sources import EXPECTED, Frame, Gap, Source
 from edge_runtime.sources.containers import is_cut_off
 from edge_runtime.sources.opencv import cv2, openable, picture_of, pixel_aspect
@@ -30,6 +31,7 @@ class Video(Source):
     def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
         """Yield every frame. A video that was cut off, or whose size changes, yields a gap at its end."""
         capture, index, failure = self._open(), 0, None
+        says = functools.cache(functools.partial(video_provenance, self.path))
         rate, aspect = capture.get(cv2.CAP_PROP_FPS), pixel_aspect(capture)
         with openable(self.path) as name:
             packets = PacketSizes(name)
@@ -47,6 +49,7 @@ class Video(Source):
                     functools.partial(picture_of, image, aspect),
                     fps=rate if 1.0 <= rate <= 240.0 else None,
                     position_s=capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3,
+                    provenance=says,
                 )
                 index += 1
         finally:

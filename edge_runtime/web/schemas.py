@@ -47,11 +47,22 @@ class FaceAnswer(BaseModel):
     heat: HeatAnswer | None = Field(default=None, description="Only on request")
 
 
-class ClaimAnswer(BaseModel):
-    """A file's own claim that AI made the picture."""
+class CredentialsAnswer(BaseModel):
+    """A file's C2PA manifest."""
 
-    kind: str = Field(description="Where in the file it stands")
-    text: str = Field(description="What it says, at most 80 characters")
+    present: Literal[True]
+    intact: bool | None = Field(description="Signed, and belongs to this file; null if it can't be checked here")
+    trusted: bool | None = Field(description="Its signer is trusted here; null if there is no list of authorities")
+    says_ai: bool = Field(description="It says that AI made the picture or a part of it")
+    signer: str = Field(description="Who signed, in the certificate's own words")
+
+
+class ProvenanceAnswer(BaseModel):
+    """What a file says about its origin."""
+
+    kind: str | None = Field(description="Where in the file it says that AI made it; null if it does not")
+    text: str | None = Field(description="What it says there, at most 80 characters")
+    c2pa: CredentialsAnswer | None = Field(description="Its Content Credentials; null if it has none")
 
 
 class Prediction(BaseModel):
@@ -75,8 +86,8 @@ class Prediction(BaseModel):
     precision: str
     model: str = Field(description="Version of the model")
     notice: str | None = Field(description="A notice to show with every result of this model")
-    provenance: ClaimAnswer | None = Field(
-        description="The file's own claim that AI made it. Anyone can write or remove that: no score depends on it"
+    provenance: ProvenanceAnswer | None = Field(
+        description="What the file says about its origin. Anyone can write or remove that: no score depends on it"
     )
 
 

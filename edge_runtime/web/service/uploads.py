@@ -22,9 +22,9 @@ from edge_runtime.judging.scorer import PreparedFace, all_crops, find_faces, pre
 from edge_runtime.model.contract import Verdict
 from edge_runtime.pixels.file_types import FORMATS, HEAD_BYTES, Content, file_type_of
 from edge_runtime.pixels.pictures import read_picture
-from edge_runtime.pixels.provenance import AiClaim, ai_claim
+from edge_runtime.pixels.provenance import Provenance, picture_provenance
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
-from edge_runtime.web.schemas import ClaimAnswer, FaceAnswer, HeatAnswer, Prediction
+from edge_runtime.web.schemas import FaceAnswer, HeatAnswer, Prediction, ProvenanceAnswer
 from edge_runtime.web.service.batching import BatchingQueue, QueueFullError
 from edge_runtime.web.service.heat import HeatMap, HeatNetwork, beyond_threshold, heat_map
 from edge_runtime.web.service.metrics import Metrics
@@ -113,7 +113,7 @@ class UploadJudge:
         detector = self.detector
         contract = detector.engine.contract
         deadline = began + self._limits.answer_s
-        size, faces, left_out, claim = await asyncio.get_running_loop().run_in_executor(
+        size, faces, left_out, says = await asyncio.get_running_loop().run_in_executor(
             self._pool, self._prepare, data, deadline
         )
         crops = all_crops(faces)
@@ -144,12 +144,12 @@ class UploadJudge:
             precision=answer.choice.precision.value,
             model=contract.version,
             notice=detector.notice,
-            provenance=ClaimAnswer(kind=claim.kind.value, text=claim.text) if claim else None,
+            provenance=ProvenanceAnswer(**said) if (said := says.to_dict()) else None,
         )
         return JudgedUpload(prediction, tuple(maps), tuple(result.reason_code for result in results))
 
-    def _prepare(self, data: bytes, deadline: float) -> tuple[tuple[int, int], list[PreparedFace], int, AiClaim | None]:
-        """Return a picture's size, its faces cut out, how many more there are, and the file's claim that AI made it."""
+    def _prepare(self, data: bytes, deadline: float) -> tuple[tuple[int, int], list[PreparedFace], int, Provenance]:
+        """Return a picture's size, its faces cut out, how many more there are, and what the file says."""
         picture = self._read(data)
         check_deadline(deadline)
         found = find_faces(picture, self.detector.faces)
@@ -158,7 +158,7 @@ class UploadJudge:
         for face in sorted(found[: self._limits.faces], key=lambda face: face.box[:2] if face else ()):
             check_deadline(deadline)
             faces.append(prepare_face(picture, face, contract, limits))
-        return picture.size, faces, len(found) - len(faces), ai_claim(data)
+        return picture.size, faces, len(found) - len(faces), picture_provenance(data)
 
     def _read(self, data: bytes) -> Image.Image:
         try:

@@ -117,7 +117,8 @@ function csv(entries) {
     faces.forEach((face, index) => {
       const values = face ? [index + 1, ...face.box, face.detection, face.score, face.verdict, face.reason]
         : ["", "", "", "", "", "", "", "", result ? result.reason : ""];
-      const claim = result && result.provenance ? `${result.provenance.kind}: ${result.provenance.text}` : "";
+      const says = result && result.provenance && result.provenance.kind ? result.provenance : null;
+      const claim = says ? `${says.kind}: ${says.text}` : "";
       const model = result ? [result.device, result.precision, result.model, result.notice, claim] : ["", "", "", "", ""];
       rows.push([name, ...values, ...model, problem]);
     });

@@ -115,7 +115,7 @@ def test_claims_of_the_file_stay_beside_the_score(client, face):
     plain = judged(client, file_of(picture, "PNG"))
     claimed = judged(client, file_of(picture, "PNG", pnginfo=info))
     assert plain["provenance"] is None
-    assert claimed["provenance"] == {"kind": "PNG text", "text": "parameters: <b>a face Steps: 20"}
+    assert claimed["provenance"] == {"kind": "PNG text", "text": "parameters: <b>a face Steps: 20", "c2pa": None}
     assert claimed["score"] == plain["score"]
     assert judged(client, file_of(picture, "PNG", exif=odd))["provenance"] is None
     card = client.post("/card?lang=zh-Hans", files={"image": file_of(picture, "PNG", pnginfo=info)}).text
