@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image
-from scipy.fft import dctn
 
 from edge_runtime.errors import PictureError
 from edge_runtime.pixels.boxes import Box
+from edge_runtime.pixels.phash import perceptual_hash
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.provenance import ai_claim
 from train.data.catalog import Quarantined
@@ -102,14 +102,3 @@ def scan(path: Path, find_box: FindBox | None) -> dict[str, Any]:
         "box": box,
         "claim": str(claim or ""),
     }
-
-
-def perceptual_hash(picture: Image.Image) -> str:
-    """Return 64 bits as 16 hexadecimal digits: signs of the low frequencies of a 32×32 grey thumbnail.
-
-    Source: Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions" (DCT hash).
-    """
-    thumbnail = picture.convert("L").resize((32, 32), Image.Resampling.BOX, reducing_gap=2)
-    low = dctn(np.asarray(thumbnail, dtype=np.float64))[:8, :8].ravel()
-    bits = low > np.median(low[1:])
-    return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"

@@ -14,10 +14,8 @@ from scipy.sparse.csgraph import connected_components
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
+from edge_runtime.pixels.phash import NEAR_BITS
 from train.data.catalog import SPLITS, FaceRecord
-
-NEAR_BITS = 6
-"""Pictures whose perceptual hashes (64 bits) differ in at most this many bits are near-duplicates."""
 
 
 @dataclass(frozen=True)

@@ -320,7 +320,7 @@ def test_a_set_clock_deletes_no_snapshots(tmp_path, monkeypatch):
     with SnapshotSink(tmp_path / "s", max_age_s=1000.0) as sink:
         sink.write(frame(0))
         real = time.time
-        monkeypatch.setattr("edge_runtime.sinks.snapshots.time.time", lambda: real() + 1e6)
+        monkeypatch.setattr("edge_runtime.sinks.kept.time.time", lambda: real() + 1e6)
         sink.write(with_verdict(Verdict.REAL, 1))
         assert len(list((tmp_path / "s").iterdir())) == 2
 

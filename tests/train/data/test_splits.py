@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from edge_runtime.errors import DataError
+from edge_runtime.pixels.phash import NEAR_BITS
 from train.data.build import load_data
 from train.data.catalog import FaceRecord
-from train.data.splits import NEAR_BITS, Share, group_faces, near_duplicates
+from train.data.splits import Share, group_faces, near_duplicates
 
 
 def test_splits_repeat_by_seed(faces):
