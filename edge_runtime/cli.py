@@ -12,17 +12,29 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edge_runtime.command import INTERRUPTED, run_command
-from edge_runtime.defaults import MIN_FACE_PX, SNAPSHOT_DAYS, SNAPSHOT_SPACE, STALL_TIMEOUT_S, WINDOW
+from edge_runtime.defaults import (
+    MIN_FACE_PX,
+    REVIEW_DAYS,
+    REVIEW_PER_DAY,
+    REVIEW_PER_HOUR,
+    REVIEW_SAMPLE,
+    SNAPSHOT_DAYS,
+    SNAPSHOT_SPACE,
+    STALL_TIMEOUT_S,
+    WINDOW,
+)
 from edge_runtime.errors import UsageError
 from edge_runtime.printable import printable
 
 if TYPE_CHECKING:
+    from edge_runtime.model.contract import ModelContract
     from edge_runtime.run import Summary
     from edge_runtime.sinks import Sink
     from edge_runtime.sources import Source
 
-_camera, _output, _snapshot = (
-    functools.partial(typer.Option, rich_help_panel=panel) for panel in ("Cameras and streams", "Output", "Snapshots")
+_camera, _output, _snapshot, _review = (
+    functools.partial(typer.Option, rich_help_panel=panel)
+    for panel in ("Cameras and streams", "Output", "Snapshots", "Review")
 )
 
 Device = Literal["AUTO", "CPU", "GPU"]
@@ -105,6 +117,23 @@ def edge_detect(
     snapshot_space: Annotated[
         str, _snapshot(metavar="SIZE", help="Disk space that snapshots may take.")
     ] = SNAPSHOT_SPACE,
+    review: Annotated[
+        Path | None, _review(help="Keep uncertain and some other faces in this folder, for a person to review.")
+    ] = None,
+    review_purpose: Annotated[str, _review(help="Why they are kept; stored beside them.")] = "",
+    review_key: Annotated[
+        list[str] | None,
+        _review(help="Encrypt them for this public key, age1…, of `edge-serve keygen`; can be repeated."),
+    ] = None,
+    review_unencrypted: Annotated[
+        bool, _review("--review-unencrypted", help="Keep them without encryption, which needs no key.")
+    ] = False,
+    review_days: Annotated[float, _review(min=0.0, help="Delete them after this many days.")] = REVIEW_DAYS,
+    review_per_hour: Annotated[int, _review(min=1, help="Most faces kept in an hour.")] = REVIEW_PER_HOUR,
+    review_per_day: Annotated[int, _review(min=1, help="Most faces kept in a day.")] = REVIEW_PER_DAY,
+    review_sample: Annotated[
+        float, _review(min=0.0, max=1.0, help="Share of all faces that is kept whatever the verdict.")
+    ] = REVIEW_SAMPLE,
 ) -> int:
     """Judge every face as real, fake or uncertain.
 
@@ -152,14 +181,24 @@ def edge_detect(
     pipeline = detector.pipeline(sources)
     contract = detector.bundle.contract
     outputs = [path for path in (jsonl, csv, video) if path is not None]
-    if outputs or snapshots:
+    folders = [path for path in (snapshots, review) if path is not None]
+    if outputs or folders:
         from edge_runtime.sinks.places import check_places
 
-        check_places(outputs, snapshots, sources, detector.bundle)
+        check_places(outputs, folders, sources, detector.bundle)
     title = f"{contract.architecture} {contract.version}, {detector.choice.precision.value} on {detector.choice.device}"
     kept = {"blur": blur_snapshots, "max_age_s": snapshot_days * 86400.0, "max_bytes": space}
+    for_review = {
+        "purpose": review_purpose,
+        "public_keys": review_key or [],
+        "days": review_days,
+        "per_hour": review_per_hour,
+        "per_day": review_per_day,
+        "sample": review_sample,
+    }
     sinks = [
         *_files(jsonl, csv, video, rotate_at, snapshots, kept),
+        *_review_sink(review, contract, for_review, unencrypted=review_unencrypted),
         _terminal(title, sources, to_stdout="-" in (str(jsonl), str(csv)), quiet=quiet),
     ]
     origin = printable(detector.bundle.origin)
@@ -198,6 +237,24 @@ def _files(
         from edge_runtime.sinks.snapshots import SnapshotSink
 
         yield SnapshotSink(snapshots, **kept)
+
+
+def _review_sink(
+    folder: Path | None, contract: "ModelContract", options: dict[str, Any], *, unencrypted: bool
+) -> "Iterator[Sink]":
+    """Yield the sink that keeps faces for review, if there is a folder for them."""
+    if folder is None:
+        return
+    if not options["purpose"].strip():
+        raise UsageError('--review needs a purpose; say why faces are kept, as in --review-purpose "better thresholds"')
+    if bool(options["public_keys"]) == unencrypted:
+        raise UsageError(
+            "--review needs either --review-key with the public key of `edge-serve keygen FILE`, so that only its "
+            "private key opens the faces, or --review-unencrypted"
+        )
+    from edge_runtime.sinks.review import ReviewSink
+
+    yield ReviewSink(folder, contract, **options)
 
 
 def _terminal(title: str, sources: "list[Source]", *, to_stdout: bool, quiet: bool) -> "Sink":

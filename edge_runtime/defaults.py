@@ -12,5 +12,14 @@ STALL_TIMEOUT_S = 5.0
 SNAPSHOT_DAYS = 7.0
 """Age at which snapshots are deleted."""
 
+REVIEW_DAYS = 14.0
+"""Age at which faces kept for review are deleted."""
+
+REVIEW_PER_HOUR, REVIEW_PER_DAY = 12, 60
+"""Most faces kept for review in an hour and in a day."""
+
+REVIEW_SAMPLE = 0.02
+"""Share of all faces that is kept for review whatever the verdict."""
+
 SNAPSHOT_SPACE = "500M"
 """Disk space that snapshots may take; beyond it the oldest are deleted."""

@@ -27,6 +27,7 @@ PROGRAMS = {
     "leave-one-out": "train.cli:leave_one_out",
     "export-openvino": "export.cli:export_openvino",
     "edge-detect": "edge_runtime.cli:edge_detect",
+    "edge-serve keygen": "edge_runtime.web.cli:keygen",
     "edge-serve": "edge_runtime.web.cli:edge_serve",
     "edge-benchmark compare": "benchmarks.cli:compare",
     "edge-benchmark frontier": "benchmarks.cli:frontier",

@@ -1,7 +1,7 @@
 """Keeps a run from overwriting what it reads, and from reading what it writes."""
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -12,21 +12,23 @@ from edge_runtime.sinks.disk import KEPT, numbered
 from edge_runtime.sources import Source
 
 
-def check_places(outputs: Iterable[Path], snapshots: Path | None, sources: Iterable[Source], bundle: Bundle) -> None:
+def check_places(outputs: Iterable[Path], folders: Sequence[Path], sources: Iterable[Source], bundle: Bundle) -> None:
     """Refuse outputs that are inputs, whether named by path, link, glob or folder.
 
     Raises:
-        UsageError: an output is an input or given twice, or snapshots would be judged or deleted as inputs.
+        UsageError: an output is an input or given twice, or pictures in `folders` would be judged or deleted as inputs.
     """
     files = [path for path in outputs if str(path) != "-" and (path.is_file() or not path.exists())]
     places = [path.resolve() for path in files]
     if len(set(places)) < len(places):
         raise UsageError(f"{files[-1]}: given for two outputs; choose another file for one")
-    if not files and snapshots is None:
+    if not files and not folders:
         return
     rotated = (numbered(path, number) for path in files for number in range(1, KEPT + 1))
     written = {identity: path for path in (*files, *rotated) if (identity := _identity(path)) is not None}
-    home = None if snapshots is None else snapshots.resolve()
+    homes = {folder.resolve(): folder for folder in folders}
+    if len(homes) < len(folders):
+        raise UsageError(f"{folders[-1]}: given for two outputs; choose another folder for one")
     checked: set[tuple[Path, bool]] = set()
     model = (bundle.path / name for name in (MANIFEST, *bundle.manifest.files))
     for path in chain(model, *(source.files() for source in sources)):
@@ -39,8 +41,9 @@ def check_places(outputs: Iterable[Path], snapshots: Path | None, sources: Itera
             continue
         checked.add((folder, is_folder))
         inside = folder.resolve()
-        if home is not None and (home == inside or (is_folder and inside in home.parents)):
-            raise UsageError(f"{snapshots}: snapshots there would mix with inputs ({path}); choose another folder")
+        for home, given in homes.items():
+            if home == inside or (is_folder and inside in home.parents):
+                raise UsageError(f"{given}: pictures there would mix with inputs ({path}); choose another folder")
         if is_folder and any(inside in place.parents and place.suffix.lower() in SUFFIXES for place in places):
             raise UsageError(f"{path}: an output in it is named as a picture and would be read; choose another name")
 

@@ -105,9 +105,21 @@ def edge_serve(
         http_server(app).run(sockets=[listening])
 
 
+def keygen(
+    file: Annotated[Path, typer.Argument(help="File of the private key; it must not exist.")],
+) -> None:
+    """Make the key pair that faces are kept for review with: the private key stays in FILE, on the workstation.
+
+    - `edge-serve keygen review.key` prints the public key, for `edge-detect --review-key` on the boards
+    """
+    from edge_runtime.review.sealing import write_key_pair
+
+    print(write_key_pair(file))
+
+
 def main() -> None:
     """Start the command."""
-    run_command(edge_serve, "edge-serve")
+    run_command(edge_serve, "edge-serve", subcommands=[keygen])
 
 
 if __name__ == "__main__":

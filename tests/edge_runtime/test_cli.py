@@ -388,3 +388,34 @@ def test_sizes_are_read():
     for text in ("1.5G", "0", "-1", "", "M"):
         with pytest.raises(UsageError, match="not a size"):
             parse_size(text)
+
+
+def test_faces_are_kept_for_review(detect, tmp_path, red):
+    (tmp_path / "in").mkdir()
+    red.save(tmp_path / "in" / "a.png")
+    asked = ("in", "--review", "kept", "--review-purpose", "thresholds", "--review-sample", "1")
+    done = detect(*asked, "--review-unencrypted")
+    assert done.returncode == 0, done.stderr
+    (kept,) = (tmp_path / "kept").glob("face-*-sample-*.png")
+    with Image.open(kept) as picture:
+        assert json.loads(picture.info["deepfake-edge"])["verdict"] == "fake"
+    assert json.loads((tmp_path / "kept/review.json").read_text())["purpose"] == "thresholds"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(["--review-purpose", "thresholds"], id="no key"),
+        pytest.param(["--review-unencrypted"], id="no purpose"),
+        pytest.param(["--review-purpose", "thresholds", "--review-key", "age1x"], id="not a key"),
+        pytest.param(["--review-purpose", "thresholds", "--review-key", "x", "--review-unencrypted"], id="both"),
+    ],
+)
+def test_without_key_and_purpose_nothing_is_kept(detect, tmp_path, red, options):
+    (tmp_path / "in").mkdir()
+    red.save(tmp_path / "in" / "a.png")
+    done = detect("in", "--review", "kept", "--review-sample", "1", *options)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "--review" in done.stderr
+    assert not (tmp_path / "kept").exists()

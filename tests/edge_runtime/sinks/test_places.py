@@ -42,27 +42,27 @@ def inputs(tmp_path, red, monkeypatch):
 )
 def test_an_output_that_is_an_input_is_refused(inputs, bundle, names, outputs):
     with pytest.raises(UsageError, match="choose another"):
-        check_places([inputs / output for output in outputs], None, open_sources(names), bundle)
+        check_places([inputs / output for output in outputs], [], open_sources(names), bundle)
 
 
 @pytest.mark.parametrize("output", ["model.json", "int8/model.bin"])
 def test_an_output_in_the_bundle_is_refused(inputs, bundle, output):
     with pytest.raises(UsageError, match="choose another"):
-        check_places([bundle.path / output], None, open_sources(["clip.avi"]), bundle)
+        check_places([bundle.path / output], [], open_sources(["clip.avi"]), bundle)
 
 
 @pytest.mark.parametrize("names", [["in"], ["in/*.jpg"], ["in/a.jpg"], ["."]])
 def test_snapshots_among_inputs_are_refused(inputs, bundle, names):
     with pytest.raises(UsageError, match="snapshots"):
-        check_places([], inputs / "in", open_sources(names, SourceOptions(watch=True)), bundle)
+        check_places([], [inputs / "in"], open_sources(names, SourceOptions(watch=True)), bundle)
 
 
 @pytest.mark.parametrize("names", [["in"], ["in/a.jpg", "in"]])
 def test_snapshots_below_a_watched_folder_are_refused(inputs, bundle, names):
     with pytest.raises(UsageError, match="snapshots"):
-        check_places([], inputs / "in/new/deep", open_sources(names, SourceOptions(watch=True)), bundle)
+        check_places([], [inputs / "in/new/deep"], open_sources(names, SourceOptions(watch=True)), bundle)
 
 
 def test_other_outputs_are_allowed(inputs, bundle):
     outputs = [inputs / "in/new.jsonl", inputs / "hard.mp4", inputs / "out.avi"]
-    check_places(outputs, inputs / "kept", open_sources(["in", "clip.avi"]), bundle)
+    check_places(outputs, [inputs / "kept"], open_sources(["in", "clip.avi"]), bundle)

@@ -122,18 +122,6 @@ def test_a_full_disk_keeps_no_half_line(tmp_path):
     assert path.read_text() == ("x" * 150 + "\n") * 6
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one megabyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs root to mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_header_lost_to_a_full_disk_comes_later(small_disk):
     path = small_disk / "out.csv"
     (small_disk / "ballast").write_bytes(bytes(1 << 20))
