@@ -7,10 +7,11 @@ import inspect
 import os
 import pwd
 import sys
+import zipfile
 from typing import TYPE_CHECKING, Callable, List, NoReturn, Optional
 
 from board_setup import __version__
-from board_setup.board import doctor, install, lock, service, undo, versions
+from board_setup.board import disk, doctor, install, lock, service, signing, undo, versions
 from board_setup.board.layout import Layout
 from board_setup.errors import BoardError, printable
 
@@ -110,8 +111,12 @@ def install_here(options: argparse.Namespace) -> int:
         if options.undo:
             undo.undo(layout, say=install.tell, dry_run=options.dry_run)
         else:
+            before = disk.sha256(sys.argv[0]) if zipfile.is_zipfile(sys.argv[0]) else ""
             user = None if options.user == "root" else options.user
             install.install(options.kit, layout, user=user, dry_run=options.dry_run)
+            if before and not options.dry_run and not disk.has_sha256(layout.tool, before):
+                # The kit's own tool may have more to do, such as writing a newer unit.
+                os.execv(sys.executable, [sys.executable, layout.tool, *sys.argv[1:]])
     return 0
 
 
@@ -142,7 +147,10 @@ def status_here(options: argparse.Namespace) -> int:
     """Print the version in use and how the service is doing."""
     layout = Layout(options.root)
     now = versions.current_version(layout)
+    last = signing.last_signed(layout)
     print(f"version  {now or 'none'}")
+    if now:
+        print(f"signed   {f'by {last.signer}, counter {last.counter}' if last.version == now else 'no'}")
     if not layout.is_live or not os.path.exists(service.UNIT_PATH):
         print("service  not installed")
         return 0 if now else 1

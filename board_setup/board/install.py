@@ -39,6 +39,7 @@ def install(
 
     Raises:
         KitError: the kit can't be read.
+        SigningError: this board has trusted keys, and the kit is unsigned, forged, expired or older than the last one.
         InstallError: a step failed.
     """
     target = Target(kit_path, layout, user)
@@ -93,4 +94,4 @@ def plan_steps(target: Target) -> List[Step]:
     plan += [steps.link_command(target), steps.switch_version(target)]
     if target.live and target.systemd:
         plan.append(steps.start_service(target))
-    return plan
+    return [*plan, steps.record_signature(target)]

@@ -1,6 +1,7 @@
 """The offline kit: one tar with everything a board needs and the SHA-256 of every file.
 
 kit.json         what the kit is, and its files
+signature.json   who vouches for kit.json (`board_setup.board.signing`), and signature.json.sig, if it was signed
 wheels/          the runtime and its dependencies, and pip to install them
 bundle/          the detector in the chosen precisions
 setup-board.pyz  this tool
@@ -13,12 +14,14 @@ import json
 import os
 import re
 import tarfile
-from typing import IO, Any, Dict, NamedTuple
+from typing import IO, Any, Dict, List, NamedTuple
 
 from board_setup.errors import BoardError
 
 FORMAT = 1
 MANIFEST = "kit.json"
+STATEMENT = "signature.json"
+SIGNATURE = "signature.json.sig"
 TOOL = "setup-board.pyz"
 BUNDLE = "bundle/"
 DEBS = "debs/"
@@ -57,24 +60,58 @@ class Kit(NamedTuple):
         return hashlib.sha256(repr((self.python, self.archive, wheels)).encode()).hexdigest()[:12]
 
 
+class Head(NamedTuple):
+    """The bytes of a kit's first files: `kit.json` and, if it was signed, `signature.json` and `signature.json.sig`."""
+
+    manifest: bytes
+    statement: bytes = b""
+    signature: bytes = b""
+
+
+def read_head(path: str) -> Head:
+    """Read the beginning of a kit.
+
+    Raises:
+        KitError: it is missing, not a kit, or damaged.
+    """
+    parts: List[bytes] = []
+    try:
+        with tarfile.open(path, "r:") as tar:
+            # These files are the first, so that the rest need not be read, or trusted, to find them.
+            for name in (MANIFEST, STATEMENT, SIGNATURE):
+                member = tar.next()
+                source = tar.extractfile(member) if member and member.name == name and member.isreg() else None
+                if source is None:
+                    break
+                parts.append(source.read(MANIFEST_BYTES))
+    except FileNotFoundError:
+        raise KitError(f"{path}: not found; make a kit with: setup-board pack --out {path}") from None
+    except READ_ERRORS as error:
+        raise KitError(f"{path}: not a kit, or cut off ({error}); copy or pack it again") from None
+    if not parts:
+        raise KitError(f"{path}: not a kit: it does not begin with {MANIFEST}; make one with: setup-board pack")
+    return Head(*parts)
+
+
 def read_kit(path: str) -> Kit:
     """Read and validate the manifest of a kit.
 
     Raises:
         KitError: it is missing, not a kit, damaged, or of another format.
     """
+    return kit_of(read_head(path), path)
+
+
+def kit_of(head: Head, path: str) -> Kit:
+    """Return the kit that a head describes; `path` is for messages.
+
+    Raises:
+        KitError: its manifest is damaged or of another format.
+    """
     try:
-        with tarfile.open(path, "r:") as tar:
-            # The manifest is the first file, so that the rest need not be read, or trusted, to find it.
-            first = tar.next()
-            member = tar.extractfile(first) if first and first.name == MANIFEST and first.isreg() else None
-            values = json.loads(member.read(MANIFEST_BYTES).decode()) if member else None
-    except FileNotFoundError:
-        raise KitError(f"{path}: not found; make a kit with: setup-board pack --out {path}") from None
-    except READ_ERRORS as error:
+        values = json.loads(head.manifest.decode())
+    except (ValueError, RecursionError) as error:
         raise KitError(f"{path}: not a kit, or cut off ({error}); copy or pack it again") from None
-    if values is None:
-        raise KitError(f"{path}: not a kit: it does not begin with {MANIFEST}; make one with: setup-board pack")
     return parse_manifest(values, path)
 
 
@@ -118,13 +155,12 @@ def _is_valid(name: str, fields: Dict[str, Any]) -> bool:
     return re.fullmatch(pattern, value) is not None
 
 
-def unpack(path: str, folder: str) -> Kit:
-    """Unpack a kit and check every file against its SHA-256.
+def unpack(path: str, folder: str, kit: Kit) -> None:
+    """Unpack a kit and check every file against its SHA-256 in `kit`, which was read, and approved, before.
 
     Raises:
         KitError: a file is missing, changed, or not in the manifest.
     """
-    kit = read_kit(path)
     seen = set()
     try:
         with tarfile.open(path, "r:") as tar:
@@ -134,7 +170,7 @@ def unpack(path: str, folder: str) -> Kit:
                 if tar.offset <= end:
                     raise tarfile.ReadError("negative size")
                 end = tar.offset
-                if member.name == MANIFEST:
+                if member.name in (MANIFEST, STATEMENT, SIGNATURE):
                     continue
                 # A sparse file of a few bytes could fill the disk.
                 source = tar.extractfile(member) if member.isreg() and not member.issparse() else None
@@ -147,7 +183,6 @@ def unpack(path: str, folder: str) -> Kit:
     missing = sorted(set(kit.files) - seen)
     if missing:
         raise KitError(f"{path}: {missing[0]} is missing; copy or pack it again")
-    return kit
 
 
 def copy_checked(source: IO[bytes], target: str, digest: str, origin: str) -> None:

@@ -27,6 +27,7 @@ class Layout:
         tool: this tool as a single file.
         command: link to this tool, on the PATH.
         started: file that names the version whose service last started well.
+        trusted: folder of the keys with which kits must be signed; without it, none need be.
     """
 
     def __init__(self, root: str = "/") -> None:
@@ -40,6 +41,7 @@ class Layout:
         self.tool = self.programs + "/setup-board.pyz"
         self.command = self.at("/usr/local/bin/setup-board")
         self.started = self.state + "/started"
+        self.trusted = self.at("/etc/deepfake-edge/trusted")
 
     @property
     def is_live(self) -> bool:

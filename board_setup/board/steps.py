@@ -7,7 +7,7 @@ import shutil
 import tarfile
 from typing import Callable, List, NamedTuple, Optional, Sequence
 
-from board_setup.board import commands, disk, environment, kit, service, undo, versions
+from board_setup.board import commands, disk, environment, kit, service, signing, undo, versions
 from board_setup.board.layout import SERVICE, Layout
 from board_setup.errors import BoardError
 
@@ -33,6 +33,7 @@ class Target:
 
     Attributes:
         kit_path, kit: the kit.
+        approval: who signed it.
         layout: the board's paths.
         live: whether this is the running system, so that systemd, udev and groups are changed too.
         systemd: its version, 0 if it does not run here.
@@ -41,7 +42,9 @@ class Target:
 
     def __init__(self, kit_path: str, layout: Layout, user: Optional[str]) -> None:
         self.kit_path, self.layout, self.user = os.path.abspath(kit_path), layout, user
-        self.kit = kit.read_kit(kit_path)
+        head = kit.read_head(kit_path)
+        self.approval = signing.approve(head, layout, kit_path)
+        self.kit = kit.kit_of(head, kit_path)
         self.live = layout.is_live
         self.systemd = service.systemd_version() if self.live else 0
         self.unpacked = os.path.join(layout.programs, "kits", self.kit.id)
@@ -114,7 +117,7 @@ def unpack_kit(target: Target) -> Step:
 
     def do() -> None:
         partial = disk.empty_folder(target.unpacked + disk.PARTIAL)
-        kit.unpack(target.kit_path, partial)
+        kit.unpack(target.kit_path, partial, target.kit)
         os.sync()
         disk.copy(os.path.join(partial, kit.TOOL), target.layout.tool, mode=0o755)
         os.rename(partial, target.unpacked)
@@ -297,3 +300,13 @@ def start_service(target: Target) -> Step:
             raise InstallError(f"{problem}; returned to {last}") from None
 
     return Step("service", f"start {SERVICE} and see that it runs", is_done, do)
+
+
+def record_signature(target: Target) -> Step:
+    """Record the kit's counter and trust the keys that it brings; last, so that an unfinished kit may be repeated."""
+    approval, layout = target.approval, target.layout
+
+    def is_done() -> bool:
+        return signing.is_recorded(approval, layout)
+
+    return Step("signature", str(approval), is_done, lambda: signing.record(approval, layout, target.kit.id))

@@ -27,8 +27,9 @@ def undo(layout: Layout, *, say: Callable[[str], None], dry_run: bool = False) -
     records = Records.read(layout)
     for number, line in enumerate(plan(layout, records) or ["nothing is installed"], 1):
         say(f"{number}. {line}")
-    if os.path.exists(layout.at(service.OPTIONS_FILE)):
-        say(f"your file {layout.at(service.OPTIONS_FILE)} is kept; delete it yourself if you no longer need it")
+    for path in (layout.at(service.OPTIONS_FILE), layout.trusted):
+        if os.path.exists(path):
+            say(f"your {path} is kept; delete it yourself if you no longer need it")
     if dry_run:
         return
     live = layout.is_live and bool(service.systemd_version())

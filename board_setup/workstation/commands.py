@@ -1,4 +1,4 @@
-"""The commands that only a workstation has: pack, deploy, twin, and asking a board over ssh."""
+"""The commands that only a workstation has: keygen, pack, sign, deploy, twin, and asking a board over ssh."""
 
 import argparse
 import os
@@ -7,7 +7,9 @@ from typing import Callable, Mapping
 
 from board_setup.board.doctor.runtime import ADD_FACE_MODEL, NO_FACE_MODEL
 from board_setup.board.kit import TOOL
-from board_setup.workstation import deploy, pack, twin, virtual_board, wheels
+from board_setup.board.layout import BOARD
+from board_setup.board.signing import day
+from board_setup.workstation import deploy, pack, sign, twin, virtual_board, wheels
 
 
 def add_workstation_commands(
@@ -32,6 +34,21 @@ def add_workstation_commands(
     extra_help = "include what edge-serve (web), edge-benchmark or --review-key of edge-detect needs; may be repeated"
     command.add_argument("--extra", action="append", default=[], choices=wheels.EXTRAS, help=extra_help)
     command.add_argument("--project", help="the project's source (default: the clone this is started from)")
+
+    command.add_argument("--sign", metavar="KEY", help="sign the kit with this key")
+
+    command = add(make_key, "keygen", "setup-board keygen fleet-2026")
+    command.add_argument("key", help="the file of the private key; the public one gets .pub behind its name")
+    command.add_argument("--no-passphrase", action="store_true", help="store the private key unencrypted")
+
+    command = add(sign_kit, "sign", "setup-board sign kit.tar --key fleet-2026")
+    command.add_argument("kit", help="the kit to sign")
+    command.add_argument("--key", required=True, help="the private key, or the public one of a key in the ssh-agent")
+    command.add_argument("--valid-days", type=float, default=sign.VALID_DAYS, help="default: %(default)s")
+    counter_help = "boards refuse a kit whose counter is below the last one's (default: the time in seconds)"
+    command.add_argument("--counter", type=int, help=counter_help)
+    trust_help = "once the kit is installed, boards trust this key instead of those until now; may be repeated"
+    command.add_argument("--trust", action="append", default=[], metavar="PUB", help=trust_help)
 
     command = add(deploy_kit, "deploy", "setup-board deploy edge@board --kit kit.tar")
     command.add_argument("host", help="user@board, as ssh takes it")
@@ -67,6 +84,9 @@ def pack_kit(options: argparse.Namespace) -> int:
     network. The tool is also written beside it, as setup-board.pyz.
     """
     model = pack.choose_bundle(options.model, options.project)
+    if options.sign:
+        # Before minutes of packing: a key that is missing or has another passphrase.
+        sign.sign(b"", options.sign)
     made = pack.pack(
         options.out,
         model,
@@ -78,6 +98,8 @@ def pack_kit(options: argparse.Namespace) -> int:
         extras=options.extra,
         project=options.project,
     )
+    if options.sign:
+        sign.sign_kit(options.out, options.sign)
     for part, size in pack.measure_parts(options.out):
         print(f"{size / 1e6:9.1f} MB  {part}")
     print(f"{options.out}: {made.id} for Python {made.python}")
@@ -85,9 +107,33 @@ def pack_kit(options: argparse.Namespace) -> int:
         print("warning: this is a demonstration model: its verdicts on photographs mean nothing", file=sys.stderr)
     if not any(name.startswith("bundle/face/") for name in made.files):
         print(f"warning: no face model: {NO_FACE_MODEL}; first run {ADD_FACE_MODEL}", file=sys.stderr)
+    if not options.sign:
+        print("the kit is unsigned: boards with trusted keys refuse it; see: setup-board sign --help")
     tool = os.path.join(os.path.dirname(options.out), TOOL)
     name = os.path.basename(options.out)
     print(f"copy it and {tool} to the board, then run there: sudo python3 {TOOL} install --kit {name}")
+    return 0
+
+
+def make_key(options: argparse.Namespace) -> int:
+    """Make a pair of keys for signing kits.
+
+    Keep the private key off the boards, and a copy of it in a safe place. Every board that has the public key in its
+    folder of trusted keys refuses kits that are not signed with it.
+    """
+    sign.make_key(options.key, passphrase=not options.no_passphrase)
+    public = os.path.basename(options.key) + ".pub"
+    print(f"copy {options.key}.pub to each board, then run there:")
+    print(f"  sudo install -D -m 644 {public} {BOARD.trusted}/{public}")
+    return 0
+
+
+def sign_kit(options: argparse.Namespace) -> int:
+    """Sign a kit, or sign it again with another key, date or counter."""
+    stated = sign.sign_kit(
+        options.kit, options.key, valid_days=options.valid_days, counter=options.counter, trust=options.trust
+    )
+    print(f"{options.kit}: signed, valid until {day(stated.expires)}, counter {stated.counter}")
     return 0
 
 

@@ -107,6 +107,7 @@ def test_dry_run_writes_nothing(kits, layout) -> None:
     install(str(kits / "1.tar"), layout, say=said.append, dry_run=True)
     assert [line.split(":")[0].split(" ")[1] for line in said] == [
         "kit", "python", "runtime", "detector", "check", "camera", "journal", "unit", "command", "switch",
+        "signature",
     ]  # fmt: skip
     assert not Path(layout.root).exists()
 

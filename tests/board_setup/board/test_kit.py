@@ -21,13 +21,15 @@ def write_kit(path: Path, contents: dict[str, bytes] = WHEELS, **changes: object
 def refusal(path: Path, folder: Path) -> str:
     """Return the message with which a kit is refused."""
     with pytest.raises(KitError) as caught:
-        kits.unpack(str(path), str(folder))
+        kits.unpack(str(path), str(folder), kits.read_kit(str(path)))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_kit_is_unpacked_unchanged(tmp_path) -> None:
-    kit = kits.unpack(str(write_kit(tmp_path / "kit.tar")), str(tmp_path / "out"))
+    path = str(write_kit(tmp_path / "kit.tar"))
+    kit = kits.read_kit(path)
+    kits.unpack(path, str(tmp_path / "out"), kit)
     assert kit.id == "1.4.0-abcd"
     assert {name: (tmp_path / "out" / name).read_bytes() for name in WHEELS} == WHEELS
 
@@ -123,7 +125,8 @@ def test_random_damage_is_refused_or_harmless(tmp_path) -> None:
         (tmp_path / "kit.tar").write_bytes(data)
         told = ""
         try:
-            kits.unpack(str(tmp_path / "kit.tar"), str(tmp_path / "out"))
+            path = str(tmp_path / "kit.tar")
+            kits.unpack(path, str(tmp_path / "out"), kits.read_kit(path))
         except KitError as error:
             told = str(error)
         assert told.isprintable(), seed

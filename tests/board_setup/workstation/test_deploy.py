@@ -19,6 +19,7 @@ from board_setup.board import versions
 from board_setup.board.layout import Layout
 from board_setup.workstation import deploy, pack
 from board_setup.workstation.deploy import Board, DeployError
+from board_setup.workstation.sign import make_key, sign_kit
 
 SUDO = """#!/bin/sh
 # Asks on the terminal as sudo does, and not at all with -n.
@@ -241,3 +242,25 @@ def test_unreachable_board_is_one_line(board, kits, ssh_server) -> None:
     lost = board._replace(ssh=ssh_command(free_port(), ssh_server[1]))
     with pytest.raises(DeployError, match="can't be reached; try: ssh"):
         deploy.deploy(lost, str(kits / "1.tar"))
+
+
+def test_board_checks_the_signature_with_its_own_tool(board, kits, tmp_path, capfd) -> None:
+    make_key(str(tmp_path / "fleet"), passphrase=False)
+    deploy.deploy(board, str(kits / "1.tar"))
+    trusted = Path(Layout(board.root).trusted)
+    trusted.mkdir(parents=True)
+    shutil.copy(tmp_path / "fleet.pub", trusted)
+    for name in ("2.tar", "setup-board.pyz"):
+        shutil.copy(kits / name, tmp_path)
+    # A forged tool beside the kit would accept anything.
+    pretend = "import sys; sys.exit(0)"
+    (tmp_path / "setup-board.pyz").write_text(pretend)
+    try:
+        assert deploy.deploy(board, str(tmp_path / "2.tar")) == 2
+        assert "2.tar: unsigned" in capfd.readouterr().err
+        assert versions.current_version(Layout(board.root)) == "1-aa"
+        sign_kit(str(tmp_path / "2.tar"), str(tmp_path / "fleet"))
+        assert deploy.deploy(board, str(tmp_path / "2.tar")) == 0
+        assert versions.current_version(Layout(board.root)) == "2-aa"
+    finally:
+        shutil.rmtree(trusted)

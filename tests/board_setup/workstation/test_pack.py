@@ -57,7 +57,8 @@ def test_packed_kit_can_be_read(tmp_path, no_downloads, capsys, faces) -> None:
     bundle, out = write_bundle(tmp_path / "detector", faces=faces), tmp_path / "kit.tar"
     assert run("pack", "--out", str(out), "--model", str(bundle), "--precision", "int8,fp16") == 0
     told = capsys.readouterr()
-    kit = kits.unpack(str(out), str(tmp_path / "unpacked"))
+    kit = kits.read_kit(str(out))
+    kits.unpack(str(out), str(tmp_path / "unpacked"), kit)
     assert kit.id in told.out
     assert (kit.python, kit.requirement) == ("3.10", "deepfake-edge==0.1.0")
     files = json.loads((tmp_path / "unpacked" / "bundle" / "model.json").read_text())["files"]

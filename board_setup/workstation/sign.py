@@ -1,0 +1,107 @@
+"""Keys for signing kits, and signing a kit; `board_setup.board.signing` is the board's side."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import tarfile
+import tempfile
+import time
+from typing import Optional, Sequence
+
+from board_setup.board import disk, signing
+from board_setup.board.kit import MANIFEST, SIGNATURE, STATEMENT, KitError, kit_of, read_head
+from board_setup.board.signing import SigningError, Statement, public_key, ssh_keygen
+
+VALID_DAYS = 365
+
+
+def make_key(path: str, *, passphrase: bool = True) -> None:
+    """Make a pair of Ed25519 keys, `path` and `path`.pub; ssh-keygen asks for a passphrase on the terminal.
+
+    Raises:
+        SigningError: a file of that name exists, or ssh-keygen failed.
+    """
+    name = os.path.basename(path)
+    if not signing.KEY_NAME.fullmatch(name):
+        raise SigningError(f"{path}: not a name for a key; use letters, digits, '.', '_' and '-'")
+    for existing in (path, f"{path}.pub"):
+        if os.path.lexists(existing):
+            raise SigningError(f"{existing}: exists; choose another name, for a lost key can't be made again")
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-C", f"{name} signs deepfake-edge", "-f", path]
+    try:
+        code = subprocess.call(command if passphrase else [*command, "-N", ""])
+    except FileNotFoundError:
+        raise SigningError("ssh-keygen is not installed; run: sudo apt-get install openssh-client") from None
+    if code or not os.path.exists(path):
+        raise SigningError(f"{path}: no key was made (ssh-keygen ended with {code})")
+
+
+def sign_kit(
+    path: str,
+    key: str,
+    *,
+    valid_days: float = VALID_DAYS,
+    counter: Optional[int] = None,
+    trust: Sequence[str] = (),
+    now: Optional[float] = None,
+) -> Statement:
+    """Sign a kit, in place of an earlier signature, and return what was stated.
+
+    Args:
+        path: the kit.
+        key: the private key; or the public one, if an ssh-agent holds the private one.
+        valid_days: after this time boards refuse the kit.
+        counter: boards refuse a kit with a lower one than the last; by default the time in seconds.
+        trust: files of the public keys that boards trust from then on; empty to change nothing.
+        now: seconds since 1970.
+
+    Raises:
+        KitError: it is not a kit, or can't be written.
+        SigningError: the key can't be used.
+    """
+    head = read_head(path)
+    kit_of(head, path)
+    now = time.time() if now is None else now
+    keys = {os.path.basename(name)[: -len(".pub")]: public_key(name) for name in trust}
+    digest = hashlib.sha256(head.manifest).hexdigest()
+    statement = Statement(digest, int(now) if counter is None else counter, int(now + 86400 * valid_days), keys)
+    text = json.dumps(statement._asdict(), indent=1).encode()
+    _rewrite(path, {MANIFEST: head.manifest, STATEMENT: text, SIGNATURE: sign(text, key)})
+    return statement
+
+
+def sign(text: bytes, key: str) -> bytes:
+    """Return the signature of `text`.
+
+    Raises:
+        SigningError: the key can't be used.
+    """
+    if not os.path.isfile(key):
+        raise SigningError(f"{key}: no such key; make one with: setup-board keygen {key}")
+    with tempfile.TemporaryDirectory() as folder:
+        message = os.path.join(folder, "statement")
+        with open(message, "wb") as file:
+            file.write(text)
+        done = ssh_keygen(["sign", "-f", key, "-n", signing.NAMESPACE, message])
+        if done.returncode:
+            lines = done.stdout.decode(errors="replace").strip().splitlines()
+            raise SigningError(f"{key}: can't sign ({lines[-1] if lines else done.returncode})")
+        with open(f"{message}.sig", "rb") as file:
+            return file.read()
+
+
+def _rewrite(path: str, first: "dict[str, bytes]") -> None:
+    """Replace the first files of a kit, keeping all others."""
+    try:
+        with disk.atomic(path) as partial, tarfile.open(path, "r:") as old, tarfile.open(partial, "w") as new:
+            for name, data in first.items():
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime = len(data), int(time.time())
+                new.addfile(member, io.BytesIO(data))
+            for member in old:
+                if member.name not in first:
+                    new.addfile(member, old.extractfile(member))
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise KitError(f"{path}: can't be signed ({error})") from None

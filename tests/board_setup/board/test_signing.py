@@ -1,0 +1,333 @@
+"""Signed kits: real keys and signatures by ssh-keygen; every kit that was altered, is old or has expired is refused."""
+
+import io
+import itertools
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+from helpers.kits import make_kit, write_tar
+
+from board_setup.board import install, kit, signing
+from board_setup.board.kit import Head, KitError
+from board_setup.board.layout import Layout
+from board_setup.board.signing import SigningError
+from board_setup.workstation.sign import make_key, sign, sign_kit
+
+FIELDS = {"id": "2-aa", "python": "3.11", "requirement": "deepfake-edge==0.1.0", "archive": ""}
+CONTENTS = {"wheels/own.whl": b"own" * 500, "bundle/model.json": b"{}" * 300, kit.TOOL: b"#!" * 400}
+
+pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs openssh-client")
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("fleet", "next", "stranger"):
+        make_key(str(folder / name), passphrase=False)
+    return folder
+
+
+@pytest.fixture
+def board(tmp_path, keys) -> Layout:
+    """A board that trusts the key `fleet`."""
+    layout = Layout(str(tmp_path / "board"))
+    Path(layout.trusted).mkdir(parents=True)
+    shutil.copy(keys / "fleet.pub", layout.trusted)
+    return layout
+
+
+@pytest.fixture
+def packed(tmp_path) -> Path:
+    return write_tar(tmp_path / "kit.tar", CONTENTS, **FIELDS)
+
+
+def approve(path: Path, layout: Layout) -> signing.Approval:
+    return signing.approve(kit.read_head(str(path)), layout, path.name)
+
+
+def refusal(path: Path, layout: Layout) -> str:
+    with pytest.raises(SigningError) as caught:
+        approve(path, layout)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{path.name}: ")
+
+
+def trust(layout: Layout, *keys: Path) -> None:
+    for old in Path(layout.trusted).glob("*.pub"):
+        old.unlink()
+    for key in keys:
+        shutil.copy(key, layout.trusted)
+
+
+def test_signed_kit_is_accepted_and_unpacked(packed, board, keys, tmp_path) -> None:
+    stated = sign_kit(str(packed), str(keys / "fleet"), counter=7)
+    assert approve(packed, board) == ("fleet", stated)
+    kit.unpack(str(packed), str(tmp_path / "out"), kit.read_kit(str(packed)))
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in CONTENTS} == CONTENTS
+    assert (stated.counter, round((stated.expires - time.time()) / 86400)) == (7, 365)
+
+
+def test_without_keys_nothing_is_checked(packed, tmp_path, keys) -> None:
+    layout = Layout(str(tmp_path / "board"))
+    assert approve(packed, layout) == (None, None)
+    sign_kit(str(packed), str(keys / "stranger"))
+    assert str(approve(packed, layout)) == "not checked, since this board has no trusted keys"
+
+
+def test_unsigned_kit_is_refused(packed, board) -> None:
+    assert refusal(packed, board).startswith(
+        f"unsigned; this board accepts only kits signed with a key in {board.trusted}"
+    )
+
+
+def test_other_keys_signature_is_refused(packed, board, keys) -> None:
+    sign_kit(str(packed), str(keys / "stranger"))
+    assert refusal(packed, board).startswith(
+        "forged, or signed with a key that this board does not trust (it trusts fleet)"
+    )
+
+
+def test_expired_kit_is_refused(packed, board, keys) -> None:
+    sign_kit(str(packed), str(keys / "fleet"), valid_days=1, now=time.time() - 86401)
+    assert refusal(packed, board).startswith("expired on ")
+
+
+def test_older_kit_is_refused(packed, board, keys, tmp_path) -> None:
+    sign_kit(str(packed), str(keys / "fleet"), counter=5)
+    approval = approve(packed, board)
+    assert not signing.is_recorded(approval, board)
+    signing.record(approval, board, "2-aa")
+    assert signing.is_recorded(approval, board)
+    assert approve(packed, board) == approval
+    other = write_tar(tmp_path / "other.tar", {**CONTENTS, "debs/x.deb": b"x"}, **FIELDS)
+    for counter, told in ((4, "older than the last kit installed here (counter 4, here 5)"), (5, "older"), (6, "")):
+        sign_kit(str(other), str(keys / "fleet"), counter=counter)
+        assert approve(other, board).statement.counter == 6 if counter == 6 else refusal(other, board).startswith(told)
+
+
+def test_signature_of_another_kit_is_refused(packed, board, keys, tmp_path) -> None:
+    sign_kit(str(packed), str(keys / "fleet"))
+    head = kit.read_head(str(packed))
+    changed = Head(head.manifest.replace(b"2-aa", b"3-aa"), head.statement, head.signature)
+    with pytest.raises(SigningError, match="its signature belongs to another kit"):
+        signing.approve(changed, board, "kit.tar")
+
+
+def test_signature_for_another_purpose_is_refused(packed, board, keys, monkeypatch) -> None:
+    monkeypatch.setattr(signing, "NAMESPACE", "git")
+    sign_kit(str(packed), str(keys / "fleet"))
+    monkeypatch.undo()
+    assert refusal(packed, board) == "forged: the signature does not match; do not use this kit"
+
+
+def test_kit_rotates_the_keys(packed, board, keys) -> None:
+    sign_kit(str(packed), str(keys / "fleet"), counter=1, trust=[str(keys / "next.pub")])
+    approval = approve(packed, board)
+    signing.record(approval, board, "2-aa")
+    assert list(signing.trusted_keys(board.trusted)) == ["next"]
+    assert signing.is_recorded(approval, board)
+    assert "does not trust (it trusts next)" in refusal(packed, board)
+    sign_kit(str(packed), str(keys / "next"), counter=2)
+    assert approve(packed, board).signer == "next"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.pub", "", "not a public key"),
+        ("a.pub", "ssh-ed25519 AAAA\nssh-ed25519 BBBB\n", "not a public key"),
+        ("a.pub", "cert-authority ssh-ed25519 AAAA", "not a public key"),
+        ("* x.pub", "ssh-ed25519 AAAA\n", "not a public key"),
+        ("a.txt", "", "holds no key, so every kit is refused"),
+    ],
+)
+def test_unusable_keys_refuse_every_kit(packed, board, keys, name, text, told) -> None:
+    sign_kit(str(packed), str(keys / "fleet"))
+    trust(board)
+    Path(board.trusted, name).write_text(text)
+    assert told in refusal(packed, board)
+
+
+def test_keys_that_others_may_change_are_refused(packed, board, keys) -> None:
+    sign_kit(str(packed), str(keys / "fleet"))
+    Path(board.trusted).chmod(0o777)
+    assert "others than its owner may write there" in refusal(packed, board)
+
+
+def test_existing_key_is_kept(keys) -> None:
+    before = (keys / "fleet").read_bytes()
+    with pytest.raises(SigningError, match="exists; choose another name"):
+        make_key(str(keys / "fleet"), passphrase=False)
+    assert (keys / "fleet").read_bytes() == before
+
+
+@pytest.mark.parametrize(("key", "told"), [("missing", "no such key"), ("fleet.txt", "can't sign")])
+def test_unusable_private_key_is_one_line(packed, tmp_path, key, told) -> None:
+    (tmp_path / "fleet.txt").write_text("not a key")
+    with pytest.raises(SigningError, match=told) as caught:
+        sign_kit(str(packed), str(tmp_path / key))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_signed_kit_is_installed_by_the_tool(tmp_path, keys, board) -> None:
+    """From setup-board install to setup-board status; a kit that is older or unsigned leaves everything as it is."""
+    path = make_kit(tmp_path / "1.tar", "1")
+    with tarfile.open(path) as tar:
+        (tmp_path / kit.TOOL).write_bytes(tar.extractfile(kit.TOOL).read())
+
+    def tool(*words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, tmp_path / kit.TOOL, *words, "--root", board.root]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    unsigned = tool("install", "--kit", str(path))
+    assert (unsigned.returncode, unsigned.stderr.count("\n"), Path(board.state).exists()) == (2, 1, False)
+    assert "1.tar: unsigned; this board accepts only" in unsigned.stderr
+    sign_kit(str(path), str(keys / "fleet"), counter=3)
+    done = tool("install", "--kit", str(path))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "1-aa is installed"), done.stderr
+    assert tool("status").stdout.splitlines()[:2] == ["version  1-aa", "signed   by fleet, counter 3"]
+    sign_kit(str(make_kit(tmp_path / "2.tar", "2")), str(keys / "fleet"), counter=2)
+    assert (
+        "older than the last kit installed here (counter 2, here 3)"
+        in tool("install", "--kit", f"{tmp_path}/2.tar").stderr
+    )
+    assert tool("status").stdout.splitlines()[0] == "version  1-aa"
+
+
+def test_installation_without_keys_says_so(tmp_path) -> None:
+    said: list[str] = []
+    path = make_kit(tmp_path / "kit.tar", "1")
+    install.install(str(path), Layout(str(tmp_path / "board")), dry_run=True, say=said.append)
+    assert said[-1].endswith("signature: not checked, since this board has no trusted keys (done)")
+
+
+def flipped(data: bytes, randomness: random.Random) -> bytes:
+    """Return `data` with one to three bits of it flipped."""
+    changed = bytearray(data)
+    for place in randomness.sample(range(8 * len(data)), randomness.choice((1, 2, 3))):
+        changed[place // 8] ^= 1 << place % 8
+    return bytes(changed)
+
+
+WAYS = {
+    "a bit of the manifest": 3000,
+    "a bit of a file": 2500,
+    "cut off": 1500,
+    "a bit of the statement": 1000,
+    "a bit of the signature": 1000,
+    "another statement": 300,
+    "unsigned": 300,
+    "another key": 100,
+    "another purpose": 100,
+    "older": 100,
+    "expired": 100,
+}
+"""How many kits are wrong in each way."""
+
+
+@pytest.fixture
+def questions(monkeypatch) -> list[bytes]:
+    """Let ssh-keygen be asked each question once, since most altered kits ask the same; returns what it was asked."""
+    asked: list[bytes] = []
+    answers: dict[object, object] = {}
+    real = signing.ssh_keygen
+
+    def ssh_keygen(arguments: list[str], stdin: bytes = b""):
+        files = {word: Path(word).read_bytes() for word in arguments if word.startswith("/")}
+        question = (*(files.get(word, word) for word in arguments), stdin)
+        if question not in answers:
+            asked.append(arguments[0])
+            answers[question] = real(arguments, stdin)
+        return answers[question]
+
+    monkeypatch.setattr(signing, "ssh_keygen", ssh_keygen)
+    return asked
+
+
+class Forger:
+    """Alters a signed kit."""
+
+    def __init__(self, path: Path, keys: Path) -> None:
+        self.path, self.keys, self.head = path, keys, kit.read_head(str(path))
+        self.stated = json.loads(self.head.statement)
+
+    def write(self, way: str, number: int) -> None:
+        """Write a kit that is wrong in this way."""
+        randomness, head, contents = random.Random(number), self.head, CONTENTS
+        bit = way.removeprefix("a bit of the ")
+        if bit in Head._fields:
+            head = head._replace(**{bit: flipped(getattr(head, bit), randomness)})
+        elif way == "a bit of a file":
+            name = randomness.choice(sorted(contents))
+            contents = {**contents, name: flipped(contents[name], randomness)}
+        elif way == "another statement":
+            head = head._replace(statement=json.dumps({**self.stated, "counter": 101 + number}).encode())
+        elif way == "unsigned":
+            head = head._replace(signature=b"", statement=randomness.choice((b"", head.statement)))
+        elif way == "another key":
+            head = self.signed("stranger", signing.NAMESPACE, counter=101 + number)
+        elif way == "another purpose":
+            head = self.signed("fleet", "file", counter=101 + number)
+        elif way == "older":
+            head = self.signed("fleet", signing.NAMESPACE, counter=number % 100)
+        elif way == "expired":
+            head = self.signed("fleet", signing.NAMESPACE, counter=200, expires=int(time.time()) - number)
+        self._write(head, contents)
+        if way == "cut off":
+            whole = self.path.read_bytes()
+            self.path.write_bytes(whole[: randomness.randrange(len(whole.rstrip(b"\0")))])
+
+    def signed(self, key: str, purpose: str, **changes: object) -> Head:
+        """Return the kit's head with another statement, signed."""
+        text = json.dumps({**self.stated, **changes}).encode()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(signing, "NAMESPACE", purpose)
+            return Head(self.head.manifest, text, sign(text, str(self.keys / key)))
+
+    def _write(self, head: Head, contents: dict[str, bytes]) -> None:
+        first = zip((kit.MANIFEST, kit.STATEMENT, kit.SIGNATURE), head, strict=True)
+        with tarfile.open(self.path, "w") as tar:
+            for name, data in (*first, *contents.items()):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def accept(path: Path, board: Layout, folder: Path) -> str:
+    """Do what an installation does before anything of a kit is used; return why it was refused, or nothing."""
+    try:
+        head = kit.read_head(str(path))
+        signing.approve(head, board, "kit")
+        kit.unpack(str(path), str(folder), kit.kit_of(head, "kit"))
+    except (SigningError, KitError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.slow
+def test_no_altered_old_or_expired_kit_is_accepted(packed, board, keys, tmp_path, questions) -> None:
+    sign_kit(str(packed), str(keys / "fleet"), counter=100)
+    signing.record(approve(packed, board), board, "2-aa")
+    forger, refused = Forger(packed, keys), dict.fromkeys(("unsigned", "forged", "expired", "older"), 0)
+    assert accept(packed, board, tmp_path / "out") == ""
+    for number, way in enumerate(itertools.chain.from_iterable([way] * count for way, count in WAYS.items())):
+        forger.write(way, number)
+        reason = accept(packed, board, tmp_path / "out")
+        assert reason, (way, number)
+        for name in refused:
+            refused[name] += f" {name}" in reason
+    judged = questions.count("find-principals") + questions.count("verify")
+    print(f"{sum(WAYS.values())} refused, {refused}; ssh-keygen judged {judged} different questions")
+    assert sum(WAYS.values()) == 10_000
+    assert (refused["expired"], refused["older"]) == (100, 100)
+    assert refused["unsigned"] >= 300
+    assert refused["forged"] > 3000 + 1000 + 300 + 200
+    assert judged > 2000
