@@ -29,6 +29,7 @@ PROGRAMS = {
     "edge-detect": "edge_runtime.cli:edge_detect",
     "edge-serve keygen": "edge_runtime.web.cli:keygen",
     "edge-serve": "edge_runtime.web.cli:edge_serve",
+    "compare-detectors": "benchmarks.promotion.cli:compare_detectors",
     "edge-benchmark compare": "benchmarks.cli:compare",
     "edge-benchmark frontier": "benchmarks.cli:frontier",
     "edge-benchmark": "benchmarks.cli:benchmark",

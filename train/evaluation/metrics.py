@@ -69,7 +69,7 @@ def measure(
         DataError: there is nothing to measure, or labels and scores do not match.
     """
     truth, score = _checked(labels, scores)
-    found = _bootstrapped(
+    found = bootstrapped(
         lambda weights: _figures(truth, score, threshold, weights), len(truth), groups, bootstrap, seed
     )
     fakes = int(truth.sum())
@@ -96,6 +96,16 @@ def measure_decided(
         that are decided), `error` and `accuracy` (among the decided).
     """
     truth, score = _checked(labels, scores)
+    found = bootstrapped(decided_figures(truth, score, low, high), len(truth), groups, bootstrap, seed)
+    fakes, decided = int(truth.sum()), int(((score >= high) | (score <= low)).sum())
+    of = {"fpr": len(truth) - fakes, "fnr": fakes, "coverage": len(truth), "error": decided, "accuracy": decided}
+    return _bounded(found, of)
+
+
+def decided_figures(
+    truth: NDArray[np.int64], score: NDArray[np.float64], low: float, high: float
+) -> Callable[[NDArray[np.float64]], dict[str, float]]:
+    """Return the figures of `measure_decided` as a function of the faces' weights [N]."""
     called_fake = score >= high
     called_real = (score <= low) & ~called_fake
     false_alarm, miss = called_fake & (truth == 0), called_real & (truth == 1)
@@ -111,10 +121,7 @@ def measure_decided(
             "accuracy": 1.0 - error,
         }
 
-    found = _bootstrapped(figures, len(truth), groups, bootstrap, seed)
-    fakes, decided = int(truth.sum()), int((called_fake | called_real).sum())
-    of = {"fpr": len(truth) - fakes, "fnr": fakes, "coverage": len(truth), "error": decided, "accuracy": decided}
-    return _bounded(found, of)
+    return figures
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -134,7 +141,7 @@ def auc_figure(
     """Return the AUC with its interval, as `measure` does but much faster."""
     truth, score = _checked(labels, scores)
     area = pairwise_auc(truth, score)
-    return _bootstrapped(lambda weights: {"auc": area(weights)}, len(truth), groups, bootstrap, seed)["auc"]
+    return bootstrapped(lambda weights: {"auc": area(weights)}, len(truth), groups, bootstrap, seed)["auc"]
 
 
 def paired_bootstrap(
@@ -166,7 +173,7 @@ def paired_bootstrap(
             gained = _figures(truth, after, high, weights)[figure] - _figures(truth, before, low, weights)[figure]
             return {figure: gained}
 
-    return _bootstrapped(change, len(truth), groups, bootstrap, seed)[figure]
+    return bootstrapped(change, len(truth), groups, bootstrap, seed)[figure]
 
 
 def pairwise_auc(truth: NDArray[np.int64], score: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], float]:
@@ -185,6 +192,13 @@ def pairwise_auc(truth: NDArray[np.int64], score: NDArray[np.float64]) -> Callab
     return auc
 
 
+def calibration_error(truth: NDArray[np.int64], score: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Return the expected calibration error of scores [N] over BINS bins, each face counted with its weight [N]."""
+    bins = np.minimum((score * BINS).astype(np.int64), BINS - 1)
+    gaps = np.bincount(bins, weights * (score - truth), BINS)
+    return float(np.abs(gaps).sum() / weights.sum())
+
+
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     truth, score = np.asarray(labels, dtype=np.int64), np.asarray(scores, dtype=np.float64)
     if truth.shape != score.shape or truth.ndim != 1 or not len(truth):
@@ -194,14 +208,18 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], N
     return truth, score
 
 
-def _bootstrapped(
+def bootstrapped(
     figures: Callable[[NDArray[np.float64]], dict[str, float]],
     count: int,
     groups: Sequence[str] | None,
     bootstrap: int,
-    seed: int,
+    seed: int = SEED,
+    interval: tuple[float, float] = INTERVAL,
 ) -> dict[str, Figure]:
-    """Return `figures` of equal weights [N], with intervals from `bootstrap` resamples of whole groups."""
+    """Return `figures` of equal weights [N], with intervals from `bootstrap` resamples of whole groups.
+
+    `interval` has the percentiles of the bounds.
+    """
     generator = np.random.default_rng(seed)
     members = np.arange(count) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     size = int(members.max()) + 1
@@ -210,7 +228,7 @@ def _bootstrapped(
     found = {}
     for name, value in figures(np.ones(count)).items():
         drawn = [row[name] for row in rows if np.isfinite(row[name])]
-        low, high = np.percentile(drawn, INTERVAL) if drawn else (value, value)
+        low, high = np.percentile(drawn, interval) if drawn else (value, value)
         found[name] = {"value": float(value), "low": float(low), "high": float(high)}
     return found
 
@@ -235,8 +253,6 @@ def _figures(
         float(weights[chosen].sum()) for chosen in (~fake & ~called, ~fake & called, fake & ~called, fake & called)
     )
     recall = _share(tp, tp + fn)
-    bins = np.minimum((score * BINS).astype(np.int64), BINS - 1)
-    gaps = np.bincount(bins, weights * (score - truth), BINS)
     return {
         "accuracy": _share(tn + tp, tn + fp + fn + tp),
         "balanced_accuracy": (recall + _share(tn, tn + fp)) / 2,
@@ -245,7 +261,7 @@ def _figures(
         "f1": _share(2 * tp, 2 * tp + fp + fn),
         **_ranking(truth, score, weights),
         "brier": float(np.average((score - truth) ** 2, weights=weights)),
-        "ece": float(np.abs(gaps).sum() / weights.sum()),
+        "ece": calibration_error(truth, score, weights),
         "tn": tn,
         "fp": fp,
         "fn": fn,

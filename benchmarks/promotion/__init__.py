@@ -1,0 +1,1 @@
+"""compare-detectors: whether a new detector may replace the old one."""
