@@ -88,7 +88,7 @@ def _logits(path: Path, precision: str, faces: Sequence[FaceRecord]) -> NDArray[
 def measure_machine(
     pair: Sequence[Subject], faces: Sequence[FaceRecord], *, rounds: int, seconds: float
 ) -> list[dict[str, list[float]]]:
-    """Return `rate` (frames/s from file to verdict) and `memory` (MB) of each bundle of `pair`, round by round in turn."""
+    """Return `rate` (frames/s, file to verdict) and `memory` (MB) of each bundle of `pair`, round by round in turn."""
     step = max(1, len(faces) // TIMED_PICTURES)
     pictures = tuple(str(face.path) for face in faces[::step][:TIMED_PICTURES])
     found: list[dict[str, list[float]]] = [{"rate": [], "memory": []} for _ in pair]
