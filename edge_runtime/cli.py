@@ -155,19 +155,25 @@ def edge_detect(
         return 0
     if not inputs and not camera:
         raise UsageError("no input; give pictures, folders, videos or addresses, or --camera 0")
-    from edge_runtime.detector import Detector
+    from edge_runtime.detector import Detector, renew
     from edge_runtime.judging.summary import FileVerdicts
     from edge_runtime.pixels.quality import QualityLimits
     from edge_runtime.run import run
     from edge_runtime.sources import SourceOptions, open_sources
+    from edge_runtime.systemd import reloading_on_hangup
 
     rotate_at, space = None if rotate is None else parse_size(rotate), parse_size(snapshot_space)
     limits = QualityLimits(min_face=min_face)
-    detector = Detector(
-        model, device=device, precision=precision, faces=faces, limits=limits, window=window, careful=careful
-    )
-    if tune or tune_again:
-        detector.tune(again=tune_again)
+
+    def load(*, again: bool = False) -> Detector:
+        detector = Detector(
+            model, device=device, precision=precision, faces=faces, limits=limits, window=window, careful=careful
+        )
+        if tune or again:
+            detector.tune(again=again)
+        return detector
+
+    detector = load(again=tune_again)
     options = SourceOptions(
         width=width,
         height=height,
@@ -186,7 +192,7 @@ def edge_detect(
         from edge_runtime.sinks.places import check_places
 
         check_places(outputs, folders, sources, detector.bundle)
-    title = f"{contract.architecture} {contract.version}, {detector.choice.precision.value} on {detector.choice.device}"
+    title, notice, advice = detector.title, detector.notice, None if quiet else detector.advice(sources)
     kept = {"blur": blur_snapshots, "max_age_s": snapshot_days * 86400.0, "max_bytes": space}
     for_review = {
         "purpose": review_purpose,
@@ -204,9 +210,12 @@ def edge_detect(
     origin = printable(detector.bundle.origin)
     files = FileVerdicts(contract, origin)
     with contextlib.ExitStack() as stack:
+        if all(source.endless for source in sources) and not sys.stdin.isatty():
+            # The pipeline alone holds the detector, so that a new one takes its memory.
+            del detector
+            stack.enter_context(reloading_on_hangup(lambda: renew(pipeline, sources, load)))
         summary = run(pipeline, [stack.enter_context(sink) for sink in sinks], files, title)
-    advice = None if quiet else detector.advice(sources)
-    for line in (files.text(by_folder=by_folder), summary.text(), f"detector: {origin}", detector.notice, advice):
+    for line in (files.text(by_folder=by_folder), summary.text(), f"detector: {origin}", notice, advice):
         if line:
             print(line, file=sys.stderr)
     return exit_code(summary, endless=any(source.endless for source in sources))

@@ -1,7 +1,8 @@
 """The runtime in one object: pictures, videos and cameras in, verdicts out."""
 
 import functools
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_runtime.defaults import WINDOW
-from edge_runtime.errors import BundleError, PictureError, UsageError
+from edge_runtime.errors import BundleError, EdgeError, PictureError, UsageError
 from edge_runtime.inference.engine import Choice, Engine, cache_properties, choose
 from edge_runtime.judging.results import FrameResult
 from edge_runtime.judging.scorer import FaceFinder, FrameScorer, Verdicts
@@ -20,6 +21,8 @@ from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.provenance import picture_provenance
 from edge_runtime.pixels.quality import DEFAULT_LIMITS, QualityLimits
 from edge_runtime.sources import DEFAULT_OPTIONS, Frame, Source, SourceOptions, open_sources
+
+log = logging.getLogger("edge_runtime")
 
 FACES = ("auto", "off", "tiled")
 
@@ -170,12 +173,39 @@ class Detector:
         Raises:
             BundleError: faces must be found in video, and the bundle has no face model.
         """
-        if not all(source.still for source in sources):
-            self.moving_faces()
         live = any(source.live for source in sources)
         workers = self.engine.parallel + (0 if live else 2)
-        verdicts = Verdicts(self.bundle.contract, window=self.window, limits=self.limits)
-        return Pipeline(sources, self.scorer, verdicts, workers=workers)
+        return Pipeline(sources, *self.judges(sources), workers=workers)
+
+    def judges(self, sources: Sequence[Source]) -> tuple[FrameScorer, Verdicts]:
+        """Return what a pipeline over opened `sources` judges with.
+
+        Raises:
+            BundleError: faces must be found in video, and the bundle has no face model.
+        """
+        if not all(source.still for source in sources):
+            self.moving_faces()
+        return self.scorer, Verdicts(self.bundle.contract, window=self.window, limits=self.limits)
+
+    @property
+    def title(self) -> str:
+        """The model, its precision and its device in a few words."""
+        contract, choice = self.bundle.contract, self.choice
+        return f"{contract.architecture} {contract.version}, {choice.precision.value} on {choice.device}"
+
+
+def renew(pipeline: Pipeline, sources: Sequence[Source], load: Callable[[], Detector]) -> None:
+    """Load a detector and let `pipeline` over `sources` judge with it from the next frame on.
+
+    If it can't be loaded, or fails its golden pictures, nothing changes, and a line in the log says why.
+    """
+    try:
+        detector = load()
+        pipeline.switch(*detector.judges(sources))
+    except (EdgeError, OSError, RuntimeError) as error:
+        log.warning(f"the new bundle is refused, the old one goes on: {error}")
+    else:
+        log.info(f"now judging with {detector.title}, detector: {detector.bundle.origin}")
 
 
 def as_picture(image: Picture) -> Image.Image:

@@ -98,10 +98,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class _Work:
-    """A frame being scored or a gap being passed on, its source, and when work on it began, in monotonic seconds."""
+    """A frame being scored or a gap being passed on, its source and who gives the verdicts.
+
+    `began` is when work on it began, in monotonic seconds.
+    """
 
     item: Future[ScoredFrame] | Gap
     given: Source
+    verdicts: Verdicts
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -128,12 +132,16 @@ class Pipeline:
         *,
         workers: int,
     ) -> None:
-        self._sources, self._score, self._verdicts = sources, score, verdicts
+        self._sources, self._judges = sources, (score, verdicts)
         self._workers = workers
         self._stop, self._leave = threading.Event(), threading.Event()
         self._changed = threading.Condition()
         self._inbox = Inbox(sources, self._changed)
         self._pending: deque[_Work] = deque()
+
+    def switch(self, score: Callable[[Frame], ScoredFrame], verdicts: Verdicts) -> None:
+        """Judge with these from the next frame on; frames in work get their verdicts as they began. Thread-safe."""
+        self._judges = score, verdicts
 
     def stop(self) -> None:
         """Read no more frames and end after those in work. Safe in a signal handler."""
@@ -214,20 +222,21 @@ class Pipeline:
         with self._changed:
             while len(self._pending) < self._workers and not self._stop.is_set() and (taken := self._inbox.take()):
                 number, item = taken
+                score, verdicts = self._judges
                 if isinstance(item, Gap):
-                    self._pending.append(_Work(item, self._sources[number]))
+                    self._pending.append(_Work(item, self._sources[number], verdicts))
                 else:
-                    future = pool.submit(self._score, item)
-                    self._pending.append(_Work(future, self._sources[number]))
+                    future = pool.submit(score, item)
+                    self._pending.append(_Work(future, self._sources[number], verdicts))
                     future.add_done_callback(wake)
 
     def _judged(self, work: _Work) -> Judged:
         if isinstance(work.item, Gap):
-            return Judged(self._verdicts.of_gap(work.item), failed=work.item.failed, given=work.given)
+            return Judged(work.verdicts.of_gap(work.item), failed=work.item.failed, given=work.given)
         scored = work.item.result()
         frame = scored.frame
         return Judged(
-            result=self._verdicts.of_frame(scored),
+            result=work.verdicts.of_frame(scored),
             picture=scored.picture,
             failed=scored.error is not None and frame.still,
             fps=frame.fps,

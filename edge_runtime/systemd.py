@@ -12,6 +12,9 @@ from types import FrameType
 REPEAT_S = 1.0
 """`timeout`, Slurm and systemd may signal a process both by itself and with its group: that is one signal."""
 
+LONGEST_RELOAD_S = 20.0
+"""How long the end of a run waits for a reload; less than the service's TimeoutStopSec."""
+
 
 class Notifier:
     """Sends systemd's notification messages (sd_notify(3)); does nothing without systemd."""
@@ -73,3 +76,33 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def reloading_on_hangup(reload: Callable[[], None]) -> Iterator[None]:
+    """Call `reload` after each SIGHUP (systemd's ExecReload), in a thread; several during a call are one more.
+
+    Outside the main thread, where Python allows no signal handler, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked, over = threading.Event(), threading.Event()
+
+    def work() -> None:
+        while asked.wait() and not over.is_set():
+            asked.clear()
+            reload()
+
+    thread = threading.Thread(target=work, name="reload", daemon=True)
+    # Started here, since starting one in a signal handler could wait for a lock that the interrupted code holds.
+    thread.start()
+    before = signal.signal(signal.SIGHUP, lambda number, frame: asked.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        over.set()
+        asked.set()
+        # A thread inside OpenVINO while Python exits would abort the process.
+        thread.join(LONGEST_RELOAD_S)

@@ -60,6 +60,8 @@ Environment=XDG_CACHE_HOME=/var/cache/deepfake-edge PYTHONDONTWRITEBYTECODE=1 HO
 EnvironmentFile=-{options}
 # One line per frame would fill the journal and hide a lost camera; the results file holds them all.
 ExecStart={current}/runtime/bin/edge-detect --quiet $DETECT_OPTIONS
+# A new bundle at {current} without a restart; one that fails its golden pictures is refused.
+ExecReload=/bin/kill -HUP $MAINPID
 WorkingDirectory=/
 TimeoutStartSec=5min
 TimeoutStopSec=30

@@ -105,14 +105,16 @@ class Bundle:
             BundleError: there is none, or its manifest can't be read.
         """
         folder = expand(path)
+        # If `path` is a link that is switched to another version, this bundle stays whole.
+        real = folder.resolve()
         try:
-            text = (folder / MANIFEST).read_text(encoding="utf-8")
+            text = (real / MANIFEST).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
             raise BundleError(f"{folder}: no bundle (no {MANIFEST} in it); make one with export-openvino") from None
         except (OSError, ValueError) as error:
             raise BundleError(f"{folder}/{MANIFEST}: can't be read ({error})") from None
         try:
-            return cls(folder, Manifest.from_json(text))
+            return cls(real, Manifest.from_json(text))
         except BundleError as error:
             raise type(error)(f"{folder}: {error}") from None
 
