@@ -69,7 +69,10 @@ def edge_detect(
     list_cameras: Annotated[bool, _camera("--list-cameras", help="List the cameras and exit.")] = False,
     model: Annotated[
         Path | None,
-        typer.Option(help="Bundle (default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or shipped one)."),
+        typer.Option(
+            help="Bundle, or hf://user/name@revision (default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or "
+            "shipped one)."
+        ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Device that runs the network.")] = "AUTO",
     precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = "auto",

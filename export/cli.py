@@ -97,6 +97,12 @@ def export_openvino(
     ovms: Annotated[
         Path | None, typer.Option(help="Also write a repository for OpenVINO Model Server.", show_default=False)
     ] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Publish the bundle and its card: hf://user/name.", show_default=False)
+    ] = None,
+    licence: Annotated[
+        str, typer.Option(help="Licence of the published weights, such as cc-by-nc-4.0.", show_default="not stated")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Seed of the choice of faces.")] = SEED,
 ) -> int:
     """Export a checkpoint as a verified bundle: ONNX, and OpenVINO in FP32, FP16 and INT8.
@@ -118,6 +124,9 @@ def export_openvino(
         ours, served = expand(out).resolve(), expand(ovms).resolve()
         if ours.is_relative_to(served) or served.is_relative_to(ours):
             raise UsageError(f"--ovms {ovms}: overlaps with --out {out}; choose another folder")
+    from export.bundle.push import push_bundle, push_target
+
+    target = push_target(push) if push else None
     # Keep the libraries' warnings off the terminal; their errors still come through.
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.captureWarnings(True)
@@ -165,6 +174,8 @@ def export_openvino(
     _print_summary(bundle, time.monotonic() - steps.started)
     if refused:
         raise refused
+    if target:
+        print(f"published: {push_bundle(bundle, target, licence)} (a new repository is private)")
     return 1 if steps.broken else 0
 
 

@@ -26,7 +26,10 @@ from train.data.catalog import SEED, SHARES
 
 
 def prepare_faces(
-    sources: Annotated[list[Path] | None, typer.Argument(help="Folders of faces, in a known layout.")] = None,
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders of faces, in a known layout; also hf://datasets/user/name, kaggle://owner/name."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for catalog.csv and audit.html.")] = Path("prepared"),
     real: Annotated[list[Path] | None, typer.Option(help="A folder of real faces; repeatable.")] = None,
     fake: Annotated[list[Path] | None, typer.Option(help="A folder of fakes; repeatable.")] = None,

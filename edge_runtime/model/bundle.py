@@ -7,12 +7,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edge_runtime.errors import BundleError, MissingBundleError
 from edge_runtime.model.contract import ModelContract, Precision
+from edge_runtime.model.hub import HubAddress, hub_address, pull_file, pull_files
 from edge_runtime.paths import expand
 
 MANIFEST = "model.json"
@@ -96,14 +97,19 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    address: str = ""
+    """On the hub, with its commit; empty for a folder."""
 
     @classmethod
     def open(cls, path: Path | str) -> "Bundle":
-        """Open the bundle in folder `path` and read its manifest.
+        """Open the bundle in folder `path`, or at an address hf://user/name@revision, and read its manifest.
 
         Raises:
             BundleError: there is none, or its manifest can't be read.
+            SourceError, UsageError: it can't be pulled from the hub.
         """
+        if address := hub_address(path):
+            return cls._pulled(address)
         folder = expand(path)
         # If `path` is a link that is switched to another version, this bundle stays whole.
         real = folder.resolve()
@@ -118,6 +124,17 @@ class Bundle:
         except BundleError as error:
             raise type(error)(f"{folder}: {error}") from None
 
+    @classmethod
+    def _pulled(cls, address: HubAddress) -> "Bundle":
+        """Return a bundle of the hub, whose files are checked when they are pulled into the cache."""
+        folder = pull_file(address, MANIFEST).parent
+        commit = replace(address, revision=folder.name)
+        bundle = replace(cls.open(folder), address=str(commit))
+        if not all((folder / name).exists() for name in bundle.manifest.files):
+            pull_files(commit, bundle.manifest.files)
+            bundle.check()
+        return bundle
+
     @property
     def shipped(self) -> bool:
         """Whether it comes with the package."""
@@ -125,9 +142,9 @@ class Bundle:
 
     @property
     def origin(self) -> str:
-        """The bundle's folder, or that it comes with the package; named in every command's output."""
+        """The bundle's folder or address, or that it comes with the package; named in every command's output."""
         if not self.shipped:
-            return str(self.path)
+            return self.address or str(self.path)
         return f"{self.path.name}, shipped with deepfake-edge {importlib.metadata.version('deepfake-edge')}"
 
     @property

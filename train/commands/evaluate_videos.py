@@ -68,8 +68,8 @@ def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptio
     if model.is_file():
         raise UsageError(f"{model}: videos are judged as the board judges them; give a bundle (export-openvino)")
     bundle = Bundle.open(model)
-    if options.fit_video and bundle.shipped:
-        raise UsageError(f"{model}: comes with the package and is not changed; copy it and name the copy")
+    if options.fit_video and (bundle.shipped or bundle.address):
+        raise UsageError(f"{bundle.origin}: is not changed; copy {bundle.path} (cp -rL) and name the copy")
     held = [precision.value for precision in bundle.precisions]
     precision = options.precision or (held[-1] if held else "int8")
     videos = list_videos(data)
@@ -87,7 +87,7 @@ def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptio
     labels, scored = judged[precision].labels, judged[precision].scored
     evaluation = VideoEvaluation(
         subject={
-            "name": f"{bundle.path.name} ({precision})",
+            "name": f"{bundle.address or bundle.path.name} ({precision})",
             "architecture": bundle.contract.architecture,
             "version": bundle.contract.version,
             "precision": precision,

@@ -24,6 +24,7 @@ from train.data.build import build_catalog
 from train.data.catalog import CATALOG, QUARANTINE, SEED, SHARES, Catalog, FaceRecord
 from train.data.face_finder import face_finder
 from train.data.layouts import Listing, list_class, list_faces
+from train.data.remote import fetched
 from train.data.scan import MEASURED
 from train.data.splits import Share, split_gaps, wanted_splits
 from train.evaluation.shortcuts import Audit, TooFewFacesError, audit_faces
@@ -149,10 +150,10 @@ def find_pictures(sources: Sequence[Path], options: PrepareOptions) -> Listing:
         DataError: a folder can't be used, or there is no picture of a class.
     """
     found = Listing()
-    for source in sources:
+    for source in map(fetched, sources):
         found += list_faces(expand(source), options.layout, options.folders)
     for label, places in enumerate((options.real, options.fake)):
-        found += list_class([expand(place) for place in places], label, options.folders)
+        found += list_class([expand(fetched(place)) for place in places], label, options.folders)
     if not found.files:
         raise DataError("no faces are given: name a folder with real/ and fake/, or give --real DIR --fake DIR")
     present = {file.label for file in found.files}

@@ -13,6 +13,7 @@ from edge_runtime.errors import CheckpointError, DataError, UsageError
 from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import CHECKPOINT, LABELS, Calibration, ModelContract, Precision
+from edge_runtime.model.hub import hub_address
 from edge_runtime.paths import expand
 from train.data.build import has_splits
 from train.data.catalog import Catalog, FaceRecord
@@ -57,7 +58,7 @@ class Subject:
 
 
 def open_subject(path: Path | str, *, precision: str | None = None, device: str = "CPU") -> Subject:
-    """Open a checkpoint (a file) or a bundle (a folder).
+    """Open a checkpoint (a file) or a bundle (a folder, or hf://user/name@revision).
 
     Args:
         path: of either.
@@ -68,6 +69,8 @@ def open_subject(path: Path | str, *, precision: str | None = None, device: str 
         CheckpointError, BundleError: it can't be opened.
         UsageError: the bundle does not hold this precision.
     """
+    if hub_address(path):
+        return _open_bundle(path, precision, device)
     path = expand(path)
     if not path.exists():
         raise CheckpointError(f"{path}: not found; give a checkpoint (.pth) or a bundle")
@@ -91,19 +94,22 @@ def open_subject(path: Path | str, *, precision: str | None = None, device: str 
     )
 
 
-def _open_bundle(path: Path, precision: str | None, device: str) -> Subject:
-    bundle = Bundle.open(path)
+def _open_bundle(named: Path | str, precision: str | None, device: str) -> Subject:
+    bundle = Bundle.open(named)
+    path = bundle.path
     held = [entry.value for entry in bundle.precisions]
     chosen = precision or (held[-1] if held else Precision.INT8.value)
     if chosen not in held:
-        raise UsageError(f"--precision {chosen}: {path} holds {', '.join(held) or 'none'}; choose one of these")
+        raise UsageError(
+            f"--precision {chosen}: {bundle.origin} holds {', '.join(held) or 'none'}; choose one of these"
+        )
 
     def logits(records: Sequence[FaceRecord], progress: Advance | None, corrupt: Corrupt | None) -> Logits:
         found = bundle_logits(bundle, chosen, records, device=device, progress=progress, corrupt=corrupt)
         return adjust(found, records, bundle.contract, bundle.contract.calibration(chosen), corrupt)
 
     return Subject(
-        name=f"{path.name} ({chosen})",
+        name=f"{bundle.address or path.name} ({chosen})",
         path=path,
         contract=bundle.contract,
         precision=chosen,
