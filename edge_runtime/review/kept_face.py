@@ -14,6 +14,7 @@ from edge_runtime.errors import PictureError
 from edge_runtime.judging.results import FaceResult, FrameResult, iso_time
 from edge_runtime.pixels.phash import perceptual_hash
 from edge_runtime.pixels.preprocess import square_within
+from edge_runtime.printable import printable
 from edge_runtime.review.selection import KeptFor
 
 DESCRIPTION = "review.json"
@@ -23,6 +24,15 @@ NAME = re.compile(rf"face-(\d{{8}}T\d{{9}})Z-({REASONS})-([0-9a-f]{{16}})\.png(?
 
 RECORD = "deepfake-edge"
 """Key of the PNG's text with the record."""
+
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("board", "purpose", "source", "time", "verdict", "kept_for", "delete_after"), str),
+    "width": int,
+    "height": int,
+    "box": list,
+    "score": (float, int),
+}
+"""What every record has."""
 
 MARGIN = 1.0
 """Surroundings that are kept with a face, as a share of its longer side: a person needs them, and so does the face
@@ -39,17 +49,18 @@ def face_png(
 ) -> bytes:
     """Cut `face` and its surroundings out of `picture`, pixel by pixel, with what the detector said of it.
 
-    The record is JSON in the PNG's text: the keys of `about`, and `source`, `time`, `frame`, `track`, `box` (of the
-    face in the PNG), `detection`, `score`, `track_score`, `verdict`, `reason`, `kept_for`, `device`, `precision` and
-    `model`.
+    The record is JSON in the PNG's text: the keys of `about`, those of FIELDS (`box` is of the face in the PNG), and
+    `frame`, `track`, `detection`, `score`, `track_score`, `reason`, `device`, `precision` and `model`.
     """
     region = _square(picture, face, MARGIN)
     record = {
         **about,
-        "source": result.source,
+        "source": printable(result.source),
         "time": iso_time(result.time),
         "frame": result.frame,
         "track": face.track,
+        "width": region[2] - region[0],
+        "height": region[3] - region[1],
         "box": [edge - region[axis % 2] for axis, edge in enumerate(face.box)],
         "detection": face.detection,
         "score": face.score,
@@ -79,31 +90,29 @@ def file_name(time: datetime, reason: KeptFor, phash: str) -> str:
 
 
 def read_record(png: bytes) -> dict[str, Any]:
-    """Return the record of a kept face; see `keep_face`.
+    """Return the record of a kept face; see `face_png`.
 
     Raises:
         PictureError: this is not such a PNG.
     """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-            picture.load()
-            record = json.loads(picture.info[RECORD])
-    except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
-        raise PictureError("not a face that edge-detect kept, or damaged") from None
-    if not isinstance(record, dict):
-        raise PictureError("not a face that edge-detect kept")
-    return record
+            record = dict(json.loads(picture.info[RECORD]))
+        # Whoever has the public key can write one: only what was checked reaches a page.
+        valid = all(isinstance(record[name], kind) for name, kind in FIELDS.items())
+        record["box"] = [int(edge) for edge in record["box"]]
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError, Image.DecompressionBombError):
+        valid = False
+    if not valid or len(record["box"]) != 4:
+        raise PictureError("not a face that edge-detect kept, or damaged")
+    return {name: printable(value) if isinstance(value, str) else value for name, value in record.items()}
 
 
-def taken(name: str) -> datetime | None:
-    """Return when the face in a file of this name was seen; None if it is not a kept face's name."""
-    found = NAME.fullmatch(name)
-    if not found:
-        return None
-    try:
-        return datetime.strptime(found[1], "%Y%m%dT%H%M%S%f").replace(tzinfo=timezone.utc)
-    except ValueError:
-        return None
+def parse_time(text: str) -> datetime:
+    """Return the time in a record; ValueError if it is none."""
+    # Python 3.10 doesn't read a Z.
+    time = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
 
 def delete_after(time: datetime, days: float) -> str:

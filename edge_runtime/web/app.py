@@ -2,18 +2,22 @@
 
 import asyncio
 import importlib.metadata
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from edge_runtime.command import DISTRIBUTION
 from edge_runtime.detector import Detector
+from edge_runtime.errors import EdgeError
+from edge_runtime.review.desk import ReviewDesk
 from edge_runtime.systemd import Notifier
 from edge_runtime.web.api import api_router
 from edge_runtime.web.http.login import login_router
@@ -22,6 +26,7 @@ from edge_runtime.web.http.request_limits import RequestLimiter
 from edge_runtime.web.http.security import Gate
 from edge_runtime.web.http.sessions import Sessions
 from edge_runtime.web.pages import HERE, Pages, live_router, page_router
+from edge_runtime.web.review import review_router
 from edge_runtime.web.schemas import ProblemDetails
 from edge_runtime.web.service.feed import CameraFeed
 from edge_runtime.web.service.metrics import Metrics
@@ -29,6 +34,10 @@ from edge_runtime.web.service.uploads import UploadJudge
 from edge_runtime.web.settings import Settings
 
 HEARTBEAT_S = 1.0
+REFRESH_S = 10.0
+"""Time between two looks into the review's folder."""
+
+log = logging.getLogger(__name__)
 DESCRIPTION = """For every face in a picture: real, fake (AI-generated) or uncertain, with a score.
 
 If the service was started with a token, send it as `Authorization: Bearer …`. Errors are problem details (RFC 9457).
@@ -44,14 +53,18 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     feed: CameraFeed | None = None
     if settings.camera is not None:
         feed = CameraFeed(judge, settings.camera, metrics, most_viewers=settings.limits.viewers)
+    desk = None if settings.review is None else ReviewDesk(settings.review)
     contract = detector.engine.contract
     metrics.model.info({"architecture": contract.architecture, "version": contract.version})
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        heartbeat = asyncio.create_task(_notify_systemd(judge))
+        tasks = [asyncio.create_task(_notify_systemd(judge))]
+        if desk is not None:
+            tasks.append(asyncio.create_task(_refresh(desk)))
         yield
-        heartbeat.cancel()
+        for task in tasks:
+            task.cancel()
         if feed is not None:
             feed.close()
         judge.close()
@@ -68,6 +81,7 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     app.include_router(api_router(judge, settings, metrics))
     app.include_router(page_router(pages, settings))
     app.include_router(live_router(pages, feed))
+    app.include_router(review_router(pages, desk))
     app.include_router(login_router(pages, settings.token, sessions))
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     app.add_exception_handler(HTTPException, _http_problem)
@@ -102,6 +116,16 @@ async def _notify_systemd(judge: UploadJudge) -> None:
             await asyncio.sleep(HEARTBEAT_S)
     finally:
         notifier.stopping()
+
+
+async def _refresh(desk: ReviewDesk) -> None:
+    """Take in what is copied to the review's folder, and delete what has expired."""
+    while True:
+        await asyncio.sleep(REFRESH_S)
+        try:
+            await run_in_threadpool(desk.refresh)
+        except EdgeError as error:
+            log.warning(str(error))
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

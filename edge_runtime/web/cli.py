@@ -24,6 +24,15 @@ def edge_serve(
     camera: Annotated[
         str | None, typer.Option(help="Source of the live page: a number, a device file, an address or a video.")
     ] = None,
+    review: Annotated[
+        Path | None, typer.Option(help="Folder of faces that edge-detect --review kept; adds the page /review.")
+    ] = None,
+    review_private_key: Annotated[
+        Path | None, typer.Option(help="File of the private key that opens these faces, from `edge-serve keygen`.")
+    ] = None,
+    review_database: Annotated[
+        Path | None, typer.Option(help="SQLite file of the reviews (default: reviews.sqlite in the folder).")
+    ] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the token that clients must present.")] = None,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="Another host name of this service, e.g. behind a proxy; repeatable.")
@@ -59,6 +68,7 @@ def edge_serve(
     except ImportError as error:
         raise UsageError(f"edge-serve needs {error.name}; run `pip install '.[web]'` in the clone") from None
     from edge_runtime.detector import Detector
+    from edge_runtime.review.desk import ReviewPlaces
     from edge_runtime.sources import open_source
     from edge_runtime.web.app import create_app
     from edge_runtime.web.http.sessions import TICKET_S
@@ -86,7 +96,9 @@ def edge_serve(
         if camera is not None:
             # Fails now, not at the first viewer, if the bundle can't find faces in video.
             detector.moving_faces()
-        settings = Settings(token=token, hosts=tuple(allowed_host or ()), camera=camera, limits=limits)
+        places = None if review is None else ReviewPlaces(review, review_private_key, review_database)
+        hosts = tuple(allowed_host or ())
+        settings = Settings(token=token, hosts=hosts, camera=camera, review=places, limits=limits)
         app = create_app(detector, settings)
         contract, choice = detector.engine.contract, detector.engine.choice
         shown = reachable_address(host)

@@ -109,6 +109,7 @@ class Pages:
             finds_faces=detector.faces is not None,
             needs_token=self._settings.token is not None,
             camera=self._settings.camera is not None,
+            review=self._settings.review is not None,
             limits=limits,
             **values,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_runtime.errors import UsageError
+from edge_runtime.review.desk import ReviewPlaces
 
 MEGABYTE = 1_000_000
 SHORTEST_TOKEN = 16
@@ -49,11 +50,13 @@ class Settings:
         token: clients must present it; None allows everybody who can reach the address.
         hosts: allowed host names besides those of loopback; only checked if there is no token.
         camera: source of the live page, as `edge-detect` takes it; None means no live page.
+        review: what the review page shows; None means there is none.
     """
 
     token: str | None = None
     hosts: tuple[str, ...] = ()
     camera: str | None = None
+    review: ReviewPlaces | None = None
     limits: ServiceLimits = field(default_factory=ServiceLimits)
 
 

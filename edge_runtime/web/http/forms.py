@@ -1,9 +1,9 @@
-"""Multipart forms with pictures, kept in memory."""
+"""Forms: multipart ones with pictures, kept in memory, and plain ones."""
 
 import math
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qs, unquote_to_bytes
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
@@ -47,6 +47,20 @@ class _MemoryParser(MultiPartParser):
         if sum(isinstance(value, UploadFile) for _, value in self.items) > self.most_files:
             detail = f"the limit is {self.most_files}; send them in several requests"
             raise ProblemError(ProblemKind.TOO_MANY_FILES, detail)
+
+
+async def read_fields(request: Request, most_bytes: int) -> dict[str, str]:
+    """Return the fields of a plain form; of several with one name, the first.
+
+    Raises:
+        ProblemError: the form has more than `most_bytes`.
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most_bytes:
+            raise ProblemError(ProblemKind.BODY_TOO_LARGE, f"the limit for the form is {most_bytes} bytes")
+    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
 
 
 async def read_pictures(request: Request, field: str, *, most: int) -> list[Upload]:

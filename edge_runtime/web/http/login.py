@@ -2,12 +2,11 @@
 
 import asyncio
 import math
-from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
-from edge_runtime.web.http.problems import ProblemError, ProblemKind
+from edge_runtime.web.http.forms import read_fields
 from edge_runtime.web.http.security import same_secret
 from edge_runtime.web.http.sessions import COOKIE, SESSION_S, Sessions
 from edge_runtime.web.http.throttle import Throttle, client_address
@@ -51,12 +50,7 @@ def login_router(pages: Pages, token: str | None, sessions: Sessions) -> APIRout
             response = pages.render(request, "login.html", 429, error="token_too_often")
             response.headers.update({"Retry-After": str(math.ceil(wait_s)), "Connection": "close"})
             return response
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LOGIN_BYTES:
-                raise ProblemError(ProblemKind.BODY_TOO_LARGE, f"the limit for the form is {LOGIN_BYTES} bytes")
-        given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0].strip()
+        given = (await read_fields(request, LOGIN_BYTES)).get("token", "").strip()
         if token is not None and not same_secret(given, token):
             await asyncio.sleep(WRONG_TOKEN_DELAY_S)
             return pages.render(request, "login.html", 401, error="token_wrong")

@@ -22,12 +22,15 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from edge_runtime.detector import Detector
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import PixelRecipe
+from edge_runtime.review.desk import ReviewPlaces
+from edge_runtime.review.sealing import write_key_pair
 from edge_runtime.web.settings import Settings
 from train.sample_faces import draw_face, draw_scene
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import colour_contract, serving, write_colour_bundle
+from helpers import reviews
 from helpers.face_model import find_face_model
 from test_browser import CHROMIUM, FLAGS, PHONE
 
@@ -126,6 +129,26 @@ def judged(page: Page, files: list[Path]) -> None:
     page.wait_for_timeout(300)
 
 
+def review_pictures(browser: Browser, folder: Path, bundle: Path, out: Path) -> None:
+    """Make the screenshots of the review page."""
+    reviews.keep(folder / "kept", [write_key_pair(folder / "key")], range(5), source="camera 0", size=480)
+    settings = Settings(review=ReviewPlaces(folder / "kept", folder / "key"))
+    with serving(Detector(Bundle.open(bundle)), settings) as (host, port):
+        address = f"http://{host}:{port}/review"
+        for viewport, name in ((DESKTOP, "web-review.webp"), (PHONE, "web-review-phone.webp")):
+            with opened(browser, address, viewport, has_touch=viewport is PHONE, is_mobile=viewport is PHONE) as page:
+                for reviewer, keys in (("Ann", "rfrf"), ("Ben", "rff")):
+                    page.fill("#name", reviewer)
+                    page.press("#name", "Enter")
+                    for number, key in enumerate(keys if viewport is DESKTOP else ""):
+                        expect(page.locator("#progress")).to_contain_text(f"{number} of 5")
+                        page.keyboard.press(key)
+                    page.wait_for_timeout(1000)
+                    if reviewer == "Ann":
+                        page.get_by_role("button", name="Change").click()
+                keep(page, out / name)
+
+
 def main(out: Path) -> None:
     """Make all screenshots."""
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
@@ -150,6 +173,7 @@ def main(out: Path) -> None:
                 expect(page.locator("#state")).to_have_text("on", timeout=30_000)
                 page.wait_for_timeout(2000)
                 keep(page, out / "web-live.webp", whole=False)
+        review_pictures(browser, folder, bundle, out)
         browser.close()
 
 

@@ -9,8 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from helpers.reviews import keep
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from edge_runtime.review.database import ReviewDatabase
+from edge_runtime.review.desk import ReviewPlaces
+from edge_runtime.review.sealing import write_key_pair
 from edge_runtime.web.settings import ServiceLimits, Settings
 from edge_runtime.web.texts import TEXTS
 
@@ -329,3 +333,47 @@ def test_only_phones_offer_their_camera(opened_page, base, touch):
         page.goto(base)
         assert page.get_by_text(ENGLISH["photograph"]).is_visible() is touch
         assert page.locator("#photograph").get_attribute("capture") == "environment"
+
+
+@pytest.fixture
+def review(served, whole_detector, tmp_path) -> Iterator[tuple[str, ReviewPlaces]]:
+    """The address of a review page with five encrypted faces, and where it keeps the reviews."""
+    keep(tmp_path / "kept", [write_key_pair(tmp_path / "key")], range(5))
+    places = ReviewPlaces(tmp_path / "kept", tmp_path / "key")
+    with served(whole_detector, Settings(review=places)) as (host, port):
+        yield f"http://{host}:{port}/review", places
+
+
+def test_faces_are_reviewed_by_keys(opened_page, review):
+    address, places = review
+    with opened_page() as page:
+        page.goto(address)
+        page.keyboard.type("Ann fruz")
+        page.keyboard.press("Enter")
+        done = page.locator("#progress")
+        for key, before in zip("rfuszf", (0, 1, 2, 3, 4, 3), strict=True):
+            expect(done).to_have_text(ENGLISH["review_progress"].format(done=before, all=5))
+            page.keyboard.press(key)
+        expect(done).to_have_text(ENGLISH["review_progress"].format(done=4, all=5))
+    reviews = ReviewDatabase(places.folder / "reviews.sqlite").reviews()
+    assert [one.label.value for one in reviews] == ["real", "fake", "unusable", "fake"]
+    assert {one.reviewer for one in reviews} == {"Ann fruz"}
+
+
+@SIZES
+def test_review_page_fits_and_is_accessible(opened_page, review, viewport, locale):
+    texts = TEXTS["zh-Hans" if locale == "zh-CN" else "en"]
+    with opened_page(viewport=viewport, locale=locale, bypass_csp=True) as page:
+        page.goto(review[0])
+        check_accessibility(page)
+        page.fill("#name", "Ann")
+        page.get_by_role("button", name=texts["review_start"]).click()
+        check_accessibility(page)
+        face, box = page.locator("#face").bounding_box(), page.locator(".box .line").bounding_box()
+        # Half as wide as the picture, since as much is kept around a face.
+        assert box["width"] == pytest.approx(face["height"] / 2, rel=0.03)
+        assert box["x"] + box["width"] / 2 == pytest.approx(face["x"] + face["width"] / 2, abs=3)
+        for label in ("real", "fake", "unusable", "skip"):
+            expect(page.locator(f".answers [value={label}]")).to_be_in_viewport(ratio=1)
+        page.locator(".answers [value=fake]").click()
+        expect(page.locator("#progress")).to_have_text(texts["review_progress"].format(done=1, all=5))
