@@ -144,7 +144,7 @@ def rollback_here(options: argparse.Namespace) -> int:
 
 
 def status_here(options: argparse.Namespace) -> int:
-    """Print the version in use and how the service is doing."""
+    """Print the version in use, how the service is doing, and whether the faces are still as the model knows them."""
     layout = Layout(options.root)
     now = versions.current_version(layout)
     last = signing.last_signed(layout)
@@ -157,6 +157,7 @@ def status_here(options: argparse.Namespace) -> int:
     status = service.status()
     print(f"service  {status.active}, {status.restarts} restarts")
     print(f"         {printable(service.last_line_of(status))}")
+    print(f"faces    {printable(service.drift(layout))}")
     return 0 if status.is_healthy else 1
 
 

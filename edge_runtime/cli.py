@@ -27,14 +27,15 @@ from edge_runtime.errors import UsageError
 from edge_runtime.printable import printable
 
 if TYPE_CHECKING:
+    from edge_runtime.model.bundle import Bundle
     from edge_runtime.model.contract import ModelContract
-    from edge_runtime.run import Summary
+    from edge_runtime.run import Observer, Summary
     from edge_runtime.sinks import Sink
     from edge_runtime.sources import Source
 
-_camera, _output, _snapshot, _review = (
+_camera, _output, _snapshot, _review, _monitoring = (
     functools.partial(typer.Option, rich_help_panel=panel)
-    for panel in ("Cameras and streams", "Output", "Snapshots", "Review")
+    for panel in ("Cameras and streams", "Output", "Snapshots", "Review", "Monitoring")
 )
 
 Device = Literal["AUTO", "CPU", "GPU"]
@@ -137,6 +138,14 @@ def edge_detect(
     review_sample: Annotated[
         float, _review(min=0.0, max=1.0, help="Share of all faces that is kept whatever the verdict.")
     ] = REVIEW_SAMPLE,
+    monitor: Annotated[
+        Path | None,
+        _monitoring(
+            metavar="DIR",
+            envvar="DEEPFAKE_EDGE_MONITOR",
+            help="Notice when faces drift from those the model knows; keep summaries in DIR.",
+        ),
+    ] = None,
 ) -> int:
     """Judge every face as real, fake or uncertain.
 
@@ -212,12 +221,20 @@ def edge_detect(
     ]
     origin = printable(detector.bundle.origin)
     files = FileVerdicts(contract, origin)
+    observers = _observers(detector.bundle, monitor)
     with contextlib.ExitStack() as stack:
         if all(source.endless for source in sources) and not sys.stdin.isatty():
+
+            def renewed() -> None:
+                if (bundle := renew(pipeline, sources, load)) is not None:
+                    for observer in observers:
+                        observer.switch(bundle)
+
             # The pipeline alone holds the detector, so that a new one takes its memory.
             del detector
-            stack.enter_context(reloading_on_hangup(lambda: renew(pipeline, sources, load)))
-        summary = run(pipeline, [stack.enter_context(sink) for sink in sinks], files, title)
+            stack.enter_context(reloading_on_hangup(renewed))
+        opened = [stack.enter_context(sink) for sink in sinks]
+        summary = run(pipeline, opened, files, title, observers=observers)
     for line in (files.text(by_folder=by_folder), summary.text(), f"detector: {origin}", notice, advice):
         if line:
             print(line, file=sys.stderr)
@@ -267,6 +284,16 @@ def _review_sink(
     from edge_runtime.sinks.review import ReviewSink
 
     yield ReviewSink(folder, contract, **options)
+
+
+def _observers(bundle: "Bundle", monitor: Path | None) -> "list[Observer]":
+    """Return what watches the results."""
+    if monitor is None:
+        return []
+    from edge_runtime.monitoring.monitor import Monitor
+    from edge_runtime.paths import expand
+
+    return [Monitor(bundle, expand(monitor))]
 
 
 def _terminal(title: str, sources: "list[Source]", *, to_stdout: bool, quiet: bool) -> "Sink":

@@ -194,18 +194,20 @@ class Detector:
         return f"{contract.architecture} {contract.version}, {choice.precision.value} on {choice.device}"
 
 
-def renew(pipeline: Pipeline, sources: Sequence[Source], load: Callable[[], Detector]) -> None:
-    """Load a detector and let `pipeline` over `sources` judge with it from the next frame on.
+def renew(pipeline: Pipeline, sources: Sequence[Source], load: Callable[[], Detector]) -> Bundle | None:
+    """Load a detector, let `pipeline` over `sources` judge with it from the next frame on, and return its bundle.
 
-    If it can't be loaded, or fails its golden pictures, nothing changes, and a line in the log says why.
+    If it can't be loaded, or fails its golden pictures, nothing changes, a line in the log says why, and None is
+    returned.
     """
     try:
         detector = load()
         pipeline.switch(*detector.judges(sources))
     except (EdgeError, OSError, RuntimeError) as error:
         log.warning(f"the new bundle is refused, the old one goes on: {error}")
-    else:
-        log.info(f"now judging with {detector.title}, detector: {detector.bundle.origin}")
+        return None
+    log.info(f"now judging with {detector.title}, detector: {detector.bundle.origin}")
+    return detector.bundle
 
 
 def as_picture(image: Picture) -> Image.Image:

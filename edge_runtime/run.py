@@ -4,15 +4,30 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from edge_runtime.judging.results import SourceState
 from edge_runtime.judging.summary import FileVerdicts
+from edge_runtime.model.bundle import Bundle
 from edge_runtime.pipeline import Judged, Pipeline
 from edge_runtime.sinks import Sink
 from edge_runtime.systemd import Notifier, stopping_on_signals
 
 STUCK_S = 60.0
 """After this long on one frame we stop pinging systemd's watchdog."""
+
+
+class Observer(Protocol):
+    """Sees every result before the sinks do, such as `edge_runtime.monitoring.monitor.Monitor`."""
+
+    def observe(self, judged: Judged) -> Judged:
+        """Return the result as the sinks shall have it."""
+
+    def switch(self, bundle: Bundle) -> None:
+        """Take note that another bundle judges from now on; called by another thread."""
+
+    def close(self) -> None:
+        """Take note that there are no more results."""
 
 
 @dataclass
@@ -68,7 +83,9 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def run(pipeline: Pipeline, sinks: Sequence[Sink], files: FileVerdicts, status: str) -> Summary:
+def run(
+    pipeline: Pipeline, sinks: Sequence[Sink], files: FileVerdicts, status: str, *, observers: Sequence[Observer] = ()
+) -> Summary:
     """Pass every result of `pipeline` to `files` and every sink until its sources end or a signal arrives."""
     notifier, summary, began = Notifier(), Summary(), time.monotonic()
 
@@ -81,12 +98,16 @@ def run(pipeline: Pipeline, sinks: Sequence[Sink], files: FileVerdicts, status: 
         for judged in results:
             summary.add(judged)
             files.add(judged)
+            for observer in observers:
+                judged = observer.observe(judged)
             for sink in sinks:
                 sink.write(judged)
             # Free the picture, perhaps hundreds of megabytes, before waiting for the next.
             del judged
             notifier.alive()
     notifier.stopping()
+    for observer in observers:
+        observer.close()
     for sink in sinks:
         sink.conclude(files)
     summary.seconds = time.monotonic() - began

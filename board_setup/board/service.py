@@ -3,6 +3,7 @@ status.
 """
 
 import grp
+import json
 import os
 import re
 import time
@@ -15,7 +16,11 @@ from board_setup.errors import BoardError
 UNIT_PATH = "/etc/systemd/system/" + SERVICE
 RULE_PATH = "/etc/udev/rules.d/70-deepfake-edge.rules"
 JOURNALD_PATH = "/etc/systemd/journald.conf.d/deepfake-edge.conf"
-WRITTEN_AT_RUN_TIME = ("/var/cache/deepfake-edge", "/var/log/deepfake-edge")
+STATE = "/var/lib/deepfake-edge-state"
+WRITTEN_AT_RUN_TIME = ("/var/cache/deepfake-edge", "/var/log/deepfake-edge", STATE)
+MONITOR = STATE + "/monitor"
+"""Where the service notes whether faces drift, see docs/operations.md."""
+
 RESULTS = "/var/log/deepfake-edge/results.jsonl"
 OPTIONS_FILE = "/etc/default/deepfake-edge"
 GROUPS = ("video", "render")
@@ -57,6 +62,7 @@ NotifyAccess=main
 # To use other options, such as another camera, set DETECT_OPTIONS in the file below.
 Environment="DETECT_OPTIONS=--camera {camera} --jsonl {results} --rotate 16M"
 Environment=XDG_CACHE_HOME=/var/cache/deepfake-edge PYTHONDONTWRITEBYTECODE=1 HOME=/var/cache/deepfake-edge
+Environment=DEEPFAKE_EDGE_MONITOR={monitor}
 EnvironmentFile=-{options}
 # One line per frame would fill the journal and hide a lost camera; the results file holds them all.
 ExecStart={current}/runtime/bin/edge-detect --quiet $DETECT_OPTIONS
@@ -74,6 +80,7 @@ DynamicUser=yes
 SupplementaryGroups={groups}
 CacheDirectory=deepfake-edge
 LogsDirectory=deepfake-edge
+StateDirectory=deepfake-edge-state
 UMask=0027
 
 MemoryHigh=700M
@@ -131,6 +138,7 @@ def unit(layout: Layout, *, groups: Sequence[str], systemd: int) -> str:
         camera=CAMERA,
         results=RESULTS,
         options=OPTIONS_FILE,
+        monitor=MONITOR,
         current=layout.current,
         restart=backoff,
         groups=" ".join(groups),
@@ -180,6 +188,21 @@ def last_line(invocations: Optional[Set[str]] = None) -> str:
 def last_line_of(status: Status) -> str:
     """Return the last line of a running service's current run; of any run if it does not run."""
     return last_line({status.invocation} if status.active == "active" else None)
+
+
+def drift(layout: Layout) -> str:
+    """Return what the monitor says about the faces at the camera: state, since when, and the reason."""
+    path = layout.at(MONITOR + "/status.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        return f"{found['state']} since {found['since']}: {found['reason']}"
+    except PermissionError:
+        return "is only shown with sudo"
+    except FileNotFoundError:
+        return "nothing is monitored yet"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{path} can't be read ({error})"
 
 
 def restart() -> None:

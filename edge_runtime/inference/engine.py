@@ -63,18 +63,20 @@ class Choice:
 class Answer:
     """Logits [N, 2], what computed them, and the temperature and thresholds that belong to it.
 
-    `distances` [N] says how unlike the faces are that the network learned: above 1 is beyond the limit. It is empty if
-    the bundle has no reference statistics.
+    `distances` [N] says how unlike the faces are that the network learned: above 1 is beyond the limit. `positions`
+    [N, k + 1] are the whitened ones of their features. Both are empty if the bundle has no reference statistics.
     """
 
     logits: NDArray[np.float32]
     choice: Choice
     calibration: Calibration
     distances: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    positions: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     def part(self, start: int, end: int) -> "Answer":
         """Return the answer to the crops from `start` to `end`."""
-        return replace(self, logits=self.logits[start:end], distances=self.distances[start:end])
+        own = slice(start, end)
+        return replace(self, logits=self.logits[own], distances=self.distances[own], positions=self.positions[own])
 
 
 def choose(bundle: Bundle, device: str = "AUTO", precision: str = "auto", hint: str = "THROUGHPUT") -> Choice:
@@ -183,7 +185,9 @@ class Engine:
         answer = Answer(rows[:, :2], choice, self.contract.calibration(choice.precision.value))
         if self._reference is None:
             return answer
-        return replace(answer, distances=self._reference.distances(rows[:, 2:], choice.precision))
+        positions = self._reference.whitened(rows[:, 2:])
+        distances = self._reference.distances_at(positions, choice.precision)
+        return replace(answer, distances=distances, positions=positions)
 
     def switch(self, choice: Choice) -> None:
         """Switch to `choice`, from the next answer on.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edge_runtime.judging.results import FaceResult, Reason
+from edge_runtime.judging.results import FaceResult, FaceTraits, Reason
 from edge_runtime.judging.tracking import Track
 from edge_runtime.model.contract import Calibration, Verdict
 from edge_runtime.pixels.boxes import Box
@@ -36,6 +36,7 @@ class ScoredFace:
         reason: why the face can't be judged.
         distance: how unlike the faces that the network learned, mean over the crops; above 1 is beyond the limit.
         extremes: lowest and highest logit of the face and its slightly changed copies; None if there are no copies.
+        traits: of a judged face, see FaceTraits.
     """
 
     box: Box
@@ -44,6 +45,7 @@ class ScoredFace:
     reason: Reason | None
     distance: float = 0.0
     extremes: tuple[float, float] | None = None
+    traits: FaceTraits | None = None
 
 
 def fake_scores(logits: ArrayLike, calibration: Calibration = UNCALIBRATED) -> NDArray[np.float64]:
@@ -85,6 +87,7 @@ def decide(
         reason=reason_text(reason, limits) if reason else None,
         reason_code=reason,
         track_score=score,
+        traits=face.traits,
     )
 
 

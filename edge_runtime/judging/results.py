@@ -1,10 +1,14 @@
 """The result for a frame and for each face in it, and its JSON line."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_runtime.model.contract import Verdict
 from edge_runtime.pixels.provenance import Provenance
@@ -30,6 +34,24 @@ class Reason(str, Enum):
 
 
 @dataclass(frozen=True)
+class FaceTraits:
+    """What a judged face looks like to the network and to the camera.
+
+    Attributes:
+        position: the whitened position [k + 1] of its features, see `edge_runtime.model.reference`.
+        size: shorter side in pixels of the picture.
+        sharpness, blockiness: see `edge_runtime.pixels.quality`.
+        light: mean of the green channel, in [0, 255].
+    """
+
+    position: NDArray[np.float32]
+    size: float
+    sharpness: float
+    blockiness: float
+    light: float
+
+
+@dataclass(frozen=True)
 class FaceResult:
     """One face in one frame.
 
@@ -42,6 +64,7 @@ class FaceResult:
         reason: why the verdict is uncertain, in English; else None.
         track_score: the score of the track's window, which the verdict is made from; None as for `score`.
         reason_code: `reason` as an enum.
+        traits: of the face in this frame; None if it can't be judged or the bundle has no reference statistics.
     """
 
     box: tuple[int, int, int, int]
@@ -52,6 +75,7 @@ class FaceResult:
     reason: str | None = None
     track_score: float | None = None
     reason_code: Reason | None = None
+    traits: FaceTraits | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the face as it appears in a JSON line."""
@@ -83,6 +107,7 @@ class FrameResult:
         error: what went wrong with this frame or source, else None.
         notice: what must be shown with every verdict (a demonstration model), else None.
         provenance: what the file says about its origin; None for a camera.
+        drift: state and reason of `edge_runtime.monitoring`, as plain values; None if nothing is monitored.
     """
 
     source: str
@@ -101,9 +126,10 @@ class FrameResult:
     error: str | None = None
     notice: str | None = None
     provenance: Provenance | None = None
+    drift: Mapping[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the frame as it appears in a JSON line; `notice` and `provenance` are left out if they are None."""
+        """Return the frame as it appears in a JSON line; the last three fields are left out if they are None."""
         values = {
             "source": self.source,
             "frame": self.frame,
@@ -122,7 +148,11 @@ class FrameResult:
         }
         if self.provenance is not None:
             values["provenance"] = self.provenance.to_dict()
-        return values if self.notice is None else {**values, "notice": self.notice}
+        if self.notice is not None:
+            values["notice"] = self.notice
+        if self.drift is not None:
+            values["drift"] = dict(self.drift)
+        return values
 
     def to_json(self) -> str:
         """Return the JSON line without its line end; bytes of a path that are not UTF-8 are escaped."""

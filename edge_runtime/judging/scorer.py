@@ -13,7 +13,7 @@ from edge_runtime.defaults import WINDOW
 from edge_runtime.errors import PictureError
 from edge_runtime.inference.engine import Answer, Choice, Engine
 from edge_runtime.judging.decide import ScoredFace, decide
-from edge_runtime.judging.results import FaceResult, FrameResult, Reason
+from edge_runtime.judging.results import FaceResult, FaceTraits, FrameResult, Reason
 from edge_runtime.judging.tracking import Shots, Tracker
 from edge_runtime.model.contract import DEMO_NOTICE, Calibration, ModelContract
 from edge_runtime.pixels.boxes import Box
@@ -22,6 +22,7 @@ from edge_runtime.pixels.provenance import Provenance
 from edge_runtime.pixels.quality import (
     DEFAULT_LIMITS,
     QualityLimits,
+    mean_light,
     measured_quality,
     shorter_side,
     too_poor,
@@ -61,6 +62,7 @@ class PreparedFace:
         reason: why it can't be judged.
         copies: how many slightly changed copies are judged too.
         quality: sharpness, blockiness and size; None if the face can't be judged.
+        light: mean of the green channel of the model's pixels, in [0, 255].
     """
 
     box: Box | None
@@ -69,6 +71,7 @@ class PreparedFace:
     reason: Reason | None = None
     copies: int = 0
     quality: tuple[float, float, float] | None = None
+    light: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,9 @@ def prepare_face(
         return PreparedFace(box, detection, None, reason)
     quality = measured_quality(crops[0], shorter_side(picture.size, box))
     copies = changed_copies(crops) if careful else []
-    return PreparedFace(box, detection, np.concatenate([crops, *copies]), copies=len(copies), quality=quality)
+    light = mean_light(crops[0])
+    pixels = np.concatenate([crops, *copies])
+    return PreparedFace(box, detection, pixels, copies=len(copies), quality=quality, light=light)
 
 
 def all_crops(faces: Sequence[PreparedFace]) -> NDArray[np.uint8] | None:
@@ -141,11 +146,16 @@ def score_faces(faces: Sequence[PreparedFace], answer: Answer, size: tuple[int, 
     """Return `faces`, cut out of one picture of `size` (width, height), with the `answer` to `all_crops(faces)`."""
     whole = (0.0, 0.0, float(size[0]), float(size[1]))
     scored = []
-    parts = zip(faces, split_rows(faces, answer.logits), split_rows(faces, answer.distances), strict=True)
-    for face, rows, distances in parts:
+    columns = (answer.logits, answer.distances, answer.positions)
+    for face, rows, distances, positions in zip(faces, *(split_rows(faces, part) for part in columns), strict=True):
         margins = (rows[:, 1] - rows[:, 0]).reshape(1 + face.copies, -1).mean(axis=1) if len(rows) else np.empty(0)
         logits = [answer.calibration.adjusted(float(margin), face.quality) for margin in margins if face.quality]
         own = distances[: len(distances) // (1 + face.copies)]
+        traits = None
+        if face.quality and len(positions):
+            sharpness, blockiness, side = face.quality
+            position = positions[: len(own)].mean(axis=0)
+            traits = FaceTraits(position, size=side, sharpness=sharpness, blockiness=blockiness, light=face.light)
         scored.append(
             ScoredFace(
                 box=face.box or whole,
@@ -154,6 +164,7 @@ def score_faces(faces: Sequence[PreparedFace], answer: Answer, size: tuple[int, 
                 reason=face.reason,
                 distance=float(own.mean()) if len(own) else 0.0,
                 extremes=(min(logits), max(logits)) if face.copies else None,
+                traits=traits,
             )
         )
     return tuple(scored)

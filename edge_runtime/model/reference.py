@@ -44,7 +44,14 @@ class Reference:
         This is the Mahalanobis distance to the nearest class, with a covariance that the classes share (Lee et al.
         2018, "A Simple Unified Framework for Detecting Out-of-Distribution Samples").
         """
-        whitened = positions(features, self.mean, self.axes) @ self.whitening
+        return self.distances_at(self.whitened(features), precision)
+
+    def whitened(self, features: Array) -> Array:
+        """Return the whitened positions [N, k + 1] of `features` [N, C]."""
+        return np.asarray(positions(features, self.mean, self.axes) @ self.whitening)
+
+    def distances_at(self, whitened: Array, precision: Precision | str) -> Array:
+        """Return what `distances` returns for the features at these whitened positions [N, k + 1]."""
         squared = ((whitened[:, None] - self.centres) ** 2).sum(2).min(1)
         return np.sqrt(squared) / np.float32(self.limits[Precision(precision).value])
 

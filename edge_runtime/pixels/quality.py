@@ -41,9 +41,14 @@ def shorter_side(size: tuple[int, int], box: Sequence[float] | None) -> float:
 def too_poor(pixels: NDArray[np.uint8], limits: QualityLimits) -> Reason | None:
     """Return TOO_DARK or TOO_BLURRED if the model's pixels, uint8 [H, W, 3], don't show enough."""
     green = pixels[:, :, 1]
-    if float(green[::4, ::4].mean()) < limits.min_light:
+    if mean_light(pixels) < limits.min_light:
         return Reason.TOO_DARK
     return Reason.TOO_BLURRED if detail(green) < limits.min_detail else None
+
+
+def mean_light(pixels: NDArray[np.uint8]) -> float:
+    """Return the mean of the green channel of `pixels`, uint8 [H, W, 3], at every fourth row and column."""
+    return float(pixels[::4, ::4, 1].mean())
 
 
 def measured_quality(pixels: NDArray[np.uint8], side: float) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from edge_runtime.inference.classifier import Classifier
 from edge_runtime.model.contract import ModelContract
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
+from edge_runtime.pixels.quality import mean_light, measured_quality, shorter_side
 from export.children.worker import Advance
 from train.data.catalog import FaceRecord
 from train.evaluation.logits import network_logits
@@ -39,3 +40,14 @@ def measure_rows(
             advance(1)
         found[name] = np.stack(rows)
     return found
+
+
+def measure_quality(contract: ModelContract, faces: Sequence[FaceRecord]) -> NDArray[np.float32]:
+    """Return sharpness, blockiness, size and light of `faces`, [N, 4], as the runtime measures them."""
+
+    def measured(face: FaceRecord) -> tuple[float, ...]:
+        picture = read_picture(face.path)
+        pixels = face_pixels(picture, face.box, contract)[0]
+        return (*measured_quality(pixels, shorter_side(picture.size, face.box)), mean_light(pixels))
+
+    return np.array(list(ordered_map(measured, faces)), np.float32)

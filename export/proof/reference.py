@@ -4,17 +4,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.model_selection import StratifiedGroupKFold
 
-from edge_runtime.judging.decide import fake_scores
+from edge_runtime.judging.results import FaceTraits
 from edge_runtime.model.contract import Calibration, ModelContract, Verdict
 from edge_runtime.model.reference import REFERENCE, Array, Reference, positions
+from edge_runtime.monitoring.baseline import Baseline
+from edge_runtime.monitoring.summary import Summary
 from export.context import Context
-from export.int8.measure import measure_rows
+from export.int8.measure import measure_quality, measure_rows
 from train.data.splits import group_faces
 
 AXES, AXES_BYTES = 32, 76_000
@@ -24,7 +25,6 @@ ENOUGH, FOLDS = 100, 5
 """The limit at 1 % needs 100 faces. It is taken from faces left out of the fit, a fold at a time."""
 
 UNLIKE = 0.01
-BINS = 20
 
 
 def write_reference(folder: Path, networks: Mapping[str, Path], contract: ModelContract, context: Context) -> str:
@@ -41,17 +41,23 @@ def write_reference(folder: Path, networks: Mapping[str, Path], contract: ModelC
         )
     with context.steps.step("Features measured", len(faces) * len(networks)) as advance:
         rows = context.workers.run(measure_rows, networks, contract, faces, advance=advance)
+    quality = context.workers.run(measure_quality, contract, faces)
     exact, outside = rows["fp32"][..., 2:], {name: np.zeros(len(faces), np.float32) for name in rows}
+    whole, name = fit(exact, labels, []), "int8" if "int8" in rows else "fp32"
+    places = np.empty((len(faces), len(whole.whitening)), np.float32)
     for fitted, left in StratifiedGroupKFold(FOLDS).split(labels, labels, groups):
-        part = fit(exact[fitted], labels[fitted], list(rows))
-        for name, found in rows.items():
-            outside[name][left] = distances(part, found[left, :, 2:], name)
+        part = fit(exact[fitted], labels[fitted], list(rows), count=whole.axes.shape[1])
+        for kind, found in rows.items():
+            outside[kind][left] = distances(part, found[left, :, 2:], kind)
+        places[left] = unseen_positions(rows[name][left, :, 2:], part, whole)
     rank = math.ceil((len(faces) + 1) * (1 - UNLIKE)) - 1
     limits = {name: float(np.sort(found)[rank]) for name, found in outside.items()}
     # Half precision differs from single by far less than faces do.
     limits |= {"fp16": limits["fp32"]}
-    reference = replace(fit(exact, labels, []), limits=limits)
-    name = "int8" if "int8" in rows else "fp32"
+    reference = replace(whole, limits=limits)
+    margins = rows[name][..., 1].mean(axis=1) - rows[name][..., 0].mean(axis=1)
+    unlike = outside[name] > limits[name]
+    baseline = describe(places, margins, quality, unlike, labels, contract.calibration(name))
     np.savez_compressed(
         folder / REFERENCE,
         mean=reference.mean,
@@ -60,7 +66,8 @@ def write_reference(folder: Path, networks: Mapping[str, Path], contract: ModelC
         centres=reference.centres,
         precisions=list(limits),
         limits=list(limits.values()),
-        **by_verdict(reference, rows[name], name, contract.calibration(name)),
+        described=name,
+        **baseline.to_arrays(),
     )
     return (
         f"A face is “unlike the faces it learned from” if its features are farther from those of {len(faces)} faces "
@@ -68,11 +75,16 @@ def write_reference(folder: Path, networks: Mapping[str, Path], contract: ModelC
     )
 
 
-def fit(features: Array, labels: Sequence[int] | np.ndarray, precisions: Sequence[str]) -> Reference:
-    """Fit the statistics to `features` [N, K, C] of N faces with K crops, with limits of 1 for `precisions`."""
+def fit(
+    features: Array, labels: Sequence[int] | np.ndarray, precisions: Sequence[str], count: int | None = None
+) -> Reference:
+    """Fit the statistics to `features` [N, K, C] of N faces with K crops, with limits of 1 for `precisions`.
+
+    `count` is the number of axes; None takes as many as the faces and the file's size allow.
+    """
     flat, labels = features.reshape(-1, features.shape[-1]), np.repeat(labels, features.shape[1])
     width = flat.shape[1]
-    count = min(AXES, AXES_BYTES // (2 * width), len(features) // 8, width // 2)
+    count = count or min(AXES, AXES_BYTES // (2 * width), len(features) // 8, width // 2)
     pca = PCA(count, svd_solver="randomized", random_state=0).fit(flat)
     # In half precision, as the file stores them.
     mean, axes = pca.mean_.astype(np.float32), pca.components_.T.astype(np.float16).astype(np.float32)
@@ -91,25 +103,37 @@ def distances(reference: Reference, features: Array, precision: str) -> Array:
     return np.asarray(found.reshape(features.shape[:2]).mean(axis=1))
 
 
-def by_verdict(reference: Reference, rows: Array, name: str, calibration: Calibration) -> dict[str, Any]:
-    """Describe faces by their verdict, for comparison with those of a camera: arrays to store, for precision `name`.
+def unseen_positions(features: Array, part: Reference, whole: Reference) -> Array:
+    """Return the whitened positions [N, k + 1] of `features` [N, K, C] of faces that `part` was not fitted to.
 
-    `counts` [3], `means` [3, k + 1] and `covariances` [3, k + 1, k + 1] of the whitened positions, `histograms`
-    [3, BINS] of the scores over [0, 1].
+    Faces that the axes were fitted to lie closer to these than new ones do: a camera's faces would seem to drift. So
+    they are measured along the axes of `part`, which are then turned onto those of `whole` (Procrustes).
     """
-    features = rows[..., 2:].mean(axis=1)
-    places = positions(features, reference.mean, reference.axes) @ reference.whitening
-    scores = fake_scores(rows[..., :2].mean(axis=1), calibration)
-    unlike = distances(reference, rows[..., 2:], name) > 1
-    verdicts = np.where(unlike, Verdict.UNCERTAIN.value, [calibration.verdict(score).value for score in scores])
-    size, members = places.shape[1], [verdicts == verdict.value for verdict in Verdict]
-    return {
-        "described": name,
-        "verdicts": [verdict.value for verdict in Verdict],
-        "counts": [own.sum() for own in members],
-        "means": np.stack([places[own].mean(axis=0) if own.any() else np.zeros(size) for own in members]),
-        "covariances": np.stack(
-            [np.cov(places[own], rowvar=False) if own.sum() > 1 else np.zeros((size, size)) for own in members]
-        ).astype(np.float16),
-        "histograms": np.stack([np.histogram(scores[own], BINS, (0, 1))[0] for own in members]),
-    }
+    left, _, right = np.linalg.svd(part.axes.T @ whole.axes)
+    turned = (part.axes @ (left @ right)).astype(np.float32)
+    found = positions(features.reshape(-1, features.shape[-1]), whole.mean, turned) @ whole.whitening
+    return np.asarray(found.reshape(*features.shape[:2], -1).mean(axis=1))
+
+
+def describe(
+    places: Array, margins: Array, quality: Array, unlike: np.ndarray, labels: np.ndarray, calibration: Calibration
+) -> Baseline:
+    """Judge N faces as the board does, and summarize them for its monitor.
+
+    Args:
+        places: their whitened positions, [N, d].
+        margins: logits of fake minus those of real, [N].
+        quality: sharpness, blockiness, size and light, [N, 4].
+        unlike: which are unlike the faces that the network learned, [N].
+        labels: 0 is real, 1 fake, [N].
+        calibration: how to read the logits.
+    """
+    summary, uncertain = Summary(places.shape[1]), np.zeros(2, np.int64)
+    for place, margin, row, strange, label in zip(places, margins, quality, unlike, labels, strict=True):
+        sharpness, blockiness, size, light = map(float, row)
+        score = calibration.score(calibration.adjusted(float(margin), (sharpness, blockiness, size)))
+        verdict = Verdict.UNCERTAIN if strange else calibration.verdict(score)
+        traits = FaceTraits(place, size=size, sharpness=sharpness, blockiness=blockiness, light=light)
+        summary.add(traits, verdict, score)
+        uncertain[label] += verdict is Verdict.UNCERTAIN
+    return Baseline.describe(summary, uncertain, np.bincount(labels, minlength=2))

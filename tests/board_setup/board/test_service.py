@@ -31,6 +31,8 @@ def test_unit_runs_the_current_detector_as_dynamic_user() -> None:
     assert unit["DynamicUser"] == unit["NoNewPrivileges"] == ["yes"]
     assert unit["SupplementaryGroups"] == ["video render"]
     assert unit["ProtectSystem"] == ["strict"]
+    assert f"DEEPFAKE_EDGE_MONITOR={service.MONITOR}" in unit["Environment"]
+    assert service.MONITOR.startswith(f"/var/lib/{unit['StateDirectory'][0]}/")
     assert unit["Type"] == ["notify"]
     assert {"WatchdogSec", "MemoryMax"} <= set(unit)
 

@@ -13,8 +13,10 @@ from edge_runtime.judging.results import Reason
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration, ModelContract
 from edge_runtime.model.reference import REFERENCE, Reference
+from edge_runtime.monitoring.baseline import Baseline
 from export.context import Context, Steps
 from export.faces import ExportFaces, choose_faces, drawn_record
+from export.int8.measure import measure_quality
 from export.options import ExportOptions
 from export.proof.reference import distances, fit, write_reference
 from train.data.build import load_data
@@ -34,7 +36,8 @@ def features(count: int, seed: int, shift: float = 0.0) -> np.ndarray:
 
 def write(folder: Path, rows: dict[str, np.ndarray], faces: tuple) -> str:
     """Write the statistics for faces for which the networks answer `rows`."""
-    workers = SimpleNamespace(run=lambda *given, **options: rows)
+    quality = np.tile(np.float32([0.6, 1.0, 256.0, 110.0]), (len(faces), 1))
+    workers = SimpleNamespace(run=lambda job, *given, **options: quality if job is measure_quality else rows)
     context = Context(
         contract=ModelContract("any"),
         faces=ExportFaces(faces, faces, faces),
@@ -88,8 +91,25 @@ def test_one_of_a_hundred_new_faces_is_unlike(tmp_path: Path) -> None:
     assert 0.002 < (distances(reference, features(3000, 2), "fp32") > 1).mean() < 0.02
     assert (distances(reference, features(100, 3, shift=0.5), "fp32") > 1).all()
     assert str(file["described"]) == "int8"
-    assert file["counts"].sum() == file["histograms"].sum() == 300
-    assert file["covariances"].shape == (3, *reference.whitening.shape)
+    baseline = Baseline.from_arrays(file)
+    assert baseline.summary.faces == 300
+    assert baseline.labelled.tolist() == [150, 150]
+    assert baseline.summary.width == len(reference.whitening)
+
+
+def test_the_baseline_is_where_faces_lie_that_nobody_fitted(tmp_path: Path) -> None:
+    known, new = features(400, 1), features(2000, 2)
+    logits = np.stack([-known[..., :4].sum(2), known[..., :4].sum(2)], axis=2)
+    write(tmp_path, {"fp32": np.concatenate([logits, known], axis=2)}, faces_named(400))
+    file = np.load(tmp_path / REFERENCE)
+    baseline, whole = Baseline.from_arrays(file), fit(known, np.arange(400) % 2, [])
+    total, outer = baseline.summary.sums.sum((0, 1)), baseline.summary.outers.sum((0, 1))
+    expected = outer / 400 - np.outer(total, total) / 400**2
+    found = np.cov(whole.whitened(new[:, 0]), rowvar=False)
+    # The distance outside the axes is what fitted faces have less of, and its covariance what they hide.
+    assert abs(np.trace(found) / np.trace(expected) - 1) < 0.15
+    assert total[-1] / 400 == pytest.approx(whole.whitened(new[:, 0])[:, -1].mean(), rel=0.02)
+    assert whole.whitened(known[:, 0])[:, -1].mean() < 0.97 * whole.whitened(new[:, 0])[:, -1].mean()
 
 
 @pytest.mark.parametrize("count", [99, 8])

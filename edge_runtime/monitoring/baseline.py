@@ -1,0 +1,77 @@
+"""The part of a bundle's reference statistics that a camera's faces are compared with."""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.errors import BundleError
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.model.reference import REFERENCE
+from edge_runtime.monitoring.distance import SIZES, drawn_limits
+from edge_runtime.monitoring.summary import Summary
+
+ENOUGH = 40
+"""Faces that a cell of the summary needs to be compared with."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Faces that the network was not trained on, judged by it.
+
+    Attributes:
+        summary: of them.
+        limits: Fréchet distances that chance explains, by light, verdict and SIZES, [2, 3, len(SIZES)]; NaN where the
+            summary holds fewer than ENOUGH faces.
+        uncertain, labelled: how many real and fake faces were uncertain, and how many there were, [2].
+        digest: of the file it is from; empty if it is from none.
+    """
+
+    summary: Summary
+    limits: NDArray[np.float64]
+    uncertain: NDArray[np.int64]
+    labelled: NDArray[np.int64]
+    digest: str = ""
+
+    @classmethod
+    def describe(cls, summary: Summary, uncertain: NDArray[np.int64], labelled: NDArray[np.int64]) -> "Baseline":
+        """Draw the limits for a summary."""
+        limits = np.full((*summary.counts.shape, len(SIZES)), np.nan)
+        for light, verdict in np.argwhere(summary.counts >= ENOUGH):
+            cell = (int(light), int(verdict))
+            limits[cell] = drawn_limits(int(summary.counts[cell]), *summary.moments(cell))
+        return cls(summary, limits, uncertain, labelled)
+
+    def to_arrays(self) -> dict[str, Any]:
+        """Return arrays to store beside the other reference statistics."""
+        own = {"drift_limits": self.limits, "uncertain": self.uncertain, "labelled": self.labelled}
+        return {**self.summary.to_arrays(), **own}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any], digest: str = "") -> "Baseline":
+        """Read what `to_arrays` returned; raises ValueError or KeyError if it is not that."""
+        summary = Summary.from_arrays(arrays)
+        if (shape := arrays["drift_limits"].shape) != (*summary.counts.shape, len(SIZES)):
+            raise ValueError(f"limits of shape {shape}")
+        return cls(summary, arrays["drift_limits"], arrays["uncertain"], arrays["labelled"], digest)
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Baseline | None":
+        """Read a bundle's baseline; None if it has none.
+
+        Raises:
+            BundleError: the file was changed, or can't be read.
+        """
+        if REFERENCE not in bundle.manifest.files:
+            return None
+        path = bundle.file(REFERENCE)
+        try:
+            with np.load(path) as file:
+                if "drift_limits" not in file:
+                    return None
+                return cls.from_arrays(file, bundle.manifest.files[REFERENCE])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{path}: can't be read ({error}); export it again") from None
