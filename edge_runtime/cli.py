@@ -5,9 +5,8 @@ import functools
 import logging
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,10 +27,7 @@ from edge_runtime.printable import printable
 
 if TYPE_CHECKING:
     from edge_runtime.model.bundle import Bundle
-    from edge_runtime.model.contract import ModelContract
     from edge_runtime.run import Observer, Summary
-    from edge_runtime.sinks import Sink
-    from edge_runtime.sources import Source
 
 _camera, _output, _snapshot, _review, _monitoring = (
     functools.partial(typer.Option, rich_help_panel=panel)
@@ -138,6 +134,13 @@ def edge_detect(
     review_sample: Annotated[
         float, _review(min=0.0, max=1.0, help="Share of all faces that is kept whatever the verdict.")
     ] = REVIEW_SAMPLE,
+    shadow: Annotated[
+        Path | None, _monitoring(metavar="BUNDLE", help="Let a second detector judge the same faces in spare time.")
+    ] = None,
+    disagreements: Annotated[
+        Path | None,
+        _monitoring(help="Append one JSON line per face on which both differ (default: in the state folder)."),
+    ] = None,
     monitor: Annotated[
         Path | None,
         _monitoring(
@@ -171,6 +174,7 @@ def edge_detect(
     from edge_runtime.judging.summary import FileVerdicts
     from edge_runtime.pixels.quality import QualityLimits
     from edge_runtime.run import run
+    from edge_runtime.sinks.options import file_sinks, review_sink, shadow_sink, terminal_sink
     from edge_runtime.sources import SourceOptions, open_sources
     from edge_runtime.systemd import reloading_on_hangup
 
@@ -198,7 +202,7 @@ def edge_detect(
     sources = open_sources(inputs or [], options, cameras=camera or [])
     pipeline = detector.pipeline(sources)
     contract = detector.bundle.contract
-    outputs = [path for path in (jsonl, csv, video) if path is not None]
+    outputs = [path for path in (jsonl, csv, video, disagreements) if path is not None]
     folders = [path for path in (snapshots, review) if path is not None]
     if outputs or folders:
         from edge_runtime.sinks.places import check_places
@@ -214,10 +218,13 @@ def edge_detect(
         "per_day": review_per_day,
         "sample": review_sample,
     }
+    reviewing = list(review_sink(review, contract, for_review, unencrypted=review_unencrypted))
+    shadowing = list(shadow_sink(shadow, disagreements, limits, reviewing))
     sinks = [
-        *_files(jsonl, csv, video, rotate_at, snapshots, kept),
-        *_review_sink(review, contract, for_review, unencrypted=review_unencrypted),
-        _terminal(title, sources, to_stdout="-" in (str(jsonl), str(csv)), quiet=quiet),
+        *file_sinks(jsonl, csv, video, rotate_at, snapshots, kept),
+        *reviewing,
+        *shadowing,
+        terminal_sink(title, sources, to_stdout="-" in (str(jsonl), str(csv)), quiet=quiet),
     ]
     origin = printable(detector.bundle.origin)
     files = FileVerdicts(contract, origin)
@@ -235,55 +242,11 @@ def edge_detect(
             stack.enter_context(reloading_on_hangup(renewed))
         opened = [stack.enter_context(sink) for sink in sinks]
         summary = run(pipeline, opened, files, title, observers=observers)
-    for line in (files.text(by_folder=by_folder), summary.text(), f"detector: {origin}", notice, advice):
+    compared = (sink.text() for sink in shadowing)
+    for line in (files.text(by_folder=by_folder), summary.text(), f"detector: {origin}", *compared, notice, advice):
         if line:
             print(line, file=sys.stderr)
     return exit_code(summary, endless=any(source.endless for source in sources))
-
-
-def _files(
-    jsonl: Path | None,
-    csv: Path | None,
-    video: Path | None,
-    rotate_at: int | None,
-    snapshots: Path | None,
-    kept: dict[str, Any],
-) -> "Iterator[Sink]":
-    """Yield the sinks that write files. Each is imported only when used: importing takes most of a board's start."""
-    if jsonl is not None:
-        from edge_runtime.sinks.lines import JsonlSink
-
-        yield JsonlSink(jsonl, rotate_at=rotate_at)
-    if csv is not None:
-        from edge_runtime.sinks.lines import CsvSink
-
-        yield CsvSink(csv, rotate_at=rotate_at)
-    if video is not None:
-        from edge_runtime.sinks.video import VideoSink
-
-        yield VideoSink(video, rotate_at=rotate_at)
-    if snapshots is not None:
-        from edge_runtime.sinks.snapshots import SnapshotSink
-
-        yield SnapshotSink(snapshots, **kept)
-
-
-def _review_sink(
-    folder: Path | None, contract: "ModelContract", options: dict[str, Any], *, unencrypted: bool
-) -> "Iterator[Sink]":
-    """Yield the sink that keeps faces for review, if there is a folder for them."""
-    if folder is None:
-        return
-    if not options["purpose"].strip():
-        raise UsageError('--review needs a purpose; say why faces are kept, as in --review-purpose "better thresholds"')
-    if bool(options["public_keys"]) == unencrypted:
-        raise UsageError(
-            "--review needs either --review-key with the public key of `edge-serve keygen FILE`, so that only its "
-            "private key opens the faces, or --review-unencrypted"
-        )
-    from edge_runtime.sinks.review import ReviewSink
-
-    yield ReviewSink(folder, contract, **options)
 
 
 def _observers(bundle: "Bundle", monitor: Path | None) -> "list[Observer]":
@@ -294,17 +257,6 @@ def _observers(bundle: "Bundle", monitor: Path | None) -> "list[Observer]":
     from edge_runtime.paths import expand
 
     return [Monitor(bundle, expand(monitor))]
-
-
-def _terminal(title: str, sources: "list[Source]", *, to_stdout: bool, quiet: bool) -> "Sink":
-    """Return the live view for moving sources on a terminal, otherwise plain lines."""
-    if sys.stdout.isatty() and not to_stdout and not quiet and not all(source.still for source in sources):
-        from edge_runtime.sinks.live import LiveView
-
-        return LiveView(title=title)
-    from edge_runtime.sinks.terminal import PlainLines
-
-    return PlainLines(sys.stderr if to_stdout else None, failures_only=quiet)
 
 
 def exit_code(summary: "Summary", *, endless: bool) -> int:

@@ -85,6 +85,7 @@ class Judged:
         still: whether the frame is an independent picture.
         position_s: the frame's time in its video, in seconds; None if frames arrive in real time.
         given: the source as it was given: for a picture in a folder, the folder.
+        scored: the frame before its verdicts, with exact boxes and each face's own logit; None for a gap.
     """
 
     result: FrameResult
@@ -94,6 +95,7 @@ class Judged:
     still: bool = False
     position_s: float | None = None
     given: Source | None = None
+    scored: ScoredFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -243,4 +245,5 @@ class Pipeline:
             still=frame.still,
             position_s=frame.position_s,
             given=work.given,
+            scored=scored,
         )

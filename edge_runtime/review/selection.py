@@ -27,6 +27,7 @@ class KeptFor(str, Enum):
     UNCERTAIN = "uncertain"
     DISAGREEMENT = "disagreement"
     SAMPLE = "sample"
+    SHADOW = "shadow"
 
 
 @dataclass

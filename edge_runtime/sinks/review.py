@@ -84,14 +84,17 @@ class ReviewSink(Sink):
         result, picture = judged.result, judged.picture
         for face in result.faces:
             reason = self._selector.reason(result, face)
-            if reason and picture is not None and self._caps.allow(reason, time.monotonic()):
-                self._keep(picture, result, face, reason)
+            if reason and picture is not None:
+                self.keep(picture, result, face, reason)
         self._files.tidy_if_due()
 
-    def _keep(self, picture: Image.Image, result: FrameResult, face: FaceResult, reason: KeptFor) -> None:
+    def keep(self, picture: Image.Image, result: FrameResult, face: FaceResult, reason: KeptFor) -> str | None:
+        """Keep `face` and return its file's name; None if the caps, a near-duplicate or the disk forbid it."""
+        if not self._caps.allow(reason, time.monotonic()):
+            return None
         phash = face_hash(picture, face)
         if phash in self._seen:
-            return
+            return None
         about = {
             "board": socket.gethostname(),
             "purpose": self._purpose,
@@ -109,10 +112,11 @@ class ReviewSink(Sink):
             self._files.save(name, data)
         except OSError as error:
             self.losses.add(error.strerror or str(error))
-            return
+            return None
         self.losses.over()
         self._caps.add(reason, time.monotonic())
         self._seen.add(phash)
+        return name
 
     def close(self) -> None:
         """Delete what is too old."""
