@@ -218,7 +218,7 @@ def edge_detect(
         "per_day": review_per_day,
         "sample": review_sample,
     }
-    reviewing = list(review_sink(review, contract, for_review, unencrypted=review_unencrypted))
+    reviewing = list(review_sink(review, for_review, unencrypted=review_unencrypted))
     shadowing = list(shadow_sink(shadow, disagreements, limits, reviewing))
     sinks = [
         *file_sinks(jsonl, csv, video, rotate_at, snapshots, kept),

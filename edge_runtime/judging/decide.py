@@ -77,17 +77,19 @@ def decide(
             reason = Reason.BETWEEN_THRESHOLDS
         elif seen.extremes and _unsteady(seen.extremes, verdict, calibration):
             verdict, reason = Verdict.UNCERTAIN, Reason.UNSTABLE
+    own = None if face.logit is None else calibration.score(face.logit)
     left, top, right, bottom = map(round, face.box)
     return FaceResult(
         box=(left, top, right, bottom),
         detection=face.detection,
         track=None if track is None else track.number,
-        score=None if face.logit is None else calibration.score(face.logit),
+        score=own,
         verdict=verdict,
         reason=reason_text(reason, limits) if reason else None,
         reason_code=reason,
         track_score=score,
         traits=face.traits,
+        frame_verdict=None if own is None else calibration.verdict(own),
     )
 
 

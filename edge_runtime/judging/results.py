@@ -65,6 +65,7 @@ class FaceResult:
         track_score: the score of the track's window, which the verdict is made from; None as for `score`.
         reason_code: `reason` as an enum.
         traits: of the face in this frame; None if it can't be judged or the bundle has no reference statistics.
+        frame_verdict: what this frame's score alone says; None as for `score`.
     """
 
     box: tuple[int, int, int, int]
@@ -76,6 +77,7 @@ class FaceResult:
     track_score: float | None = None
     reason_code: Reason | None = None
     traits: FaceTraits | None = field(default=None, compare=False, repr=False)
+    frame_verdict: Verdict | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the face as it appears in a JSON line."""

@@ -75,7 +75,7 @@ def face_png(
     text = PngInfo()
     text.add_itxt(RECORD, json.dumps(record))
     file = io.BytesIO()
-    picture.crop(region).save(file, "PNG", pnginfo=text)
+    picture.crop(region).save(file, "PNG", pnginfo=text, compress_level=1)
     return file.getvalue()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from edge_runtime.judging.results import FaceResult, FrameResult, Reason
-from edge_runtime.model.contract import ModelContract, Verdict
+from edge_runtime.model.contract import Verdict
 from edge_runtime.pixels.phash import NEAR_BITS
 
 SETTLED = 3
@@ -43,17 +43,16 @@ class Selector:
     """Says for each face of each frame whether it should be kept, and why; of a track once for each reason.
 
     Args:
-        contract: its thresholds turn the score of one frame into that frame's verdict.
         sample: share of all tracks and still faces, in [0, 1], that is drawn at random.
     """
 
-    def __init__(self, contract: ModelContract, sample: float) -> None:
-        self._contract, self._sample = contract, sample
+    def __init__(self, sample: float) -> None:
+        self._sample = sample
         self._tracks: dict[tuple[str, int], _Track] = {}
 
     def reason(self, result: FrameResult, face: FaceResult) -> KeptFor | None:
         """Return why `face`, one of `result`, should be kept; None if it should not."""
-        if face.score is None:
+        if face.frame_verdict is None:
             return None
         uncertain = face.verdict is Verdict.UNCERTAIN and face.reason_code in REVIEWABLE
         if face.track is None:
@@ -64,14 +63,13 @@ class Selector:
             self._tracks.clear()
         track = self._tracks.setdefault((result.source, face.track), _Track())
         track.judged += 1
-        own = self._contract.calibration(result.precision).verdict(face.score)
-        opposite = {Verdict.REAL: Verdict.FAKE, Verdict.FAKE: Verdict.REAL}.get(own)
+        opposite = {Verdict.REAL: Verdict.FAKE, Verdict.FAKE: Verdict.REAL}.get(face.frame_verdict)
         wanted = {
             KeptFor.SAMPLE: track.judged == SETTLED and random.random() < self._sample,
             KeptFor.DISAGREEMENT: opposite in track.sides,
             KeptFor.UNCERTAIN: uncertain and track.judged >= SETTLED,
         }
-        track.sides.add(own)
+        track.sides.add(face.frame_verdict)
         for reason, is_wanted in wanted.items():
             if is_wanted and reason not in track.kept_for:
                 track.kept_for.add(reason)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from edge_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_runtime.model.contract import ModelContract
     from edge_runtime.pixels.quality import QualityLimits
     from edge_runtime.sinks import Sink
     from edge_runtime.sinks.review import ReviewSink
@@ -44,9 +43,7 @@ def file_sinks(
         yield SnapshotSink(snapshots, **kept)
 
 
-def review_sink(
-    folder: Path | None, contract: "ModelContract", options: dict[str, Any], *, unencrypted: bool
-) -> "Iterator[ReviewSink]":
+def review_sink(folder: Path | None, options: dict[str, Any], *, unencrypted: bool) -> "Iterator[ReviewSink]":
     """Yield the sink that keeps faces for review, if there is a folder for them."""
     if folder is None:
         return
@@ -59,7 +56,7 @@ def review_sink(
         )
     from edge_runtime.sinks.review import ReviewSink
 
-    yield ReviewSink(folder, contract, **options)
+    yield ReviewSink(folder, **options)
 
 
 def shadow_sink(

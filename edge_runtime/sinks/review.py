@@ -14,7 +14,6 @@ from PIL import Image
 from edge_runtime.atomic import write_atomic
 from edge_runtime.errors import UsageError
 from edge_runtime.judging.results import FaceResult, FrameResult
-from edge_runtime.model.contract import ModelContract
 from edge_runtime.pipeline import Judged
 from edge_runtime.review.kept_face import DESCRIPTION, NAME, delete_after, face_hash, face_png, file_name
 from edge_runtime.review.sealing import SUFFIX, sealer
@@ -31,7 +30,6 @@ class ReviewSink(Sink):
 
     Args:
         folder: created if missing, for its owner alone.
-        contract: of the model.
         purpose: why faces are kept. A folder has one purpose.
         public_keys: age public keys; without any the files are not encrypted.
         days, per_hour, per_day: see above.
@@ -44,7 +42,6 @@ class ReviewSink(Sink):
     def __init__(
         self,
         folder: Path,
-        contract: ModelContract,
         *,
         purpose: str,
         public_keys: Sequence[str],
@@ -67,7 +64,7 @@ class ReviewSink(Sink):
             "sample": sample,
         }
         self._to_describe: str | None = json.dumps(description, ensure_ascii=False, indent=2) + "\n"
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, TypeError):
             before = self._description.read_text(encoding="utf-8")
             if (other := dict(json.loads(before)).get("purpose")) != purpose:
                 raise UsageError(f"{folder}: faces there are kept for another purpose ({other}); choose another folder")
@@ -77,7 +74,7 @@ class ReviewSink(Sink):
         earlier = [(NAME.fullmatch(path.name), moment) for path, moment in self._files.made.items()]
         self._caps = Caps(per_hour, per_day, [(moment, KeptFor(found[2])) for found, moment in earlier if found])
         self._seen = NearDuplicates(found[3] for found, _ in earlier if found)
-        self._selector = Selector(contract, sample)
+        self._selector = Selector(sample)
 
     def write(self, judged: Judged) -> None:
         """Keep the frame's faces that a person should look at."""

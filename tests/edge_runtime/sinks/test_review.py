@@ -19,7 +19,7 @@ from PIL import Image
 
 from edge_runtime.errors import PictureError, UsageError
 from edge_runtime.judging.results import FaceResult, FrameResult, Reason
-from edge_runtime.model.contract import Calibration, ModelContract, Verdict
+from edge_runtime.model.contract import Verdict
 from edge_runtime.pipeline import Judged
 from edge_runtime.review.kept_face import NAME, read_record
 from edge_runtime.review.sealing import PrivateKey, sealer, write_key_pair
@@ -28,7 +28,6 @@ from edge_runtime.sinks.review import ReviewSink
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=timezone.utc)
 BOX = (40, 40, 120, 120)
-CONTRACT = ModelContract("tiny", calibrations={"int8": Calibration(low=0.3, high=0.7)})
 UNCERTAIN = {"verdict": Verdict.UNCERTAIN, "reason_code": Reason.BETWEEN_THRESHOLDS}
 MOMENTS = itertools.count()
 
@@ -47,16 +46,14 @@ def public_key(key: Path) -> str:
 def keeping(folder: Path, **options) -> ReviewSink:
     """Return a sink that keeps no sample, unencrypted unless given keys."""
     defaults = {"purpose": "thresholds", "public_keys": (), "days": 14.0, "sample": 0.0}
-    return ReviewSink(folder, CONTRACT, **{**defaults, "per_hour": 100, "per_day": 100, **options})
+    return ReviewSink(folder, **{**defaults, "per_hour": 100, "per_day": 100, **options})
 
 
 def judged(score=0.5, *, track=None, seed=1, **changes) -> Judged:
     """Return a frame with one face; each seed is another one."""
-    own = {Verdict.FAKE: score >= 0.7, Verdict.REAL: score <= 0.3}
-    verdict = {"verdict": next((verdict for verdict, holds in own.items() if holds), Verdict.UNCERTAIN)}
-    if verdict["verdict"] is Verdict.UNCERTAIN:
-        verdict = UNCERTAIN
-    face = FaceResult(BOX, 0.9, track, score, **{**verdict, **changes})
+    own = Verdict.FAKE if score >= 0.7 else Verdict.REAL if score <= 0.3 else Verdict.UNCERTAIN
+    verdict = UNCERTAIN if own is Verdict.UNCERTAIN else {"verdict": own}
+    face = FaceResult(BOX, 0.9, track, score, **{"frame_verdict": own, **verdict, **changes})
     moment = NOW.replace(microsecond=1000 * (next(MOMENTS) % 1000))
     result = FrameResult("door", 7, moment, width=160, height=160, precision="int8", model="1", faces=(face,))
     blots = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8))
@@ -139,7 +136,7 @@ def test_a_sample_is_drawn_whatever_the_verdict(tmp_path):
         for seed, score in enumerate((0.1, 0.5, 0.9)):
             everything.write(judged(score, seed=seed))
     assert reasons(tmp_path / "all") == ["sample"] * 3
-    selector, result = Selector(CONTRACT, 0.2), judged(0.9).result
+    selector, result = Selector(0.2), judged(0.9).result
     assert 60 <= sum(selector.reason(result, result.faces[0]) is not None for _ in range(500)) <= 140
 
 

@@ -1,6 +1,7 @@
 """The review page, as a browser without script sees it."""
 
 import html
+import io
 import json
 import re
 import sqlite3
@@ -11,10 +12,12 @@ from helpers.reviews import keep
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from edge_runtime.cli import main as edge_detect_main
 from edge_runtime.errors import UsageError
 from edge_runtime.review.database import ReviewDatabase, ReviewLabel
 from edge_runtime.review.desk import ReviewDesk, ReviewPlaces
 from edge_runtime.review.sealing import write_key_pair
+from edge_runtime.web.cli import main as edge_serve_main
 from edge_runtime.web.settings import Settings
 from edge_runtime.web.texts import TEXTS
 
@@ -194,3 +197,27 @@ def test_a_missing_folder_or_key_is_one_line(tmp_path):
         ReviewDesk(ReviewPlaces(tmp_path / "none"))
     with pytest.raises(UsageError, match="can't be read"):
         ReviewDesk(ReviewPlaces(tmp_path, tmp_path / "none"))
+
+
+def test_a_board_keeps_what_only_the_workstation_opens(bundle_path, red, tmp_path, monkeypatch, capsys):
+    """From the key pair over a board's kept face to the desk that opens it, by the commands."""
+
+    def run(main, *arguments):
+        monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert not ended.value.code, said.err
+        return said.out.strip()
+
+    key, folder = tmp_path / "review.key", tmp_path / "kept"
+    public = run(edge_serve_main, "keygen", key)
+    red.save(tmp_path / "face.png")
+    monkeypatch.setenv("DEEPFAKE_EDGE_MODEL", str(bundle_path))
+    options = ("--review-purpose", "test", "--review-key", public, "--review-sample", "1")
+    run(edge_detect_main, tmp_path / "face.png", "--review", folder, *options)
+    desk = ReviewDesk(ReviewPlaces(folder, key))
+    png, record = desk.open(desk.faces()[0])
+    assert (record["verdict"], record["kept_for"], record["purpose"]) == ("fake", "sample", "test")
+    with Image.open(io.BytesIO(png)) as face:
+        assert face.tobytes() == red.tobytes()
