@@ -39,8 +39,9 @@ class Baseline:
     @classmethod
     def describe(cls, summary: Summary, uncertain: NDArray[np.int64], labelled: NDArray[np.int64]) -> "Baseline":
         """Draw the limits for a summary."""
-        limits = np.full((*summary.counts.shape, len(SIZES)), np.nan)
-        for light, verdict in np.argwhere(summary.counts >= ENOUGH):
+        counts = summary.counts[:, :-1]
+        limits = np.full((*counts.shape, len(SIZES)), np.nan)
+        for light, verdict in np.argwhere(counts >= ENOUGH):
             cell = (int(light), int(verdict))
             limits[cell] = drawn_limits(int(summary.counts[cell]), *summary.moments(cell))
         return cls(summary, limits, uncertain, labelled)
@@ -54,7 +55,7 @@ class Baseline:
     def from_arrays(cls, arrays: Mapping[str, Any], digest: str = "") -> "Baseline":
         """Read what `to_arrays` returned; raises ValueError or KeyError if it is not that."""
         summary = Summary.from_arrays(arrays)
-        if (shape := arrays["drift_limits"].shape) != (*summary.counts.shape, len(SIZES)):
+        if (shape := arrays["drift_limits"].shape) != (*summary.counts[:, :-1].shape, len(SIZES)):
             raise ValueError(f"limits of shape {shape}")
         return cls(summary, arrays["drift_limits"], arrays["uncertain"], arrays["labelled"], digest)
 
@@ -73,5 +74,5 @@ class Baseline:
                 if "drift_limits" not in file:
                     return None
                 return cls.from_arrays(file, bundle.manifest.files[REFERENCE])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, StopIteration, zipfile.BadZipFile) as error:
             raise BundleError(f"{path}: can't be read ({error}); export it again") from None

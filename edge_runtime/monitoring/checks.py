@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge_runtime.model.contract import Verdict
 from edge_runtime.monitoring.baseline import ENOUGH, Baseline
 from edge_runtime.monitoring.distance import SIZES, frechet, limit_at
-from edge_runtime.monitoring.summary import BINS, LIGHTS, TRAITS, VERDICTS, Summary
+from edge_runtime.monitoring.summary import BINS, KINDS, LIGHTS, TRAITS, UNLIKE, Summary
 
 FEWEST = 50
 """Faces below which nothing is said."""
@@ -67,11 +67,11 @@ def compare(recent: Summary, baseline: Baseline) -> list[Check]:
 
 
 def _features(recent: Summary, baseline: Baseline) -> Iterator[Check]:
-    for light, verdict in np.argwhere(recent.counts >= SIZES[0]):
+    for light, verdict in np.argwhere(recent.counts[:, :-1] >= SIZES[0]):
         cell, count = (int(light), int(verdict)), int(recent.counts[light, verdict])
         if baseline.summary.counts[cell] >= ENOUGH:
             distance = float(frechet(*baseline.summary.moments(cell), *recent.moments(cell)))
-            named = VERDICTS[cell[1]].value
+            named = KINDS[cell[1]]
             seen = "" if LIGHTS[cell[0]] == "bright" else " in the dark"
             limit = limit_at(count, baseline.limits[cell])
             reason = f"faces judged {named}{seen} look different to the network (distance {distance:.1f}, by chance up "
@@ -112,7 +112,7 @@ def _distribution(name: str, found: NDArray[np.int64], usual: NDArray[np.int64])
 
 def _uncertain(recent: Summary, baseline: Baseline) -> Check:
     """Compare the share of uncertain faces with that of the class that has more, since the mix at a door is unknown."""
-    count = int(recent.counts[:, VERDICTS.index(Verdict.UNCERTAIN)].sum())
+    count = int(recent.counts[:, [KINDS.index(Verdict.UNCERTAIN.value), KINDS.index(UNLIKE)]].sum())
     worst = int(np.argmax(baseline.uncertain / np.maximum(baseline.labelled, 1)))
     usual = int(baseline.uncertain[worst]), int(baseline.labelled[worst])
     share = count / recent.faces

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-SIZES = (20, 30, 50, 75, 100, 150, 200, 300)
+SIZES = (30, 50, 75, 100, 150, 200, 300)
 """Numbers of faces for which limits are drawn."""
 
 DRAWS = 400

@@ -15,7 +15,7 @@ from edge_runtime.monitoring.alarm import Alarm, DriftState
 from edge_runtime.monitoring.baseline import Baseline
 from edge_runtime.monitoring.checks import FEWEST, Check, compare
 from edge_runtime.monitoring.store import Store, hour_of
-from edge_runtime.monitoring.summary import Summary
+from edge_runtime.monitoring.summary import UNLIKE, Summary
 from edge_runtime.pipeline import Judged
 from edge_runtime.plain_json import plain
 from edge_runtime.sinks.disk import Losses
@@ -139,7 +139,8 @@ class Monitor:
         """Count one face that was seen at `now`."""
         for summary in (self._summary, self._blocks[-1]):
             if face.traits is not None and face.score is not None:
-                summary.add(face.traits, face.verdict, face.score)
+                kind = UNLIKE if face.reason_code is Reason.UNLIKE else face.verdict.value
+                summary.add(face.traits, kind, face.score)
             else:
                 summary.unjudged += 1
         if (block := self._blocks[-1]).faces + block.unjudged >= BLOCK:

@@ -21,7 +21,7 @@ STATUS = "status.json"
 RECENT = "recent.npz"
 KEPT_DAYS = 366
 KEPT_BYTES = 100_000_000
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, StopIteration, zipfile.BadZipFile)
 
 
 class Store:

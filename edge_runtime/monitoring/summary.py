@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 from edge_runtime.judging.results import FaceTraits
 from edge_runtime.model.contract import Verdict
 
-VERDICTS = tuple(Verdict)
+UNLIKE = "unlike"
+KINDS = (*(verdict.value for verdict in Verdict), UNLIKE)
+"""The verdicts, and apart from the other uncertain faces those unlike all that the network learned: of these, few and
+far from all others, the number tells more than their features do.
+"""
+
 DARK = 60.0
 """A face whose mean green is below this, in [0, 255], counts as seen at night: light alone changes features."""
 
@@ -27,17 +32,17 @@ TRAITS: Mapping[str, NDArray[np.float64]] = {
 
 
 class Summary:
-    """Faces by light and verdict.
+    """Faces by light and kind.
 
     Attributes:
-        counts: [2, 3], by LIGHTS and VERDICTS.
-        sums, outers: of the positions and of their outer products, [2, 3, d] and [2, 3, d, d].
-        histograms: of the TRAITS, [2, 3, 5, BINS].
+        counts: [2, 4], by LIGHTS and KINDS.
+        sums, outers: of the positions and of their outer products, [2, 4, d] and [2, 4, d, d]; zero for UNLIKE.
+        histograms: of the TRAITS, [2, 4, 5, BINS].
         unjudged: how many faces were too dark or too blurred to be judged.
     """
 
     def __init__(self, width: int) -> None:
-        shape = (len(LIGHTS), len(VERDICTS))
+        shape = (len(LIGHTS), len(KINDS))
         self.counts = np.zeros(shape, np.int64)
         self.sums = np.zeros((*shape, width))
         self.outers = np.zeros((*shape, width, width))
@@ -54,13 +59,14 @@ class Summary:
         """How many faces were judged."""
         return int(self.counts.sum())
 
-    def add(self, traits: FaceTraits, verdict: Verdict, score: float) -> None:
-        """Add one judged face."""
-        cell = (int(traits.light >= DARK), VERDICTS.index(verdict))
+    def add(self, traits: FaceTraits, kind: str, score: float) -> None:
+        """Add one judged face of a kind."""
+        cell = (int(traits.light >= DARK), KINDS.index(kind))
         self.counts[cell] += 1
-        position = traits.position.astype(np.float64)
-        self.sums[cell] += position
-        self.outers[cell] += np.outer(position, position)
+        if kind != UNLIKE:
+            position = traits.position.astype(np.float64)
+            self.sums[cell] += position
+            self.outers[cell] += np.outer(position, position)
         values = (score, traits.size, traits.sharpness, traits.light, traits.blockiness)
         for row, (edges, value) in enumerate(zip(TRAITS.values(), values, strict=True)):
             self.histograms[(*cell, row, int(np.clip(np.searchsorted(edges, value, "right") - 1, 0, BINS - 1)))] += 1
@@ -84,9 +90,9 @@ class Summary:
 
         Sums and outer products follow from these, and covariances survive half precision where outer products don't.
         """
-        used = np.argwhere(self.counts > 1)
+        used = np.argwhere(self.counts[:, :-1] > 1)
         upper = np.triu_indices(self.width)
-        moments = [self.moments((light, verdict)) for light, verdict in used]
+        moments = [self.moments((light, kind)) for light, kind in used]
         return {
             "width": self.width,
             "counts": self.counts,
@@ -101,7 +107,7 @@ class Summary:
         """Read what `to_arrays` returned.
 
         Raises:
-            ValueError, KeyError: it is not that.
+            ValueError, KeyError, StopIteration: it is not that.
         """
         width = int(arrays["width"])
         found, upper = cls(width), np.triu_indices(width)
@@ -109,20 +115,15 @@ class Summary:
         found.sums[:] = arrays["means"] * found.counts[..., None]
         found.histograms[:] = arrays["histograms"]
         found.unjudged = int(arrays["unjudged"])
-        for (light, verdict), values in zip(np.argwhere(found.counts > 0), _rows(arrays, found), strict=True):
-            mean = arrays["means"][light, verdict].astype(np.float64)
+        known = found.counts[:, :-1]
+        rows = iter(np.asarray(arrays["covariances"], np.float64))
+        for light, kind in np.argwhere(known > 0):
+            count = int(known[light, kind])
+            mean = arrays["means"][light, kind].astype(np.float64)
             half = np.zeros((width, width))
-            half[upper] = values
+            half[upper] = next(rows) if count > 1 else 0.0
             covariance = half + np.triu(half, 1).T
-            count = int(found.counts[light, verdict])
-            found.outers[light, verdict] = (count - 1) * covariance + count * np.outer(mean, mean)
+            found.outers[light, kind] = (count - 1) * covariance + count * np.outer(mean, mean)
         if not all(np.isfinite(part).all() for part in (found.sums, found.outers)):
             raise ValueError("a value is NaN or infinite")
         return found
-
-
-def _rows(arrays: Mapping[str, Any], summary: Summary) -> list[NDArray[np.float64]]:
-    """Return the stored covariances of the cells in use; a single face has none."""
-    stored = iter(np.asarray(arrays["covariances"], np.float64))
-    size = summary.width * (summary.width + 1) // 2
-    return [next(stored) if count > 1 else np.zeros(size) for count in summary.counts[summary.counts > 0]]

@@ -13,6 +13,7 @@ from edge_runtime.judging.results import FaceTraits
 from edge_runtime.model.contract import Calibration, ModelContract, Verdict
 from edge_runtime.model.reference import REFERENCE, Array, Reference, positions
 from edge_runtime.monitoring.baseline import Baseline
+from edge_runtime.monitoring.summary import UNLIKE as UNLIKE_KIND
 from edge_runtime.monitoring.summary import Summary
 from export.context import Context
 from export.int8.measure import measure_quality, measure_rows
@@ -132,8 +133,8 @@ def describe(
     for place, margin, row, strange, label in zip(places, margins, quality, unlike, labels, strict=True):
         sharpness, blockiness, size, light = map(float, row)
         score = calibration.score(calibration.adjusted(float(margin), (sharpness, blockiness, size)))
-        verdict = Verdict.UNCERTAIN if strange else calibration.verdict(score)
+        kind = UNLIKE_KIND if strange else calibration.verdict(score).value
         traits = FaceTraits(place, size=size, sharpness=sharpness, blockiness=blockiness, light=light)
-        summary.add(traits, verdict, score)
-        uncertain[label] += verdict is Verdict.UNCERTAIN
+        summary.add(traits, kind, score)
+        uncertain[label] += kind in (UNLIKE_KIND, Verdict.UNCERTAIN.value)
     return Baseline.describe(summary, uncertain, np.bincount(labels, minlength=2))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from edge_runtime.judging.results import FaceTraits
-from edge_runtime.model.contract import Verdict
 from edge_runtime.monitoring import store as stores
 from edge_runtime.monitoring.store import Store
 from edge_runtime.monitoring.summary import Summary
@@ -23,12 +22,11 @@ from datetime import datetime, timezone
 import numpy as np
 from pathlib import Path
 from edge_runtime.judging.results import FaceTraits
-from edge_runtime.model.contract import Verdict
 from edge_runtime.monitoring.store import Store
 store, noon = Store(Path(sys.argv[1]), "key"), datetime(2026, 5, 4, 12, tzinfo=timezone.utc)
 summary = store.load_hour(noon, 33)
 while True:
-    summary.add(FaceTraits(np.ones(33, np.float32), 99.0, 0.5, 1.0, 99.0), Verdict.REAL, 0.1)
+    summary.add(FaceTraits(np.ones(33, np.float32), 99.0, 0.5, 1.0, 99.0), "real", 0.1)
     store.save_hour(noon, summary)
     store.save_recent([summary, summary])
     store.save_status({"faces": summary.faces})
@@ -40,7 +38,7 @@ def faces(count: int, width: int = 3) -> Summary:
     summary = Summary(width)
     for number in range(count):
         place = np.full(width, number, np.float32)
-        summary.add(FaceTraits(place, 99.0, 0.5, 1.0, 99.0), Verdict.REAL, 0.1)
+        summary.add(FaceTraits(place, 99.0, 0.5, 1.0, 99.0), "real", 0.1)
     return summary
 
 

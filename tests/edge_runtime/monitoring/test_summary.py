@@ -7,10 +7,9 @@ import pytest
 from scipy.linalg import sqrtm
 
 from edge_runtime.judging.results import FaceTraits
-from edge_runtime.model.contract import Verdict
 from edge_runtime.monitoring.distance import SIZES, drawn_limits, frechet, limit_at
 from edge_runtime.monitoring.store import KEPT_BYTES, packed
-from edge_runtime.monitoring.summary import BINS, TRAITS, VERDICTS, Summary
+from edge_runtime.monitoring.summary import BINS, KINDS, TRAITS, Summary
 
 
 def filled(count: int, width: int = 5, seed: int = 0) -> tuple[Summary, np.ndarray]:
@@ -19,10 +18,10 @@ def filled(count: int, width: int = 5, seed: int = 0) -> tuple[Summary, np.ndarr
     mixing = random.normal(size=(width, width))
     kept = []
     for light in (30.0, 200.0):
-        for verdict in VERDICTS:
+        for kind in KINDS:
             for place in (random.normal(size=(count, width)) @ mixing + 7).astype(np.float32):
-                summary.add(FaceTraits(place, 100.0, 0.5, 1.2, light), verdict, random.uniform())
-                if light > 100 and verdict is Verdict.REAL:
+                summary.add(FaceTraits(place, 100.0, 0.5, 1.2, light), kind, random.uniform())
+                if light > 100 and kind == "real":
                     kept.append(place)
     return summary, np.array(kept, float)
 
@@ -32,8 +31,8 @@ def test_moments_are_those_of_the_faces() -> None:
     mean, covariance = summary.moments((1, 0))
     np.testing.assert_allclose(mean, places.mean(0), rtol=1e-6)
     np.testing.assert_allclose(covariance, np.cov(places, rowvar=False))
-    assert summary.counts.tolist() == [[60] * 3] * 2
-    assert summary.histograms.sum(axis=(0, 1, 3)).tolist() == [360] * len(TRAITS)
+    assert summary.counts.tolist() == [[60] * 4] * 2
+    assert summary.histograms.sum(axis=(0, 1, 3)).tolist() == [480] * len(TRAITS)
     size_row = summary.histograms[0, 0, list(TRAITS).index("size")]
     assert TRAITS["size"][size_row.argmax()] <= 100 < TRAITS["size"][size_row.argmax() + 1]
 
@@ -59,7 +58,7 @@ def test_two_blocks_add_up_to_one() -> None:
 
 def test_values_beyond_a_histogram_count_in_its_last_bin() -> None:
     summary = Summary(1)
-    summary.add(FaceTraits(np.zeros(1, np.float32), 5000.0, 2.0, 0.1, 255.0), Verdict.REAL, 1.0)
+    summary.add(FaceTraits(np.zeros(1, np.float32), 5000.0, 2.0, 0.1, 255.0), "real", 1.0)
     filled_bins = summary.histograms[1, 0].argmax(axis=1).tolist()
     assert filled_bins == [BINS - 1, BINS - 1, BINS - 1, BINS - 1, 0]
 
@@ -91,7 +90,7 @@ def test_chance_stays_below_the_drawn_limit() -> None:
     mean, covariance = known.mean(0), np.cov(known, rowvar=False)
     limits = drawn_limits(len(known), mean, covariance)
     assert (np.diff(limits) <= 0).all()
-    for faces in (20, 60, 400):
+    for faces in (30, 60, 400):
         drawn = [random.normal(size=(faces, 6)) @ mixing for _ in range(200)]
         found = [float(frechet(mean, covariance, part.mean(0), np.cov(part, rowvar=False))) for part in drawn]
         assert np.mean(np.array(found) > limit_at(faces, limits)) <= 0.05
