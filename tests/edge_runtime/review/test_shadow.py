@@ -152,7 +152,7 @@ def test_faces_are_dropped_without_time(detector, opposite, red, tmp_path):
 
 def test_pictures_are_kept_only_for_review(detector, opposite, red, tmp_path):
     options = {"purpose": "next model", "public_keys": [], "days": 1.0, "per_hour": 9, "per_day": 9, "sample": 0.0}
-    review = ReviewSink(tmp_path / "review", detector.bundle.contract, **options)
+    review = ReviewSink(tmp_path / "review", **options)
     path, shadow = tmp_path / "disagreements.jsonl", Shadow(opposite, budget=Budget(ALWAYS))
     with review, ShadowSink(path, shadow, review) as sink:
         sink.write(judged_by(detector, red))
