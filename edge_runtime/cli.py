@@ -91,6 +91,9 @@ def edge_detect(
         bool,
         typer.Option("--careful", help="No verdict where slight changes of a face change it; four times the work."),
     ] = False,
+    always: Annotated[
+        bool, _camera("--always", help="Search and judge every frame; by default only where it counts.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep watching folders for new pictures.")] = False,
     width: Annotated[int | None, _camera(min=1, help="Request this width.")] = None,
     height: Annotated[int | None, _camera(min=1, help="Request this height.")] = None,
@@ -183,7 +186,14 @@ def edge_detect(
 
     def load(*, again: bool = False) -> Detector:
         detector = Detector(
-            model, device=device, precision=precision, faces=faces, limits=limits, window=window, careful=careful
+            model,
+            device=device,
+            precision=precision,
+            faces=faces,
+            limits=limits,
+            window=window,
+            careful=careful,
+            always=always,
         )
         if tune or again:
             detector.tune(again=again)

@@ -13,7 +13,7 @@ from edge_runtime.defaults import WINDOW
 from edge_runtime.errors import BundleError, EdgeError, PictureError, UsageError
 from edge_runtime.inference.engine import Choice, Engine, cache_properties, choose
 from edge_runtime.judging.results import FrameResult
-from edge_runtime.judging.scorer import FaceFinder, FrameScorer, Verdicts
+from edge_runtime.judging.scorer import FaceFinder, FrameScorer, ScoredFrame, Verdicts
 from edge_runtime.model.bundle import Bundle, find_bundle
 from edge_runtime.model.contract import DEMO_NOTICE, Framing
 from edge_runtime.pipeline import Pipeline
@@ -47,6 +47,7 @@ class Detector:
         window: how many of a face's last judged frames its verdict uses.
         careful: judge slightly changed copies of each face too, and give no verdict where they disagree; four times the
             classifications.
+        always: search and judge every frame of live sources too, see `edge_runtime.judging.live`.
         hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
 
     Raises:
@@ -65,13 +66,14 @@ class Detector:
         limits: QualityLimits = DEFAULT_LIMITS,
         window: int = WINDOW,
         careful: bool = False,
+        always: bool = False,
         hint: str = "THROUGHPUT",
     ) -> None:
         if faces not in FACES:
             raise UsageError(f"faces is {faces!r}; choose one of {', '.join(FACES)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self.engine = Engine(self.bundle, choose(self.bundle, device, precision, hint))
-        self.limits, self.window, self.careful, self._faces = limits, window, careful, faces
+        self.limits, self.window, self.careful, self.always, self._faces = limits, window, careful, always, faces
         self._left_open = device == "AUTO" and precision == "auto"
         framed = self.bundle.contract.framing is Framing.DETECTED
         finder = self._face_detector() if framed or faces == "tiled" else None
@@ -173,11 +175,14 @@ class Detector:
         Raises:
             BundleError: faces must be found in video, and the bundle has no face model.
         """
-        live = any(source.live for source in sources)
+        live = sum(source.live for source in sources)
         workers = self.engine.parallel + (0 if live else 2)
+        if live and not self.always:
+            # Of each live source, one frame is looked at while another waits for the device.
+            workers = max(2 * live, self.engine.parallel if live < len(sources) else 0)
         return Pipeline(sources, *self.judges(sources), workers=workers)
 
-    def judges(self, sources: Sequence[Source]) -> tuple[FrameScorer, Verdicts]:
+    def judges(self, sources: Sequence[Source]) -> tuple[Callable[[Frame], ScoredFrame], Verdicts]:
         """Return what a pipeline over opened `sources` judges with.
 
         Raises:
@@ -185,7 +190,12 @@ class Detector:
         """
         if not all(source.still for source in sources):
             self.moving_faces()
-        return self.scorer, Verdicts(self.bundle.contract, window=self.window, limits=self.limits)
+        score: Callable[[Frame], ScoredFrame] = self.scorer
+        if any(source.live for source in sources) and not self.always:
+            from edge_runtime.judging.live import LiveScorer
+
+            score = LiveScorer(self.scorer, window=self.window)
+        return score, Verdicts(self.bundle.contract, window=self.window, limits=self.limits)
 
     @property
     def title(self) -> str:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -29,6 +29,7 @@ class Inbox:
         self._live = [source.live for source in sources]
         self._waiting: list[deque[Frame | Gap]] = [deque() for _ in sources]
         self._dropped = [0 for _ in sources]
+        self._turns, self._gaps = Counter[str](), Counter[str]()
         self._running = len(sources)
         self._turn = 0
 
@@ -53,8 +54,22 @@ class Inbox:
                 self._turn = number + 1
                 item = self._waiting[number].popleft()
                 self._changed.notify_all()
-                return number, replace(item, dropped=self._dropped[number]) if isinstance(item, Frame) else item
+                return number, self._marked(number, item)
         return None
+
+    def _marked(self, number: int, item: Frame | Gap) -> Frame | Gap:
+        """Tell a frame what came before it. By name, since results know sources by their names."""
+        live, name = self._live[number], item.source
+        if isinstance(item, Gap):
+            self._gaps[name] += live
+            return item
+        self._turns[name] += live
+        turn, gaps = max(0, self._turns[name] - 1), self._gaps[name]
+        return replace(item, dropped=self._dropped[number], live=live, turn=turn, gaps=gaps)
+
+    def begin_turns(self) -> None:
+        """Count the frames of live sources from 0 again, for a new scorer."""
+        self._turns.clear()
 
     def close_one(self) -> None:
         """Note that a source has ended."""
@@ -79,7 +94,7 @@ class Judged:
 
     Attributes:
         result: of the frame or gap.
-        picture: the frame; None for a gap or an unreadable picture.
+        picture: the frame; None for a gap, an unreadable picture, or a live frame: see `shown`.
         failed: whether an input could not be read.
         fps: the source's nominal frame rate; None if frames have no fixed rate.
         still: whether the frame is an independent picture.
@@ -96,6 +111,10 @@ class Judged:
     position_s: float | None = None
     given: Source | None = None
     scored: ScoredFrame | None = None
+
+    def shown(self) -> Image.Image | None:
+        """Return the frame as RGB; None for a gap or an unreadable picture."""
+        return self.picture if self.scored is None else self.scored.shown()
 
 
 @dataclass(frozen=True)
@@ -143,7 +162,9 @@ class Pipeline:
 
     def switch(self, score: Callable[[Frame], ScoredFrame], verdicts: Verdicts) -> None:
         """Judge with these from the next frame on; frames in work get their verdicts as they began. Thread-safe."""
-        self._judges = score, verdicts
+        with self._changed:
+            self._judges = score, verdicts
+            self._inbox.begin_turns()
 
     def stop(self) -> None:
         """Read no more frames and end after those in work. Safe in a signal handler."""

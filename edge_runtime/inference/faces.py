@@ -112,7 +112,7 @@ class FaceDetector:
         self._local = threading.local()
 
     def detect(self, picture: Image.Image) -> list[DetectedFace]:
-        """Return the faces in `picture`, RGB, most confident first."""
+        """Return the faces in `picture`, RGB or RGBX, most confident first."""
         whole = (0.0, 0.0, float(picture.width), float(picture.height))
         parts = [self._search(picture, whole, self.threshold)]
         if self.tiled:
@@ -195,7 +195,7 @@ def letterbox(picture: Image.Image, region: Box, size: int) -> tuple[NDArray[np.
     small = picture.resize((width, height), Image.Resampling.BILINEAR, box=region, reducing_gap=2.0)
     offset = ((size - width) // 2, (size - height) // 2)
     pixels = np.zeros((size, size, 3), np.uint8)
-    pixels[offset[1] : offset[1] + height, offset[0] : offset[0] + width] = np.asarray(small)
+    pixels[offset[1] : offset[1] + height, offset[0] : offset[0] + width] = np.asarray(small)[:, :, :3]
     return pixels, scale, offset
 
 

@@ -37,6 +37,7 @@ class ScoredFace:
         distance: how unlike the faces that the network learned, mean over the crops; above 1 is beyond the limit.
         extremes: lowest and highest logit of the face and its slightly changed copies; None if there are no copies.
         traits: of a judged face, see FaceTraits.
+        carried_s: see FaceResult.
     """
 
     box: Box
@@ -46,6 +47,7 @@ class ScoredFace:
     distance: float = 0.0
     extremes: tuple[float, float] | None = None
     traits: FaceTraits | None = None
+    carried_s: float | None = None
 
 
 def fake_scores(logits: ArrayLike, calibration: Calibration = UNCALIBRATED) -> NDArray[np.float64]:
@@ -90,6 +92,7 @@ def decide(
         track_score=score,
         traits=face.traits,
         frame_verdict=None if own is None else calibration.verdict(own),
+        carried_s=face.carried_s,
     )
 
 
@@ -107,4 +110,5 @@ def reason_text(reason: Reason, limits: QualityLimits = DEFAULT_LIMITS) -> str:
         Reason.TOO_BLURRED: "too blurred",
         Reason.UNLIKE: "unlike the faces it learned from",
         Reason.UNSTABLE: "small changes of the picture change the verdict",
+        Reason.NOT_YET: "not judged yet",
     }[reason]

@@ -31,6 +31,7 @@ class Reason(str, Enum):
     TOO_BLURRED = "too_blurred"
     UNLIKE = "unlike"
     UNSTABLE = "unstable"
+    NOT_YET = "not_yet"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class FaceResult:
         reason_code: `reason` as an enum.
         traits: of the face in this frame; None if it can't be judged or the bundle has no reference statistics.
         frame_verdict: what this frame's score alone says; None as for `score`.
+        carried_s: seconds since the track was last judged, if it was not judged in this frame of a live source; else
+            None.
     """
 
     box: tuple[int, int, int, int]
@@ -78,10 +81,11 @@ class FaceResult:
     reason_code: Reason | None = None
     traits: FaceTraits | None = field(default=None, compare=False, repr=False)
     frame_verdict: Verdict | None = None
+    carried_s: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the face as it appears in a JSON line."""
-        return {
+        """Return the face as it appears in a JSON line; `carried_s` is left out if it is None."""
+        values = {
             "box": list(self.box),
             "detection": None if self.detection is None else round(self.detection, 4),
             "track": self.track,
@@ -89,6 +93,7 @@ class FaceResult:
             "verdict": self.verdict.value,
             "reason": self.reason,
         }
+        return values if self.carried_s is None else {**values, "carried_s": round(self.carried_s, 3)}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from edge_runtime.errors import PictureError
 from edge_runtime.inference.engine import Answer, Choice, Engine
 from edge_runtime.judging.decide import ScoredFace, decide
 from edge_runtime.judging.results import FaceResult, FaceTraits, FrameResult, Reason
-from edge_runtime.judging.tracking import Shots, Tracker
+from edge_runtime.judging.tracking import Shots, Track, Tracker
 from edge_runtime.model.contract import DEMO_NOTICE, Calibration, ModelContract
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.preprocess import changed_copies, face_pixels
@@ -29,6 +29,7 @@ from edge_runtime.pixels.quality import (
     too_small,
 )
 from edge_runtime.sources import Frame, Gap
+from edge_runtime.sources.view import View
 
 
 class Found(Protocol):
@@ -80,13 +81,15 @@ class ScoredFrame:
 
     Attributes:
         frame: where it came from.
-        picture: RGB; None if it could not be read.
+        picture: RGB; None if it could not be read, or is in `view`.
         faces: the faces found.
         began: when work on it began, in monotonic seconds.
         choice: the device and precision that computed the logits.
         calibration: temperature and thresholds for these logits.
         error: why the picture could not be read, else None.
         provenance: what its file says about its origin; None for a camera.
+        view, size: the picture of a live frame and its width and height; None for others.
+        tracks: of each face, as they were at this frame, if they are known already.
     """
 
     frame: Frame
@@ -97,6 +100,18 @@ class ScoredFrame:
     calibration: Calibration
     error: str | None = None
     provenance: Provenance | None = None
+    view: View | None = None
+    size: tuple[int, int] | None = None
+    tracks: tuple[Track, ...] | None = None
+
+    def shown(self) -> Image.Image | None:
+        """Return the picture as RGB; None if it can't be read."""
+        if self.view is None:
+            return self.picture
+        try:
+            return self.view()
+        except PictureError:
+            return None
 
 
 def find_faces(picture: Image.Image, finder: FaceFinder | None) -> Sequence[Found | None]:
@@ -255,7 +270,7 @@ class Verdicts:
         else:
             faces = self._tracked(scored)
         now = time.monotonic()
-        width, height = scored.picture.size if scored.picture else (0, 0)
+        width, height = scored.size or (scored.picture.size if scored.picture else (0, 0))
         return FrameResult(
             source=frame.source,
             frame=frame.index,
@@ -289,6 +304,8 @@ class Verdicts:
         )
 
     def _tracked(self, scored: ScoredFrame) -> tuple[FaceResult, ...]:
+        if scored.tracks is not None:
+            return self._decided(scored, scored.tracks)
         frame = scored.frame
         tracker = self._trackers.setdefault(frame.source, Tracker(window=self._window))
         # Another person may appear in the same place. A camera makes no cuts, but its light may be switched on.
@@ -301,6 +318,9 @@ class Verdicts:
         for face, track in zip(scored.faces, tracks, strict=True):
             if face.logit is not None:
                 tracker.judge(track, face.logit, face.distance, face.extremes)
+        return self._decided(scored, tracks)
+
+    def _decided(self, scored: ScoredFrame, tracks: Sequence[Track]) -> tuple[FaceResult, ...]:
         return tuple(
             decide(face, scored.calibration, self._limits, track=track)
             for face, track in zip(scored.faces, tracks, strict=True)

@@ -104,6 +104,11 @@ class Tracker:
         while len(track.judged) > self.window:
             track.judged.popleft()
 
+    @property
+    def tracks(self) -> Sequence[Track]:
+        """The tracks that have not ended."""
+        return self._tracks
+
     def forget(self) -> None:
         """Drop every track; numbers are not reused."""
         self._tracks = []

@@ -58,6 +58,26 @@ def read_picture(
         return _upright_rgb(picture)
 
 
+def read_reduced_grey(jpeg: bytes, longest: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Decode a JPEG at the smallest of a half, quarter or eighth of its size that is not below `longest` pixels.
+
+    Returns:
+        the picture in grey, upright, and the whole picture's width and height.
+
+    Raises:
+        PictureError: it is broken.
+    """
+    with open_picture(jpeg, formats=("JPEG",)) as picture:
+        size = picture.size
+        scale = min(1.0, longest / max(size))
+        picture.draft("L", (round(size[0] * scale), round(size[1] * scale)))
+        turn = _turn(picture)
+        picture.load()
+        grey = picture.convert("L")
+    turned = turn is not None and turn >= Image.Transpose.ROTATE_90 and turn != Image.Transpose.ROTATE_180
+    return grey if turn is None else grey.transpose(turn), (size[1], size[0]) if turned else size
+
+
 @contextmanager
 def open_picture(
     source: Path | str | bytes, *, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
@@ -148,14 +168,21 @@ def _decoded_pixels(picture: Image.Image) -> int:
     return pixels
 
 
-def _upright_rgb(picture: Image.Image) -> Image.Image:
-    # ImageOps.exif_transpose writes all EXIF tags again and fails on the odd ones that cameras write. The orientation
-    # is removed, because Pillow turns TIFFs itself.
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """Return the transposition that turns `picture` upright.
+
+    ImageOps.exif_transpose writes all EXIF tags again and fails on the odd ones that cameras write. The orientation is
+    removed, because Pillow turns TIFFs itself.
+    """
     try:
-        turn = TURNS.get(picture.getexif().pop(ExifTags.Base.Orientation, 1))
+        return TURNS.get(picture.getexif().pop(ExifTags.Base.Orientation, 1))
     except Exception:
         # Unreadable EXIF: the picture itself may be fine.
-        turn = None
+        return None
+
+
+def _upright_rgb(picture: Image.Image) -> Image.Image:
+    turn = _turn(picture)
     picture.load()
     if picture.mode.startswith("I;16"):
         rgb = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")

@@ -22,7 +22,7 @@ def face_pixels(picture: Image.Image, box: Sequence[float] | None, contract: Mod
     """Return the model's pixels for one face: uint8 [K, H, W, 3], RGB, K crops of input_size × input_size.
 
     Args:
-        picture: RGB.
+        picture: RGB or RGBX.
         box: the face as the face detector found it, or None for the whole picture.
         contract: sets margin, resizing, filter and crops.
     """
@@ -60,13 +60,15 @@ def square_pixels(picture: Image.Image, region: Box, input_size: int, recipe: Pi
     """
     sides = (int(region[2] - region[0]), int(region[3] - region[1]))
     width, height = (max(side if recipe.resize_to is None else recipe.resize_to, input_size) for side in sides)
-    if (width, height) == sides:
-        face = picture.crop(tuple(int(edge) for edge in region))  # type: ignore[arg-type]
-    else:
-        face = picture.resize((width, height), Image.Resampling[recipe.filter.upper()], box=region)
-    pixels = np.asarray(face, dtype=np.uint8)
     offsets = crop_offsets((width, height), input_size, recipe.crops)
-    return np.stack([pixels[y : y + input_size, x : x + input_size] for x, y in offsets])
+    left, top = int(region[0]), int(region[1])
+    if (width, height) != sides:
+        picture = picture.resize((width, height), Image.Resampling[recipe.filter.upper()], box=region)
+        left = top = 0
+    corners = [(left + x, top + y) for x, y in offsets]
+    crops = [picture.crop((x, y, x + input_size, y + input_size)) for x, y in corners]
+    # A live picture may be RGBX.
+    return np.stack([np.asarray(crop, np.uint8)[:, :, :3] for crop in crops])
 
 
 def crop_offsets(size: tuple[int, int], input_size: int, crops: int) -> list[tuple[int, int]]:

@@ -135,7 +135,7 @@ class Shadow:
                 self._budget.spend(time.monotonic() - began)
 
     def _compare(self, scored: ScoredFrame, result: FrameResult, faces: tuple[int, ...]) -> Compared:
-        picture = scored.picture
+        picture = scored.shown()
         assert picture is not None
         own = [scored.faces[index] for index in faces]
         prepared = [

@@ -123,7 +123,7 @@ class JsonlSink(LineFile):
 COLUMNS = (
     *("source", "frame", "time", "state", "track", "left", "top", "right", "bottom", "detection"),
     *("score", "verdict", "reason", "latency_ms", "age_ms", "dropped", "device", "precision", "model", "error"),
-    *("notice", "provenance"),
+    *("notice", "provenance", "carried_s"),
 )
 
 

@@ -78,10 +78,11 @@ class ReviewSink(Sink):
 
     def write(self, judged: Judged) -> None:
         """Keep the frame's faces that a person should look at."""
-        result, picture = judged.result, judged.picture
+        result = judged.result
         for face in result.faces:
             reason = self._selector.reason(result, face)
-            if reason and picture is not None:
+            # Only now, since a live frame is decoded for it.
+            if reason and (picture := judged.shown()) is not None:
                 self.keep(picture, result, face, reason)
         self._files.tidy_if_due()
 

@@ -52,7 +52,7 @@ class ShadowSink(LineFile):
         """Note what was compared meanwhile, and offer the frame's faces."""
         self._take()
         scored = judged.scored
-        if self.failure or scored is None or scored.picture is None:
+        if self.failure or scored is None:
             return
         faces = tuple(
             index
@@ -88,7 +88,7 @@ class ShadowSink(LineFile):
         self.counts.differ += 1
         self.counts.telling += telling
         self._count(result.source, face, PER_TRACK)
-        kept, picture = None, compared.scored.picture
+        kept, picture = None, compared.scored.shown()
         if telling and self._review is not None and picture is not None:
             kept = self._review.keep(picture, result, face, KeptFor.SHADOW)
         line = {

@@ -40,8 +40,8 @@ class SnapshotSink(Sink):
 
     def write(self, judged: Judged) -> None:
         """Save the frame if it has a new verdict."""
-        result, picture = judged.result, judged.picture
-        if picture is not None and self._is_news(result):
+        result = judged.result
+        if self._is_news(result) and (picture := judged.shown()) is not None:
             if self._blur:
                 picture = blurred(picture, [face.box for face in result.faces])
             file = io.BytesIO()

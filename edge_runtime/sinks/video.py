@@ -52,7 +52,8 @@ class VideoSink(Sink):
 
     def write(self, judged: Judged) -> None:
         """Draw and write one frame; where the disk is full it is counted as lost."""
-        if judged.picture is None:
+        picture = judged.shown()
+        if picture is None:
             return
         self._rate.add()
         if not has_room(self._path.parent):
@@ -71,7 +72,7 @@ class VideoSink(Sink):
         if times:
             result = judged.result
             caption = f"{self._rate.per_second:.1f} FPS  {result.device} {result.precision}  {result.notice or ''}"
-            drawn = fitted(draw_result(judged.picture, result, caption.rstrip()), self._size)
+            drawn = fitted(draw_result(picture, result, caption.rstrip()), self._size)
             pixels = np.ascontiguousarray(np.asarray(drawn)[:, :, ::-1])
             # Repeat the previous frame, which was on screen until now.
             late, self._before = pixels if self._before is None else self._before, pixels

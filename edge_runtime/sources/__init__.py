@@ -36,6 +36,8 @@ class Frame:
         still: the frame is an independent picture, so nothing is tracked from one to the next.
         time, taken: when it was taken or read, in UTC and in seconds of the monotonic clock.
         dropped: frames of this source that were skipped so far.
+        live: its source is live; set by the pipeline, like `turn` and `gaps`.
+        turn, gaps: how many frames of this source were taken for judging before, and how often it was lost.
         fps, position_s: a video's rate, nominal or on average, and the frame's time in it; None in real time.
         provenance: returns what its file says about its origin; None for a camera.
     """
@@ -47,6 +49,9 @@ class Frame:
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     taken: float = field(default_factory=monotonic)
     dropped: int = 0
+    live: bool = False
+    turn: int = 0
+    gaps: int = 0
     fps: float | None = None
     position_s: float | None = None
     provenance: Callable[[], Provenance] | None = None

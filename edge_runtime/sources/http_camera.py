@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import functools
 import hashlib
 import http.client
 import os
@@ -18,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from edge_runtime.errors import SourceError
 from edge_runtime.sources import SourceOptions
 from edge_runtime.sources.address import Address
-from edge_runtime.sources.mjpeg import BLOCK, JpegSplitter, decode
+from edge_runtime.sources.mjpeg import BLOCK, JpegSplitter, JpegView
 from edge_runtime.sources.reconnect import CONNECT_S, Load
 
 SNAPSHOT_FPS = 5.0
@@ -78,7 +77,7 @@ class HttpCamera:
                 self._request()
             elif time.monotonic() - began > self._timeout_s and not self._ready:
                 raise SourceError(f"{self._name}: no JPEG for {self._timeout_s:g} s")
-        return functools.partial(decode, self._ready.popleft())
+        return JpegView(self._ready.popleft())
 
     def close(self) -> None:
         """Close the connection."""

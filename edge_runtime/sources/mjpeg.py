@@ -7,10 +7,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.pictures import read_picture, read_reduced_grey
 from edge_runtime.sources import Frame, Gap, Source
+from edge_runtime.sources.view import GLANCE, Glance, glance_size
 
 LONGEST = 32 << 20
 """Bytes after which a JPEG without an end is garbage."""
@@ -83,6 +85,28 @@ class JpegSplitter:
 def decode(jpeg: bytes) -> Image.Image:
     """Return a JPEG's picture as RGB; raises PictureError if it is broken."""
     return read_picture(jpeg, formats=("JPEG",))
+
+
+class JpegView:
+    """A JPEG, decoded as far as needed."""
+
+    def __init__(self, jpeg: bytes) -> None:
+        self._jpeg = jpeg
+
+    @functools.cached_property
+    def _picture(self) -> Image.Image:
+        return decode(self._jpeg)
+
+    def __call__(self) -> Image.Image:
+        """Return the picture as RGB."""
+        return self._picture
+
+    pixels = __call__
+
+    def glance(self) -> Glance:
+        """Return the small grey copy, decoded at a fraction of the JPEG's size."""
+        small, size = read_reduced_grey(self._jpeg, GLANCE)
+        return Glance(np.asarray(small.resize(glance_size(size), Image.Resampling.BOX)), size)
 
 
 class StandardInput(Source):

@@ -18,8 +18,9 @@ from PIL import Image
 
 from edge_runtime.errors import SourceError
 from edge_runtime.sources.reconnect import Load
+from edge_runtime.sources.view import Glance, glance_size
 
-__all__ = ["CvCapture", "cv2", "openable", "picture_of"]
+__all__ = ["CvCapture", "CvView", "cv2", "openable", "picture_of"]
 
 
 @contextlib.contextmanager
@@ -56,6 +57,46 @@ def picture_of(image: "cv2.typing.MatLike", aspect: float = 1.0) -> Image.Image:
     return picture.resize((round(width * max(1.0, aspect)), round(height * max(1.0, 1.0 / aspect))))
 
 
+class CvView:
+    """OpenCV's picture, see `picture_of`, converted as far as needed."""
+
+    def __init__(self, image: "cv2.typing.MatLike", aspect: float = 1.0) -> None:
+        self._image, self._aspect = image, aspect
+
+    @functools.cached_property
+    def _picture(self) -> Image.Image:
+        return picture_of(self._image, self._aspect)
+
+    @functools.cached_property
+    def _pixels(self) -> Image.Image:
+        height, width = self._image.shape[:2]
+        if self._aspect != 1.0 or self._image.ndim == 2 or self._image.shape[2] == 1:
+            return self._picture
+        four = cv2.cvtColor(self._image, cv2.COLOR_BGR2RGBA)
+        return Image.frombuffer("RGBX", (width, height), four, "raw", "RGBX", 0, 1)
+
+    def __call__(self) -> Image.Image:
+        """Return the picture as RGB."""
+        return self._picture
+
+    def pixels(self) -> Image.Image:
+        """Return the picture as RGBX, which Pillow takes without copying; it resizes each channel as in RGB."""
+        return self._pixels
+
+    def glance(self) -> Glance:
+        """Return the small grey copy, from few samples of the green channel."""
+        height, width = self._image.shape[:2]
+        size = (round(width * max(1.0, self._aspect)), round(height * max(1.0, 1.0 / self._aspect)))
+        small = glance_size(size)
+        step = max(1, max(width, height) // (2 * max(small)))
+        samples = (
+            self._image[::step, ::step]
+            if self._image.ndim == 2
+            else self._image[::step, ::step, self._image.shape[2] // 2]
+        )
+        return Glance(np.asarray(cv2.resize(samples, small, interpolation=cv2.INTER_AREA), np.uint8), size)
+
+
 def pixel_aspect(capture: cv2.VideoCapture) -> float:
     """Return width by height of a pixel, as a video is shown: OpenCV turns it upright, but not its pixels' aspect."""
     wide, high = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
@@ -80,7 +121,7 @@ class CvCapture:
         read, image = self.capture.read()
         if not read or image is None:
             raise SourceError(f"{self._name}: gives no frame")
-        return functools.partial(picture_of, image, self._aspect)
+        return CvView(image, self._aspect)
 
     def close(self) -> None:
         """Release the device or connection."""

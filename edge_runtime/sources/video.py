@@ -11,7 +11,7 @@ from edge_runtime.errors import SourceError
 from edge_runtime.pixels.provenance import video_provenance
 from edge_runtime.sources import EXPECTED, Frame, Gap, Source
 from edge_runtime.sources.containers import is_cut_off
-from edge_runtime.sources.opencv import cv2, openable, picture_of, pixel_aspect
+from edge_runtime.sources.opencv import CvView, cv2, openable, pixel_aspect
 
 COVER_FPS = 90_000.0
 """FFmpeg's frame rate of a cover picture, which it presents as a video of one frame."""
@@ -46,7 +46,7 @@ class Video(Source):
                 yield Frame(
                     self.name,
                     index,
-                    functools.partial(picture_of, image, aspect),
+                    CvView(image, aspect),
                     fps=rate if 1.0 <= rate <= 240.0 else None,
                     position_s=capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3,
                     provenance=says,

@@ -14,6 +14,7 @@ from edge_runtime.errors import BundleError, EdgeError, PictureError, SourceErro
 from edge_runtime.model.contract import DEMO_NOTICE, Framing, Verdict
 from edge_runtime.sources import open_sources
 from edge_runtime.sources.opencv import cv2
+from edge_runtime.sources.paced import PacedVideo
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,23 @@ def test_pictures_and_videos_are_watched_together(detector, red, blue, tmp_path)
     assert [(face.verdict, face.track) for face in (first, last)] == [(Verdict.FAKE, 1), (Verdict.REAL, 2)]
     with pytest.raises(SourceError, match=r"gone\.mp4"):
         list(detector.watch("gone.mp4"))
+
+
+def test_live_sources_are_judged_only_where_it_counts_unless_told_otherwise(bundle_path, red, tmp_path):
+    path = clip(tmp_path / "a.avi", [red] * 75)
+
+    def judged(always, live):
+        sources = open_sources([str(path)])
+        watched = Detector(bundle_path, faces="off", always=always).watch(
+            *map(PacedVideo, sources) if live else sources
+        )
+        return [face for result in watched for face in result.faces]
+
+    faces = judged(always=False, live=True)
+    assert any(face.carried_s is not None and face.score is None for face in faces)
+    assert {face.verdict for face in faces[5:]} == {Verdict.FAKE}
+    for exact in (judged(always=True, live=True), judged(always=False, live=False)):
+        assert all(face.carried_s is None and face.score > 0.9 for face in exact)
 
 
 def test_the_bundle_is_searched_like_the_commands(bundle_path, monkeypatch):

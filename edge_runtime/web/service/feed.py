@@ -9,8 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from typing import Any, cast
 
 import anyio
@@ -20,13 +19,15 @@ from PIL import Image
 
 from edge_runtime.errors import EdgeError
 from edge_runtime.inference.engine import Answer, Engine
+from edge_runtime.judging.live import LiveScorer
 from edge_runtime.judging.rate import RollingRate
 from edge_runtime.judging.results import FrameResult, SourceState
 from edge_runtime.judging.scorer import FrameScorer, Verdicts
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pixels.drawing import draw_result
 from edge_runtime.printable import printable
-from edge_runtime.sources import Frame, Gap, Source, open_camera, open_source
+from edge_runtime.sources import Source, open_camera, open_source
+from edge_runtime.sources.paced import PacedVideo
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.service.batching import BatchingQueue, QueueFullError
 from edge_runtime.web.service.metrics import Metrics, temperature
@@ -49,9 +50,6 @@ RETRY_S = 2.0
 MOST_PIXELS = 1280
 """Longer side of the frames that viewers get."""
 
-USUAL_FPS = 25.0
-"""Rate of a video that does not state its own."""
-
 
 def camera_opener(camera: str) -> Callable[[], Source]:
     """Return a function that opens `camera`: a camera's number, or whatever `edge-detect` takes."""
@@ -61,27 +59,6 @@ def camera_opener(camera: str) -> Callable[[], Source]:
         return source if source.live or source.still else PacedVideo(source)
 
     return open_anew
-
-
-class PacedVideo(Source):
-    """A video file played at its own speed; like a camera, it drops the frames that come too fast."""
-
-    live = True
-
-    def __init__(self, video: Source) -> None:
-        self.name, self._video = video.name, video
-
-    def frames(self, stop: threading.Event) -> Iterator[Frame | Gap]:
-        """Yield each frame at its time in the video."""
-        began: float | None = None
-        for item in self._video.frames(stop):
-            if isinstance(item, Frame):
-                position_s = item.position_s or item.index / (item.fps or USUAL_FPS)
-                # Some containers don't begin at 0.
-                began = time.monotonic() - position_s if began is None else began
-                stop.wait(max(0.0, began + position_s - time.monotonic()))
-                item = replace(item, time=datetime.now(timezone.utc), taken=time.monotonic())
-            yield item
 
 
 class QueuedEngine:
@@ -191,9 +168,10 @@ class CameraFeed:
         """Judge and publish frames until the source ends or nobody watches."""
         detector = self._judge.detector
         engine = cast(Engine, QueuedEngine(detector.engine, self._judge.queue))
-        scorer = FrameScorer(
+        every_frame = FrameScorer(
             engine, still_faces=detector.faces, moving_faces=detector.moving_faces(), limits=detector.limits
         )
+        scorer = LiveScorer(every_frame, window=detector.window)
         verdicts = Verdicts(detector.engine.contract, window=detector.window, limits=detector.limits)
         self._dropped = 0
         self._pipeline = pipeline = Pipeline([source], scorer, verdicts, workers=WORKERS)
@@ -204,7 +182,7 @@ class CameraFeed:
 
         for judged in pipeline.results(stop_if_unwatched):
             result = judged.result
-            if judged.picture is None:
+            if (picture := judged.shown()) is None:
                 self._publish_error(result.state, result.error or "")
             else:
                 self._rate.add()
@@ -212,7 +190,7 @@ class CameraFeed:
                 self._metrics.live_dropped.inc(max(0, result.dropped - self._dropped))
                 self._metrics.live_age.observe(result.age_ms / 1e3)
                 self._dropped, self._logged = result.dropped, None
-                self._publish(encode_frame(judged.picture, result), self._status(result.state.value, result))
+                self._publish(encode_frame(picture, result), self._status(result.state.value, result))
             stop_if_unwatched()
 
     def _status(self, state: str, result: FrameResult | None = None, error: str | None = None) -> dict[str, Any]:

@@ -1,0 +1,275 @@
+"""Measures what attention to live sources saves, and whether its verdicts are those of judging every frame.
+
+    python -m benchmarks.studies.attention BUNDLE --clips ../shared/clips
+
+Each with every frame searched and judged (`--always`), and with attention:
+
+- *crowd*: a 720p video of five faces, played at 25 frames/s, and a stand-in for a device of 20 crops a second: how
+  old frames are at their verdict.
+- *one*: one moving face at 720p, and a stand-in that judges at once: core time of everything beside the classifier.
+- *busy*, *still*: a moving and a resting face with the bundle's network: the core time of everything. Like *one*, they
+  are judged one frame after the other as if they came at 25 frames/s, so that other work on the machine matters little.
+- the clips: judged as files, then played with attention; a track agrees if most of its frames have the same verdict.
+"""
+
+import json
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from benchmarks.measure.children import in_process
+from benchmarks.studies.pipeline import textures
+from benchmarks.studies.small import small_network, write_small_bundle
+from edge_runtime.command import run_command
+from edge_runtime.detector import Detector
+from edge_runtime.inference.engine import Engine
+from edge_runtime.inference.faces import FACE_MODEL
+from edge_runtime.judging.live import LiveScorer
+from edge_runtime.judging.results import FrameResult
+from edge_runtime.judging.scorer import Verdicts
+from edge_runtime.judging.tracking import match
+from edge_runtime.model.bundle import Bundle
+from edge_runtime.sources import Frame, open_sources
+from edge_runtime.sources.paced import PacedVideo
+from export.children.scratch import ScratchFolder
+from train.data.catalog import SEED
+from train.sample_faces import draw_face
+from train.sample_faces.files import write_video
+
+FPS, CROPS_PER_S = 25.0, 20.0
+"""Of the videos, and of the stand-in for a device."""
+
+SKIPPED = 50
+"""Frames that find the faces and, in a still scene, come to rest; they are not counted."""
+
+LEAST_FRAMES = 16
+"""Shorter tracks are not compared."""
+
+
+class StandIn:
+    """A device that judges one crop at a time, each in `crop_s` seconds, without using the CPU."""
+
+    requests = 1
+
+    def __init__(self, crop_s: float) -> None:
+        self._crop_s, self._lock, self.crops = crop_s, threading.Lock(), 0
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits [N, 2] that follow the pixels' colour."""
+        with self._lock:
+            time.sleep(self._crop_s * len(pixels))
+            self.crops += len(pixels)
+        redness = pixels[..., 0].mean((1, 2, 3)[: pixels.ndim - 2]) - pixels[..., 2].mean((1, 2, 3)[: pixels.ndim - 2])
+        return np.stack([-redness, redness], axis=1).astype(np.float32) / 64.0
+
+    rows = logits
+
+
+def make_video(path: Path, faces: int, seconds: float, *, moving: bool) -> None:
+    """Write a 720p video of drawn faces before a textured wall."""
+    side = 400 if faces == 1 else 230
+    drawn = [np.asarray(draw_face(SEED + number, side)) for number in range(faces)]
+    wall = np.asarray(textures(1, 1280)[0])[:720]
+
+    def frame(number: int) -> NDArray[np.uint8]:
+        picture = wall.copy()
+        for place, face in enumerate(drawn):
+            angle = 2 * np.pi * number / (4 * FPS) + place if moving else 0.0
+            left, top = 10 + 250 * place + round(8 * np.sin(angle)), 150 + round(100 * np.cos(angle))
+            left += 400 * (faces == 1) + round(200 * np.sin(angle)) * (faces == 1)
+            picture[top : top + side, left : left + side] = face
+        return picture
+
+    write_video(path, map(frame, range(round(seconds * FPS))), fps=FPS)
+
+
+def detector_of(bundle: Path, *, always: bool, crop_s: float | None) -> Detector:
+    """Return a detector; `crop_s` takes a stand-in as its device."""
+    detector = Detector(bundle, device="CPU", precision="int8", always=always)
+    if crop_s is not None:
+        device = StandIn(crop_s)
+        detector.engine = Engine(detector.bundle, detector.engine.choice, build=lambda *_, **__: device)
+        detector.scorer.engine = detector.engine
+    return detector
+
+
+def play(video: Path, bundle: Path, *, always: bool) -> dict[str, Any]:
+    """Play `video` with the slow stand-in; return how old frames were, and how often tracks were judged."""
+    detector = detector_of(bundle, always=always, crop_s=1 / CROPS_PER_S)
+    pipeline = detector.pipeline([PacedVideo(source) for source in open_sources([str(video)])])
+    began = time.perf_counter()
+    results = [judged.result for judged in pipeline.results()]
+    seconds = time.perf_counter() - began
+    # The first second finds the faces.
+    results = [result for result in results if result.frame >= FPS]
+    ages = [result.age_ms for result in results]
+    judged: dict[int | None, set[float]] = defaultdict(set)
+    for result in results:
+        for face in result.faces:
+            if face.track_score is not None:
+                judged[face.track].add(round(result.time.timestamp() - (face.carried_s or 0.0), 2))
+    spans = [(max(times) - min(times), len(times)) for times in judged.values() if len(times) > 1]
+    return {
+        "frames_per_s": len(results) / (seconds - 1.0),
+        "age_ms_median": float(np.median(ages)),
+        "age_ms_p99": float(np.percentile(ages, 99)),
+        "judged_per_s": sum(len(times) for times in judged.values()) / (seconds - 1.0),
+        "least_judged_per_s": min(((count - 1) / span for span, count in spans if span >= 2.0), default=0.0),
+        "tracks": len(judged),
+    }
+
+
+def cost(video: Path, bundle: Path, *, always: bool, crop_s: float | None) -> dict[str, Any]:
+    """Return core milliseconds per frame of `video`, each judged as if it came at its time."""
+    detector = detector_of(bundle, always=always, crop_s=crop_s)
+    detector.moving_faces()
+    now = 0.0
+    score = detector.scorer if always else LiveScorer(detector.scorer, clock=lambda: now)
+    verdicts, judged, frames = Verdicts(detector.bundle.contract), 0, 0
+    cpu = 0.0
+    (source,) = open_sources([str(video)])
+    for item in source.frames(threading.Event()):
+        assert isinstance(item, Frame)
+        if item.index == SKIPPED:
+            cpu = time.process_time()
+        now = item.index / FPS
+        result = verdicts.of_frame(score(replace(item, taken=now, live=True, turn=item.index)))
+        if item.index >= SKIPPED:
+            frames += 1
+            judged += sum(face.carried_s is None for face in result.faces)
+    return {"core_ms": 1e3 * (time.process_time() - cpu) / frames, "judged_per_frame": judged / frames}
+
+
+def crowd(bundle: Path, folder: Path, seconds: float, always: bool) -> dict[str, Any]:
+    """Play five faces with a device of 20 crops a second."""
+    return play(_video(folder, 5, seconds, moving=True), _stand_in_bundle(bundle, folder), always=always)
+
+
+def one(bundle: Path, folder: Path, seconds: float, always: bool) -> dict[str, Any]:
+    """Judge one face with a device that takes no time."""
+    video = _video(folder, 1, seconds, moving=True)
+    return cost(video, _stand_in_bundle(bundle, folder), always=always, crop_s=0.0)
+
+
+def busy(bundle: Path, folder: Path, seconds: float, always: bool) -> dict[str, Any]:
+    """Judge one moving face with the bundle's network."""
+    return cost(_video(folder, 1, seconds, moving=True), bundle, always=always, crop_s=None)
+
+
+def still(bundle: Path, folder: Path, seconds: float, always: bool) -> dict[str, Any]:
+    """Judge one resting face with the bundle's network."""
+    return cost(_video(folder, 1, seconds, moving=False), bundle, always=always, crop_s=None)
+
+
+def _video(folder: Path, faces: int, seconds: float, *, moving: bool) -> Path:
+    path = folder / f"{faces}-{moving}-{seconds}.mp4"
+    if not path.exists():
+        make_video(path, faces, seconds, moving=moving)
+    return path
+
+
+def _stand_in_bundle(bundle: Path, folder: Path) -> Path:
+    """Return a bundle with the face detector and pixels of `bundle`, and a network without meaning."""
+    path, opened = folder / "stand_in", Bundle.open(bundle)
+    if not path.exists():
+        contract = opened.contract
+        network = small_network(contract.input_size)
+        write_small_bundle(path, contract, face_model=opened.file(FACE_MODEL), network=network)
+    return path
+
+
+def majorities(results: list[FrameResult]) -> dict[int, tuple[str, dict[int, Any]]]:
+    """Return by track its most frequent verdict and its boxes by frame."""
+    verdicts: dict[int, Counter[str]] = defaultdict(Counter)
+    boxes: dict[int, dict[int, Any]] = defaultdict(dict)
+    for result in results:
+        for face in result.faces:
+            if face.track is not None:
+                verdicts[face.track][face.verdict.value] += 1
+                boxes[face.track][result.frame] = face.box
+    return {track: (found.most_common(1)[0][0], boxes[track]) for track, found in verdicts.items()}
+
+
+def agreement(full: list[FrameResult], other: list[FrameResult]) -> tuple[int, int, int]:
+    """Return how many tracks of `full` have LEAST_FRAMES, how many were found in `other`, and how many agree there.
+
+    A track's counterpart is the one whose boxes match its own in most frames.
+    """
+    theirs = majorities(other)
+    frames = {result.frame: result for result in other}
+    tracks = found = same = 0
+    for verdict, boxes in majorities(full).values():
+        if len(boxes) < LEAST_FRAMES:
+            continue
+        tracks += 1
+        seen: Counter[int] = Counter()
+        for frame, box in boxes.items():
+            faces = frames[frame].faces if frame in frames else ()
+            matched = match([box], [face.box for face in faces], 0.3)
+            seen.update(faces[index].track or 0 for index in matched.values())
+        if seen:
+            found += 1
+            same += theirs[seen.most_common(1)[0][0]][0] == verdict
+    return tracks, found, same
+
+
+def clip(bundle: Path, path: Path) -> dict[str, Any]:
+    """Compare the verdicts on one clip, as a file and played with attention."""
+    detector = Detector(bundle, device="CPU", precision="int8")
+    sources = open_sources([str(path)])
+    full = [judged.result for judged in detector.pipeline(sources).results()]
+    paced = [judged.result for judged in detector.pipeline([PacedVideo(source) for source in sources]).results()]
+    tracks, found, same = agreement(full, paced)
+    judged = sum(face.score is not None for result in paced for face in result.faces)
+    faces = sum(len(result.faces) for result in paced)
+    return {
+        "clip": path.name,
+        "frames": len(full),
+        "dropped": paced[-1].dropped,
+        "tracks": tracks,
+        "found": found,
+        "agree": same,
+        "judged_share": judged / max(1, faces),
+    }
+
+
+SCENES: dict[str, Callable[[Path, Path, float, bool], dict[str, Any]]] = {
+    "crowd": crowd,
+    "one": one,
+    "busy": busy,
+    "still": still,
+}
+
+
+def _rounded(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        yield name, round(value, 2) if isinstance(value, float) else value
+
+
+def attention(
+    bundle: Annotated[Path, typer.Argument(help="A bundle with an INT8 network and a face detector.")],
+    clips: Annotated[Path | None, typer.Option(help="Folder of video clips with people.")] = None,
+    seconds: Annotated[float, typer.Option(min=2.0, help="Length of each video.")] = 20.0,
+    scene: Annotated[list[str] | None, typer.Option(help="Only these: crowd, one, busy, still.")] = None,
+) -> int:
+    """Measure what attention to live sources saves."""
+    with ScratchFolder() as folder:
+        for name in scene or SCENES:
+            for always in (True, False):
+                found = in_process(SCENES[name], bundle, folder, seconds, always)
+                print(json.dumps({"scene": name, "always": always, **dict(_rounded(found))}), flush=True)
+    for path in sorted(clips.glob("*.mp4")) if clips else []:
+        print(json.dumps(dict(_rounded(in_process(clip, bundle, path)))), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(attention, "python -m benchmarks.studies.attention")
