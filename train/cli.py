@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edge_runtime.command import run_command
+from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import Framing
 from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
@@ -41,6 +42,9 @@ def prepare_faces(
     crop: Annotated[bool, typer.Option("--crop", help="Find the face in each picture, as the board does.")] = False,
     face_model: Annotated[Path | None, typer.Option(help="The face detector's model file.")] = None,
     harmonize: Annotated[int, typer.Option(min=0, help="Encode both classes alike, at this many pixels a side.")] = 0,
+    reviewed: Annotated[Path | None, typer.Option(help="Add the faces of this review database to --base.")] = None,
+    base: Annotated[Path | None, typer.Option(help="The catalog to make a new version of.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="Opens reviewed pictures that are encrypted.")] = None,
 ) -> int:
     """Make a catalog of faces: cleaned, split without leaks, audited for shortcuts.
 
@@ -54,7 +58,16 @@ def prepare_faces(
     `prepare-faces iFakeFaceDB/ VGGFace2/ --crop --out prepared` for data sets of one class each.
 
     `prepare-faces --real photos/ --fake generated/ --harmonize 256 --out prepared`
+
+    `prepare-faces --reviewed reviews.sqlite --base prepared --out prepared2` adds what people reviewed.
     """
+    if reviewed or base or private_key:
+        if not reviewed or not base or sources or real or fake or layout or crop or harmonize or min_quality:
+            raise UsageError("--reviewed and --base go together, with --private-key, --split, --seed and --out alone")
+        from train.commands.reviewed import prepare_reviewed
+
+        version = prepare_reviewed(reviewed, base, out, split=split, seed=seed, private_key=private_key)
+        return tell_prepared(version, expand(out))
     from train.commands.prepare import PrepareOptions
     from train.commands.prepare import prepare_faces as prepare
 

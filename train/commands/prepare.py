@@ -123,14 +123,7 @@ def prepare_faces(sources: Sequence[Path], out: Path, options: PrepareOptions) -
                 catalog = harmonize(catalog, out / HARMONIZED, options.harmonize, advance)
         (out / QUARANTINE).unlink(missing_ok=True)
         catalog.write(out / CATALOG)
-        (out / AUDIT).unlink(missing_ok=True)
-        audit = None
-        with progress_bar("auditing", len(catalog.records)) as advance:
-            try:
-                audit = audit_faces(catalog.records, advance=advance)
-                write_audit(out / AUDIT, audit)
-            except TooFewFacesError:
-                pass
+        audit = audit_catalog(catalog, out)
         wanted = wanted_splits({file.split for file in listing.files} - {""}, Share.parse(options.split))
         counts = Counter(face.label for face in catalog.split("test"))
         small = {name: counts[label] for label, name in enumerate(LABELS) if counts[label] < ENOUGH_TO_TEST}
@@ -141,6 +134,18 @@ def prepare_faces(sources: Sequence[Path], out: Path, options: PrepareOptions) -
             notes=listing.notes,
             small=small if "test" in wanted else {},
         )
+
+
+def audit_catalog(catalog: Catalog, out: Path) -> Audit | None:
+    """Audit a catalog's faces for shortcuts into `out`/audit.html; return None if there are too few."""
+    (out / AUDIT).unlink(missing_ok=True)
+    with progress_bar("auditing", len(catalog.records)) as advance:
+        try:
+            audit = audit_faces(catalog.records, advance=advance)
+        except TooFewFacesError:
+            return None
+    write_audit(out / AUDIT, audit)
+    return audit
 
 
 def find_pictures(sources: Sequence[Path], options: PrepareOptions) -> Listing:

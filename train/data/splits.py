@@ -60,8 +60,7 @@ def draw_splits(faces: Sequence[FaceRecord], share: Share, seed: int) -> list[Fa
 
     places, drawn = {}, {}
     for group in set(groups):
-        digest = hashlib.sha256(f"{seed} {group}".encode("utf-8", "surrogateescape")).digest()
-        places[group] = int.from_bytes(digest[:8], "big") / 2**64
+        places[group] = _place(group, seed)
     for group, place in places.items():
         if not given or (to_draw and given.get(group) == "train"):
             drawn[group] = _split_at(place, shares)
@@ -75,6 +74,17 @@ def draw_splits(faces: Sequence[FaceRecord], share: Share, seed: int) -> list[Fa
             if len(spare) > 1 and name not in {drawn[group] for group in own}:
                 drawn[spare[-1]] = name
     return [replace(face, split=drawn[group]) for face, group in zip(faces, groups, strict=True)]
+
+
+def hashed_split(group: str, share: Share, seed: int) -> str:
+    """Return the split that a group is drawn into, which depends on its name and `seed` alone."""
+    return _split_at(_place(group, seed), vars(share))
+
+
+def _place(group: str, seed: int) -> float:
+    """Return a number in [0, 1) that is drawn for a group."""
+    digest = hashlib.sha256(f"{seed} {group}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _split_at(place: float, shares: Mapping[str, float]) -> str:

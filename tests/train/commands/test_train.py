@@ -2,17 +2,21 @@ import shlex
 import shutil
 import sys
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from helpers.networks import tiny_registered
 from PIL import Image
 
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import ModelContract
+from edge_runtime.review.database import ReviewDatabase, ReviewFace, ReviewLabel
 from train import cli
 from train.choices import Preset
+from train.commands.reviewed import prepare_reviewed
 from train.commands.train import (
     TrainingOptions,
     calibrate_checkpoint,
@@ -23,6 +27,7 @@ from train.commands.train import (
 from train.data.build import load_data
 from train.data.catalog import Catalog
 from train.evaluation.logits import require_logits
+from train.evaluation.training_faces import checkpoint_faces, face_mark
 from train.learning.dataset import FaceDataset
 from train.models.checkpoint import INPUTS, load_checkpoint
 from train.self_made.fakes import add_fakes
@@ -138,3 +143,41 @@ def test_nothing_is_made_of_faces_that_cannot_be_trained_on(catalog, tmp_path, m
     monkeypatch.setattr("train.commands.train.add_fakes", None)
     with pytest.raises(DataError, match="valid"):
         train_detector([tmp_path], tmp_path / "run", TrainingOptions("resnet18", self_made=True), {})
+
+
+@pytest.mark.slow
+def test_reviewed_faces_are_learned_with_the_old_ones(make_faces, draw, tmp_path):
+    """The next detector begins at the old weights and learns from old and reviewed faces, without the frozen ones."""
+    load_data(make_faces()).write(tmp_path / "base" / "catalog.csv")
+    changes = {"epochs": 1, "weights": "none", "batch": 8}
+    options = TrainingOptions("tiny", Preset.QUICK, workers=0, pictures=False, bootstrap=10)
+    with tiny_registered():
+        old = train_detector([tmp_path / "base"], tmp_path / "old", options, changes)
+        database = ReviewDatabase(tmp_path / "reviews.sqlite", create=True)
+        for seed in range(30):
+            path = tmp_path / f"{seed}.png"
+            draw(9000 + seed, fake=bool(seed % 2)).save(path)
+            face = ReviewFace(
+                path=path,
+                sha256=f"{seed:064x}",
+                source="door",
+                time=datetime(2026, 5, 4, seed % 24, tzinfo=timezone.utc) + timedelta(days=seed // 24),
+                verdict="uncertain",
+                score=0.5,
+                reason="random",
+            )
+            label = ReviewLabel.FAKE if seed % 2 else ReviewLabel.REAL
+            database.add_review(database.add_face(face), "ada", label)
+        prepare_reviewed(database.path, tmp_path / "base", tmp_path / "next")
+        new = train_detector(
+            [tmp_path / "next"], tmp_path / "new", options, {**changes, "weights": str(old.best), "learning_rate": 1e-9}
+        )
+        before, after = load_checkpoint(old.best), load_checkpoint(new.best)
+    learned = checkpoint_faces(after)
+    reviewed = [face for face in Catalog.read(tmp_path / "next" / "catalog.csv").records if face.source == "door"]
+    assert learned >= checkpoint_faces(before)
+    assert learned & {face_mark(face) for face in reviewed if face.split == "train"}
+    assert not learned & {face_mark(face) for face in reviewed if face.split == "test"}
+    assert {face.split for face in reviewed} >= {"train", "test"}
+    # With next to no learning rate the weights are still the old ones.
+    assert torch.allclose(after.state_dict["fc.weight"], before.state_dict["fc.weight"], atol=1e-5)
