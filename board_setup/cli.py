@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import inspect
+import json
 import os
 import pwd
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Callable, List, NoReturn, Optional
 
 from board_setup import __version__
 from board_setup.board import disk, doctor, install, lock, service, signing, undo, versions
+from board_setup.board.doctor.health import health
 from board_setup.board.layout import Layout
 from board_setup.errors import BoardError, printable
 
@@ -29,7 +31,7 @@ def main(arguments: Optional[List[str]] = None) -> NoReturn:
         sys.exit(options.run(options))
     except BoardError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except OSError as error:
         advice = "; run the same command with sudo" if isinstance(error, PermissionError) else ""
         place = f"{error.filename}: " if error.filename else ""
@@ -59,12 +61,14 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="print the plan only")
     command.add_argument("--user", default=this_user(), help="who gets access to the camera (default: you)")
     add(versions_here, "versions", "setup-board versions")
-    add(rollback_here, "rollback", "sudo setup-board rollback")
-    add(status_here, "status", "sudo setup-board status")
+    command = add(rollback_here, "rollback", "sudo setup-board rollback")
+    command.add_argument("--from", dest="only_from", metavar="VERSION", help="do nothing unless it is the current one")
+    command = add(status_here, "status", "sudo setup-board status")
+    command.add_argument("--json", action="store_true", help="print JSON")
     if os.path.isdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "workstation")):
         from board_setup.workstation.commands import add_workstation_commands
 
-        add_workstation_commands(add, commands.choices)
+        add_workstation_commands(add, commands.choices, functools.partial(add_group, commands))
     return parser
 
 
@@ -80,6 +84,14 @@ def add_command(
     parser.add_argument("--root", default="/", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
     return parser
+
+
+def add_group(commands: "Commands", name: str, text: str) -> "Callable[..., argparse.ArgumentParser]":
+    """Add a command that has commands itself; return the function that adds these."""
+    parser = commands.add_parser(name, help=text[0].lower() + text[1:].rstrip("."), description=text)
+    group = parser.add_subparsers(metavar="COMMAND", dest="subcommand")
+    group.required = True
+    return functools.partial(add_command, group)
 
 
 def this_user() -> Optional[str]:
@@ -139,13 +151,20 @@ def rollback_here(options: argparse.Namespace) -> int:
     """Return to the version that ran before; run again, to the one before that."""
     layout = Layout(options.root)
     with lock.exclusive(layout):
-        print(f"returned to {versions.rollback(layout)}")
+        now = versions.current_version(layout)
+        if options.only_from not in (None, now):
+            print(f"{now or 'nothing'} is in use; nothing to do")
+        else:
+            print(f"returned to {versions.rollback(layout)}")
     return 0
 
 
 def status_here(options: argparse.Namespace) -> int:
     """Print the version in use, how the service is doing, and whether the faces are still as the model knows them."""
     layout = Layout(options.root)
+    if options.json:
+        print(json.dumps(health(layout)))
+        return 0
     now = versions.current_version(layout)
     last = signing.last_signed(layout)
     print(f"version  {now or 'none'}")

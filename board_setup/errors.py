@@ -2,7 +2,9 @@
 
 
 class BoardError(Exception):
-    """What failed, and what to do about it."""
+    """What failed, and what to do about it; the command ends with `exit_code`."""
+
+    exit_code = 2
 
     def __str__(self) -> str:
         """Return the message as one printable line, whatever names it quotes."""

@@ -97,13 +97,18 @@ def parser(program: str):
     return typer.main.get_command(app)
 
 
+def choices(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    return parser._subparsers._group_actions[0].choices
+
+
 def subcommands() -> dict[str, argparse.ArgumentParser]:
-    return build_parser()._subparsers._group_actions[0].choices
+    return choices(build_parser())
 
 
 def options_of(program: str) -> set[str]:
     if program == "setup-board":
         parsers = [build_parser(), *subcommands().values()]
+        parsers += [inner for parser in parsers[1:] if parser._subparsers for inner in choices(parser).values()]
         return {name for parser in parsers for name in parser._option_string_actions}
     return {name for option in parser(program).params for name in (*option.opts, *option.secondary_opts)}
 
@@ -118,6 +123,8 @@ def test_documented_commands_parse(example: Example) -> None:
         return
     if example.program == "setup-board" and len(words) == 1:
         assert words[0] in subcommands()
+    elif example.program == "setup-board" and words[0] == "fleet" and len(words) == 2:
+        assert words[1] in choices(subcommands()["fleet"])
     elif example.program == "setup-board":
         build_parser().parse_args(shlex.split(example.arguments))
     else:

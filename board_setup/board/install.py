@@ -9,7 +9,7 @@ import shutil
 import tarfile
 from typing import Callable, List, Optional
 
-from board_setup.board import kit, service, steps, undo, versions
+from board_setup.board import kit, service, signing, steps, undo, versions
 from board_setup.board.layout import Layout
 from board_setup.board.steps import InstallError, Step, Target
 from board_setup.errors import BoardError
@@ -94,4 +94,12 @@ def plan_steps(target: Target) -> List[Step]:
     plan += [steps.link_command(target), steps.switch_version(target)]
     if target.live and target.systemd:
         plan.append(steps.start_service(target))
-    return [*plan, steps.record_signature(target)]
+    approval, new = target.approval, target.kit.id
+    # Last, so that a kit whose installation was cut off, or failed, may be installed again.
+    signature = Step(
+        "signature",
+        str(approval),
+        lambda: signing.is_recorded(approval, target.layout),
+        lambda: signing.record(approval, target.layout, new),
+    )
+    return [*plan, signature]

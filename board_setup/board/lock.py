@@ -12,6 +12,9 @@ from board_setup.errors import BoardError
 class BusyError(BoardError):
     """Another `setup-board` is changing this board."""
 
+    exit_code = 75
+    """EX_TEMPFAIL of sysexits.h."""
+
 
 @contextlib.contextmanager
 def exclusive(layout: Layout) -> Iterator[None]:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from typing import List, NamedTuple, Optional, Sequence, Set
+from typing import Callable, List, NamedTuple, Optional, Sequence, Set
 
 from board_setup.board import commands
 from board_setup.board.layout import CAMERA, SERVICE, Layout
@@ -162,10 +162,10 @@ class Status(NamedTuple):
         return self.active == "active" or not has_camera()
 
 
-def status() -> Status:
-    """Ask systemd for the service's status."""
+def status(output: Callable[[List[str]], str] = commands.output) -> Status:
+    """Ask systemd for the service's status; `output` runs its command."""
     asked = ["ActiveState", "NRestarts", "InvocationID"]
-    lines = commands.output(["systemctl", "show", SERVICE, *(f"--property={name}" for name in asked)]).splitlines()
+    lines = output(["systemctl", "show", SERVICE, *(f"--property={name}" for name in asked)]).splitlines()
     found = dict(line.split("=", 1) for line in lines if "=" in line)
     restarts = found.get("NRestarts", "")
     return Status(

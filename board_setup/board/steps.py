@@ -300,13 +300,3 @@ def start_service(target: Target) -> Step:
             raise InstallError(f"{problem}; returned to {last}") from None
 
     return Step("service", f"start {SERVICE} and see that it runs", is_done, do)
-
-
-def record_signature(target: Target) -> Step:
-    """Record the kit's counter and trust the keys that it brings; last, so that an unfinished kit may be repeated."""
-    approval, layout = target.approval, target.layout
-
-    def is_done() -> bool:
-        return signing.is_recorded(approval, layout)
-
-    return Step("signature", str(approval), is_done, lambda: signing.record(approval, layout, target.kit.id))

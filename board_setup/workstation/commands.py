@@ -10,16 +10,20 @@ from board_setup.board.kit import TOOL
 from board_setup.board.layout import BOARD
 from board_setup.board.signing import day
 from board_setup.workstation import deploy, pack, sign, twin, virtual_board, wheels
+from board_setup.workstation.fleet.commands import add_fleet_commands
 
 
 def add_workstation_commands(
-    add: Callable[..., argparse.ArgumentParser], parsers: Mapping[str, argparse.ArgumentParser]
+    add: Callable[..., argparse.ArgumentParser],
+    parsers: Mapping[str, argparse.ArgumentParser],
+    group: Callable[[str, str], Callable[..., argparse.ArgumentParser]],
 ) -> None:
     """Add the workstation's commands, and let `versions`, `rollback` and `status` ask a board over ssh.
 
     Args:
         add: `board_setup.cli.add_command` without its first argument.
         parsers: the commands that exist, by name.
+        group: `board_setup.cli.add_group` without its first argument.
     """
     command = add(pack_kit, "pack", "setup-board pack --model detector --precision int8,fp16 --out kit.tar")
     command.add_argument("--out", required=True, help="the kit to write")
@@ -62,6 +66,8 @@ def add_workstation_commands(
     command.add_argument("--camera", metavar="FOLDER", help="with --system: JPEG pictures that its camera shows")
     command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command to run")
 
+    add_fleet_commands(group("fleet", "Bring a version to many boards in waves, and see them on one screen."))
+
     for name in ("versions", "rollback", "status"):
         parsers[name].add_argument("host", nargs="?", help="user@board (default: this machine)")
         parsers[name].set_defaults(run=_here_or_there(name, parsers[name].get_default("run")))
@@ -70,7 +76,14 @@ def add_workstation_commands(
 
 
 def _here_or_there(name: str, run_here: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    return lambda options: _board(options).run(name) if options.host is not None else run_here(options)
+    def run(options: argparse.Namespace) -> int:
+        if options.host is None:
+            return run_here(options)
+        words = ["--json"] if getattr(options, "json", False) else []
+        words += ["--from", options.only_from] if getattr(options, "only_from", None) else []
+        return _board(options).run(name, *words)
+
+    return run
 
 
 def _board(options: argparse.Namespace) -> deploy.Board:

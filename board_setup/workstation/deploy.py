@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from board_setup.board.kit import TOOL, read_kit
 from board_setup.board.layout import Layout
@@ -77,11 +77,34 @@ class Board(NamedTuple):
         Raises:
             DeployError: the board can't be reached, or sudo needs a password and there is no terminal to ask on.
         """
+        # A pipe or a file must not get a terminal's output, whose lines end with \r\n.
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        command = self._command(arguments, tool, terminal=terminal)
+        return self._checked(self._ssh(command, *(["-t"] if terminal else [])), tool)
+
+    def ask(
+        self, *arguments: str, tool: Optional[str] = None, timeout_s: float = 120.0
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run this tool on the board without a terminal, and return its exit code and what it printed.
+
+        Raises:
+            DeployError: as `run`; or the board took longer than `timeout_s`.
+        """
+        command = [*self._ssh_words(), self._command(arguments, tool, terminal=False)]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
+            )
+        except subprocess.TimeoutExpired:
+            raise DeployError(f"{self.host}: no answer within {timeout_s:.0f} s") from None
+        self._checked(done.returncode, tool)
+        return done
+
+    def _command(self, arguments: Sequence[str], tool: Optional[str], *, terminal: bool) -> str:
+        """Return the shell command that runs this tool as root on the board."""
         start = f"python3 {shlex.quote(tool or Layout(self.root).tool)}"
         options = ["--root", self.root] if self.root != "/" else []
         words = " ".join([start, *map(shlex.quote, [*arguments, *options])])
-        # A pipe or a file must not get a terminal's output, whose lines end with \r\n.
-        terminal = sys.stdin.isatty() and sys.stdout.isatty()
         if terminal:
             sudo = f"sudo {words}"
         else:
@@ -89,7 +112,11 @@ class Board(NamedTuple):
             asks = f"sudo -n {start} --help > /dev/null 2>&1; [ $? != 1 ] || exit {PASSWORD_NEEDED_CODE}"
             sudo = f"{asks}; sudo -n {words}"
         # Root needs no sudo, and a minimal board may not have it.
-        code = self._ssh(f"if [ $(id -u) = 0 ]; then {words}; else {sudo}; fi", *(["-t"] if terminal else []))
+        return f"if [ $(id -u) = 0 ]; then {words}; else {sudo}; fi"
+
+    def _checked(self, code: int, tool: Optional[str]) -> int:
+        """Return the exit code of this tool on the board, unless it was never started."""
+        start = f"python3 {shlex.quote(tool or Layout(self.root).tool)}"
         if code == SSH_FAILED_CODE:
             raise DeployError(f"{self.host}: can't be reached; try: {self.ssh} {self.host}")
         if code == PASSWORD_NEEDED_CODE:
@@ -137,9 +164,12 @@ class Board(NamedTuple):
         raise DeployError(f"{self.host}: rsync ended with {code}; run the same command again to continue")
 
     def _ssh(self, command: str, *options: str) -> int:
+        return subprocess.call([*self._ssh_words(*options), command])
+
+    def _ssh_words(self, *options: str) -> List[str]:
         # ssh takes an IPv6 address without the brackets that rsync needs.
         host = self.host.replace("[", "").replace("]", "")
-        return subprocess.call([*split_command(self.ssh), *options, "--", host, command])
+        return [*split_command(self.ssh), *options, "--", host]
 
 
 def deploy(board: Board, kit_path: str) -> int:
@@ -149,11 +179,24 @@ def deploy(board: Board, kit_path: str) -> int:
         KitError: the kit can't be read.
         DeployError: the board can't be reached, or the copy failed.
     """
-    kit = read_kit(kit_path)
+    print(f"{read_kit(kit_path).id} → {board.host}", flush=True)
+    arguments, tool = bring(board, kit_path)
+    code = board.run(*arguments, tool=tool)
+    if code == 0:
+        # After a failure it stays, so that the next try need not copy it again.
+        board.remove_folder()
+    return code
+
+
+def bring(board: Board, kit_path: str) -> Tuple[List[str], Optional[str]]:
+    """Copy a kit to the board; return the arguments, and the tool, that install it there.
+
+    Raises:
+        DeployError: the board can't be reached, or the copy failed.
+    """
     tool = os.path.join(os.path.dirname(os.path.abspath(kit_path)), TOOL)
     if not os.path.exists(tool):
         raise DeployError(f"{tool}: not found; setup-board pack writes it beside the kit")
-    print(f"{kit.id} → {board.host}", flush=True)
     board.make_folder()
     board.copy(kit_path, tool)
     there = Layout(board.root)
@@ -161,8 +204,4 @@ def deploy(board: Board, kit_path: str) -> int:
     # Only the board's own tool is trusted to check the signature; the one beside the kit is not signed itself.
     own = f"[ -d {shlex.quote(there.trusted)} ] && [ -e {shlex.quote(there.tool)} ]"
     checks = board.succeeds(own)
-    code = board.run("install", "--kit", kit_there, tool=None if checks else f"{board.incoming}/{TOOL}")
-    if code == 0:
-        # After a failure it stays, so that the next try need not copy it again.
-        board.remove_folder()
-    return code
+    return ["install", "--kit", kit_there], None if checks else f"{board.incoming}/{TOOL}"

@@ -21,7 +21,7 @@ def test_second_change_is_refused(layout, words, capsys) -> None:
     with lock.exclusive(layout), pytest.raises(SystemExit) as ended:
         cli.main([*words, "--root", layout.root])
     told = capsys.readouterr()
-    assert (ended.value.code, told.out, told.err.count("\n")) == (2, "", 1)
+    assert (ended.value.code, told.out, told.err.count("\n")) == (lock.BusyError.exit_code, "", 1)
     assert "another setup-board is changing this board" in told.err
 
 

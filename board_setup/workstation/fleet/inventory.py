@@ -1,0 +1,96 @@
+"""The inventory: which boards there are, in the order in which they get new versions.
+
+ssh = "ssh -i fleet"
+
+[boards]
+door-001 = "edge@192.0.2.1"
+door-002 = { host = "edge@192.0.2.2", ssh = "ssh -p 2222" }
+"""
+
+import contextlib
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, Dict, Iterable, Iterator, TypeVar
+
+from board_setup.errors import BoardError
+from board_setup.workstation.deploy import Board, DeployError, check_host, split_command
+
+PARALLEL = 16
+
+QUICK = " -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15"
+"""Added to every ssh command: a board that is away must not hold up the others. Earlier options win."""
+
+Answer = TypeVar("Answer")
+
+
+class FleetError(BoardError):
+    """The inventory or the record of a rollout can't be used."""
+
+
+def read_inventory(path: str) -> Dict[str, Board]:
+    """Return the boards by name, in order.
+
+    Raises:
+        FleetError: it can't be read, names no board, or names one twice.
+        DeployError: a host or an ssh command is malformed.
+    """
+    try:
+        import tomllib
+    except ModuleNotFoundError:
+        raise FleetError("setup-board fleet needs Python 3.11 or newer on the workstation") from None
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+    except (OSError, ValueError) as error:
+        raise FleetError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from None
+    entries, ssh = values.get("boards"), values.get("ssh", "ssh")
+    if not isinstance(entries, dict) or not entries:
+        raise FleetError(f'{path}: names no board; write below [boards] lines such as door-001 = "edge@192.0.2.1"')
+    boards = {name: _board(entry, ssh, f"{path}: {name}") for name, entry in entries.items()}
+    places: Dict[Board, str] = {}
+    for name, board in boards.items():
+        if places.setdefault(board, name) != name:
+            raise FleetError(f"{path}: {name} is the same board as {places[board]}; remove one of them")
+    return boards
+
+
+def _board(entry: object, ssh: object, where: str) -> Board:
+    fields = {"host": entry} if isinstance(entry, str) else entry
+    if not isinstance(fields, dict) or not set(fields) <= {"host", "ssh", "root"} or "host" not in fields:
+        raise FleetError(f'{where}: give "user@board" or {{ host = "user@board", ssh = "ssh -p 2222" }}')
+    fields = {"ssh": ssh, "root": "/", **fields}
+    if not all(isinstance(value, str) for value in fields.values()):
+        raise FleetError(f"{where}: host and ssh are texts; put them between quotes")
+    split_command(fields["ssh"])
+    return Board(check_host(fields["host"]), fields["ssh"] + QUICK, fields["root"])
+
+
+@contextlib.contextmanager
+def alone(path: str) -> Iterator[None]:
+    """Hold a lock on the inventory, so that two rollouts don't mix.
+
+    Raises:
+        FleetError: another one holds it.
+    """
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FleetError(
+                f"{path}: another fleet deploy with this inventory is running; wait until it ends"
+            ) from None
+        yield
+
+
+def everywhere(names: Iterable[str], work: Callable[[str], Answer], parallel: int) -> "Dict[str, Answer | DeployError]":
+    """Return what `work` returns for each board, or why a board can't be reached."""
+
+    def attempt(name: str) -> "Answer | DeployError":
+        try:
+            return work(name)
+        except DeployError as error:
+            return error
+
+    names = list(names)
+    with ThreadPoolExecutor(parallel) as pool:
+        return dict(zip(names, pool.map(attempt, names)))

@@ -1,0 +1,96 @@
+"""What a board tells programs: verdicts from its results, its service, drift and signature."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from board_setup import cli
+from board_setup.board import disk
+from board_setup.board.doctor.health import count_verdicts
+from board_setup.board.layout import SERVICE, Layout
+
+
+def frame(time: str, *faces: tuple[str, int | None], source: str = "camera") -> str:
+    found = [{"verdict": verdict, "track": track} for verdict, track in faces]
+    return json.dumps({"source": source, "time": time, "faces": found}) + "\n"
+
+
+def test_tracked_face_counts_once_an_hour_with_its_last_verdict(tmp_path) -> None:
+    lines = [
+        frame("2026-11-28T09:59:59.000Z", ("fake", 1)),
+        frame("2026-11-28T10:00:01.000Z", ("uncertain", 1), ("real", 2)),
+        frame("2026-11-28T10:00:02.000Z", ("fake", 1)),
+        frame("2026-11-28T10:00:02.000Z", ("fake", 1), source="other"),
+        frame("2026-11-28T11:00:00.000Z", ("real", 1)),
+        frame("2026-11-28T11:00:00.000Z", ("uncertain", None), ("uncertain", None)),
+    ]
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(lines))
+    assert count_verdicts(str(path), "2026-11-28T10:00:00Z") == {"real": 2, "fake": 2, "uncertain": 2}
+
+
+def test_rotated_files_count_too(tmp_path) -> None:
+    for name in ("results.jsonl", "results.1.jsonl", "results.2.jsonl"):
+        (tmp_path / name).write_text(frame("2026", ("real", None)))
+    assert count_verdicts(str(tmp_path / "results.jsonl"), "")["real"] == 3
+    (tmp_path / "results.1.jsonl").unlink()
+    assert count_verdicts(str(tmp_path / "results.jsonl"), "")["real"] == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{", "[" * 100_000, "7", '{"time": 3}', '{"source": "a", "time": "3", "faces": [1]}']
+)
+def test_unreadable_lines_are_left_out(tmp_path, line) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text(f"{line}\n" + frame("2026", ("fake", 4)) + '{"source": "cam')
+    assert count_verdicts(str(path), "") == {"real": 0, "fake": 1, "uncertain": 0}
+
+
+def test_status_is_json_for_programs(tmp_path, capsys) -> None:
+    layout = Layout(str(tmp_path))
+    folder = Path(layout.versions, "2-aa")
+    folder.mkdir(parents=True)
+    disk.link(str(folder), layout.current)
+    entry = {"id": "2-aa", "when": "2026-11-28T10:00:00Z", "good": True}
+    Path(layout.state, "history.json").write_text(json.dumps([entry]))
+    Path(layout.trusted).mkdir(parents=True)
+    signed = {"counter": 3, "kit": "", "version": "2-aa", "signer": "fleet"}
+    Path(layout.trusted, "last.json").write_text(json.dumps(signed))
+    monitor = Path(layout.at("/var/lib/deepfake-edge-state/monitor/status.json"))
+    monitor.parent.mkdir(parents=True)
+    monitor.write_text(json.dumps({"state": "watch", "since": None, "reason": "darker", "checks": []}))
+    asked = f"systemctl show {SERVICE} --property=ActiveState --property=NRestarts --property=InvocationID"
+    answer = {asked: [0, "ActiveState=active\nNRestarts=2\nInvocationID=a"]}
+    (tmp_path / "commands.json").write_text(json.dumps(answer))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["status", "--json", "--root", layout.root])
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "version": "2-aa",
+        "since": "2026-11-28T10:00:00Z",
+        "good": True,
+        "signed_by": "fleet",
+        "service": "active",
+        "restarts": 2,
+        "camera": False,
+        "drift": {"state": "watch", "since": None, "reason": "darker"},
+        "verdicts": {"real": 0, "fake": 0, "uncertain": 0},
+    }
+
+
+def test_rollback_only_from_a_version(tmp_path, capsys) -> None:
+    layout = Layout(str(tmp_path))
+    for version in ("1-aa", "2-aa"):
+        Path(layout.versions, version).mkdir(parents=True)
+    Path(layout.state, "way.json").write_text('["1-aa", "2-aa"]')
+    disk.link(f"{layout.versions}/2-aa", layout.current)
+    for asked, told in (
+        ("3-aa", "2-aa is in use; nothing to do\n"),
+        ("2-aa", "returned to 1-aa\n"),
+        ("2-aa", "1-aa is in"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["rollback", "--from", asked, "--root", layout.root])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith(told)

@@ -1,0 +1,153 @@
+"""What fleet deploy decides without asking a board: waves, limits, the inventory, the record, and the screen."""
+
+import pytest
+
+from board_setup.workstation.deploy import DeployError
+from board_setup.workstation.fleet.inventory import FleetError, alone, read_inventory
+from board_setup.workstation.fleet.limits import WaveLimits, disagreement, exceeded, missing_faces
+from board_setup.workstation.fleet.rollout import INSTALLED, Progress, parse_waves
+from board_setup.workstation.fleet.screen import WIDTH, draw
+
+
+def board(version: str = "2-aa", fake: int = 30, real: int = 270, **changes: object) -> dict:
+    verdicts = {"real": real, "fake": fake, "uncertain": 0}
+    given = {"since": f"2026-{version[0]}", "restarts": 0, "camera": True, "service": "active", "signed_by": "key"}
+    return {"version": version, **given, "verdicts": verdicts, "drift": None, **changes}
+
+
+@pytest.mark.parametrize(
+    ("text", "boards", "counts"),
+    [
+        ("1,5%,25%,100%", 200, [1, 10, 50, 200]),
+        ("1,5%,25%,100%", 19, [1, 2, 4, 19]),
+        ("1,5%,25%,100%", 1, [1]),
+        ("1,2,3", 10, [1, 2, 3]),
+        ("5%", 200, [10]),
+        ("12.5%,100%", 8, [1, 8]),
+    ],
+)
+def test_waves_count_boards(text, boards, counts) -> None:
+    assert parse_waves(text, boards) == counts
+
+
+@pytest.mark.parametrize("text", ["", "0", "x", "5,", "-1", "101%", "1.5", "1;2"])
+def test_malformed_waves_are_one_line(text) -> None:
+    if text == "0":
+        assert parse_waves(text, 5) == [1]
+        return
+    with pytest.raises(FleetError, match="--waves"):
+        parse_waves(text, 5)
+
+
+def test_disagreement_is_the_total_variation_distance() -> None:
+    then = {"real": 80, "fake": 10, "uncertain": 10}
+    assert disagreement(then, {"real": 8, "fake": 1, "uncertain": 1}) == 0
+    assert disagreement(then, {"real": 0, "fake": 7, "uncertain": 0}) == pytest.approx(0.9)
+    assert disagreement(then, {"real": 60, "fake": 30, "uncertain": 10}) == pytest.approx(0.2)
+    assert disagreement(then, {"real": 0, "fake": 0, "uncertain": 0}) == 0
+
+
+DRIFT = {"state": "drift", "since": "today", "reason": "blurred"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"fake": 60, "real": 240}, ""),
+        ({"fake": 61, "real": 239}, "at least 10% of faces are judged otherwise than before (limit 10%)"),
+        ({"fake": 150, "real": 49}, ""),
+        ({"restarts": 3}, ""),
+        ({"restarts": 4}, "4 restarts on a (limit 3)"),
+        ({"restarts": 400, "camera": False, "service": "activating"}, ""),
+        ({"service": "failed"}, "does not run on a"),
+        ({"version": "1-aa"}, "does not run on a"),
+        ({"drift": {**DRIFT, "state": "watch"}}, ""),
+        ({"drift": DRIFT}, "drift on a (limit 0): blurred"),
+    ],
+)
+def test_limits(changes, reason) -> None:
+    found = exceeded(WaveLimits(), "2-aa", {"a": board("1-aa")}, {"a": board(**changes)})
+    assert found.startswith(reason)
+    assert bool(found) is bool(reason)
+
+
+def test_board_that_drifted_before_is_no_reason() -> None:
+    assert exceeded(WaveLimits(), "2-aa", {"a": board("1-aa", drift=DRIFT)}, {"a": board(drift=DRIFT)}) == ""
+
+
+def test_wave_waits_for_faces_where_there_were_some() -> None:
+    limits = WaveLimits(faces=200)
+    assert missing_faces(limits, {"a": board()}, {"a": board(fake=10, real=40)}) == 150
+    assert missing_faces(limits, {"a": board(fake=0, real=10)}, {"a": board(fake=0, real=0)}) == 0
+    pair = {"a": board(fake=0, real=150), "b": board(fake=0, real=150)}
+    assert missing_faces(limits, pair, pair) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "names no board"),
+        ("[boards]\n", "names no board"),
+        ("[boards]\na = 1\n", 'a: give "user@board"'),
+        ("[boards]\na = {ssh = 'ssh'}\n", 'a: give "user@board"'),
+        ("[boards]\na = {host = 'b', port = 2}\n", 'a: give "user@board"'),
+        ("[boards]\na = {host = 'b', ssh = 2}\n", "a: host and ssh are texts"),
+        ("[boards]\na = '-oProxyCommand=x'\n", "not a host"),
+        ("[boards]\na = 'b'\nc = 'b'\n", "c is the same board as a"),
+        ("[boards\n", "can't be read"),
+    ],
+)
+def test_malformed_inventory_is_one_line(tmp_path, text, told) -> None:
+    (tmp_path / "hosts.toml").write_text(text)
+    with pytest.raises((FleetError, DeployError), match=told) as caught:
+        read_inventory(str(tmp_path / "hosts.toml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_inventory_keeps_its_order(tmp_path) -> None:
+    (tmp_path / "hosts.toml").write_text(
+        'ssh = "ssh -i k"\n[boards]\nz = "edge@z"\na = {host = "a", ssh = "ssh -p 2"}\n'
+    )
+    boards = read_inventory(str(tmp_path / "hosts.toml"))
+    assert [(name, found.host, found.ssh.split(" -o")[0]) for name, found in boards.items()] == [
+        ("z", "edge@z", "ssh -i k"),
+        ("a", "a", "ssh -p 2"),
+    ]
+
+
+def test_two_rollouts_at_once_are_refused(tmp_path) -> None:
+    path = tmp_path / "hosts.toml"
+    path.write_text("")
+    with alone(str(path)), pytest.raises(FleetError, match="another fleet deploy"), alone(str(path)):
+        pass
+
+
+def test_record_of_another_rollout_is_refused(tmp_path) -> None:
+    path = str(tmp_path / "state.json")
+    progress = Progress(path, "2-aa", [1, 2], ["a", "b"])
+    progress.note("a", INSTALLED)
+    assert Progress(path, "2-aa", [1, 2], ["a", "b"]).boards["a"]["state"] == INSTALLED
+    with pytest.raises(FleetError, match="is the record of 2-aa"):
+        Progress(path, "3-aa", [1, 2], ["a", "b"])
+    with pytest.raises(FleetError, match="other --waves"):
+        Progress(path, "2-aa", [2], ["a", "b"])
+
+
+def test_two_hundred_boards_fit_one_screen() -> None:
+    answers: dict = {f"building-{number:03}": board() for number in range(200)}
+    for number in range(20):
+        answers[f"building-{number:03}"] = DeployError(f"root@192.0.2.{number}: can't be reached; try: ssh " + "x" * 90)
+    answers["building-100"] = board(drift={**DRIFT, "reason": "the camera is \x1b[2J out of focus " * 9})
+    answers["building-101"] = board("1-aa")
+    answers["building-102"] = board(restarts=2)
+    answers["building-103"] = board(service="failed")
+    lines = draw(answers).splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= WIDTH
+    assert lines[0] == "200 boards: 179 on 2-aa, 1 on 1-aa; 180 signed"
+    grid = "".join(line[24:].replace(" ", "") for line in lines[3:7])
+    assert (len(grid), grid[:20], grid[100:104]) == (200, "?" * 20, "dorx")
+    assert lines[8].startswith("x building-103: 2-aa, service failed")
+    assert lines[-1] == "and 11 more"
+    assert "\x1b" not in "".join(lines)
