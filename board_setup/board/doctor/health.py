@@ -9,9 +9,6 @@ from board_setup.board.disk import has_shape, read_text
 from board_setup.board.doctor.system import System
 from board_setup.board.layout import Layout
 
-DRIFT = "/var/lib/deepfake-edge-state/monitor/status.json"
-"""Where edge-detect notes whether the faces are still as the model knows them."""
-
 READ_BYTES = 1 << 25
 """How much of the newest results is read; a small board takes a second for it."""
 
@@ -45,7 +42,7 @@ def health(layout: Layout) -> Dict[str, Any]:
 
 def _drift(layout: Layout) -> Any:
     try:
-        found = json.loads(read_text(layout.at(DRIFT)))
+        found = json.loads(read_text(layout.at(service.MONITOR + "/status.json")))
     except (ValueError, RecursionError):
         return None
     return {key: found.get(key) for key in ("state", "since", "reason")} if has_shape(found, {"state": str}) else None
