@@ -151,7 +151,8 @@ def test_newer_c_library_is_refused(tmp_path, no_downloads, monkeypatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("extras", "chosen"), [([], ""), (["web"], "[web]"), (["web", "benchmarks", "web"], "[benchmarks,web]")]
+    ("extras", "chosen"),
+    [([], ""), (["web"], "[web]"), (["review"], "[review]"), (["web", "benchmarks", "web"], "[benchmarks,web]")],
 )
 def test_extras_are_downloaded_and_required(tmp_path, no_downloads, extras, chosen) -> None:
     folder = str(tmp_path / "wheels")

@@ -100,6 +100,14 @@ def test_purpose_and_expiry_are_stored_beside(tmp_path):
         keeping(tmp_path / "kept", purpose="advertising")
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"purpose": "thresholds"}'])
+def test_a_damaged_description_is_written_anew(tmp_path, text):
+    (tmp_path / "review.json").write_text(text)
+    with keeping(tmp_path) as sink:
+        sink.write(judged())
+    assert json.loads((tmp_path / "review.json").read_text())["delete_after_days"] == 14.0
+
+
 def test_faces_too_poor_to_review_are_left_out(tmp_path):
     with keeping(tmp_path) as sink:
         sink.write(judged(0.1))
@@ -216,6 +224,10 @@ def test_a_disk_that_is_nearly_full_is_left_alone(small_disk):
     with keeping(small_disk / "kept") as sink:
         sink.write(judged())
     assert sink.losses.count == 1
+    (small_disk / "ballast").write_bytes(bytes(900_000))
+    with keeping(small_disk / "kept") as again:
+        again.write(judged())
+    assert again.losses.count == 1
     assert names(small_disk / "kept") == []
 
 
