@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.defaults import WINDOW
 from edge_runtime.judging.results import Reason
 
 SEARCH_S = 0.2
@@ -24,6 +25,9 @@ FRESH = 3
 
 OVERDUE_S = 0.4
 """A track unjudged for longer comes before uncertain ones, so that each is judged at least twice a second."""
+
+CLEAR_S = 0.1
+"""A track with a clear verdict is judged about this often, which fills a window of 15 logits in 1.5 s."""
 
 MOVED, CALM = 1.0, 0.5
 """Grey levels of change (see `Stillness`) that end rest, and below which the picture may come to rest."""
@@ -99,7 +103,7 @@ class Standing:
         looks: how many of its faces were given to the classifier, or found too poor for it.
         looked: when the last one was taken, in seconds.
         judged: when the last one that was answered was taken; None if there is none.
-        uncertain: whether its verdict is uncertain.
+        uncertain: whether its verdict is uncertain, or the last frame alone says something else.
         reason: why the last one could not be judged, else None.
     """
 
@@ -108,6 +112,11 @@ class Standing:
     judged: float | None = None
     uncertain: bool = True
     reason: Reason | None = None
+
+    def wants(self, now: float, interval_s: float) -> bool:
+        """Return whether a face taken at `now` is worth a look."""
+        is_clear = self.looks >= WINDOW and not self.uncertain
+        return not is_clear or now - self.looked >= CLEAR_S - interval_s / 2
 
 
 def neediest(standings: Sequence[Standing], count: int, now: float) -> list[int]:

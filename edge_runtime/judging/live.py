@@ -139,9 +139,6 @@ class _Watch:
         view = frame.load if isinstance(frame.load, View) else LoadedView(frame.load)
         try:
             glance = view.glance()
-            if not self._stillness.resting:
-                # Most likely needed; in their turn, frames would be decoded one after the other.
-                view.pixels()
             with self._turns.turn(frame.turn):
                 faces, chosen = self._look(frame, view, glance)
         except PictureError as error:
@@ -170,11 +167,15 @@ class _Watch:
                 self._pending.remove(future)
                 # A device's failure ends the run, even if it came too late for its own frame.
                 future.result()
-            if frame.gaps != self._gaps or self._is_cut(frame, glance):
+            if frame.gaps != self._gaps:
                 self._gaps = frame.gaps
                 self._begin()
-            if self._rests(frame, glance):
+            cells = Image.fromarray(glance.grey).reduce(CELL)
+            if self._rests(frame, cells):
                 return self._faces, []
+            # Only videos have cuts.
+            if frame.position_s is not None and self._shots.is_new(cells):
+                self._begin()
         found = None if self._searches.due(frame.taken, self._interval_s) else self._followed(glance)
         is_search = found is None
         if found is None:
@@ -190,11 +191,7 @@ class _Watch:
             self._standings = {number: self._standings.get(number, new) for number, new in known.items()}
             return self._faces, self._chosen(frame, glance)
 
-    def _is_cut(self, frame: Frame, glance: Glance) -> bool:
-        """Return whether a new shot begins; only videos have cuts."""
-        return frame.position_s is not None and self._shots.is_new(Image.fromarray(glance.grey))
-
-    def _rests(self, frame: Frame, glance: Glance) -> bool:
+    def _rests(self, frame: Frame, cells: Image.Image) -> bool:
         """Return whether nothing is done for this frame. The tracks' time stands still meanwhile, so that none ends."""
         since_last_s = frame.taken - self._taken if self._index >= 0 else 0.0
         if self._index >= 0:
@@ -203,8 +200,7 @@ class _Watch:
         self._index, self._taken = frame.index, frame.taken
         settled = not self._pending and all(standing.looks >= FRESH for standing in self._standings.values())
         rested = self._stillness.resting
-        cells = np.asarray(Image.fromarray(glance.grey).reduce(CELL))
-        rests = self._stillness.update(cells, frame.taken, settled=settled)
+        rests = self._stillness.update(np.asarray(cells), frame.taken, settled=settled)
         if rested and not rests:
             self._searches.unsettle()
         if rests and frame.taken - self._looked < RECHECK_S:
@@ -231,7 +227,7 @@ class _Watch:
             standing = self._standings[face.track.number]
             if too_small(_box(face.found, glance), self._scorer.limits) and face.found is not None:
                 standing.looks = FRESH
-            else:
+            elif standing.wants(frame.taken, self._interval_s):
                 faces.append(face)
                 standings.append(standing)
         overdue = any(frame.taken - standing.looked >= OVERDUE_S for standing in standings)
@@ -292,7 +288,9 @@ class _Watch:
                 if (standing := self._standings.get(face.track.number)) is not None:
                     result = decide(score, answer.calibration, self._scorer.limits, track=face.track)
                     standing.judged, standing.reason = frame.taken, score.reason
-                    standing.uncertain = result.verdict is Verdict.UNCERTAIN
+                    standing.uncertain = (
+                        Verdict.UNCERTAIN is result.verdict or result.verdict is not result.frame_verdict
+                    )
         return {face.track.number: score for face, score in zip(chosen, scored, strict=True)}
 
     def _carried(self, face: _Face, frame: Frame, glance: Glance) -> ScoredFace:

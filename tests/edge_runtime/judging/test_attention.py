@@ -145,3 +145,12 @@ def test_the_budget_is_what_the_device_answers_in_time():
     assert budget.room(0.04, 1, overdue=True) == 1
     budget.started(1)
     assert budget.room(0.04, 1, overdue=True) == 0
+
+
+def test_a_clear_verdict_is_renewed_ten_times_a_second_and_others_in_every_frame():
+    now, interval_s = 10.0, 0.04
+    clear = [judged_at(now, frames * interval_s, looks=15).wants(now, interval_s) for frames in (1, 2, 3)]
+    assert clear == [False, True, True]
+    assert judged_at(now, interval_s, looks=15, uncertain=True).wants(now, interval_s)
+    assert judged_at(now, interval_s, looks=14).wants(now, interval_s)
+    assert judged_at(now, 0.1, looks=99).wants(now, 0.1)
