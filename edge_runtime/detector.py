@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ class Detector:
             classifications.
         always: search and judge every frame of live sources too, see `edge_runtime.judging.live`.
         hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
+        threads: CPU threads of the network; None leaves it to OpenVINO.
 
     Raises:
         BundleError: there is no bundle, it was changed, or it lacks the face model it needs.
@@ -68,11 +70,15 @@ class Detector:
         careful: bool = False,
         always: bool = False,
         hint: str = "THROUGHPUT",
+        threads: int | None = None,
     ) -> None:
         if faces not in FACES:
             raise UsageError(f"faces is {faces!r}; choose one of {', '.join(FACES)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
-        self.engine = Engine(self.bundle, choose(self.bundle, device, precision, hint))
+        choice = choose(self.bundle, device, precision, hint)
+        if threads is not None and choice.on_cpu:
+            choice = replace(choice, properties={**choice.properties, "INFERENCE_NUM_THREADS": threads})
+        self.engine = Engine(self.bundle, choice)
         self.limits, self.window, self.careful, self.always, self._faces = limits, window, careful, always, faces
         self._left_open = device == "AUTO" and precision == "auto"
         framed = self.bundle.contract.framing is Framing.DETECTED

@@ -10,6 +10,7 @@
     │   └── ContractError   its contract can't be read
     ├── DeviceError       a device fails or gives wrong answers
     │   └── MissingDeviceError  it doesn't exist
+    ├── StorageError      an object store or disk keeps failing
     ├── DataError         folders of pictures or a catalog can't be used
     ├── CheckpointError   a checkpoint can't be used
     └── GateError         an export missed its accuracy limits
@@ -68,6 +69,10 @@ class DeviceError(EdgeError):
 
 class MissingDeviceError(DeviceError):
     """A device doesn't exist."""
+
+
+class StorageError(EdgeError):
+    """An object store or disk keeps failing."""
 
 
 class DataError(EdgeError):

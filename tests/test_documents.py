@@ -30,6 +30,7 @@ PROGRAMS = {
     "edge-serve keygen": "edge_runtime.web.cli:keygen",
     "edge-serve": "edge_runtime.web.cli:edge_serve",
     "compare-detectors": "benchmarks.promotion.cli:compare_detectors",
+    "judge-pictures": "edge_runtime.bulk.cli:judge_pictures",
     "edge-benchmark compare": "benchmarks.cli:compare",
     "edge-benchmark frontier": "benchmarks.cli:frontier",
     "edge-benchmark": "benchmarks.cli:benchmark",

@@ -3,15 +3,19 @@
 import errno
 import functools
 import glob
+import heapq
 import logging
+import os
+import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from stat import S_ISDIR
 from time import monotonic
+from typing import IO
 
 from edge_runtime.errors import SourceError
 from edge_runtime.pixels.file_types import SUFFIXES, Content, file_type
@@ -25,6 +29,9 @@ VIDEO_SUFFIXES = frozenset(
     {".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".mjpeg", ".mjpg"}
 )
 """A pattern takes files with these suffixes as videos; a file that is named by itself may have any suffix."""
+
+NAMES_AT_ONCE = 50_000
+"""Names of one folder that are sorted in memory."""
 
 POLL_S = 0.25
 """Shortest time between two scans of a watched folder."""
@@ -177,15 +184,17 @@ class _File:
     yielded: bool = False
 
 
-def pictures_below(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Path | Gap]:
+def pictures_below(
+    folder: Path, skipped: Counter[str] | None = None, *, suffixes: Collection[str] = SUFFIXES
+) -> Iterator[Path | Gap]:
     """Yield the pictures in `folder` and its subfolders, sorted by name within each folder, without hidden ones.
 
     Links are followed, but no folder is entered twice. An unreadable folder is yielded as a gap. `skipped` counts the
-    other files by suffix.
+    other files by suffix; `suffixes` are those of pictures.
     """
     entered: set[tuple[int, int]] = set()
     # Not recursive: folders may be nested deeper than Python's stack.
-    pending = [iter([folder])]
+    pending: list[Iterator[Path]] = [iter([folder])]
     while pending:
         path = next(pending[-1], None)
         if path is None:
@@ -196,14 +205,46 @@ def pictures_below(folder: Path, skipped: Counter[str] | None = None) -> Iterato
             if S_ISDIR(found.st_mode):
                 if (found.st_dev, found.st_ino) not in entered:
                     entered.add((found.st_dev, found.st_ino))
-                    pending.append(iter(sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))))
+                    pending.append(map(path.joinpath, sorted_names(path)))
                 continue
         except OSError as error:
             # A broken link may still be named as a picture; reading it says what is wrong.
             if error.errno not in (errno.ENOENT, errno.ELOOP):
                 yield Gap.failure(str(path), f"{path}: can't be read ({error.strerror})")
                 continue
-        if path.suffix.lower() in SUFFIXES:
+        if path.suffix.lower() in suffixes:
             yield path
         elif skipped is not None:
             skipped[path.suffix.lower()] += 1
+
+
+def sorted_names(folder: Path, at_once: int = NAMES_AT_ONCE) -> Iterator[str]:
+    """Return the names in `folder`, sorted, without hidden ones, in memory that does not grow with their number.
+
+    Beyond `at_once` they go through temporary files, sorted in runs that are then merged.
+
+    Raises:
+        OSError: the folder can't be read.
+    """
+    runs: list[IO[str]] = []
+    names: list[str] = []
+    with os.scandir(folder) as found:
+        for entry in found:
+            if entry.name.startswith("."):
+                continue
+            names.append(entry.name)
+            if len(names) >= at_once:
+                # Closed with the iterator. No name holds a zero byte.
+                run = tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
+                run.writelines(f"{name}\0" for name in sorted(names))
+                run.seek(0)
+                runs.append(run)
+                names = []
+    return heapq.merge(sorted(names), *map(_split_at_zeros, runs)) if runs else iter(sorted(names))
+
+
+def _split_at_zeros(file: IO[str]) -> Iterator[str]:
+    rest = ""
+    while block := file.read(1 << 16):
+        *names, rest = (rest + block).split("\0")
+        yield from names
