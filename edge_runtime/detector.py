@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ class Detector:
             classifications.
         always: search and judge every frame of live sources too, see `edge_runtime.judging.live`.
         hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
-        threads: CPU threads of the network; None leaves it to OpenVINO.
+        threads: CPU threads of each network; None leaves it to OpenVINO.
 
     Raises:
         BundleError: there is no bundle, it was changed, or it lacks the face model it needs.
@@ -75,6 +76,7 @@ class Detector:
         if faces not in FACES:
             raise UsageError(f"faces is {faces!r}; choose one of {', '.join(FACES)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
+        self._threads = threads
         choice = choose(self.bundle, device, precision, hint)
         if threads is not None and choice.on_cpu:
             choice = replace(choice, properties={**choice.properties, "INFERENCE_NUM_THREADS": threads})
@@ -147,7 +149,9 @@ class Detector:
                 f"{self.bundle.path}: holds no face model; export it again with --face-model, "
                 "or give --faces off, which takes the whole picture as the face"
             )
-        properties = {**cache_properties(), "PERFORMANCE_HINT": "THROUGHPUT"}
+        properties: dict[str, Any] = {**cache_properties(), "PERFORMANCE_HINT": "THROUGHPUT"}
+        if self._threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = self._threads
         return FaceDetector(self.bundle.file(FACE_MODEL), tiled=self._faces == "tiled", properties=properties)
 
     def detect(self, image: Picture) -> FrameResult:

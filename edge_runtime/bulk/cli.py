@@ -39,8 +39,10 @@ def judge_pictures(
     ],
     out: Annotated[str | None, typer.Option(help="Folder or s3:// or gs:// prefix for the Parquet files.")] = None,
     model: Annotated[
-        Path | None,
-        typer.Option(help="Bundle (default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or shipped one)."),
+        str | None,
+        typer.Option(
+            help="Bundle, or hf://user/name@revision (default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or shipped one)."
+        ),
     ] = None,
     column: Annotated[str | None, typer.Option(help="Parquet column with bytes, paths or addresses.")] = None,
     part_size: Annotated[int, typer.Option(min=1, help="Pictures of a part.")] = 10_000,
