@@ -41,7 +41,8 @@ def judge_pictures(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Bundle, or hf://user/name@revision (default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or shipped one)."
+            help="Bundle, or hf://user/name@revision (default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or "
+            "shipped one)."
         ),
     ] = None,
     column: Annotated[str | None, typer.Option(help="Parquet column with bytes, paths or addresses.")] = None,
