@@ -16,8 +16,12 @@ def compare_detectors(
     old: Annotated[Path, typer.Argument(help="The detector in use: a bundle, or a checkpoint (.pth).")],
     new: Annotated[Path, typer.Argument(help="The one that may replace it.")],
     data: Annotated[
-        list[Path], typer.Option(help="Faces that neither was trained on: a catalog.csv or a folder; repeatable.")
-    ],
+        list[Path] | None, typer.Option(help="Faces that neither was trained on: a catalog.csv or folder; repeatable.")
+    ] = None,
+    disagreements: Annotated[
+        list[Path] | None, typer.Option(help="What edge-detect --shadow wrote with NEW on a board; repeatable.")
+    ] = None,
+    reviews: Annotated[Path | None, typer.Option(help="The database with the reviews of those faces.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for comparison.html, .md and .json.")] = Path("comparison"),
     precision: Annotated[str | None, typer.Option(help="Of bundles: fp32, fp16 or int8.")] = None,
     allow: Annotated[
@@ -38,7 +42,13 @@ def compare_detectors(
     `compare-detectors detector/ next/ --data faces/catalog.csv --data reviewed/catalog.csv`
 
     `compare-detectors old.pth new.pth --data faces/catalog.csv --allow coverage=0.1`
+
+    `compare-detectors detector/ next/ --disagreements shadow.jsonl --reviews reviews.sqlite` asks the field alone.
     """
+    if not data and not reviews:
+        raise UsageError("nothing to compare on; give --data FACES, or --disagreements FILE and --reviews DB")
+    if bool(disagreements) != bool(reviews):
+        raise UsageError("--disagreements and --reviews go together: the faces on which both differ, and their truth")
     try:
         from benchmarks.promotion import promotion
         from benchmarks.promotion.gates import parse_allowed
@@ -50,7 +60,9 @@ def compare_detectors(
     found = promotion.compare_detectors(
         old,
         new,
-        data,
+        data or (),
+        disagreements=disagreements or (),
+        reviews=reviews,
         allowed=allowed,
         precision=precision,
         bootstrap=bootstrap,

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure.circumstances import Circumstances
+from benchmarks.promotion.field import field_test
 from benchmarks.promotion.gates import Gate, accuracy_gates, machine_gate
 from benchmarks.promotion.measure import choose_faces, judge_both, measure_machine
 from edge_runtime.errors import UsageError
 from edge_runtime.model.bundle import MANIFEST, Bundle
 from edge_runtime.model.contract import CHECKPOINT, Precision
+from edge_runtime.paths import expand
+from edge_runtime.review.database import ReviewDatabase
+from edge_runtime.review.sequential import FieldState
 from train.evaluation.evaluation import Subject, open_subject
 
 
@@ -25,6 +29,7 @@ class Comparison:
         old, new: name, version, precision and `sha256` of each detector (of a bundle's model.json or the checkpoint).
         data: the faces by `--data`, and how many were judged and left out.
         gates: all of them.
+        field: the state and text of the reviewed disagreements (`edge_runtime.review.sequential`), if they were given.
         notes: what was not measured.
         circumstances: of the run.
     """
@@ -37,6 +42,7 @@ class Comparison:
     gates: Sequence[Gate]
     notes: Sequence[str]
     circumstances: Circumstances
+    field: Mapping[str, str] | None = None
 
 
 def compare_detectors(
@@ -49,9 +55,12 @@ def compare_detectors(
     bootstrap: int = 1000,
     rounds: int = 5,
     seconds: float = 2.0,
+    disagreements: Sequence[Path] = (),
+    reviews: Path | None = None,
     command: str = "",
 ) -> Comparison:
-    """Compare two detectors on the test splits of `data`, and two bundles also in rate and memory.
+    """Compare two detectors on the test splits of `data`, two bundles also in rate and memory, and by their reviewed
+    disagreements in the field. Without `data` the last decide alone, and must show that the new one is better.
 
     Args:
         old: a checkpoint or a bundle.
@@ -62,6 +71,8 @@ def compare_detectors(
         bootstrap: resamples.
         rounds: how often rate and memory are measured.
         seconds: how long each time.
+        disagreements: files of `edge-detect --shadow`.
+        reviews: the database with the reviews of their faces.
         command: for the report.
 
     Raises:
@@ -69,6 +80,44 @@ def compare_detectors(
     """
     around = Circumstances.here(command)
     pair = [open_subject(path, precision=_precision(path, precision, (old, new))) for path in (old, new)]
+    field = None
+    if reviews is not None:
+        versions = (subject.contract.version for subject in pair)
+        field = field_test([expand(path) for path in disagreements], ReviewDatabase(reviews), *versions)
+    measured = _measure(pair, data, allowed, bootstrap, rounds, seconds) if data else _Measured([], [], {"faces": 0})
+    failed = [gate for gate in measured.gates if not gate.passed]
+    wanted = (FieldState.OPEN, FieldState.BETTER) if data else (FieldState.BETTER,)
+    held_back = field is not None and field.state not in wanted
+    return Comparison(
+        promoted=not failed and not held_back,
+        reason=_reason(failed, measured, field.text() if field and (held_back or not data) else ""),
+        old=_described(pair[0]),
+        new=_described(pair[1]),
+        data=measured.data,
+        gates=measured.gates,
+        notes=measured.notes,
+        circumstances=around,
+        field={"state": field.state.value, "text": field.text()} if field else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What was measured on faces."""
+
+    gates: list[Gate]
+    notes: list[str]
+    data: Mapping[str, Any]
+
+
+def _measure(
+    pair: Sequence[Subject],
+    data: Sequence[Path],
+    allowed: Mapping[str, float],
+    bootstrap: int,
+    rounds: int,
+    seconds: float,
+) -> _Measured:
     chosen = choose_faces(data, pair)
     before, after = judge_both(pair, chosen.faces)
     gates, small = accuracy_gates(before, after, allowed, bootstrap)
@@ -82,17 +131,7 @@ def compare_detectors(
     else:
         first, second = measure_machine(pair, before.faces, rounds=rounds, seconds=seconds)
         gates += [machine_gate(name, first[name], second[name], allowed[name]) for name in first]
-    failed = [gate for gate in gates if not gate.passed]
-    return Comparison(
-        promoted=not failed,
-        reason=_reason(failed, gates, len(before.faces)),
-        old=_described(pair[0]),
-        new=_described(pair[1]),
-        data={"faces": len(before.faces), "by": chosen.counts, "trained": chosen.trained},
-        gates=gates,
-        notes=notes,
-        circumstances=around,
-    )
+    return _Measured(gates, notes, {"faces": len(before.faces), "by": chosen.counts, "trained": chosen.trained})
 
 
 def _precision(path: Path, wanted: str | None, pair: tuple[Path, Path]) -> str | None:
@@ -106,12 +145,15 @@ def _precision(path: Path, wanted: str | None, pair: tuple[Path, Path]) -> str |
     return wanted or held[-1].value
 
 
-def _reason(failed: Sequence[Gate], gates: Sequence[Gate], faces: int) -> str:
+def _reason(failed: Sequence[Gate], measured: _Measured, field: str) -> str:
+    """Return the first thing that fails, else what was compared; `field` where the field decides."""
+    if field:
+        return field
     if not failed:
-        sources = len({gate.where for gate in gates}) - 1
+        sources = len({gate.where for gate in measured.gates}) - 1
         by = f" of {sources} sources" if sources > 1 else ""
-        return f"no worse on {faces} faces{by}: all {len(gates)} gates pass"
-    more = f"; {len(failed) - 1} more of {len(gates)} gates fail" if failed[1:] else ""
+        return f"no worse on {measured.data['faces']} faces{by}: all {len(measured.gates)} gates pass"
+    more = f"; {len(failed) - 1} more of {len(measured.gates)} gates fail" if failed[1:] else ""
     return f"{failed[0].where}: {failed[0].why}{more}"
 
 

@@ -38,20 +38,25 @@ def _sections(found: Comparison) -> list[Section]:
     if found.old["demo"] or found.new["demo"]:
         first.append(f"This is a {DEMO_NOTICE}.")
     keys = ("name", "architecture", "version", "precision", "sha256")
-    data = [(path, count) for path, count in found.data["by"].items()]
+    data = [(path, count) for path, count in found.data.get("by", {}).items()]
     around = found.circumstances
     sections = [
         Section("Answer", first),
         Section(
             "The detectors", [Table(("", "old", "new"), [(k, found.old[k], found.new[k]) for k in keys], text=True)]
         ),
-        Section("Gates", [_explained(), _table(found.gates)]),
     ]
+    if found.gates:
+        sections.append(Section("Gates", [_explained(), _table(found.gates)]))
+    if found.field:
+        text = found.field["text"]
+        sections.append(Section("In the field", [text[0].upper() + text[1:] + "."]))
     if plotted := [gate for gate in found.gates if gate.figure == "error"]:
         sections.append(Section("Error by source", [_forest(plotted)]))
     made = [("command", around.command), ("made", around.made), ("commit", around.commit)]
     made.append(("machine", f"{around.processor}, {around.system}"))
-    sections.append(Section("Data", [Table(("--data", "faces of the test split"), data)]))
+    if data:
+        sections.append(Section("Data", [Table(("--data", "faces of the test split"), data)]))
     sections.append(Section("How it was made", [Table(("what", ""), made, text=True)]))
     return sections
 

@@ -7,6 +7,7 @@ bundle/          the detector in the chosen precisions
 setup-board.pyz  this tool
 python/          a standalone Python, if one was given
 debs/            driver packages, if any were given
+report/          what compare-detectors said about this detector and the one before, if it was asked
 """
 
 import hashlib
@@ -25,6 +26,7 @@ SIGNATURE = "signature.json.sig"
 TOOL = "setup-board.pyz"
 BUNDLE = "bundle/"
 DEBS = "debs/"
+REPORT = "report/"
 MANIFEST_BYTES = 1 << 24
 """More than any kit's kit.json."""
 

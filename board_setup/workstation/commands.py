@@ -9,7 +9,8 @@ from board_setup.board.doctor.runtime import ADD_FACE_MODEL, NO_FACE_MODEL
 from board_setup.board.kit import TOOL
 from board_setup.board.layout import BOARD
 from board_setup.board.signing import day
-from board_setup.workstation import deploy, pack, sign, twin, virtual_board, wheels
+from board_setup.errors import printable
+from board_setup.workstation import comparison, deploy, pack, sign, twin, virtual_board, wheels
 from board_setup.workstation.fleet.commands import add_fleet_commands
 
 
@@ -37,6 +38,8 @@ def add_workstation_commands(
     command.add_argument("--debs", metavar="DIR", help="Debian packages to include, such as the GPU's driver")
     extra_help = "include what edge-serve (web), edge-benchmark or --review-key of edge-detect needs; may be repeated"
     command.add_argument("--extra", action="append", default=[], choices=wheels.EXTRAS, help=extra_help)
+    report_help = "compare-detectors' report (default: ./comparison beside the bundle, if it is about it)"
+    command.add_argument("--report", metavar="DIR", help=report_help)
     command.add_argument("--project", help="the project's source (default: the clone this is started from)")
 
     command.add_argument("--sign", metavar="KEY", help="sign the kit with this key")
@@ -100,6 +103,7 @@ def pack_kit(options: argparse.Namespace) -> int:
     if options.sign:
         # Before minutes of packing: a key that is missing or has another passphrase.
         sign.sign(b"", options.sign)
+    report = comparison.find_report(options.report, model)
     made = pack.pack(
         options.out,
         model,
@@ -110,12 +114,20 @@ def pack_kit(options: argparse.Namespace) -> int:
         debs=options.debs,
         extras=options.extra,
         project=options.project,
+        report=report,
     )
     if options.sign:
         sign.sign_kit(options.out, options.sign)
     for part, size in pack.measure_parts(options.out):
         print(f"{size / 1e6:9.1f} MB  {part}")
     print(f"{options.out}: {made.id} for Python {made.python}")
+    if report:
+        found = comparison.read_report(report)
+        text = f"{'promoted' if found['promoted'] else 'not promoted'}: {found['reason']}"
+        if found["promoted"]:
+            print(printable(f"compared: {text}"))
+        else:
+            print(printable(f"warning: compare-detectors says {text}"), file=sys.stderr)
     if pack.read_manifest(model)["contract"].get("demo"):
         print("warning: this is a demonstration model: its verdicts on photographs mean nothing", file=sys.stderr)
     if not any(name.startswith("bundle/face/") for name in made.files):

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from board_setup.board.disk import ANY, atomic, copy, has_shape, sha256
 from board_setup.board.kit import FORMAT, MANIFEST, TOOL, Kit, KitError, copy_checked, parse_manifest
+from board_setup.workstation.comparison import take_report
 from board_setup.workstation.wheels import gather_wheels
 
 DEFAULT_PYTHON = "3.10"
@@ -36,6 +37,7 @@ def pack(
     debs: Optional[str] = None,
     extras: Sequence[str] = (),
     project: Optional[str] = None,
+    report: Optional[str] = None,
 ) -> Kit:
     """Write a kit to `out` atomically, with this tool beside it.
 
@@ -49,6 +51,7 @@ def pack(
         debs: a folder of Debian packages.
         extras: which of `wheels.EXTRAS` to include.
         project: the project's source folder; by default the clone that this tool was started from.
+        report: the folder of compare-detectors' report.
 
     Raises:
         KitError: something is missing, a version is malformed, or a wheel needs a newer C library.
@@ -65,6 +68,8 @@ def pack(
         version = take_bundle(bundle, os.path.join(folder, "bundle"), precisions)
         make_tool(os.path.join(folder, TOOL))
         archive = take_python(python_archive, folder, python) if python_archive else ""
+        if report:
+            take_report(report, folder)
         if debs:
             packages = sorted(glob.glob(os.path.join(debs, "*.deb")))
             if not packages:

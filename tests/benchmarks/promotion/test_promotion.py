@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from datetime import datetime, timezone
 
 import numpy as np
 import openvino as ov
@@ -13,6 +14,7 @@ from benchmarks.promotion.measure import choose_faces
 from benchmarks.studies.small import SIZE, small_contract, write_small_bundle
 from edge_runtime.command import command_app
 from edge_runtime.model.contract import PixelRecipe
+from edge_runtime.review.database import ReviewDatabase, ReviewFace, ReviewLabel
 from train.evaluation.evaluation import open_subject
 from train.evaluation.training_faces import face_mark
 
@@ -109,3 +111,91 @@ def test_missing_detector_is_named(old, faces, tmp_path):
     done = compare(old, tmp_path / "none", "--data", faces / "door", "--out", tmp_path / "out")
     assert done.exit_code == 2
     assert "none" in done.output
+
+
+class Field:
+    """Disagreements of a shadow in the field, and their reviews."""
+
+    def __init__(self, folder):
+        self.lines, self.folder = folder / "disagreements.jsonl", folder
+        self.database = ReviewDatabase(folder / "reviews.sqlite", create=True)
+
+    def add(self, count, old, new, label, versions=("1.4.0", "2.0.0")):
+        for _ in range(count):
+            number = len(self.database.faces())
+            name = f"face-20260504T080000{number:03}Z-shadow-0123456789abcdef.png"
+            told = [{"model": v, "verdict": verdict} for v, verdict in zip(versions, (old, new), strict=True)]
+            line = {"shadow": versions[1], "old": told[0], "new": told[1], "picture": name}
+            with self.lines.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            face = ReviewFace(
+                path=self.folder / f"{name}.age",
+                sha256=f"{number:064x}",
+                source="door",
+                time=datetime(2026, 5, 4, tzinfo=timezone.utc),
+                verdict=old,
+                score=0.5,
+                reason="shadow",
+            )
+            self.database.add_review(self.database.add_face(face), "ada", ReviewLabel(label))
+
+    @property
+    def words(self):
+        return ("--disagreements", self.lines, "--reviews", self.database.path)
+
+
+@pytest.fixture
+def field(tmp_path):
+    return Field(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory):
+    return write_small_bundle(tmp_path_factory.mktemp("new") / "bundle", small_contract(version="2.0.0"))
+
+
+def test_field_refuses_a_worse_one(old, new, field, tmp_path):
+    field.add(20, "real", "fake", "real")
+    done = compare(old, new, *field.words, "--out", tmp_path / "out")
+    assert done.exit_code == 1, done.output
+    assert done.stdout.startswith("not promoted: the new detector is worse, seen after 8 reviewed disagreements")
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert (found["field"]["state"], found["gates"]) == ("worse", [])
+
+
+def test_field_promotes_a_better_one(old, new, field, tmp_path):
+    field.add(8, "uncertain", "fake", "fake")
+    field.add(8, "fake", "real", "real")
+    done = compare(old, new, *field.words, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("promoted: the new detector is better")
+
+
+def test_field_of_other_versions_says_nothing(old, new, field, tmp_path):
+    field.add(20, "real", "fake", "real", versions=("1.4.0", "1.9.0"))
+    field.add(20, "real", "fake", "unusable")
+    with field.lines.open("a") as file:
+        file.write('{"shadow": "2.0')
+    done = compare(old, new, *field.words, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("not promoted: undecided after 0 reviewed disagreements")
+
+
+@pytest.mark.slow
+def test_field_is_one_of_the_gates(old, new, faces, field, tmp_path):
+    words = ["--data", faces / "door", "--out", tmp_path / "out", "--rounds", 1, "--seconds", 0.1, "--allow", "rate=1"]
+    assert compare(old, new, *words, *field.words[2:], "--disagreements", old / "model.json").exit_code == 2
+    field.add(1, "real", "fake", "real")
+    done = compare(old, new, *words, *field.words)
+    assert (done.exit_code, done.stdout[:30]) == (0, "promoted: no worse on 40 faces"), done.output
+    field.add(20, "real", "fake", "real")
+    done = compare(old, new, *words, *field.words)
+    assert done.exit_code == 1
+    assert "the new detector is worse" in done.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["--reviews", "x"], ["--disagreements", "x"]])
+def test_something_to_compare_on_is_needed(old, new, words, tmp_path):
+    done = compare(old, new, *words, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "--reviews" in done.output

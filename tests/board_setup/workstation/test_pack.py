@@ -255,3 +255,44 @@ def test_python_3_8_runs_the_tool(tmp_path, python38) -> None:
     offered = subprocess.run([python38, tool, "--help"], capture_output=True, text=True).stdout
     assert all(command in offered for command in ("doctor", "install", "versions", "rollback", "status"))
     assert "deploy" not in offered
+
+
+def write_report(folder: Path, bundle: Path, promoted: bool = True) -> Path:
+    folder.mkdir()
+    digest = hashlib.sha256((bundle / "model.json").read_bytes()).hexdigest()
+    report = {"promoted": promoted, "reason": "no worse on 900 faces", "new": {"sha256": digest}}
+    (folder / "comparison.json").write_text(json.dumps(report))
+    for suffix in ("html", "md"):
+        (folder / f"comparison.{suffix}").write_text(suffix)
+    return folder
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_report_of_the_comparison_is_packed(tmp_path, no_downloads, capsys, named) -> None:
+    bundle, out = write_bundle(tmp_path / "detector"), tmp_path / "kit.tar"
+    folder = write_report(tmp_path / ("elsewhere" if named else "comparison"), bundle)
+    assert run("pack", "--out", str(out), "--model", str(bundle), *(["--report", str(folder)] if named else [])) == 0
+    assert "compared: promoted: no worse on 900 faces" in capsys.readouterr().out
+    packed = {name for name in kits.read_kit(str(out)).files if name.startswith("report/")}
+    assert packed == {f"report/comparison.{suffix}" for suffix in ("html", "md", "json")}
+    kits.unpack(str(out), str(tmp_path / "unpacked"), kits.read_kit(str(out)))
+    assert (tmp_path / "unpacked/report/comparison.md").read_text() == "md"
+
+
+def test_detector_that_was_not_promoted_is_packed_with_a_warning(tmp_path, no_downloads, capsys) -> None:
+    bundle = write_bundle(tmp_path / "detector")
+    write_report(tmp_path / "comparison", bundle, promoted=False)
+    assert run("pack", "--out", str(tmp_path / "kit.tar"), "--model", str(bundle)) == 0
+    assert "not promoted" in capsys.readouterr().err
+
+
+def test_report_of_another_detector_stays_out(tmp_path, no_downloads, capsys) -> None:
+    bundle = write_bundle(tmp_path / "detector")
+    folder = write_report(tmp_path / "comparison", write_bundle(tmp_path / "other", size=64))
+    options = ("pack", "--out", str(tmp_path / "kit.tar"), "--model", str(bundle))
+    assert run(*options) == 0
+    assert not any(name.startswith("report/") for name in kits.read_kit(str(tmp_path / "kit.tar")).files)
+    assert run(*options, "--report", str(folder)) == 2
+    assert "another detector" in capsys.readouterr().err
+    (folder / "comparison.json").write_text("[]")
+    assert run(*options, "--report", str(folder)) == 2
