@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.errors import PictureError, UsageError
+from edge_runtime.paths import expand
 from edge_runtime.review.database import ReviewDatabase, ReviewFace
 from edge_runtime.review.kept_face import NAME, parse_time, read_record
 from edge_runtime.review.sealing import SUFFIX, PrivateKey
@@ -43,11 +44,11 @@ class ReviewDesk:
     """
 
     def __init__(self, places: ReviewPlaces) -> None:
-        if not places.folder.is_dir():
+        self._folder = expand(places.folder).absolute()
+        if not self._folder.is_dir():
             raise UsageError(f"--review {places.folder}: no such folder; copy the boards' folders of kept faces there")
-        self._folder = places.folder.absolute()
-        self._key = PrivateKey(places.private_key) if places.private_key else None
-        path = places.database or self._folder / DATABASE
+        self._key = PrivateKey(expand(places.private_key)) if places.private_key else None
+        path = expand(places.database or self._folder / DATABASE)
         try:
             path.touch(mode=0o600)
         except OSError as error:

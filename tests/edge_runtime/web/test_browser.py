@@ -362,8 +362,8 @@ def test_faces_are_reviewed_by_keys(opened_page, review):
 
 @SIZES
 def test_review_page_fits_and_is_accessible(opened_page, review, viewport, locale):
-    texts = TEXTS["zh-Hans" if locale == "zh-CN" else "en"]
-    with opened_page(viewport=viewport, locale=locale, bypass_csp=True) as page:
+    texts, scheme = (TEXTS["zh-Hans"], "dark") if locale == "zh-CN" else (ENGLISH, "light")
+    with opened_page(viewport=viewport, locale=locale, color_scheme=scheme, bypass_csp=True) as page:
         page.goto(review[0])
         check_accessibility(page)
         page.fill("#name", "Ann")
