@@ -75,14 +75,12 @@ def _table(gates: Sequence[Gate]) -> Table:
     rows = []
     for gate in gates:
         digits = 1 if gate.figure in ("rate", "memory") else 3
-        loss = f"{gate.loss['value']:+.3f} ({gate.loss['low']:+.3f} to {gate.loss['high']:+.3f})"
+        # Adding zero turns -0.0 into 0.0.
+        value, low, high = (f"{round(gate.loss[name], 3) + 0.0:+.3f}" for name in ("value", "low", "high"))
         old, new = (f"{value:.{digits}f}" for value in (gate.old, gate.new))
-        rows.append((f"{NAMES[gate.figure]}, {gate.where}", old, new, loss, f"{gate.allowed:g}", _state(gate)))
+        what, loss = f"{NAMES[gate.figure]}, {gate.where}", f"{value} ({low} to {high})"
+        rows.append((what, old, new, loss, f"{gate.allowed:g}", "passes" if gate.passed else "fails"))
     return Table(("figure", "old", "new", "loss", "allowed", "gate"), rows)
-
-
-def _state(gate: Gate) -> str:
-    return "passes" if gate.passed else "fails"
 
 
 def _forest(gates: Sequence[Gate]) -> Picture:

@@ -12,10 +12,10 @@ from edge_runtime.detector import Detector
 from edge_runtime.errors import DeviceError
 from edge_runtime.judging.scorer import Verdicts
 from edge_runtime.model.bundle import Bundle
-from edge_runtime.model.contract import Verdict
+from edge_runtime.model.contract import PixelRecipe, Verdict
 from edge_runtime.pipeline import Judged
 from edge_runtime.review.selection import KeptFor
-from edge_runtime.review.shadow import BURST_S, Budget, Shadow
+from edge_runtime.review.shadow import BURST_S, SHARE, Budget, Shadow
 from edge_runtime.sinks.review import ReviewSink
 from edge_runtime.sinks.shadow import PER_TRACK, ShadowSink
 from edge_runtime.sources import Frame
@@ -69,6 +69,30 @@ def test_a_quiet_night_saves_up_little():
     assert budget.is_left
     budget.spend(BURST_S)
     assert not budget.is_left
+
+
+def test_a_busy_shadow_keeps_to_its_share(detector, tmp_path, picture_of_colour):
+    """Offered a frame every few milliseconds, a large network takes its share and at most one frame more."""
+    spent = []
+
+    class Watched(Budget):
+        def spend(self, seconds):
+            spent.append(seconds)
+            super().spend(seconds)
+
+    contract = small_contract(input_size=768, pixels=PixelRecipe(resize_to=768))
+    bundle = Bundle.open(write_small_bundle(tmp_path / "large", contract))
+    picture = picture_of_colour(230, 30, size=(800, 800))
+    judged = judged_by(detector, picture)
+    shadow = Shadow(bundle, budget=Watched())
+    began = time.monotonic()
+    while time.monotonic() - began < 3.0:
+        shadow.offer(judged.scored, judged.result, (0,))
+        time.sleep(0.003)
+    shadow.close()
+    passed = time.monotonic() - began
+    assert spent
+    assert sum(spent[:-1]) <= SHARE * passed + max(spent)
 
 
 def judged_by(detector, picture, *, index=0, still=True, verdicts=None):
