@@ -28,6 +28,7 @@ PROGRAMS = {
     "export-openvino": "export.cli:export_openvino",
     "edge-detect": "edge_runtime.cli:edge_detect",
     "edge-serve keygen": "edge_runtime.web.cli:keygen",
+    "edge-forward": "edge_runtime.forward.cli:edge_forward",
     "edge-serve": "edge_runtime.web.cli:edge_serve",
     "compare-detectors": "benchmarks.promotion.cli:compare_detectors",
     "judge-pictures": "edge_runtime.bulk.cli:judge_pictures",

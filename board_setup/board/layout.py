@@ -3,6 +3,7 @@
 import os
 
 SERVICE = "deepfake-edge.service"
+FORWARD = "deepfake-edge-forward.service"
 CAMERA = "/dev/deepfake-edge-camera"
 """A fixed name for the first camera, given by a udev rule."""
 

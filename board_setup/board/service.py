@@ -10,19 +10,24 @@ import time
 from typing import Callable, List, NamedTuple, Optional, Sequence, Set
 
 from board_setup.board import commands
-from board_setup.board.layout import CAMERA, SERVICE, Layout
+from board_setup.board.layout import CAMERA, FORWARD, SERVICE, Layout
 from board_setup.errors import BoardError
 
 UNIT_PATH = "/etc/systemd/system/" + SERVICE
+FORWARD_PATH = "/etc/systemd/system/" + FORWARD
 RULE_PATH = "/etc/udev/rules.d/70-deepfake-edge.rules"
 JOURNALD_PATH = "/etc/systemd/journald.conf.d/deepfake-edge.conf"
 STATE = "/var/lib/deepfake-edge-state"
-WRITTEN_AT_RUN_TIME = ("/var/cache/deepfake-edge", "/var/log/deepfake-edge", STATE)
+FORWARD_STATE = "/var/lib/deepfake-edge-forward"
+WRITTEN_AT_RUN_TIME = ("/var/cache/deepfake-edge", "/var/log/deepfake-edge", STATE, FORWARD_STATE)
 MONITOR = STATE + "/monitor"
 """Where the service notes whether faces drift, see docs/operations.md."""
 
 RESULTS = "/var/log/deepfake-edge/results.jsonl"
 OPTIONS_FILE = "/etc/default/deepfake-edge"
+SECRETS = "/etc/deepfake-edge/mqtt"
+FORWARD_RUN = "/run/deepfake-edge-forward"
+FORWARD_OPTIONS = "/etc/default/deepfake-edge-forward"
 GROUPS = ("video", "render")
 START_TIMEOUT_S = 330.0
 """Longer than the unit's TimeoutStartSec, so that systemd decides about a slow start."""
@@ -50,6 +55,31 @@ RuntimeMaxUse=32M
 SyncIntervalSec=15m
 RateLimitIntervalSec=30s
 RateLimitBurst=500
+"""
+
+HARDENING = """CapabilityBoundingSet=
+AmbientCapabilities=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+PrivateTmp=yes
+DevicePolicy=closed
+LockPersonality=yes
+RemoveIPC=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
 """
 
 UNIT = """[Unit]
@@ -90,35 +120,50 @@ OOMPolicy=stop
 Nice=-5
 
 # MemoryDenyWriteExecute stays off: OpenVINO compiles its kernels at run time.
-CapabilityBoundingSet=
-AmbientCapabilities=
-NoNewPrivileges=yes
-ProtectSystem=strict
-ProtectHome=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-ProtectProc=invisible
-PrivateTmp=yes
-PrivateNetwork=yes
+{hardening}PrivateNetwork=yes
 IPAddressDeny=any
-DevicePolicy=closed
 DeviceAllow=char-video4linux rw
 DeviceAllow=char-drm rw
-LockPersonality=yes
-RemoveIPC=yes
 RestrictAddressFamilies=AF_UNIX
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
 SystemCallFilter=sched_setaffinity mbind set_mempolicy
-SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+FORWARD_UNIT = """[Unit]
+Description=Sends the results of the camera's service to an MQTT broker
+ConditionPathExists={options}
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+Environment=PYTHONDONTWRITEBYTECODE=1
+# FORWARD_OPTIONS: the broker's address, and the other options of edge-forward.
+EnvironmentFile={options}
+# The secrets are root's; the service reads copies in its own folder, which is gone when it stops.
+ExecStartPre=+/bin/sh -c 'for file in {secrets}/*; do [ ! -f "$$file" ] || \
+  install -m 400 -o "$$(stat -c %%u {run}/)" "$$file" {run}/; done'
+ExecStart={current}/runtime/bin/edge-forward --spool {results} $FORWARD_OPTIONS
+WorkingDirectory={run}
+Restart=always
+RestartSec=30
+WatchdogSec=2min
+
+# The user of the camera's service, whose results only that user may read.
+User={user}
+DynamicUser=yes
+LogsDirectory=deepfake-edge
+StateDirectory=deepfake-edge-forward
+RuntimeDirectory=deepfake-edge-forward
+RuntimeDirectoryMode=0700
+UMask=0077
+MemoryMax=200M
+TasksMax=32
+
+{hardening}PrivateDevices=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 
 [Install]
 WantedBy=multi-user.target
@@ -142,6 +187,20 @@ def unit(layout: Layout, *, groups: Sequence[str], systemd: int) -> str:
         current=layout.current,
         restart=backoff,
         groups=" ".join(groups),
+        hardening=HARDENING,
+    )
+
+
+def forward_unit(layout: Layout) -> str:
+    """Return the unit of the service beside it that sends results to a broker, once its options file is there."""
+    return FORWARD_UNIT.format(
+        options=FORWARD_OPTIONS,
+        secrets=SECRETS,
+        run=FORWARD_RUN,
+        current=layout.current,
+        results=RESULTS,
+        user=SERVICE[: -len(".service")],
+        hardening=HARDENING,
     )
 
 
@@ -213,6 +272,7 @@ def restart() -> None:
         ServiceError: it does not start or does not stay up; the message holds its last line.
     """
     before = status().invocation
+    commands.call(["systemctl", "try-restart", "--no-block", FORWARD])
     commands.call(["systemctl", "reset-failed", SERVICE])
     commands.call(["systemctl", "restart", "--no-block", SERVICE])
     if not has_camera():

@@ -8,7 +8,7 @@ import tarfile
 from typing import Callable, List, NamedTuple, Optional, Sequence
 
 from board_setup.board import commands, disk, environment, kit, service, signing, undo, versions
-from board_setup.board.layout import SERVICE, Layout
+from board_setup.board.layout import FORWARD, SERVICE, Layout
 from board_setup.errors import BoardError
 
 FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -256,10 +256,12 @@ def configure_system(target: Target) -> List[Step]:
     """Write what udev, journald and systemd read."""
     unit = service.unit(target.layout, groups=service.existing_groups(), systemd=target.systemd)
     enable = (("systemctl", "daemon-reload"), ("systemctl", "enable", SERVICE))
+    forward = (("systemctl", "daemon-reload"), ("systemctl", "enable", FORWARD))
     return [
         write_file(target, "camera", service.RULE_PATH, service.UDEV_RULE, service.RELOAD_RULES),
         write_file(target, "journal", service.JOURNALD_PATH, service.JOURNALD, service.RESTART_JOURNAL),
         write_file(target, "unit", service.UNIT_PATH, unit, enable),
+        write_file(target, "forward", service.FORWARD_PATH, service.forward_unit(target.layout), forward),
     ]
 
 

@@ -7,10 +7,11 @@ import shutil
 from typing import Callable, Dict, List, NamedTuple
 
 from board_setup.board import commands, disk, service
-from board_setup.board.layout import SERVICE, Layout
+from board_setup.board.layout import FORWARD, SERVICE, Layout
 
 FILES = (
     (service.UNIT_PATH, (("systemctl", "daemon-reload"), ("systemctl", "reset-failed", SERVICE))),
+    (service.FORWARD_PATH, (("systemctl", "daemon-reload"),)),
     (service.RULE_PATH, service.RELOAD_RULES),
     (service.JOURNALD_PATH, service.RESTART_JOURNAL),
 )
@@ -27,14 +28,15 @@ def undo(layout: Layout, *, say: Callable[[str], None], dry_run: bool = False) -
     records = Records.read(layout)
     for number, line in enumerate(plan(layout, records) or ["nothing is installed"], 1):
         say(f"{number}. {line}")
-    for path in (layout.at(service.OPTIONS_FILE), layout.trusted):
+    own = (layout.at(path) for path in (service.OPTIONS_FILE, service.FORWARD_OPTIONS, service.SECRETS))
+    for path in (*own, layout.trusted):
         if os.path.exists(path):
             say(f"your {path} is kept; delete it yourself if you no longer need it")
     if dry_run:
         return
     live = layout.is_live and bool(service.systemd_version())
     if live and os.path.exists(service.UNIT_PATH):
-        commands.call(["systemctl", "disable", "--now", SERVICE])
+        commands.call(["systemctl", "disable", "--now", SERVICE, FORWARD])
     _remove_files(layout, live)
     for path in (layout.command, layout.command + disk.PARTIAL):
         if _is_ours(path, layout):
@@ -152,6 +154,7 @@ def shared_folders(layout: Layout) -> List[str]:
         os.path.dirname(layout.at(service.JOURNALD_PATH)),
         layout.at("/var/cache/private"),
         layout.at("/var/log/private"),
+        layout.at("/var/lib/private"),
         os.path.dirname(layout.at(service.RULE_PATH)),
         os.path.dirname(layout.command),
     ]

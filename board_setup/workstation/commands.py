@@ -36,7 +36,10 @@ def add_workstation_commands(
     command.add_argument("--python", metavar="ARCHIVE", help="a standalone Python to include, .tar.gz")
     command.add_argument("--glibc", default=pack.DEFAULT_GLIBC, help="the board's C library (default: %(default)s)")
     command.add_argument("--debs", metavar="DIR", help="Debian packages to include, such as the GPU's driver")
-    extra_help = "include what edge-serve (web), edge-benchmark or --review-key of edge-detect needs; may be repeated"
+    extra_help = (
+        "include what edge-serve (web), edge-forward (fleet), edge-benchmark or --review-key of edge-detect needs; "
+        "may be repeated"
+    )
     command.add_argument("--extra", action="append", default=[], choices=wheels.EXTRAS, help=extra_help)
     report_help = "compare-detectors' report (default: ./comparison beside the bundle, if it is about it)"
     command.add_argument("--report", metavar="DIR", help=report_help)

@@ -10,8 +10,8 @@ from typing import List, Optional, Sequence, Tuple
 
 from board_setup.board.kit import KitError
 
-EXTRAS = ("benchmarks", "review", "web")
-"""The runtime's optional extras on a board: edge-benchmark, encrypted reviews, edge-serve."""
+EXTRAS = ("benchmarks", "fleet", "review", "web")
+"""The runtime's optional extras on a board: edge-benchmark, edge-forward, encrypted reviews, edge-serve."""
 
 PACKAGES = ("benchmarks", "board_setup", "edge_runtime", "export", "train")
 PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE")

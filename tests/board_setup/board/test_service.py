@@ -13,6 +13,7 @@ import typer
 from board_setup.board import commands, service
 from board_setup.board.layout import BOARD, CAMERA, SERVICE
 from edge_runtime.cli import edge_detect
+from edge_runtime.forward.cli import edge_forward
 
 
 def settings(text: str) -> dict[str, list[str]]:
@@ -61,7 +62,9 @@ def web_unit() -> str:
 
 
 @pytest.mark.parametrize(
-    "text", [service.unit(BOARD, groups=["video"], systemd=252), web_unit()], ids=["edge-detect", "edge-serve"]
+    "text",
+    [service.unit(BOARD, groups=["video"], systemd=252), web_unit(), service.forward_unit(BOARD)],
+    ids=["edge-detect", "edge-serve", "edge-forward"],
 )
 def test_systemd_rates_the_unit_as_safe(tmp_path: Path, text: str) -> None:
     if shutil.which("systemd-analyze") is None:
@@ -72,6 +75,39 @@ def test_systemd_rates_the_unit_as_safe(tmp_path: Path, text: str) -> None:
     command = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", "--no-pager", str(path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-300:]
+
+
+def test_the_camera_has_no_network_and_the_forwarder_no_camera() -> None:
+    camera = settings(service.unit(BOARD, groups=["video"], systemd=252))
+    forward = settings(service.forward_unit(BOARD))
+    assert camera["PrivateNetwork"] == ["yes"]
+    assert "PrivateNetwork" not in forward
+    assert "DeviceAllow" not in forward
+    assert forward["User"] == [SERVICE.removesuffix(".service")]
+    assert forward["LogsDirectory"] == camera["LogsDirectory"]
+    assert forward["ConditionPathExists"] == forward["EnvironmentFile"] == ["/etc/default/deepfake-edge-forward"]
+    words = forward["ExecStart"][0].split()
+    app = typer.Typer()
+    app.command()(edge_forward)
+    known = {name for parameter in typer.main.get_command(app).params for name in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_secrets_are_copied_for_the_forwarder(tmp_path: Path) -> None:
+    (tmp_path / "secrets/folder").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "secrets/password").write_text("secret")
+    text = service.forward_unit(BOARD).replace("\\\n", "")
+    command = next(line for line in text.splitlines() if line.startswith("ExecStartPre=+/bin/sh -c "))
+    script = command.partition("'")[2].rstrip("'").replace("$$", "$").replace("%%", "%")
+    script = script.replace(service.SECRETS, str(tmp_path / "secrets")).replace(
+        service.FORWARD_RUN, str(tmp_path / "run")
+    )
+    subprocess.run(["/bin/sh", "-c", script], check=True)
+    (copy,) = (tmp_path / "run").iterdir()
+    assert (copy.read_text(), copy.stat().st_mode & 0o777) == ("secret", 0o400)
+    shutil.rmtree(tmp_path / "secrets")
+    subprocess.run(["/bin/sh", "-c", script], check=True)
 
 
 def test_journal_limits_are_an_ini_file() -> None:

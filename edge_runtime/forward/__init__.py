@@ -1,0 +1,1 @@
+"""edge-forward: results from their file to an MQTT broker, each once."""

@@ -1,0 +1,138 @@
+"""`edge-forward`: sends the results that `edge-detect` writes to an MQTT broker."""
+
+import contextlib
+import logging
+import re
+import socket
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_runtime.command import run_command
+from edge_runtime.errors import UsageError
+from edge_runtime.forward.broker import Broker, BrokerOptions
+from edge_runtime.forward.spool import Line, Position, Spool, read_position, write_position
+from edge_runtime.paths import expand, state_folder
+from edge_runtime.systemd import Notifier, stopping_on_signals
+
+log = logging.getLogger("edge_runtime")
+
+IN_FLIGHT = 20
+"""Messages that wait for their acknowledgement at the same time."""
+
+POLL_S = 0.25
+SAVE_S = 1.0
+"""The place on the disk is at most this old, so a power cut sends at most so much twice."""
+
+
+def edge_forward(
+    broker: Annotated[str, typer.Argument(help="mqtt://HOST[:PORT], or mqtts:// for TLS.")],
+    spool: Annotated[Path, typer.Option(help="File that edge-detect --jsonl writes.")] = Path(
+        "/var/log/deepfake-edge/results.jsonl"
+    ),
+    board: Annotated[str | None, typer.Option(help="Name of this board.", show_default="the host's")] = None,
+    user: Annotated[str | None, typer.Option(help="User at the broker.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="File with the password in its first line.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="Certificate of the broker's authority (PEM).")] = None,
+    cert: Annotated[Path | None, typer.Option(help="This board's certificate (PEM).")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    topic: Annotated[str, typer.Option(help="First part of every topic.")] = "deepfake-edge",
+    discovery: Annotated[str, typer.Option(help="Home Assistant's discovery prefix; '' for none.")] = "homeassistant",
+    state: Annotated[
+        Path | None,
+        typer.Option(help="File that keeps the place reached.", show_default="forward.json in the state folder"),
+    ] = None,
+) -> int:
+    """Send each result to an MQTT broker, once, through outages of the broker and power cuts.
+
+    It runs beside edge-detect, which itself needs no network. Every message has an `id`: after a power cut the last
+    second may be sent again, with the same ids.
+
+    Examples:
+    - `edge-forward mqtts://broker.local --user door --password-file password --ca ca.pem`
+    - `edge-forward mqtt://localhost --spool faces.jsonl --board door --discovery ''`
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    name = board if board is not None else re.sub(r"[^\w-]", "-", socket.gethostname())
+    options = BrokerOptions(
+        broker,
+        name,
+        user=user,
+        password_file=password_file and expand(password_file),
+        ca=ca and expand(ca),
+        certificate=cert and expand(cert),
+        key=key and expand(key),
+        topic=topic,
+        discovery=discovery,
+    )
+    place = expand(state) if state else state_folder() / "forward.json"
+    forward(Broker(options), Spool(expand(spool), read_position(place)), place)
+    return 0
+
+
+def forward(broker: Broker, spool: Spool, place: Path) -> None:
+    """Send the lines of `spool` until a signal arrives, and keep the place behind the last acknowledged one.
+
+    Raises:
+        UsageError: the place can't be written.
+        SourceError: the spool can't be read.
+    """
+    stop, notifier = threading.Event(), Notifier()
+    waiting: deque[tuple[int, Line]] = deque()
+    reached: Position | None = None
+    saved = time.monotonic()
+
+    def save() -> None:
+        nonlocal reached, saved
+        if reached is not None:
+            spool.sync()
+            try:
+                write_position(place, reached)
+            except OSError as error:
+                raise UsageError(f"{place}: can't be written ({error.strerror}); choose another --state") from None
+        reached, saved = None, time.monotonic()
+
+    def end() -> None:
+        stop.set()
+        broker.changed.set()
+
+    with stopping_on_signals(end), contextlib.closing(spool):
+        broker.start()
+        notifier.ready("forwarding results")
+        try:
+            while not stop.is_set():
+                broker.changed.clear()
+                while waiting and broker.acknowledged(waiting[0][0]):
+                    reached = waiting.popleft()[1].end
+                if time.monotonic() - saved >= SAVE_S:
+                    save()
+                sent = False
+                if broker.connected:
+                    for line in spool.lines(IN_FLIGHT - len(waiting)):
+                        waiting.append((broker.send({"id": line.id, **line.values}), line))
+                        sent = True
+                notifier.alive()
+                if not sent:
+                    broker.changed.wait(POLL_S)
+        finally:
+            notifier.stopping()
+            broker.stop()
+            while waiting and broker.acknowledged(waiting[0][0]):
+                reached = waiting.popleft()[1].end
+            save()
+
+
+def main() -> None:
+    """Start the command."""
+    run_command(edge_forward, "edge-forward")
+
+
+if __name__ == "__main__":
+    main()
