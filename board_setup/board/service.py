@@ -221,10 +221,11 @@ class Status(NamedTuple):
         return self.active == "active" or not has_camera()
 
 
-def status(output: Callable[[List[str]], str] = commands.output) -> Status:
+def status(output: Optional[Callable[[List[str]], str]] = None) -> Status:
     """Ask systemd for the service's status; `output` runs its command."""
     asked = ["ActiveState", "NRestarts", "InvocationID"]
-    lines = output(["systemctl", "show", SERVICE, *(f"--property={name}" for name in asked)]).splitlines()
+    ask = output or commands.output
+    lines = ask(["systemctl", "show", SERVICE, *(f"--property={name}" for name in asked)]).splitlines()
     found = dict(line.split("=", 1) for line in lines if "=" in line)
     restarts = found.get("NRestarts", "")
     return Status(
