@@ -177,7 +177,7 @@ class Broker:
     def discovery(self) -> dict[str, Any]:
         """Return the description of this board's sensors (Home Assistant, MQTT device discovery)."""
         version = importlib.metadata.version("deepfake-edge")
-        sensors = {
+        sensors: dict[str, dict[str, Any]] = {
             "verdict": {"name": "Verdict", "device_class": "enum", "value_template": WORST}
             | {"options": ["real", "fake", "uncertain", "no face"]},
             "score": {"name": "Probability of fake", "value_template": HIGHEST, "state_class": "measurement"},
