@@ -133,17 +133,25 @@ class ReviewDatabase:
 
     def add_face(self, face: ReviewFace) -> int:
         """Add `face` and return its number; of a picture that is held already, the number it has."""
+        return self.add_faces([face])[0]
+
+    def add_faces(self, faces: Sequence[ReviewFace]) -> list[int]:
+        """Add all `faces` at once, or none, and return their numbers as `add_face` does."""
         root = self.path.parent
-        path = face.path.absolute()
-        stored = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-        values = (stored, face.sha256, face.source, iso_time(face.time), face.verdict, face.score, face.reason)
+        numbers = []
         with self._connection() as db:
-            db.execute(
-                "INSERT INTO faces (path, sha256, source, time, verdict, score, reason) VALUES (?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (sha256) DO NOTHING",
-                values,
-            )
-            return int(db.execute("SELECT id FROM faces WHERE sha256 = ?", (face.sha256,)).fetchone()[0])
+            for face in faces:
+                path = face.path.absolute()
+                stored = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+                values = (stored, face.sha256, face.source, iso_time(face.time), face.verdict, face.score, face.reason)
+                db.execute(
+                    "INSERT INTO faces (path, sha256, source, time, verdict, score, reason) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256) DO NOTHING",
+                    values,
+                )
+                found = db.execute("SELECT id FROM faces WHERE sha256 = ?", (face.sha256,)).fetchone()
+                numbers.append(int(found[0]))
+        return numbers
 
     def faces(self) -> list[ReviewFace]:
         """Return all faces in the order in which they were added."""

@@ -70,9 +70,10 @@ class ReviewDesk:
             files = {path for path in self._folder.rglob("face-*.png*") if NAME.fullmatch(path.name)}
             self._unreadable &= files
             known = {path: face for path, face in self._known.items() if path in files}
-            for path in sorted(files - self._unreadable - known.keys(), key=lambda path: path.name):
-                if face := self._take_in(path):
-                    known[path] = face
+            fresh = sorted(files - self._unreadable - known.keys(), key=lambda path: path.name)
+            read = [found for path in fresh if (found := self._read(path))]
+            numbers = self.database.add_faces([face for face, _ in read])
+            known.update((face.path, (number, expiry)) for number, (face, expiry) in zip(numbers, read, strict=True))
             now = datetime.now(timezone.utc)
             for path in [path for path, (_, expiry) in known.items() if expiry <= now]:
                 del known[path]
@@ -82,8 +83,8 @@ class ReviewDesk:
                     log.warning(f"{path}: its time is over, but it can't be deleted ({error.strerror})")
             self._known = known
 
-    def _take_in(self, path: Path) -> tuple[int, datetime] | None:
-        """Add a face to the database; return its number, and when it must be gone. None if it can't be read."""
+    def _read(self, path: Path) -> tuple[ReviewFace, datetime] | None:
+        """Return a face, and when it must be gone; None if it can't be read."""
         try:
             data = path.read_bytes()
             record = read_record(self._opened(path, data))
@@ -101,7 +102,7 @@ class ReviewDesk:
             log.warning(f"{path}: {error}")
             self._unreadable.add(path)
             return None
-        return self.database.add_face(face), expiry
+        return face, expiry
 
     def _opened(self, path: Path, data: bytes) -> bytes:
         if path.suffix != SUFFIX:
