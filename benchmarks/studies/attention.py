@@ -7,9 +7,11 @@ Each with every frame searched and judged (`--always`), and with attention:
 - *crowd*: a 720p video of five faces, played at 25 frames/s, and a stand-in for a device of 20 crops a second: how
   old frames are at their verdict.
 - *one*: one moving face at 720p, and a stand-in that judges at once: core time of everything beside the classifier.
-- *busy*, *still*: a moving and a resting face with the bundle's network: the core time of everything. Like *one*, they
-  are judged one frame after the other as if they came at 25 frames/s, so that other work on the machine matters little.
-- the clips: judged as files, then played with attention; a track agrees if most of its frames have the same verdict.
+- *busy*, *still*: a moving and a resting face with the bundle's network: the core time of everything.
+- the clips: as files and with attention; a track agrees if its most frequent verdict is the same.
+
+All but *crowd* are judged one frame after the other as if they came at their rate: other work on the machine matters
+little then.
 """
 
 import json
@@ -127,22 +129,25 @@ def play(video: Path, bundle: Path, *, always: bool) -> dict[str, Any]:
     }
 
 
-def cost(video: Path, bundle: Path, *, always: bool, crop_s: float | None) -> dict[str, Any]:
-    """Return core milliseconds per frame of `video`, each judged as if it came at its time."""
-    detector = detector_of(bundle, always=always, crop_s=crop_s)
+def judged_live(video: Path, detector: Detector) -> Iterator[FrameResult]:
+    """Yield the result of every frame of `video`, each judged as if it came live at its time."""
     detector.moving_faces()
-    now = 0.0
-    score = detector.scorer if always else LiveScorer(detector.scorer, clock=lambda: now)
-    verdicts, judged, frames = Verdicts(detector.bundle.contract), 0, 0
-    cpu = 0.0
+    score = detector.scorer if detector.always else LiveScorer(detector.scorer, clock=None)
+    verdicts = Verdicts(detector.bundle.contract)
     (source,) = open_sources([str(video)])
     for item in source.frames(threading.Event()):
-        assert isinstance(item, Frame)
-        if item.index == SKIPPED:
+        if isinstance(item, Frame):
+            taken = item.index / (item.fps or FPS)
+            yield verdicts.of_frame(score(replace(item, taken=taken, live=True, turn=item.index)))
+
+
+def cost(video: Path, bundle: Path, *, always: bool, crop_s: float | None) -> dict[str, Any]:
+    """Return core milliseconds per frame of `video`."""
+    judged, frames, cpu = 0, 0, 0.0
+    for result in judged_live(video, detector_of(bundle, always=always, crop_s=crop_s)):
+        if result.frame == SKIPPED:
             cpu = time.process_time()
-        now = item.index / FPS
-        result = verdicts.of_frame(score(replace(item, taken=now, live=True, turn=item.index)))
-        if item.index >= SKIPPED:
+        elif result.frame > SKIPPED:
             frames += 1
             judged += sum(face.carried_s is None for face in result.faces)
     return {"core_ms": 1e3 * (time.process_time() - cpu) / frames, "judged_per_frame": judged / frames}
@@ -186,59 +191,36 @@ def _stand_in_bundle(bundle: Path, folder: Path) -> Path:
     return path
 
 
-def majorities(results: list[FrameResult]) -> dict[int, tuple[str, dict[int, Any]]]:
-    """Return by track its most frequent verdict and its boxes by frame."""
-    verdicts: dict[int, Counter[str]] = defaultdict(Counter)
-    boxes: dict[int, dict[int, Any]] = defaultdict(dict)
-    for result in results:
-        for face in result.faces:
-            if face.track is not None:
-                verdicts[face.track][face.verdict.value] += 1
-                boxes[face.track][result.frame] = face.box
-    return {track: (found.most_common(1)[0][0], boxes[track]) for track, found in verdicts.items()}
-
-
 def agreement(full: list[FrameResult], other: list[FrameResult]) -> tuple[int, int, int]:
     """Return how many tracks of `full` have LEAST_FRAMES, how many were found in `other`, and how many agree there.
 
-    A track's counterpart is the one whose boxes match its own in most frames.
+    A track agrees if its most frequent verdict is also that of the faces in the same places of `other`.
     """
-    theirs = majorities(other)
-    frames = {result.frame: result for result in other}
-    tracks = found = same = 0
-    for verdict, boxes in majorities(full).values():
-        if len(boxes) < LEAST_FRAMES:
-            continue
-        tracks += 1
-        seen: Counter[int] = Counter()
-        for frame, box in boxes.items():
-            faces = frames[frame].faces if frame in frames else ()
-            matched = match([box], [face.box for face in faces], 0.3)
-            seen.update(faces[index].track or 0 for index in matched.values())
-        if seen:
-            found += 1
-            same += theirs[seen.most_common(1)[0][0]][0] == verdict
-    return tracks, found, same
+    frames = {result.frame: result.faces for result in other}
+    ours: dict[int | None, Counter[str]] = defaultdict(Counter)
+    theirs: dict[int | None, Counter[str]] = defaultdict(Counter)
+    for result in full:
+        faces = frames.get(result.frame, ())
+        matches = match([face.box for face in result.faces], [face.box for face in faces], 0.3)
+        for index, face in enumerate(result.faces):
+            ours[face.track][face.verdict.value] += 1
+            if index in matches:
+                theirs[face.track][faces[matches[index]].verdict.value] += 1
+    long = [track for track, verdicts in ours.items() if verdicts.total() >= LEAST_FRAMES]
+    found = [track for track in long if theirs[track]]
+    same = [track for track in found if ours[track].most_common(1)[0][0] == theirs[track].most_common(1)[0][0]]
+    return len(long), len(found), len(same)
 
 
 def clip(bundle: Path, path: Path) -> dict[str, Any]:
-    """Compare the verdicts on one clip, as a file and played with attention."""
+    """Compare the verdicts on one clip, as a file and as if it were live."""
     detector = Detector(bundle, device="CPU", precision="int8")
-    sources = open_sources([str(path)])
-    full = [judged.result for judged in detector.pipeline(sources).results()]
-    paced = [judged.result for judged in detector.pipeline([PacedVideo(source) for source in sources]).results()]
-    tracks, found, same = agreement(full, paced)
-    judged = sum(face.score is not None for result in paced for face in result.faces)
-    faces = sum(len(result.faces) for result in paced)
-    return {
-        "clip": path.name,
-        "frames": len(full),
-        "dropped": paced[-1].dropped,
-        "tracks": tracks,
-        "found": found,
-        "agree": same,
-        "judged_share": judged / max(1, faces),
-    }
+    full = [judged.result for judged in detector.pipeline(open_sources([str(path)])).results()]
+    live = list(judged_live(path, detector))
+    tracks, found, same = agreement(full, live)
+    judged = sum(face.score is not None for result in live for face in result.faces)
+    counts = {"frames": len(full), "tracks": tracks, "found": found, "agree": same}
+    return {"clip": path.name, **counts, "judged_share": judged / max(1, sum(len(result.faces) for result in live))}
 
 
 SCENES: dict[str, Callable[[Path, Path, float, bool], dict[str, Any]]] = {

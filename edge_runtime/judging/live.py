@@ -52,6 +52,9 @@ USUAL_INTERVAL_S = 0.04
 CELL = 5
 """Side of a cell of `Stillness`, in pixels of the grey copy."""
 
+FOREVER_S = 1e6
+"""Without a clock, frames wait this long."""
+
 DEVICE_THREADS = 4
 """Frames whose faces may be with the device at once."""
 
@@ -82,11 +85,11 @@ class LiveScorer:
     Args:
         scorer: the engine, face detector and limits.
         window: how many of a face's last judged frames its verdict uses.
-        clock: monotonic seconds, as in `Frame.taken`.
+        clock: monotonic seconds, as in `Frame.taken`; None lets frames wait for their logits as long as that takes.
     """
 
     def __init__(
-        self, scorer: FrameScorer, *, window: int = WINDOW, clock: Callable[[], float] = time.monotonic
+        self, scorer: FrameScorer, *, window: int = WINDOW, clock: Callable[[], float] | None = time.monotonic
     ) -> None:
         self._scorer, self._window, self._clock = scorer, window, clock
         self._budget, self._lock = CropBudget(), threading.Lock()
@@ -114,7 +117,7 @@ class _Watch:
         budget: CropBudget,
         device: ThreadPoolExecutor,
         tracker: Tracker,
-        clock: Callable[[], float],
+        clock: Callable[[], float] | None,
     ) -> None:
         self._scorer, self._budget, self._device = scorer, budget, device
         self._tracker, self._clock, self._choice = tracker, clock, scorer.engine.choice
@@ -231,15 +234,18 @@ class _Watch:
                 faces.append(face)
                 standings.append(standing)
         overdue = any(frame.taken - standing.looked >= OVERDUE_S for standing in standings)
-        left_s = self._deadline(frame) - self._clock()
+        left_s = self._left_s(frame)
         crops = self._budget.room(left_s, self._scorer.engine.parallel, overdue=overdue)
         chosen = neediest(standings, -(-crops // self._crops_per_face), frame.taken)
         for index in chosen:
             standings[index].looks, standings[index].looked = standings[index].looks + 1, frame.taken
         return [faces[index] for index in chosen]
 
-    def _deadline(self, frame: Frame) -> float:
-        return frame.taken + WAIT_FRAMES * self._interval_s
+    def _left_s(self, frame: Frame) -> float:
+        """Return the seconds for which the frame may still wait for its logits."""
+        if self._clock is None:
+            return FOREVER_S
+        return max(0.0, frame.taken + WAIT_FRAMES * self._interval_s - self._clock())
 
     def _judge(self, frame: Frame, picture: Image.Image, chosen: list[_Face]) -> dict[int, ScoredFace]:
         """Judge `chosen` and return those that are ready in time, by track."""
@@ -251,19 +257,19 @@ class _Watch:
         if crops is None:
             return self._note(frame, chosen, prepared, engine.no_answer, picture.size)
         self._crops_per_face = max(len(face.crops) for face in prepared if face.crops is not None)
-        began, waves = self._clock(), -(-self._budget.started(len(crops)) // engine.parallel)
+        began, waves = time.monotonic(), -(-self._budget.started(len(crops)) // engine.parallel)
 
         def work() -> dict[int, ScoredFace]:
             try:
                 answer = engine.answer(crops)
             finally:
-                self._budget.finished(len(crops), self._clock() - began, waves)
+                self._budget.finished(len(crops), time.monotonic() - began, waves)
             return self._note(frame, chosen, prepared, answer, picture.size)
 
         future = self._device.submit(work)
         with self._lock:
             self._pending.append(future)
-        concurrent.futures.wait([future], max(0.0, self._deadline(frame) - self._clock()))
+        concurrent.futures.wait([future], self._left_s(frame))
         return future.result() if future.done() else {}
 
     def _note(
