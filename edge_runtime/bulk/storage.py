@@ -72,10 +72,12 @@ def locate(address: str) -> tuple[fs.FileSystem, str]:
 @functools.cache
 def _s3(bucket: str) -> fs.FileSystem:
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if not region and not any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")):
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not region and not endpoint:
         region = repeated(lambda: fs.resolve_s3_region(bucket), bucket)
     return fs.S3FileSystem(
         region=region,
+        endpoint_override=endpoint,
         connect_timeout=TIMEOUT_S,
         request_timeout=TIMEOUT_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=3),
