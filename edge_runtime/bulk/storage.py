@@ -78,6 +78,8 @@ def _s3(bucket: str) -> fs.FileSystem:
     return fs.S3FileSystem(
         region=region,
         endpoint_override=endpoint,
+        # One PUT for a small file, where otherwise each takes three requests.
+        allow_delayed_open=True,
         connect_timeout=TIMEOUT_S,
         request_timeout=TIMEOUT_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=3),
