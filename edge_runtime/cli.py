@@ -152,6 +152,10 @@ def edge_detect(
             help="Notice when faces drift from those the model knows; keep summaries in DIR.",
         ),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        _monitoring(metavar="PORT", help="Serve metrics for Prometheus at this port of loopback, or ADDRESS:PORT."),
+    ] = None,
 ) -> int:
     """Judge every face as real, fake or uncertain.
 
@@ -238,8 +242,8 @@ def edge_detect(
     ]
     origin = printable(detector.bundle.origin)
     files = FileVerdicts(contract, origin)
-    observers = _observers(detector.bundle, monitor)
     with contextlib.ExitStack() as stack:
+        observers = _observers(detector.bundle, monitor, metrics, stack)
         if all(source.endless for source in sources) and not sys.stdin.isatty():
 
             def renewed() -> None:
@@ -259,14 +263,25 @@ def edge_detect(
     return exit_code(summary, endless=any(source.endless for source in sources))
 
 
-def _observers(bundle: "Bundle", monitor: Path | None) -> "list[Observer]":
-    """Return what watches the results."""
-    if monitor is None:
-        return []
-    from edge_runtime.monitoring.monitor import Monitor
-    from edge_runtime.paths import expand
+def _observers(
+    bundle: "Bundle", folder: Path | None, address: str | None, stack: contextlib.ExitStack
+) -> "list[Observer]":
+    """Return what watches the results; what serves them over HTTP ends with `stack`."""
+    observers: list[Observer] = []
+    monitor = None
+    if folder is not None:
+        from edge_runtime.monitoring.monitor import Monitor
+        from edge_runtime.paths import expand
 
-    return [Monitor(bundle, expand(monitor))]
+        observers.append(monitor := Monitor(bundle, expand(folder)))
+    if address is not None:
+        from edge_runtime.monitoring.exporter import Exporter, parse_address
+        from edge_runtime.monitoring.metrics import DetectMetrics
+
+        observers.append(metrics := DetectMetrics(bundle, monitor))
+        exporter = stack.enter_context(Exporter(parse_address(address), metrics.text))
+        logging.getLogger("edge_runtime").info(f"metrics at port {exporter.port}, path /metrics")
+    return observers
 
 
 def exit_code(summary: "Summary", *, endless: bool) -> int:

@@ -101,6 +101,11 @@ class Monitor:
             total += block
         return total
 
+    @property
+    def recent_faces(self) -> int:
+        """How many faces are compared."""
+        return 0 if self.baseline is None else sum(block.faces for block in self._blocks)
+
     def observe(self, judged: Judged) -> Judged:
         """Count the faces of one result; return it with the state in it."""
         result = judged.result
@@ -152,10 +157,10 @@ class Monitor:
         assert recent is not None
         self.checks = compare(recent, self.baseline)
         before, self.alarm = self.alarm, self.alarm.after(self.checks, now)
+        self._blocks = [*self._blocks[1 - BLOCKS :], Summary(recent.width)]
         if self.alarm.state is not before.state:
             log.warning(f"drift monitor: {self.alarm.state.value}, {self.alarm.reason}")
-        self._blocks = [*self._blocks[1 - BLOCKS :], Summary(recent.width)]
-        self.save()
+            self.save()
 
     def tick(self, now: datetime) -> None:
         """Begin a new hour if one has begun, and save what is due."""
@@ -200,7 +205,7 @@ class Monitor:
             **plain(self.alarm),
             "time": iso_time(datetime.now(timezone.utc)),
             "model": self._model,
-            "faces": recent.faces if recent else 0,
+            "faces": self.recent_faces,
             "unjudged": recent.unjudged if recent else 0,
             "checks": plain(self.checks),
         }

@@ -1,5 +1,6 @@
 """What is kept of many faces: counts, sums and histograms, never a picture or a single face."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,8 @@ TRAITS: Mapping[str, NDArray[np.float64]] = {
     "blockiness": np.linspace(0.9, 2.4, BINS + 1),
 }
 """Edges of the histograms; values beyond them count in the outermost bins."""
+
+_INNER_EDGES = tuple(edges[1:-1].tolist() for edges in TRAITS.values())
 
 
 class Summary:
@@ -68,8 +71,9 @@ class Summary:
             self.sums[cell] += position
             self.outers[cell] += np.outer(position, position)
         values = (score, traits.size, traits.sharpness, traits.light, traits.blockiness)
-        for row, (edges, value) in enumerate(zip(TRAITS.values(), values, strict=True)):
-            self.histograms[(*cell, row, int(np.clip(np.searchsorted(edges, value, "right") - 1, 0, BINS - 1)))] += 1
+        histograms = self.histograms[cell]
+        for row, (edges, value) in enumerate(zip(_INNER_EDGES, values, strict=True)):
+            histograms[row, bisect_right(edges, value)] += 1
 
     def __iadd__(self, other: "Summary") -> "Summary":
         self.counts += other.counts

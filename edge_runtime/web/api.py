@@ -4,9 +4,9 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
+from edge_runtime.monitoring.exposition import CONTENT_TYPE
 from edge_runtime.web.http.forms import Upload, read_pictures
 from edge_runtime.web.http.problems import MEDIA_TYPE, ProblemError, ProblemKind
 from edge_runtime.web.schemas import Batch, BatchItem, Health, ModelAnswer, Prediction, ProblemDetails
@@ -107,7 +107,7 @@ def api_router(judge: UploadJudge, settings: Settings, metrics: Metrics) -> APIR
     @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
     async def prometheus() -> Response:
         """Return the service's metrics in Prometheus' text format."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     return router
 

@@ -46,7 +46,7 @@ If the service was started with a token, send it as `Authorization: Bearer …`.
 
 def create_app(detector: Detector, settings: Settings) -> FastAPI:
     """Return the service as an ASGI application."""
-    metrics = Metrics()
+    metrics = Metrics(detector.bundle)
     judge = UploadJudge(detector, settings.limits, metrics)
     sessions = Sessions(settings.token)
     pages = Pages(judge, settings)
@@ -54,8 +54,6 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     if settings.camera is not None:
         feed = CameraFeed(judge, settings.camera, metrics, most_viewers=settings.limits.viewers)
     desk = None if settings.review is None else ReviewDesk(settings.review)
-    contract = detector.engine.contract
-    metrics.model.info({"architecture": contract.architecture, "version": contract.version})
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

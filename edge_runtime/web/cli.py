@@ -61,7 +61,6 @@ def edge_serve(
         import fastapi  # noqa: F401
         import itsdangerous  # noqa: F401
         import jinja2  # noqa: F401
-        import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401
         import segno
         import uvicorn  # noqa: F401

@@ -23,6 +23,7 @@ from edge_runtime.judging.live import LiveScorer
 from edge_runtime.judging.rate import RollingRate
 from edge_runtime.judging.results import FrameResult, SourceState
 from edge_runtime.judging.scorer import FrameScorer, Verdicts
+from edge_runtime.monitoring.metrics import temperature
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pixels.drawing import draw_result
 from edge_runtime.printable import printable
@@ -30,7 +31,7 @@ from edge_runtime.sources import Source, open_camera, open_source
 from edge_runtime.sources.paced import PacedVideo
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.service.batching import BatchingQueue, QueueFullError
-from edge_runtime.web.service.metrics import Metrics, temperature
+from edge_runtime.web.service.metrics import Metrics
 from edge_runtime.web.service.uploads import UploadJudge
 
 log = logging.getLogger(__name__)

@@ -58,7 +58,8 @@ class UploadJudge:
         self.heat = HeatNetwork(detector.engine)
         self._formats = tuple(readable_formats())
         self.queue = BatchingQueue(limits.waiting, metrics.batches.observe)
-        metrics.queue.set_function(lambda: self.queue.waiting)
+        waiting = "Crops waiting for the detector"
+        metrics.computed("queue_crops", waiting, lambda: iter([({}, float(self.queue.waiting))]))
         self._pool = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 4), thread_name_prefix="picture")
         self._proved = float("-inf")
 

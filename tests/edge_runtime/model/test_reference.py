@@ -98,7 +98,7 @@ def test_a_track_is_unlike_if_most_of_its_frames_are(familiar: Bundle, red: Imag
 def test_uploads_say_so_with_and_without_a_heat_map(
     familiar: Bundle, red: Image.Image, green: Image.Image, heat: bool
 ) -> None:
-    judge = UploadJudge(Detector(familiar, precision="fp32", faces="off"), ServiceLimits(), Metrics())
+    judge = UploadJudge(Detector(familiar, precision="fp32", faces="off"), ServiceLimits(), Metrics(familiar))
     try:
         for picture, reason in ((red, None), (green, Reason.UNLIKE)):
             file = io.BytesIO()

@@ -149,7 +149,7 @@ def test_a_full_disk_does_not_stop_it(
     monkeypatch.setattr(monitor.store, "save_recent", full)
     assert show(monitor, detector, range(100))[-1] == "ok"
     assert "No space left" in caplog.text
-    assert monitor.losses.count == 2
+    assert monitor.losses.count == 1
 
 
 def test_edge_detect_says_it_and_setup_board_reads_it(monitored: Bundle, tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""Serves the metrics over HTTP with the standard library, for `edge-detect --metrics`."""
+
+import re
+import socket
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import TracebackType
+
+from edge_runtime.errors import UsageError
+from edge_runtime.monitoring.exposition import CONTENT_TYPE
+
+PATIENCE_S = 5.0
+"""Scrapes are answered one after the other; a client that says nothing for this long is dropped."""
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return host and port of `PORT` (loopback), `HOST:PORT` or `[IPv6]:PORT`; raises UsageError if it is neither."""
+    found = re.fullmatch(r"(?:(?:\[([\da-fA-F:.]+)\]|([\w.-]+)):)?(\d{1,5})", text.strip())
+    if found is None or int(found[3]) > 65535:
+        raise UsageError(f"--metrics {text}: is not a port; give for example 9464, or 0.0.0.0:9464 for other machines")
+    return found[1] or found[2] or "127.0.0.1", int(found[3])
+
+
+class Exporter:
+    """Answers GET /metrics with what `text` returns, in a thread, until it is closed.
+
+    Args:
+        address: host and port; port 0 picks a free one.
+        text: returns the metrics; called by the thread.
+
+    Raises:
+        UsageError: the address can't be listened on.
+    """
+
+    def __init__(self, address: tuple[str, int], text: Callable[[], str]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            timeout = PATIENCE_S
+            server_version, sys_version = "deepfake-edge", ""
+
+            def do_GET(self) -> None:
+                if self.path.split("?")[0] != "/metrics":
+                    self.send_error(404)
+                    return
+                body = text().encode()
+                self.send_response(200)
+                self.send_header("Content-Type", CONTENT_TYPE)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Log no scrapes."""
+
+        class Server(HTTPServer):
+            address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+        try:
+            self._server = Server(address, Handler)
+        except OSError as error:
+            raise UsageError(f"--metrics {address[0]}:{address[1]}: can't listen ({error.strerror or error})") from None
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Exporter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
