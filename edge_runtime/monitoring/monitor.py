@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -121,6 +121,14 @@ class Monitor:
                     self.add(face, result.time)
         drift = {"state": self.alarm.state.value, "reason": self.alarm.reason}
         return replace(judged, result=replace(result, drift=drift))
+
+    def count(self, faces: Sequence[FaceResult], now: datetime) -> None:
+        """Count the faces of an independent picture, judged at `now`."""
+        if self.baseline is not None:
+            self.tick(now)
+            for face in faces:
+                if self._is_new(face, None):
+                    self.add(face, now)
 
     def _is_new(self, face: FaceResult, tracks: dict[int, int] | None) -> bool:
         """Return whether a face is to be counted: each track once, when it is judged for the first time."""

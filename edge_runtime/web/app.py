@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from edge_runtime.command import DISTRIBUTION
 from edge_runtime.detector import Detector
 from edge_runtime.errors import EdgeError
+from edge_runtime.monitoring.monitor import Monitor
 from edge_runtime.review.desk import ReviewDesk
 from edge_runtime.systemd import Notifier
 from edge_runtime.web.api import api_router
@@ -46,7 +47,8 @@ If the service was started with a token, send it as `Authorization: Bearer …`.
 
 def create_app(detector: Detector, settings: Settings) -> FastAPI:
     """Return the service as an ASGI application."""
-    metrics = Metrics(detector.bundle)
+    monitor = None if settings.monitor is None else Monitor(detector.bundle, settings.monitor)
+    metrics = Metrics(detector.bundle, monitor)
     judge = UploadJudge(detector, settings.limits, metrics)
     sessions = Sessions(settings.token)
     pages = Pages(judge, settings)
@@ -66,6 +68,8 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
         if feed is not None:
             feed.close()
         judge.close()
+        if monitor is not None:
+            monitor.close()
 
     app = FastAPI(
         title="deepfake-edge",

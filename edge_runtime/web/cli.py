@@ -33,6 +33,9 @@ def edge_serve(
     review_database: Annotated[
         Path | None, typer.Option(help="SQLite file of the reviews (default: reviews.sqlite in the folder).")
     ] = None,
+    monitor: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Notice drift of uploaded faces; keep summaries in DIR.")
+    ] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the token that clients must present.")] = None,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="Another host name of this service, e.g. behind a proxy; repeatable.")
@@ -67,6 +70,7 @@ def edge_serve(
     except ImportError as error:
         raise UsageError(f"edge-serve needs {error.name}; run `pip install '.[web]'` in the clone") from None
     from edge_runtime.detector import Detector
+    from edge_runtime.paths import expand
     from edge_runtime.review.desk import ReviewPlaces
     from edge_runtime.sources import open_source
     from edge_runtime.web.app import create_app
@@ -97,7 +101,8 @@ def edge_serve(
             detector.moving_faces()
         places = None if review is None else ReviewPlaces(review, review_private_key, review_database)
         hosts = tuple(allowed_host or ())
-        settings = Settings(token=token, hosts=hosts, camera=camera, review=places, limits=limits)
+        folder = None if monitor is None else expand(monitor)
+        settings = Settings(token=token, hosts=hosts, camera=camera, monitor=folder, review=places, limits=limits)
         app = create_app(detector, settings)
         contract, choice = detector.engine.contract, detector.engine.choice
         shown = reachable_address(host)

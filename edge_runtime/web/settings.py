@@ -50,12 +50,14 @@ class Settings:
         token: clients must present it; None allows everybody who can reach the address.
         hosts: allowed host names besides those of loopback; only checked if there is no token.
         camera: source of the live page, as `edge-detect` takes it; None means no live page.
+        monitor: folder of the drift monitor; None means that nothing is monitored.
         review: what the review page shows; None means there is none.
     """
 
     token: str | None = None
     hosts: tuple[str, ...] = ()
     camera: str | None = None
+    monitor: Path | None = None
     review: ReviewPlaces | None = None
     limits: ServiceLimits = field(default_factory=ServiceLimits)
 

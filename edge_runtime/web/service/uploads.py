@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Literal
 
 import numpy as np
@@ -129,6 +130,8 @@ class UploadJudge:
             mean = beyond_threshold(result.score, result.verdict, answer.calibration)
             labelled = self.heat.labelled
             maps.append(heat_map(rows[:, 2:], size, face.box, contract, mean=mean, labelled=labelled))
+        if (monitor := self.metrics.monitor) is not None:
+            monitor.count(results, datetime.now(timezone.utc))
         decisive = decisive_face(results)
         prediction = Prediction(
             prediction=PREDICTIONS.get(decisive.verdict) if decisive else None,

@@ -1,5 +1,6 @@
 """Metrics over HTTP without the web extra, the alert rules and the dashboard that use them."""
 
+import io
 import json
 import re
 import shutil
@@ -13,9 +14,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from helpers.monitored import save_faces
+from helpers.monitored import drawn, save_faces
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
 
+from edge_runtime.detector import Detector
 from edge_runtime.errors import UsageError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.monitoring import metrics as module
@@ -23,6 +26,8 @@ from edge_runtime.monitoring.exporter import Exporter, parse_address
 from edge_runtime.monitoring.exposition import Counter, Gauge, Histogram, exposition
 from edge_runtime.monitoring.metrics import DetectMetrics, temperature, temperatures
 from edge_runtime.monitoring.monitor import Monitor
+from edge_runtime.web.app import create_app
+from edge_runtime.web.settings import Settings
 
 FILES = Path(module.__file__).with_name("prometheus")
 WITHOUT_WEB = """
@@ -217,3 +222,16 @@ def check_expression(expression: str) -> bool:
     """Return whether Prometheus parses an expression, as a rule."""
     rule = {"groups": [{"name": "any", "rules": [{"record": "any", "expr": expression}]}]}
     return "SUCCESS" in promtool("check", "rules", "/dev/stdin", given=json.dumps(rule))
+
+
+def test_edge_serve_counts_uploads(monitored: Bundle, tmp_path: Path) -> None:
+    settings = Settings(monitor=tmp_path / "state")
+    with TestClient(create_app(Detector(monitored, faces="off"), settings), base_url="http://localhost") as client:
+        for seed in range(3):
+            file = io.BytesIO()
+            drawn(seed, seed % 2).save(file, "PNG")
+            assert client.post("/predict", files={"image": file.getvalue()}).status_code == 200
+        found = samples(client.get("/metrics").text)
+    assert found["deepfake_edge_drift_faces{}"] == 3
+    assert found['deepfake_edge_drift_state{"state": "unknown"}'] == 1
+    assert json.loads((tmp_path / "state" / "status.json").read_text())["faces"] == 3
