@@ -1,6 +1,6 @@
 """Measures judge-pictures: memory by number of pictures, and the rate of its workers against a single process.
 
-    python -m benchmarks.studies.bulk [BUNDLE] [--pictures N] [--rounds N]
+    python -m benchmarks.studies.bulk BUNDLE
 
 The pictures are hard links to a few hundred small JPEGs. Without a bundle a network of about a hundred weights judges
 them, so that everything around the network is what is measured.
