@@ -64,6 +64,8 @@ def install(
             raise InstallError(f"{step.name}: it ran but had no effect; find out why with: setup-board doctor")
     shutil.rmtree(os.path.join(layout.programs, "kits"), ignore_errors=True)
     versions.tidy(layout)
+    if target.fastest:
+        say(f"fastest: {target.fastest}")
     say(f"{target.kit.id} is installed")
     if target.live and target.systemd:
         say(next_step(service.has_camera()))
@@ -87,6 +89,8 @@ def plan_steps(target: Target) -> List[Step]:
         steps.copy_detector(target),
         steps.check_version(target),
     ]
+    if steps.has_graphics(target.layout):
+        plan.append(steps.measure_devices(target))
     if target.live and target.user:
         plan.append(steps.add_groups(target, target.user))
     if target.systemd or not target.live:

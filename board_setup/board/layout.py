@@ -29,6 +29,7 @@ class Layout:
         command: link to this tool, on the PATH.
         started: file that names the version whose service last started well.
         trusted: folder of the keys with which kits must be signed; without it, none need be.
+        measured: file that names the version whose fastest device was last looked for.
     """
 
     def __init__(self, root: str = "/") -> None:
@@ -43,6 +44,7 @@ class Layout:
         self.command = self.at("/usr/local/bin/setup-board")
         self.started = self.state + "/started"
         self.trusted = self.at("/etc/deepfake-edge/trusted")
+        self.measured = self.state + "/measured"
 
     @property
     def is_live(self) -> bool:

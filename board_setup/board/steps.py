@@ -1,10 +1,12 @@
 """The steps of an installation; each knows whether it is done and how to do it."""
 
 import contextlib
+import glob
 import grp
 import os
 import shutil
 import tarfile
+import tempfile
 from typing import Callable, List, NamedTuple, Optional, Sequence
 
 from board_setup.board import commands, disk, environment, kit, service, signing, undo, versions
@@ -38,6 +40,7 @@ class Target:
         live: whether this is the running system, so that systemd, udev and groups are changed too.
         systemd: its version, 0 if it does not run here.
         user: who gets access to camera and GPU besides the service; None for nobody.
+        fastest: the device and precision that were measured to be fastest, empty if nothing was measured.
     """
 
     def __init__(self, kit_path: str, layout: Layout, user: Optional[str]) -> None:
@@ -51,6 +54,7 @@ class Target:
         self.own_python = os.path.join(layout.programs, "python-" + self.kit.files.get(self.kit.archive, "")[:8])
         self.runtime = os.path.join(layout.runtimes, self.kit.wheels_id)
         self.version = os.path.join(layout.versions, self.kit.id)
+        self.fastest = ""
         self._runtime_is_intact = False
 
     @property
@@ -220,6 +224,34 @@ def check_version(target: Target) -> Step:
         versions.remember(target.layout, target.kit.id, good=True)
 
     return Step("check", "let the new version judge its golden pictures here", is_done, do)
+
+
+def measure_devices(target: Target) -> Step:
+    """Find the fastest device, so that the service starts with it.
+
+    A failure here costs only speed: the service then measures by itself.
+    """
+
+    def is_done() -> bool:
+        return disk.read_text(target.layout.measured) == target.kit.id
+
+    def do() -> None:
+        python = os.path.join(target.version, "runtime", "bin", "python")
+        with tempfile.TemporaryDirectory() as cache:
+            folders = ["STATE_DIRECTORY=" + target.layout.state, "CACHE_DIRECTORY=" + cache]
+            command = ["env", *folders, *environment.check_command(python, target.version), "--measure"]
+            done = commands.call(command)
+        check = environment.read_check(commands.exit_code(done.returncode), done.stdout.decode(errors="replace"))
+        why = f"not measured ({check.reason}); the service does it when it starts"
+        target.fastest = check.found.get("fastest") or why
+        disk.write(target.layout.measured, target.kit.id)
+
+    return Step("measure", "find the fastest device and precision here", is_done, do)
+
+
+def has_graphics(layout: Layout) -> bool:
+    """Return whether the board has a graphics device that may compute."""
+    return bool(glob.glob(layout.at("/dev/dri/renderD*")))
 
 
 def add_groups(target: Target, user: str) -> Step:

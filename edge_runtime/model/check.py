@@ -1,7 +1,7 @@
 """The runtime's self-check, run by `setup-board` in the installed environment: `python -m edge_runtime.model.check`.
 
 It checks every file of the bundle, computes the golden pictures in the precision that the CPU would use, and prints one
-JSON object.
+JSON object. With `--measure` it then finds the fastest device and keeps it as the profile of this machine.
 """
 
 import importlib.metadata
@@ -18,14 +18,17 @@ from edge_runtime.inference.classifier import Classifier
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.engine import PREFERRED
 from edge_runtime.inference.faces import FACE_MODEL
+from edge_runtime.inference.tuning import choose_device, devices_here
 from edge_runtime.model.bundle import Bundle, find_bundle
 from edge_runtime.model.contract import DEMO_NOTICE, Precision
 from edge_runtime.model.golden import GOLDEN, require_golden
+from edge_runtime.model.profile import write_profile
 
 
 def check(
     model: Annotated[str | None, typer.Option(help="The bundle; by default the one that edge-detect finds.")] = None,
     device: Annotated[str, typer.Option(help="The device to compute on.")] = "CPU",
+    measure: Annotated[bool, typer.Option(help="Find the fastest device and keep it as the profile.")] = False,
 ) -> int:
     """Check the runtime, its bundle and its answers, and print the findings as JSON."""
     found: dict[str, object] = {
@@ -50,6 +53,8 @@ def check(
         started = time.monotonic()
         answer = golden_answer(bundle, precision, device)
         found["answer"] = f"{answer}, after {time.monotonic() - started:.1f} s"
+        if measure:
+            found["fastest"] = fastest_device(bundle)
     except EdgeError as error:
         found["error"] = str(error)
         found["state"] = "no bundle" if isinstance(error, MissingBundleError) else "failed"
@@ -72,6 +77,20 @@ def golden_answer(bundle: Bundle, precision: Precision, device: str) -> str:
     if not np.isfinite(logits).all():
         raise DeviceError(f"{device}: {precision.value} answers {logits.tolist()}; use another device")
     return f"{precision.value} on {device}: logits {logits[0, 0]:.4f}, {logits[0, 1]:.4f} for a generated picture"
+
+
+def fastest_device(bundle: Bundle) -> str:
+    """Measure the devices, keep the fastest as this machine's profile, and return it or why there is none."""
+    devices = devices_here()
+    if len(devices) == 1:
+        return f"{devices[0]}, the only device that OpenVINO finds"
+    if GOLDEN not in bundle.manifest.files:
+        return "not measured, because the bundle has no golden pictures"
+    profile = choose_device(bundle, devices)
+    if profile is None:
+        return "none: no device gives right answers"
+    write_profile(profile)
+    return str(profile)
 
 
 def main() -> None:

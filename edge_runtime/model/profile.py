@@ -166,8 +166,9 @@ class FoundProfile:
 def find_profile(bundle: Bundle, core: ov.Core | None = None) -> FoundProfile:
     """Return the profile in force for `bundle` on this machine.
 
-    The first file that exists counts: the user's or service's own (`profile_path`), then the installed service's.
+    The user's or service's own (`profile_path`) comes first, then the one that was measured at installation.
     """
+    unusable = None
     for path in (profile_path(), SERVICE_FOLDER / PROFILE):
         reason = ""
         try:
@@ -184,9 +185,10 @@ def find_profile(bundle: Bundle, core: ov.Core | None = None) -> FoundProfile:
             reason = f"it can't be read ({getattr(error, 'strerror', None) or error})"
         if reason:
             line = printable(f"{path} ignored: {reason}; make it again with edge-benchmark --tune")
-            return FoundProfile(ProfileState.UNUSABLE, None, line)
-        return FoundProfile(ProfileState.IN_FORCE, profile, f"{profile}, from {path}")
-    return FoundProfile(ProfileState.MISSING, None, "no profile; edge-benchmark --tune measures one")
+            unusable = unusable or FoundProfile(ProfileState.UNUSABLE, None, line)
+        else:
+            return FoundProfile(ProfileState.IN_FORCE, profile, f"{profile}, from {path}")
+    return unusable or FoundProfile(ProfileState.MISSING, None, "no profile; edge-benchmark --tune measures one")
 
 
 def new_profile(bundle: Bundle, device: str, precision: Precision, **measured: Any) -> Profile:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.drawn_face import draw_face
+from helpers.golden import add_true_golden
 from helpers.kits import make_kit
 from PIL import Image
 
@@ -38,7 +39,9 @@ def share(tmp_path_factory: pytest.TempPathFactory, face_model: Path) -> Path:
         pytest.skip(f"needs a virtual board; {'; '.join(missing)}")
     folder = tmp_path_factory.mktemp("share")
     model = os.environ.get("DEEPFAKE_EDGE_MODEL")
-    model = model or str(write_small_bundle(tmp_path_factory.mktemp("bundle") / "detector", face_model=face_model))
+    if not model:
+        model = str(write_small_bundle(tmp_path_factory.mktemp("bundle") / "detector", face_model=face_model))
+        add_true_golden(Path(model))
     pack(str(folder / "kit.tar"), model, python=BOARDS_PYTHON, debs=str(_driver(folder)))
     make_kit(folder / "broken.tar", "9", detect=BROKEN, python=BOARDS_PYTHON)
     for name, skin in SKIN.items():

@@ -270,6 +270,58 @@ def test_no_frame_was_judged_twice(board) -> None:
     assert board.run("systemctl show deepfake-edge -p NRestarts").out.strip() == "NRestarts=0"
 
 
+STAND_IN = """
+def _on_cpu(self, path, contract, *, device="CPU", start=Classifier.__init__, **options):
+    self.device = device
+    start(self, path, contract, device="CPU", **options)
+
+
+def _slow_on_cpu(self, pixels, compute=Classifier.rows):
+    time.sleep(0.5 if self.device == "CPU" else 0.0)
+    return compute(self, pixels)
+
+
+Classifier.__init__, Classifier.rows = _on_cpu, _slow_on_cpu
+Classifier.device = "CPU"
+devices_here = lambda: ["CPU", "GPU"]
+"""
+"""Added to the board's runtime, which has no graphics: a "GPU" that computes on the CPU, and a slower CPU."""
+
+
+def journal(board: VirtualBoard) -> str:
+    return board.run("journalctl -u deepfake-edge -b -o cat --no-pager").out
+
+
+def test_power_cut_while_devices_are_measured(board, share) -> None:
+    board.run("systemctl stop deepfake-edge")
+    (share / "stand_in.py").write_text(STAND_IN)
+    board.run(
+        "for file in /opt/deepfake-edge/runtimes/*/lib/python*/site-packages/edge_runtime/inference/tuning.py; "
+        "do cat /mnt/host/stand_in.py >> $file; done"
+    )
+    forget_results(board)
+    # It judges on the CPU while it measures.
+    wait_for(board, lambda lines: any(line.get("device") == "CPU" for line in lines), "a verdict of the CPU")
+    said = journal(board)
+    assert "measuring CPU and GPU once on this machine" in said
+    assert "fastest:" not in said
+    board.power_cut()
+    board.power_on()
+    board.run("modprobe vivid n_devs=1; udevadm settle")
+    # The service starts with the camera and measures again; then it switches between two frames.
+    found = wait_for(board, lambda lines: any(line.get("device") == "GPU" for line in lines), "a verdict of the GPU")
+    numbers = [line["frame"] for line in found if line["state"] == "ok"][-20:]
+    assert numbers == sorted(set(numbers))
+    assert "fastest: " in journal(board)
+
+
+def test_second_start_uses_what_was_measured(board) -> None:
+    forget_results(board)
+    found = wait_for(board, lambda lines: "ok" in states(lines), "verdicts")
+    assert {line["device"] for line in found if line["state"] == "ok"} == {"GPU"}
+    assert journal(board).count("measuring CPU and GPU") == 1
+
+
 def test_undo_restores_the_board(board, share) -> None:
     board.run("rm /etc/default/deepfake-edge")
     board.run(f"{TOOL} install --undo", timeout_s=PATIENCE_S)

@@ -1,6 +1,5 @@
 """A tiny bundle, made without torch: quick to compile, and its answer follows the picture's colour."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.studies.small import small_contract, write_small_bundle
-from edge_runtime.model.bundle import Bundle, sha256
-from edge_runtime.model.golden import Golden
+from edge_runtime.model.bundle import Bundle
 
 
 @pytest.fixture(scope="session")
@@ -72,23 +70,6 @@ def make_bundle() -> Callable[..., Path]:
         return write_small_bundle(folder, small_contract(**changes), precisions)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def add_golden() -> Callable[..., Bundle]:
-    """Adds golden pictures and their answers to a bundle's folder: folder, golden, pictures."""
-
-    def add(folder: Path, golden: Golden, pictures: list[Image.Image]) -> Bundle:
-        (folder / "golden").mkdir()
-        for name, picture in zip(golden.pictures, pictures, strict=True):
-            picture.save(folder / name)
-        (folder / "golden" / "golden.json").write_text(golden.to_json())
-        manifest = json.loads((folder / "model.json").read_text())
-        manifest["files"] |= {name: sha256(folder / name) for name in (*golden.pictures, "golden/golden.json")}
-        (folder / "model.json").write_text(json.dumps(manifest))
-        return Bundle.open(folder)
-
-    return add
 
 
 @pytest.fixture(autouse=True)

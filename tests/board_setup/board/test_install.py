@@ -112,6 +112,35 @@ def test_dry_run_writes_nothing(kits, layout) -> None:
     assert not Path(layout.root).exists()
 
 
+@pytest.fixture
+def with_graphics(layout) -> Layout:
+    dri = Path(layout.root, "dev", "dri")
+    dri.mkdir(parents=True)
+    (dri / "renderD128").touch()
+    return layout
+
+
+def test_fastest_device_is_found_before_the_switch(kits, with_graphics, monkeypatch) -> None:
+    said = put_in(kits / "1.tar", with_graphics)
+    done = done_steps(said)
+    assert done.index("check") < done.index("measure") < done.index("switch")
+    assert said[-2:] == ["fastest: FP16 on GPU", "1-aa is installed"]
+    assert Path(with_graphics.state, "profile.json").read_text() == "FP16 on GPU"
+    assert done_steps(put_in(kits / "1.tar", with_graphics)) == []
+    assert "measure" in done_steps(put_in(kits / "2.tar", with_graphics))
+
+
+def test_failed_measurement_does_not_stop_the_installation(kits, with_graphics, monkeypatch) -> None:
+    call = commands.call
+
+    def crash_driver(command):
+        return SimpleNamespace(returncode=-6, stdout=b"") if "--measure" in command else call(command)
+
+    monkeypatch.setattr(commands, "call", crash_driver)
+    said = put_in(kits / "1.tar", with_graphics)
+    assert said[-2] == "fastest: not measured (exit code 134); the service does it when it starts"
+
+
 class PowerCutError(BaseException):
     """Nothing catches it, as nothing catches a power cut."""
 

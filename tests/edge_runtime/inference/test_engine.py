@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import openvino as ov
 import pytest
+from helpers.golden import add_golden
 
 from benchmarks.studies.small import write_small_bundle
 from edge_runtime.errors import BundleError, DeviceError, MissingDeviceError, UsageError
@@ -157,7 +158,7 @@ def test_a_network_of_other_answers_is_refused(tmp_path, answer):
 
 
 @pytest.mark.parametrize("wrong", [0.0, 1.0])
-def test_golden_pictures_are_checked_at_the_start(tmp_path, make_bundle, red, add_golden, wrong):
+def test_golden_pictures_are_checked_at_the_start(tmp_path, make_bundle, red, wrong):
     bundle = Bundle.open(make_bundle(tmp_path / "detector", ("int8",)))
     logits = Classifier(bundle.model("int8"), bundle.contract).logits(face_pixels(red, None, bundle.contract))
     answers, tolerances = {"native": (logits + wrong).tolist()}, {"CPU": 0.01, "GPU": 0.01}

@@ -1,5 +1,6 @@
 """The first start, with a stand-in GPU that computes on the CPU: as fast, slow or broken as a test wants it."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+from helpers.golden import add_true_golden
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -17,12 +19,11 @@ from edge_runtime.inference import tuning
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.inference.engine import Choice, Engine, choose
 from edge_runtime.inference.tuning import Trial, choose_device, tune, tune_at_first_start
+from edge_runtime.model import check
 from edge_runtime.model import profile as profiles
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Precision
-from edge_runtime.model.golden import Golden
 from edge_runtime.model.profile import ProfileState, find_profile
-from edge_runtime.pixels.preprocess import face_pixels
 
 DEVICES = ("CPU", "GPU")
 SAFE, FAST = Choice("CPU", Precision.INT8), Choice("GPU", Precision.FP16)
@@ -66,18 +67,9 @@ def on_cpu(path, contract, *, device, **options):
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory, make_bundle, add_golden) -> Bundle:
+def bundle(tmp_path_factory, make_bundle) -> Bundle:
     """A bundle in two precisions with a golden picture."""
-    folder = make_bundle(tmp_path_factory.mktemp("tuning") / "detector", ("fp16", "int8"))
-    opened, picture = Bundle.open(folder), Image.new("RGB", (32, 32), (200, 80, 40))
-    logits = Classifier(opened.model("fp16"), opened.contract).logits(face_pixels(picture, None, opened.contract))
-    golden = Golden(
-        pictures=["golden/0.png"],
-        isas={"native": "here"},
-        logits={name: {"native": logits.astype(float).tolist()} for name in ("fp16", "int8")},
-        tolerance={name: {"CPU": 0.01, "GPU": 0.1} for name in ("fp16", "int8")},
-    )
-    return add_golden(folder, golden, [picture])
+    return add_true_golden(make_bundle(tmp_path_factory.mktemp("tuning") / "detector", ("fp16", "int8")))
 
 
 @pytest.fixture
@@ -98,6 +90,18 @@ def test_first_start_finds_the_fastest_and_keeps_it(engine, stand_in, caplog):
     assert len([record for record in caplog.records if "measuring" in record.message]) == 1
     tune(engine, DEVICES, again=True)
     assert choose(engine.bundle).device == engine.choice.device == "CPU"
+
+
+def test_installation_measures_and_keeps_the_fastest(bundle, stand_in, monkeypatch, capsys):
+    stand_in("time.sleep(0.005 if 'int8' in str(self.path) else 0)")
+    monkeypatch.setattr(check, "devices_here", lambda: list(DEVICES))
+    assert check.check(str(bundle.path), measure=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fastest"].startswith("FP16 on GPU (")
+    assert find_profile(bundle).line.startswith(found["fastest"])
+    monkeypatch.setattr(check, "devices_here", lambda: ["CPU"])
+    check.check(str(bundle.path), measure=True)
+    assert json.loads(capsys.readouterr().out)["fastest"] == "CPU, the only device that OpenVINO finds"
 
 
 def test_ties_go_to_the_more_accurate_precision(bundle, monkeypatch):

@@ -7,6 +7,7 @@ import sys
 
 import openvino as ov
 import pytest
+from helpers.golden import add_golden
 
 from edge_runtime.model.check import check
 from edge_runtime.model.golden import Golden
@@ -49,7 +50,7 @@ def test_a_missing_bundle_is_reported(checked, tmp_path):
     assert "no bundle" in found["error"]
 
 
-def test_a_wrong_machine_is_reported(checked, bundle_path, tmp_path, red, add_golden):
+def test_a_wrong_machine_is_reported(checked, bundle_path, tmp_path, red):
     shutil.copytree(bundle_path, tmp_path / "detector")
     answers, tolerance = {"int8": {"native": [[9.0, -9.0]]}}, {"int8": {"CPU": 0.01}}
     add_golden(tmp_path / "detector", Golden(["golden/0.png"], {"native": "here"}, answers, tolerance), [red])

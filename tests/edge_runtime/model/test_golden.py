@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.golden import add_golden
 from PIL import Image
 
 from edge_runtime.errors import BundleError, DeviceError
@@ -27,7 +28,7 @@ class Device:
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, add_golden) -> Bundle:
+def bundle(tmp_path: Path) -> Bundle:
     rng = np.random.default_rng(0)
     pixels = [rng.integers(0, 60 * (index + 1), (16, 16, 3), np.uint8) for index in range(4)]
     answers = [Device().logits(one[None])[0].astype(float).tolist() for one in pixels]

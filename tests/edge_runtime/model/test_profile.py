@@ -169,3 +169,9 @@ def test_only_installed_drivers_are_named(tmp_path):
 
 def test_the_same_machine_has_no_differences(core):
     assert Hardware.here("CPU", core).differences(Hardware.here("CPU", core)) == []
+
+
+def test_installations_profile_counts_where_the_own_is_for_another_bundle(bundle, core, home, tmp_path):
+    write_profile(tuned(open_bundle(tmp_path / "other", name="other")))
+    write_profile(tuned(bundle, fps=1.0), home / "service" / "profile.json")
+    assert find_profile(bundle, core).profile.fps == 1.0
