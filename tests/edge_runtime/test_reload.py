@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.golden import add_golden
 from helpers.waiting import until
 
 from edge_runtime.inference.classifier import Classifier
@@ -21,7 +22,7 @@ from edge_runtime.systemd import reloading_on_hangup
 
 
 @pytest.fixture
-def make_version(tmp_path, make_bundle, add_golden, red):
+def make_version(tmp_path, make_bundle, red):
     """Writes a bundle of this version whose golden answers are off by `error`."""
 
     def make(version: str, error: float = 0.0) -> Path:
