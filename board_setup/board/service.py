@@ -97,7 +97,7 @@ EnvironmentFile=-{options}
 # One line per frame would fill the journal and hide a lost camera; the results file holds them all.
 ExecStart={current}/runtime/bin/edge-detect --quiet $DETECT_OPTIONS
 # A new bundle at {current} without a restart; one that fails its golden pictures is refused.
-ExecReload=/bin/kill -HUP $MAINPID
+ExecReload=/bin/sh -c 'kill -HUP $MAINPID'
 WorkingDirectory=/
 TimeoutStartSec=5min
 TimeoutStopSec=30

@@ -322,6 +322,14 @@ def test_second_start_uses_what_was_measured(board) -> None:
     assert journal(board).count("measuring CPU and GPU") == 1
 
 
+def test_reload_takes_the_bundle_again_without_a_restart(board) -> None:
+    before = len(results(board))
+    board.run("systemctl reload deepfake-edge")
+    wait_for(board, lambda lines: "now judging with" in journal(board), "the reloaded bundle")
+    wait_for(board, lambda lines: states(lines[before:]).count("ok") >= 2, "verdicts")
+    assert board.run("systemctl show deepfake-edge -p NRestarts").out.strip() == "NRestarts=0"
+
+
 def test_undo_restores_the_board(board, share) -> None:
     board.run("rm /etc/default/deepfake-edge")
     board.run(f"{TOOL} install --undo", timeout_s=PATIENCE_S)
