@@ -179,7 +179,9 @@ def deploy(board: Board, kit_path: str) -> int:
         KitError: the kit can't be read.
         DeployError: the board can't be reached, or the copy failed.
     """
-    print(f"{read_kit(kit_path).id} → {board.host}", flush=True)
+    kit = read_kit(kit_path)
+    tool_beside(kit_path)
+    print(f"{kit.id} → {board.host}", flush=True)
     arguments, tool = bring(board, kit_path)
     code = board.run(*arguments, tool=tool)
     if code == 0:
@@ -192,11 +194,9 @@ def bring(board: Board, kit_path: str) -> Tuple[List[str], Optional[str]]:
     """Copy a kit to the board; return the arguments, and the tool, that install it there.
 
     Raises:
-        DeployError: the board can't be reached, or the copy failed.
+        DeployError: the tool is missing, the board can't be reached, or the copy failed.
     """
-    tool = os.path.join(os.path.dirname(os.path.abspath(kit_path)), TOOL)
-    if not os.path.exists(tool):
-        raise DeployError(f"{tool}: not found; setup-board pack writes it beside the kit")
+    tool = tool_beside(kit_path)
     board.make_folder()
     board.copy(kit_path, tool)
     there = Layout(board.root)
@@ -205,3 +205,15 @@ def bring(board: Board, kit_path: str) -> Tuple[List[str], Optional[str]]:
     own = f"[ -d {shlex.quote(there.trusted)} ] && [ -e {shlex.quote(there.tool)} ]"
     checks = board.succeeds(own)
     return ["install", "--kit", kit_there], None if checks else f"{board.incoming}/{TOOL}"
+
+
+def tool_beside(kit_path: str) -> str:
+    """Return the path of the tool that `setup-board pack` wrote beside a kit.
+
+    Raises:
+        DeployError: it is missing.
+    """
+    tool = os.path.join(os.path.dirname(os.path.abspath(kit_path)), TOOL)
+    if not os.path.exists(tool):
+        raise DeployError(f"{tool}: not found; setup-board pack writes it beside the kit")
+    return tool

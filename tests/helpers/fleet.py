@@ -169,8 +169,9 @@ def end_work_on(roots: list[Path]) -> int:
 def connection(process: int) -> list[int]:
     """Return a process on a board and those above it, up to the one that holds its ssh connection."""
     line = [process]
-    while not Path("/proc", str(line[-1]), "cmdline").read_bytes().startswith(b"sshd: "):
+    while not (title := Path("/proc", str(line[-1]), "cmdline").read_bytes()).startswith(b"sshd: "):
         line.append(int(Path("/proc", str(line[-1]), "stat").read_text().rpartition(")")[2].split()[1]))
         if line[-1] <= 1:
             return [process]
-    return line[::-1]
+    # The server itself goes on: after a power cut it would be started again.
+    return [process] if b"[listener]" in title else line[::-1]

@@ -152,7 +152,7 @@ def test_power_cuts_leave_a_working_version_and_the_same_command_continues(fleet
         with (fleet.folder / "out").open("w") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(randomness.uniform(0.3, 4.0) if cuts < 12 else 300)
+            process.wait(randomness.uniform(0.2, 1.5) if cuts < 12 else 300)
         if process.poll() is None:
             cuts += 1
             hit = ("workstation", "both", "workstation", "boards")[cut % 4]

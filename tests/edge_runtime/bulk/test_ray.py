@@ -9,7 +9,7 @@ import psutil
 import pytest
 from helpers.waiting import until
 
-PICTURES, PART = 300, 10
+PICTURES, PART = 600, 5
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,9 @@ def test_killed_workers_and_a_killed_driver_lose_and_repeat_nothing(
     driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     killed, last = 0, left
     while driver.poll() is None:
-        time.sleep(1.0)
+        time.sleep(0.02)
         # Not faster than workers start, or nothing is ever done.
-        if last + 4 <= parts() < PICTURES // PART - 4 and (working := actors()):
+        if last + 10 <= parts() < PICTURES // PART - 10 and (working := actors()):
             working[0].kill()
             killed, last = killed + 1, parts()
     printed = driver.communicate()[0]

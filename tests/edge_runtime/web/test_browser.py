@@ -353,6 +353,7 @@ def test_faces_are_reviewed_by_keys(opened_page, review):
         done = page.locator("#progress")
         for key, before in zip("rfuszf", (0, 1, 2, 3, 4, 3), strict=True):
             expect(done).to_have_text(ENGLISH["review_progress"].format(done=before, all=5))
+            page.wait_for_load_state()
             page.keyboard.press(key)
         expect(done).to_have_text(ENGLISH["review_progress"].format(done=4, all=5))
     reviews = ReviewDatabase(places.folder / "reviews.sqlite").reviews()
