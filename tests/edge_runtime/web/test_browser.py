@@ -112,6 +112,7 @@ def saved_csv(page: Page) -> str:
 
 def check_accessibility(page: Page) -> None:
     """Run axe, and check that nothing is wider than the screen. The page needs `bypass_csp=True`."""
+    page.wait_for_load_state()
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     impacts = {one["id"]: one["impact"] for one in axe.Axe().run(page).response["violations"]}
     assert not {"serious", "critical"} & set(impacts.values()), impacts
