@@ -195,7 +195,7 @@ def test_doctor_finds_no_fault(board) -> None:
     assert {name: row["seen"] for name, row in rows.items() if row["state"] != "ok"} == {}
     assert rows["service"]["seen"] == "active"
     assert "used by deepfake-edge.service" in rows["camera"]["seen"]
-    assert board.run(f"{TOOL} status").out.splitlines()[1].startswith("service  active")
+    assert "\nservice  active" in board.run(f"{TOOL} status").out
 
 
 def test_version_that_does_not_run_is_replaced(board) -> None:
@@ -282,15 +282,13 @@ def _on_cpu(self, path, contract, *, device="CPU", start=Classifier.__init__, **
 
 
 def _slow_on_cpu(self, pixels, compute=Classifier.rows):
-    time.sleep(0.5 if self.device == "CPU" else 0.0)
+    __import__("time").sleep(0.5 if self.device == "CPU" else 0.0)
     return compute(self, pixels)
 
 
 Classifier.__init__, Classifier.rows = _on_cpu, _slow_on_cpu
-Classifier.device = "CPU"
-devices_here = lambda: ["CPU", "GPU"]
 """
-"""Added to the board's runtime, which has no graphics: a "GPU" that computes on the CPU, and a slower CPU."""
+"""Added to `Classifier` on the board, which has no graphics: a "GPU" that computes on the CPU, and a slower CPU."""
 
 
 def journal(board: VirtualBoard) -> str:
@@ -299,10 +297,11 @@ def journal(board: VirtualBoard) -> str:
 
 def test_power_cut_while_devices_are_measured(board, share) -> None:
     board.run("systemctl stop deepfake-edge")
-    (share / "stand_in.py").write_text(STAND_IN)
+    (share / "classifier.py").write_text(STAND_IN)
+    (share / "tuning.py").write_text('devices_here = lambda: ["CPU", "GPU"]\n')
     board.run(
-        "for file in /opt/deepfake-edge/runtimes/*/lib/python*/site-packages/edge_runtime/inference/tuning.py; "
-        "do cat /mnt/host/stand_in.py >> $file; done"
+        "cd /opt/deepfake-edge/runtimes/*/lib/python*/site-packages/edge_runtime/inference && "
+        "for name in classifier tuning; do cat /mnt/host/$name.py >> $name.py; done"
     )
     forget_results(board)
     # It judges on the CPU while it measures.
