@@ -224,7 +224,7 @@ def renew(pipeline: Pipeline, sources: Sequence[Source], load: Callable[[], Dete
         detector = load()
         pipeline.switch(*detector.judges(sources))
     except (EdgeError, OSError, RuntimeError) as error:
-        log.warning(f"the new bundle is refused, the old one goes on: {error}")
+        log.warning(f"the new bundle is refused, the old one stays in use: {error}")
         return None
     log.info(f"now judging with {detector.title}, detector: {detector.bundle.origin}")
     return detector.bundle

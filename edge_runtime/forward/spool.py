@@ -49,7 +49,7 @@ class Spool:
 
     Args:
         path: the file that is being written; it need not exist yet.
-        position: where to go on; None begins with the oldest file.
+        position: where to continue; None starts with the oldest file.
     """
 
     def __init__(self, path: Path, position: Position | None) -> None:
@@ -187,7 +187,7 @@ class Spool:
 
 
 def read_position(path: Path) -> Position | None:
-    """Return the position in a file; None if there is no file.
+    """Return the position stored in a file, or None if the file does not exist.
 
     Raises:
         UsageError: it holds something else, or can't be read.

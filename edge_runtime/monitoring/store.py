@@ -99,7 +99,7 @@ class Store:
         except FileNotFoundError:
             return []
         except UNREADABLE as error:
-            log.warning(f"{path}: can't be read ({error}); starting anew")
+            log.warning(f"{path}: can't be read ({error}); starting over")
             return []
         return found if all(summary.width == width for summary in found) else []
 

@@ -105,7 +105,7 @@ def test_bad_bundle_leaves_the_old_running(running, tmp_path, make_version, bad)
     told = {"golden": "WRONG", "file": "was changed", "missing": "no bundle"}[bad]
     until(lambda: told in (tmp_path / "err").read_text(), 30)
     (line,) = [line for line in (tmp_path / "err").read_text().splitlines() if "refused" in line]
-    assert line.startswith("note: the new bundle is refused, the old one goes on: ")
+    assert line.startswith("note: the new bundle is refused, the old one stays in use: ")
     count = len(versions(results))
     until(lambda: len(versions(results)) > count + 2, 30)
     assert set(versions(results)) == {"1.0.0"}
