@@ -1,8 +1,10 @@
 """Reference statistics: where the features of familiar faces lie, to recognize faces unlike those a network learned."""
 
+import contextlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,24 @@ FEATURES = "feature_vector"
 """The networks' output [1, C] from which the last layers compute the logits, under Model API's name."""
 
 Array = NDArray[np.float32]
+
+
+@contextlib.contextmanager
+def reference_arrays(bundle: Bundle) -> Iterator[Mapping[str, Any] | None]:
+    """Open a bundle's reference statistics as arrays by name; None if it has none.
+
+    Raises:
+        BundleError: the file was changed, or can't be read, also where the block finds that.
+    """
+    if REFERENCE not in bundle.manifest.files:
+        yield None
+        return
+    path = bundle.file(REFERENCE)
+    try:
+        with np.load(path) as file:
+            yield file
+    except (OSError, ValueError, KeyError, TypeError, EOFError, StopIteration, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path}: can't be read ({error}); export it again") from None
 
 
 @dataclass(frozen=True)
@@ -62,19 +82,15 @@ class Reference:
         Raises:
             BundleError: the file was changed, or can't be read.
         """
-        if REFERENCE not in bundle.manifest.files:
-            return None
-        path = bundle.file(REFERENCE)
-        try:
-            with np.load(path) as file:
-                arrays = {name: file[name].astype(np.float32) for name in ("mean", "axes", "whitening", "centres")}
-                limits = dict(zip(file["precisions"].tolist(), file["limits"].tolist(), strict=True))
+        with reference_arrays(bundle) as file:
+            if file is None:
+                return None
+            arrays = {name: file[name].astype(np.float32) for name in ("mean", "axes", "whitening", "centres")}
+            limits = dict(zip(file["precisions"].tolist(), file["limits"].tolist(), strict=True))
             reference = cls(**arrays, limits=limits)
             for precision in bundle.precisions:
                 if not np.isfinite(reference.distances(reference.mean[None], precision)).all():
                     raise ValueError("a value is NaN or infinite")
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise BundleError(f"{path}: can't be read ({error}); export it again") from None
         return reference
 
 

@@ -1,6 +1,5 @@
 """The part of a bundle's reference statistics that a camera's faces are compared with."""
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import BundleError
 from edge_runtime.model.bundle import Bundle
-from edge_runtime.model.reference import REFERENCE
+from edge_runtime.model.reference import REFERENCE, reference_arrays
 from edge_runtime.monitoring.distance import SIZES, drawn_limits
 from edge_runtime.monitoring.summary import Summary
 
@@ -66,13 +64,7 @@ class Baseline:
         Raises:
             BundleError: the file was changed, or can't be read.
         """
-        if REFERENCE not in bundle.manifest.files:
-            return None
-        path = bundle.file(REFERENCE)
-        try:
-            with np.load(path) as file:
-                if "drift_limits" not in file:
-                    return None
-                return cls.from_arrays(file, bundle.manifest.files[REFERENCE])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, StopIteration, zipfile.BadZipFile) as error:
-            raise BundleError(f"{path}: can't be read ({error}); export it again") from None
+        with reference_arrays(bundle) as file:
+            if file is None or "drift_limits" not in file:
+                return None
+            return cls.from_arrays(file, bundle.manifest.files[REFERENCE])
