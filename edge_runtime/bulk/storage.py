@@ -3,10 +3,12 @@
 pyarrow brings S3 and Google Cloud Storage; every other scheme goes through fsspec and the package it names.
 """
 
+import contextlib
 import functools
 import http.client
 import os
 import random
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TypeVar
 
-from pyarrow import fs
+from pyarrow import NativeFile, fs
 
 from edge_runtime.errors import StorageError, UsageError
 from edge_runtime.paths import expand
@@ -28,6 +30,11 @@ TRIES = 7
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.4, 20.0
 
 TIMEOUT_S = 30.0
+
+GCS = ("gs://", "gcs://")
+
+GCS_RETRIES_S = 5.0
+"""How long pyarrow itself repeats a request to Google Cloud Storage; `repeated` does the rest."""
 
 MAX_BYTES = 256 << 20
 """Pictures with more bytes are refused."""
@@ -58,7 +65,7 @@ def locate(address: str) -> tuple[fs.FileSystem, str]:
         return fs.LocalFileSystem(), address
     if scheme == "s3":
         return _s3(rest.partition("/")[0]), rest
-    if scheme in ("gs", "gcs"):
+    if address.startswith(GCS):
         return _gcs(), rest
     import fsspec
 
@@ -88,7 +95,14 @@ def _s3(bucket: str) -> fs.FileSystem:
 
 @functools.cache
 def _gcs() -> fs.FileSystem:
-    return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=TIMEOUT_S))
+    limit = timedelta(seconds=GCS_RETRIES_S)
+    # The variable that Google's own libraries read; without it pyarrow takes the usual credentials.
+    scheme, _, host = os.environ.get("STORAGE_EMULATOR_HOST", "").rpartition("://")
+    if not host:
+        return fs.GcsFileSystem(retry_time_limit=limit)
+    return fs.GcsFileSystem(
+        anonymous=True, scheme=scheme or "http", endpoint_override=host.rstrip("/"), retry_time_limit=limit
+    )
 
 
 def repeated(request: Callable[[], Result], name: str) -> Result:
@@ -110,15 +124,28 @@ def repeated(request: Callable[[], Result], name: str) -> Result:
     raise AssertionError("not reached")
 
 
-def read_range(address: str, offset: int = 0, size: int = MAX_BYTES + 1) -> bytes:
-    """Return at most `size` bytes from `offset` on; for errors see `repeated`."""
+def read_range(address: str, offset: int = 0, size: int = MAX_BYTES + 1, *, shared: bool = False) -> bytes:
+    """Return at most `size` bytes from `offset` on; for errors see `repeated`.
+
+    `shared` keeps the file open for the next range of it, which saves a request.
+    """
 
     def read() -> bytes:
-        system, path = locate(address)
-        with system.open_input_file(path) as file:
-            return bytes(file.read_at(min(size, max(0, file.size() - offset)), offset))
+        with _opening if shared else contextlib.nullcontext():
+            file = (_kept_open if shared else _open)(address)
+        return bytes(file.read_at(min(size, max(0, file.size() - offset)), offset))
 
     return repeated(read, address)
+
+
+def _open(address: str) -> NativeFile:
+    system, path = locate(address)
+    return system.open_input_file(path)
+
+
+_kept_open = functools.lru_cache(maxsize=8)(_open)
+
+_opening = threading.Lock()
 
 
 def fetch(url: str) -> bytes:
@@ -149,14 +176,27 @@ def names_below(address: str) -> dict[str, int]:
 
 
 def files_below(address: str) -> Iterator[str]:
-    """Yield the addresses of all files below a prefix, sorted within each folder. One folder is held in memory."""
+    """Yield the addresses of all files below a prefix, sorted within each folder. One folder is held in memory, of
+    Google Cloud Storage all of them.
+
+    Raises:
+        UsageError: the bucket does not exist, or may not be listed.
+        StorageError: it can't be reached.
+    """
     system, path = locate(address)
     prefix = address[: len(address) - len(path)] if address.endswith(path) else address.partition("://")[0] + "://"
+    # pyarrow's GcsFileSystem shows a folder only if an object stands for it, which uploads do not make.
+    recursive = address.startswith(GCS)
     pending = [path]
     while pending:
-        folder = pending.pop()
-        infos = repeated(functools.partial(system.get_file_info, fs.FileSelector(folder)), address)
-        pending += sorted((info.path for info in infos if info.type == fs.FileType.Directory), reverse=True)
+        selected = fs.FileSelector(pending.pop(), recursive=recursive, allow_not_found=True)
+        try:
+            infos = repeated(functools.partial(system.get_file_info, selected), address)
+        except HOPELESS as error:
+            why = "not allowed; check your login" if isinstance(error, PermissionError) else "not found; check the name"
+            raise UsageError(f"{address}: {why}") from None
+        if not recursive:
+            pending += sorted((info.path for info in infos if info.type == fs.FileType.Directory), reverse=True)
         yield from sorted(prefix + info.path for info in infos if info.type == fs.FileType.File)
 
 
@@ -173,7 +213,10 @@ def write_whole(folder: str, name: str, data: bytes) -> None:
             with system.open_output_stream(f"{path}/{name}", buffer_size=len(data) + 1) as file:
                 file.write(data)
 
-        repeated(put, f"{folder}/{name}")
+        try:
+            repeated(put, f"{folder}/{name}")
+        except HOPELESS as error:
+            raise StorageError(f"{folder}: can't be written ({error}); check the name and your login") from None
         return
     partial = os.path.join(folder, f".{uuid.uuid4().hex}.partial")  # noqa: PTH118
     try:
@@ -187,11 +230,19 @@ def write_whole(folder: str, name: str, data: bytes) -> None:
 
 
 def prepare_folder(folder: str) -> None:
-    """Make the output folder, and remove old temporary files of killed workers.
+    """Make the output folder, and remove old temporary files of killed workers; look whether a bucket exists.
 
     Raises:
-        UsageError: it can't be made.
+        UsageError: the folder can't be made, or there is no such bucket.
     """
+    if folder.startswith(("s3://", *GCS)):
+        system, path = locate(folder)
+        bucket, found = path.partition("/")[0], fs.FileType.Unknown
+        # Whoever may write below a prefix only can't ask for the bucket.
+        with contextlib.suppress(OSError):
+            found = system.get_file_info(bucket).type
+        if found == fs.FileType.NotFound:
+            raise UsageError(f"{folder}: there is no bucket {bucket}; make it, or check the name")
     if "://" in folder:
         return
     try:

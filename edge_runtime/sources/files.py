@@ -33,6 +33,9 @@ VIDEO_SUFFIXES = frozenset(
 NAMES_AT_ONCE = 50_000
 """Names of one folder that are sorted in memory."""
 
+RUNS_AT_ONCE = 100
+"""Sorted files that are merged into one, since a process may not open many more."""
+
 POLL_S = 0.25
 """Shortest time between two scans of a watched folder."""
 
@@ -227,6 +230,7 @@ def sorted_names(folder: Path, at_once: int = NAMES_AT_ONCE) -> Iterator[str]:
         OSError: the folder can't be read.
     """
     runs: list[IO[str]] = []
+    merged: list[IO[str]] = []
     names: list[str] = []
     with os.scandir(folder) as found:
         for entry in found:
@@ -234,13 +238,20 @@ def sorted_names(folder: Path, at_once: int = NAMES_AT_ONCE) -> Iterator[str]:
                 continue
             names.append(entry.name)
             if len(names) >= at_once:
-                # Closed with the iterator. No name holds a zero byte.
-                run = tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
-                run.writelines(f"{name}\0" for name in sorted(names))
-                run.seek(0)
-                runs.append(run)
+                runs.append(_written(sorted(names)))
                 names = []
-    return heapq.merge(sorted(names), *map(_split_at_zeros, runs)) if runs else iter(sorted(names))
+            if len(runs) >= RUNS_AT_ONCE:
+                merged.append(_written(heapq.merge(*map(_split_at_zeros, runs))))
+                runs = []
+    return heapq.merge(sorted(names), *map(_split_at_zeros, merged + runs)) if merged + runs else iter(sorted(names))
+
+
+def _written(names: Iterable[str]) -> IO[str]:
+    """Write names to a file that is closed with the iterator over it. No name holds a zero byte."""
+    run = tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
+    run.writelines(f"{name}\0" for name in names)
+    run.seek(0)
+    return run
 
 
 def _split_at_zeros(file: IO[str]) -> Iterator[str]:

