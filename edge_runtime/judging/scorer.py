@@ -1,5 +1,6 @@
 """Judges frames: worker threads find, crop and score the faces; verdicts are then given in frame order."""
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,6 +115,11 @@ class ScoredFrame:
             return None
 
 
+_measuring = threading.Lock()
+"""NumPy releases the interpreter's lock in each of its many short steps. Threads that measure at once take it from each
+other, which costs them more time than the measuring itself."""
+
+
 def find_faces(picture: Image.Image, finder: FaceFinder | None) -> Sequence[Found | None]:
     """Return the faces of `picture`, most confident first; `[None]`, the whole picture, without a `finder`."""
     return [None] if finder is None else finder.detect(picture)
@@ -135,20 +141,21 @@ def prepare_face(
     if box is not None and (reason := too_small(box, limits)):
         return PreparedFace(box, detection, None, reason)
     crops = face_pixels(picture, box, contract)
-    reason = too_poor(crops[0], limits)
-    if reason:
-        return PreparedFace(box, detection, None, reason)
-    quality = measured_quality(crops[0], shorter_side(picture.size, box))
+    with _measuring:
+        reason = too_poor(crops[0], limits)
+        if reason:
+            return PreparedFace(box, detection, None, reason)
+        quality = measured_quality(crops[0], shorter_side(picture.size, box))
+        light = mean_light(crops[0])
     copies = changed_copies(crops) if careful else []
-    light = mean_light(crops[0])
-    pixels = np.concatenate([crops, *copies])
+    pixels = np.concatenate([crops, *copies]) if copies else crops
     return PreparedFace(box, detection, pixels, copies=len(copies), quality=quality, light=light)
 
 
 def all_crops(faces: Sequence[PreparedFace]) -> NDArray[np.uint8] | None:
     """Return the crops of all `faces` as one batch, uint8 [N, H, W, 3]; None if no face can be judged."""
     crops = [face.crops for face in faces if face.crops is not None]
-    return np.concatenate(crops) if crops else None
+    return (np.concatenate(crops) if len(crops) > 1 else crops[0]) if crops else None
 
 
 def split_rows(faces: Sequence[PreparedFace], rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:

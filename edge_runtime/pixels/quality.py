@@ -71,19 +71,21 @@ def blockiness(grey: NDArray[np.uint8]) -> float:
     It is the mean second difference of the pixels' differences at the strongest of eight phases over that at the median
     one, along rows or columns, whichever is less (after Wang, Bovik 2000, "Blind measurement of blocking artifacts").
     """
+    levels = grey.astype(np.int16)
     found = []
-    for rows in (grey, grey.T):
-        steps = np.diff(rows.astype(np.int16), axis=1)
-        jumps = np.abs(2 * steps[:, 1:-1] - steps[:, :-2] - steps[:, 2:]).mean(axis=0)
-        phases = jumps[: len(jumps) // 8 * 8].reshape(-1, 8).mean(axis=0)
+    for axis in (0, 1):
+        jumps = np.abs(np.diff(levels, n=3, axis=axis)).astype(np.int32)
+        means = jumps.sum(axis=1 - axis, dtype=np.int32) / grey.shape[1 - axis]
+        phases = means[: len(means) // 8 * 8].reshape(-1, 8).mean(axis=0)
         found.append(float(phases.max() / (np.median(phases) + 0.5)))
     return min(found)
 
 
 def detail(grey: NDArray[np.uint8], lag: int = 1) -> float:
     """Return the mean absolute second difference of pixels `lag` apart, along every fourth row and column of `grey`."""
-    rows = grey[::4].astype(np.int16)
-    columns = grey[:, ::4].astype(np.int16)
-    along_rows = np.abs(2 * rows[:, lag:-lag] - rows[:, : -2 * lag] - rows[:, 2 * lag :]).mean()
-    along_columns = np.abs(2 * columns[lag:-lag] - columns[: -2 * lag] - columns[2 * lag :]).mean()
-    return float(along_rows + along_columns) / 2
+    means = []
+    for lines in (grey[::4].T, grey[:, ::4]):
+        levels = lines.astype(np.int16)
+        jumps = np.abs(2 * levels[lag:-lag] - levels[: -2 * lag] - levels[2 * lag :])
+        means.append(jumps.astype(np.int32).sum(dtype=np.int32) / jumps.size)
+    return float(sum(means)) / 2

@@ -49,6 +49,16 @@ def test_blocks_show_after_compression():
     assert plain < 1.25 < poor
 
 
+def test_blockiness_is_the_strongest_of_eight_phases_over_the_median():
+    grey = np.random.default_rng(3).integers(0, 256, (43, 43), np.uint8)
+    ratios = []
+    for rows in (grey.astype(float), grey.T.astype(float)):
+        jumps = np.abs(rows[:, 3:] - 3 * rows[:, 2:-1] + 3 * rows[:, 1:-2] - rows[:, :-3]).mean(axis=0)
+        phases = [jumps[phase:40:8].mean() for phase in range(8)]
+        ratios.append(max(phases) / (np.median(phases) + 0.5))
+    assert blockiness(grey) == pytest.approx(min(ratios), rel=1e-12)
+
+
 def test_sharpness_is_of_the_edges_not_of_the_motif():
     random = np.random.default_rng(2)
     busy = Image.fromarray(random.integers(0, 256, (128, 128, 3), np.uint8)).filter(ImageFilter.GaussianBlur(0.7))
