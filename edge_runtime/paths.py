@@ -1,4 +1,4 @@
-"""The folders for state and caches of this user or service."""
+"""The folders for state, caches and settings of this user or service."""
 
 import os
 from pathlib import Path
@@ -16,6 +16,11 @@ def state_folder() -> Path:
 def cache_folder() -> Path:
     """Return systemd's `CACHE_DIRECTORY` for a service, else the user's XDG cache folder; it may not exist yet."""
     return _folder("CACHE_DIRECTORY", "XDG_CACHE_HOME", "~/.cache")
+
+
+def config_folder() -> Path:
+    """Return the user's XDG folder of settings; it may not exist yet."""
+    return _folder("", "XDG_CONFIG_HOME", "~/.config")
 
 
 def _folder(service: str, xdg: str, default: str) -> Path:

@@ -1,13 +1,16 @@
 """`export-openvino`: its options, and the summary that it prints."""
 
+import contextlib
 import logging
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from board_setup import signatures
 from edge_runtime.command import run_command
 from edge_runtime.errors import GateError, UsageError
 from edge_runtime.model.bundle import Bundle
@@ -100,6 +103,9 @@ def export_openvino(
     push: Annotated[
         str | None, typer.Option(help="Publish the bundle and its card: hf://user/name.", show_default=False)
     ] = None,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Sign the bundle with this key of setup-board keygen.")
+    ] = None,
     licence: Annotated[
         str, typer.Option(help="Licence of the published weights, such as cc-by-nc-4.0.", show_default="not stated")
     ] = "",
@@ -127,6 +133,11 @@ def export_openvino(
     from export.bundle.push import push_bundle, push_target
 
     target = push_target(push) if push else None
+    key = None if sign is None else str(expand(sign))
+    if key is not None:
+        # Before the export, which takes minutes: a key that is missing or has another passphrase.
+        with signing_errors():
+            signatures.sign(b"", key, signatures.BUNDLE_NAMESPACE)
     # Keep the libraries' warnings off the terminal; their errors still come through.
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.captureWarnings(True)
@@ -174,9 +185,22 @@ def export_openvino(
     _print_summary(bundle, time.monotonic() - steps.started)
     if refused:
         raise refused
+    if key is not None:
+        with signing_errors():
+            expires = signatures.sign_bundle(str(bundle.path), key)
+        print(f"signed with {printable(key)}, valid until {signatures.day(expires)}")
     if target:
         print(f"published: {push_bundle(bundle, target, licence)} (a new repository is private)")
     return 1 if steps.broken else 0
+
+
+@contextlib.contextmanager
+def signing_errors() -> Iterator[None]:
+    """Turn the errors of `board_setup.signatures` into a UsageError."""
+    try:
+        yield
+    except signatures.SigningError as error:
+        raise UsageError(str(error)) from None
 
 
 def _split(text: str) -> list[str]:

@@ -8,8 +8,9 @@ from typing import Callable, Mapping
 from board_setup.board.doctor.runtime import ADD_FACE_MODEL, NO_FACE_MODEL
 from board_setup.board.kit import TOOL
 from board_setup.board.layout import BOARD
-from board_setup.board.signing import day
+from board_setup.board.signing import NAMESPACE
 from board_setup.errors import printable
+from board_setup.signatures import BUNDLE_SIGNATURE, VALID_DAYS, SigningError, day, sign_bundle
 from board_setup.workstation import comparison, deploy, pack, sign, twin, virtual_board, wheels
 from board_setup.workstation.fleet.commands import add_fleet_commands
 
@@ -51,13 +52,13 @@ def add_workstation_commands(
     command.add_argument("key", help="the file of the private key; the public one gets .pub behind its name")
     command.add_argument("--no-passphrase", action="store_true", help="store the private key unencrypted")
 
-    command = add(sign_kit, "sign", "setup-board sign kit.tar --key fleet-2026")
-    command.add_argument("kit", help="the kit to sign")
+    command = add(sign_this, "sign", "setup-board sign kit.tar --key fleet-2026")
+    command.add_argument("path", metavar="KIT|BUNDLE", help="the kit, or the folder of the bundle, to sign")
     command.add_argument("--key", required=True, help="the private key, or the public one of a key in the ssh-agent")
-    command.add_argument("--valid-days", type=float, default=sign.VALID_DAYS, help="default: %(default)s")
-    counter_help = "boards refuse a kit whose counter is below the last one's (default: the time in seconds)"
+    command.add_argument("--valid-days", type=float, default=VALID_DAYS, help="default: %(default)s")
+    counter_help = "kits only: boards refuse a kit whose counter is below the last one's (default: the time in seconds)"
     command.add_argument("--counter", type=int, help=counter_help)
-    trust_help = "once the kit is installed, boards trust this key instead of those until now; may be repeated"
+    trust_help = "kits only: once it is installed, boards trust this key instead of those until now; may be repeated"
     command.add_argument("--trust", action="append", default=[], metavar="PUB", help=trust_help)
 
     command = add(deploy_kit, "deploy", "setup-board deploy edge@board --kit kit.tar")
@@ -105,7 +106,7 @@ def pack_kit(options: argparse.Namespace) -> int:
     model = pack.choose_bundle(options.model, options.project)
     if options.sign:
         # Before minutes of packing: a key that is missing or has another passphrase.
-        sign.sign(b"", options.sign)
+        sign.sign(b"", options.sign, NAMESPACE)
     report = comparison.find_report(options.report, model)
     made = pack.pack(
         options.out,
@@ -144,24 +145,34 @@ def pack_kit(options: argparse.Namespace) -> int:
 
 
 def make_key(options: argparse.Namespace) -> int:
-    """Make a pair of keys for signing kits.
+    """Make a pair of keys for signing kits and bundles.
 
-    Keep the private key off the boards, and a copy of it in a safe place. Every board that has the public key in its
-    folder of trusted keys refuses kits that are not signed with it.
+    Keep the private key off the boards, and a copy of it in a safe place. Every machine that has the public key in its
+    folder of trusted keys refuses kits and bundles that are not signed with it.
     """
     sign.make_key(options.key, passphrase=not options.no_passphrase)
     public = os.path.basename(options.key) + ".pub"
     print(f"copy {options.key}.pub to each board, then run there:")
     print(f"  sudo install -D -m 644 {public} {BOARD.trusted}/{public}")
+    print("on a workstation it may lie in ~/.config/deepfake-edge/trusted/ instead")
     return 0
 
 
-def sign_kit(options: argparse.Namespace) -> int:
-    """Sign a kit, or sign it again with another key, date or counter."""
+def sign_this(options: argparse.Namespace) -> int:
+    """Sign a kit or a bundle, or sign it again with another key or date.
+
+    Machines with trusted keys install only signed kits, and judge only with signed bundles.
+    """
+    if os.path.isdir(options.path):
+        if options.counter is not None or options.trust:
+            raise SigningError(f"{options.path}: is a folder; --counter and --trust are for kits")
+        expires = sign_bundle(options.path, options.key, valid_days=options.valid_days)
+        print(f"{options.path}: signed, valid until {day(expires)}; the signature is {BUNDLE_SIGNATURE} in it")
+        return 0
     stated = sign.sign_kit(
-        options.kit, options.key, valid_days=options.valid_days, counter=options.counter, trust=options.trust
+        options.path, options.key, valid_days=options.valid_days, counter=options.counter, trust=options.trust
     )
-    print(f"{options.kit}: signed, valid until {day(stated.expires)}, counter {stated.counter}")
+    print(f"{options.path}: signed, valid until {day(stated.expires)}, counter {stated.counter}")
     return 0
 
 

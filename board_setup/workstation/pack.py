@@ -22,7 +22,7 @@ DEFAULT_GLIBC = "2.31"
 """The C library of Ubuntu 20.04, the vendor's system."""
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-IN_TOOL = ("__init__.py", "cli.py", "errors.py", "isa.py", "board")
+IN_TOOL = ("__init__.py", "cli.py", "errors.py", "isa.py", "signatures.py", "board")
 """The parts of this package that the board needs."""
 
 

@@ -6,15 +6,13 @@ import json
 import os
 import subprocess
 import tarfile
-import tempfile
 import time
 from typing import Optional, Sequence
 
-from board_setup.board import disk, signing
+from board_setup.board import disk
 from board_setup.board.kit import MANIFEST, SIGNATURE, STATEMENT, KitError, kit_of, read_head
-from board_setup.board.signing import SigningError, Statement, public_key, ssh_keygen
-
-VALID_DAYS = 365
+from board_setup.board.signing import NAMESPACE, Statement
+from board_setup.signatures import KEY_NAME, VALID_DAYS, SigningError, public_key, sign
 
 
 def make_key(path: str, *, passphrase: bool = True) -> None:
@@ -24,7 +22,7 @@ def make_key(path: str, *, passphrase: bool = True) -> None:
         SigningError: a file of that name exists, or ssh-keygen failed.
     """
     name = os.path.basename(path)
-    if not signing.KEY_NAME.fullmatch(name):
+    if not KEY_NAME.fullmatch(name):
         raise SigningError(f"{path}: not a name for a key; use letters, digits, '.', '_' and '-'")
     for existing in (path, f"{path}.pub"):
         if os.path.lexists(existing):
@@ -68,28 +66,8 @@ def sign_kit(
     digest = hashlib.sha256(head.manifest).hexdigest()
     statement = Statement(digest, int(now) if counter is None else counter, int(now + 86400 * valid_days), keys)
     text = json.dumps(statement._asdict(), indent=1).encode()
-    _rewrite(path, {MANIFEST: head.manifest, STATEMENT: text, SIGNATURE: sign(text, key)})
+    _rewrite(path, {MANIFEST: head.manifest, STATEMENT: text, SIGNATURE: sign(text, key, NAMESPACE)})
     return statement
-
-
-def sign(text: bytes, key: str) -> bytes:
-    """Return the signature of `text`.
-
-    Raises:
-        SigningError: the key can't be used.
-    """
-    if not os.path.isfile(key):
-        raise SigningError(f"{key}: no such key; make one with: setup-board keygen {key}")
-    with tempfile.TemporaryDirectory() as folder:
-        message = os.path.join(folder, "statement")
-        with open(message, "wb") as file:
-            file.write(text)
-        done = ssh_keygen(["sign", "-f", key, "-n", signing.NAMESPACE, message])
-        if done.returncode:
-            lines = done.stdout.decode(errors="replace").strip().splitlines()
-            raise SigningError(f"{key}: can't sign ({lines[-1] if lines else done.returncode})")
-        with open(f"{message}.sig", "rb") as file:
-            return file.read()
 
 
 def _rewrite(path: str, first: "dict[str, bytes]") -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from edge_runtime.errors import BundleError, MissingBundleError
 from edge_runtime.model.contract import ModelContract, Precision
 from edge_runtime.model.hub import HubAddress, hub_address, pull_file, pull_files
+from edge_runtime.model.trust import BUNDLE_SIGNATURE, keys_folder, require_signature
 from edge_runtime.paths import expand
 
 MANIFEST = "model.json"
@@ -99,41 +100,60 @@ class Bundle:
     manifest: Manifest
     address: str = ""
     """On the hub, with its commit; empty for a folder."""
+    signed: str = ""
+    """Who signed it, or that it is unsigned; empty if that was not asked, as for an installed one."""
 
     @classmethod
-    def open(cls, path: Path | str) -> "Bundle":
+    def open(cls, path: Path | str, *, trusted: bool = False) -> "Bundle":
         """Open the bundle in folder `path`, or at an address hf://user/name@revision, and read its manifest.
 
+        Args:
+            path: the folder or address.
+            trusted: where keys are set up, refuse a folder without a signature by one of them, unless it was installed
+                from a kit or comes with this package. One of the hub is always refused.
+
         Raises:
-            BundleError: there is none, or its manifest can't be read.
+            BundleError: there is none, its manifest can't be read, or its signature is refused.
             SourceError, UsageError: it can't be pulled from the hub.
         """
         if address := hub_address(path):
             return cls._pulled(address)
         folder = expand(path)
-        # If `path` is a link that is switched to another version, this bundle stays whole.
+        bundle, data = cls._read(folder)
+        if not trusted or bundle.shipped or INSTALLED.parent in bundle.path.parents:
+            return bundle
+        return replace(bundle, signed=require_signature(bundle.path, data, str(folder)))
+
+    @classmethod
+    def _read(cls, folder: Path) -> tuple["Bundle", bytes]:
+        """Return the bundle in `folder` and the content of its manifest."""
+        # If `folder` is a link that is switched to another version, this bundle stays whole.
         real = folder.resolve()
         try:
-            text = (real / MANIFEST).read_text(encoding="utf-8")
+            data = (real / MANIFEST).read_bytes()
+            return cls(real, Manifest.from_json(data.decode())), data
+        except BundleError as error:
+            raise type(error)(f"{folder}: {error}") from None
         except (FileNotFoundError, NotADirectoryError):
             raise BundleError(f"{folder}: no bundle (no {MANIFEST} in it); make one with export-openvino") from None
         except (OSError, ValueError) as error:
             raise BundleError(f"{folder}/{MANIFEST}: can't be read ({error})") from None
-        try:
-            return cls(real, Manifest.from_json(text))
-        except BundleError as error:
-            raise type(error)(f"{folder}: {error}") from None
 
     @classmethod
     def _pulled(cls, address: HubAddress) -> "Bundle":
         """Return a bundle of the hub, whose files are checked when they are pulled into the cache."""
         folder = pull_file(address, MANIFEST).parent
         commit = replace(address, revision=folder.name)
-        bundle = replace(cls.open(folder), address=str(commit))
-        if not all((folder / name).exists() for name in bundle.manifest.files):
-            pull_files(commit, bundle.manifest.files)
+        bundle, data = cls._read(folder)
+        files = bundle.manifest.files
+        missing = not all((folder / name).exists() for name in files)
+        # A cache from before may lack the signature.
+        if missing or (keys_folder() and not (folder / BUNDLE_SIGNATURE).exists()):
+            pull_files(commit, [*files, BUNDLE_SIGNATURE])
+        signed = require_signature(folder, data, str(commit))
+        if missing:
             bundle.check()
-        return bundle
+        return replace(bundle, address=str(commit), signed=signed)
 
     @property
     def shipped(self) -> bool:
@@ -144,7 +164,7 @@ class Bundle:
     def origin(self) -> str:
         """The bundle's folder or address, or that it comes with the package; named in every command's output."""
         if not self.shipped:
-            return self.address or str(self.path)
+            return f"{self.address or self.path}{', ' * bool(self.signed)}{self.signed}"
         return f"{self.path.name}, shipped with deepfake-edge {importlib.metadata.version('deepfake-edge')}"
 
     @property
@@ -208,14 +228,14 @@ def find_bundle(model: Path | str | None = None) -> Bundle:
     """Open the bundle to use: `model`, `$DEEPFAKE_EDGE_MODEL`, `./detector`, the installed one, then the shipped one.
 
     Raises:
-        BundleError: none of them exists, or the first one found can't be used.
+        BundleError: none of them exists, or the first one found can't be used or is not trusted here.
     """
     named = model or os.environ.get(MODEL_VARIABLE)
     if named:
-        return Bundle.open(named)
+        return Bundle.open(named, trusted=True)
     for folder in (Path("detector"), INSTALLED, *sorted(SHIPPED.glob("*"))):
         if (folder / MANIFEST).exists():
-            return Bundle.open(folder)
+            return Bundle.open(folder, trusted=True)
     raise MissingBundleError(
         f"no bundle found: looked at --model, ${MODEL_VARIABLE}, ./detector and {INSTALLED}, and none is shipped; "
         "make one with export-openvino or give --model"

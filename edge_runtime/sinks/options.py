@@ -76,7 +76,7 @@ def shadow_sink(
         lines = state_folder() / DISAGREEMENTS
         with contextlib.suppress(OSError):
             lines.parent.mkdir(parents=True, exist_ok=True)
-    yield ShadowSink(lines, Shadow(Bundle.open(expand(bundle)), limits=limits), *reviewing)
+    yield ShadowSink(lines, Shadow(Bundle.open(expand(bundle), trusted=True), limits=limits), *reviewing)
 
 
 def terminal_sink(title: str, sources: "list[Source]", *, to_stdout: bool, quiet: bool) -> "Sink":

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from edge_runtime.errors import UsageError
-from edge_runtime.model.bundle import MANIFEST, Bundle
+from edge_runtime.model.bundle import BUNDLE_SIGNATURE, MANIFEST, Bundle
 from edge_runtime.pixels.file_types import SUFFIXES
 from edge_runtime.sinks.disk import KEPT, numbered
 from edge_runtime.sources import Source
@@ -30,7 +30,7 @@ def check_places(outputs: Iterable[Path], folders: Sequence[Path], sources: Iter
     if len(homes) < len(folders):
         raise UsageError(f"{folders[-1]}: given for two outputs; choose another folder for one")
     checked: set[tuple[Path, bool]] = set()
-    model = (bundle.path / name for name in (MANIFEST, *bundle.manifest.files))
+    model = (bundle.path / name for name in (MANIFEST, BUNDLE_SIGNATURE, *bundle.manifest.files))
     for path in chain(model, *(source.files() for source in sources)):
         if (identity := _identity(path)) in written:
             raise UsageError(f"{written[identity]}: is also an input ({path}); choose another file")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime.errors import BundleError, UsageError
-from edge_runtime.model.bundle import MANIFEST, Bundle
+from edge_runtime.model.bundle import BUNDLE_SIGNATURE, MANIFEST, Bundle
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -47,7 +47,7 @@ def check_target(target: Path, *, replace: bool = False, option: str = "--out") 
 
 def _check_replaceable(target: Path) -> None:
     try:
-        files = {MANIFEST, *Bundle.open(target).manifest.files}
+        files = {MANIFEST, BUNDLE_SIGNATURE, *Bundle.open(target).manifest.files}
     except BundleError as error:
         raise UsageError(f"{target}: is not a bundle, so it is not replaced ({error}); choose another --out") from None
     for path in sorted(target.rglob("*")):

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from edge_runtime.errors import UsageError
 from edge_runtime.inference.faces import FACE_MODEL
-from edge_runtime.model.bundle import MANIFEST, Bundle
+from edge_runtime.model.bundle import BUNDLE_SIGNATURE, MANIFEST, Bundle
 from edge_runtime.model.contract import DEMO_NOTICE, LABELS
 from edge_runtime.model.hub import HubAddress, hub_address, hub_errors, hub_library
 from train.evaluation.calibrate import bounds_text
@@ -33,7 +33,7 @@ def push_target(text: str) -> HubAddress:
 
 
 def push_bundle(bundle: Bundle, address: HubAddress, licence: str) -> str:
-    """Publish the files of `bundle` and its card; return the address with the commit.
+    """Publish the files of `bundle`, its signature if it has one, and its card; return the address with the commit.
 
     A repository that does not exist yet is made private. Files from earlier bundles stay in it, but are never pulled.
 
@@ -44,6 +44,8 @@ def push_bundle(bundle: Bundle, address: HubAddress, licence: str) -> str:
     bundle.check()
     hub = hub_library()
     files = {name: str(bundle.path / name) for name in (MANIFEST, *bundle.manifest.files)}
+    if (signature := bundle.path / BUNDLE_SIGNATURE).exists():
+        files[BUNDLE_SIGNATURE] = str(signature)
     with hub_errors(address):
         api = hub.HfApi()
         api.create_repo(address.name, private=True, exist_ok=True)

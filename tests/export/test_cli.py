@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from edge_runtime.model.bundle import Bundle
+from board_setup.signatures import BUNDLE_SIGNATURE, check_bundle
+from board_setup.workstation.sign import make_key
+from edge_runtime.model.bundle import MANIFEST, Bundle
 from edge_runtime.model.contract import Fit, ModelContract, Precision
 from export import cli
 from export.faces import DRAWN
@@ -73,6 +75,19 @@ def test_a_bare_state_dict_is_exported_uncalibrated(run: Run, bare: Path, tmp_pa
     assert certificate["faces"] == DRAWN
     assert certificate["stages"][2]["from_pytorch"]["max_logit"] < 1e-3
     assert (served / "config.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs openssh-client")
+def test_the_bundle_is_signed(run: Run, bare: Path, tmp_path: Path) -> None:
+    missing = error_line(run(bare, *BARE, "--out", tmp_path / "b", "--sign", tmp_path / "lab")[2])
+    assert "lab: no such key; make one with: setup-board keygen" in missing
+    assert not (tmp_path / "b").exists()
+    make_key(str(tmp_path / "lab"), passphrase=False)
+    code, out, _ = run(bare, *BARE, "--out", tmp_path / "b", "--only", "fp32", "--sign", tmp_path / "lab")
+    assert (code, f"signed with {tmp_path}/lab, valid until " in out) == (0, True)
+    manifest, signature = ((tmp_path / "b" / name).read_bytes() for name in (MANIFEST, BUNDLE_SIGNATURE))
+    assert check_bundle(manifest, signature, str(tmp_path), "b").signer == "lab"
 
 
 @pytest.mark.slow

@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from helpers.kits import make_kit, write_tar
 
+from board_setup import signatures
 from board_setup.board import install, kit, signing
 from board_setup.board.kit import Head, KitError
 from board_setup.board.layout import Layout
 from board_setup.board.signing import SigningError
-from board_setup.workstation.sign import make_key, sign, sign_kit
+from board_setup.signatures import sign
+from board_setup.workstation.sign import make_key, sign_kit
 
 FIELDS = {"id": "2-aa", "python": "3.11", "requirement": "deepfake-edge==0.1.0", "archive": ""}
 CONTENTS = {"wheels/own.whl": b"own" * 500, "bundle/model.json": b"{}" * 300, kit.TOOL: b"#!" * 400}
@@ -90,7 +92,7 @@ def test_unsigned_kit_is_refused(packed, board) -> None:
 def test_other_keys_signature_is_refused(packed, board, keys) -> None:
     sign_kit(str(packed), str(keys / "stranger"))
     assert refusal(packed, board).startswith(
-        "forged, or signed with a key that this board does not trust (it trusts fleet)"
+        "forged, or signed with a key that is not trusted here (trusted are fleet)"
     )
 
 
@@ -121,19 +123,19 @@ def test_signature_of_another_kit_is_refused(packed, board, keys, tmp_path) -> N
 
 
 def test_signature_for_another_purpose_is_refused(packed, board, keys, monkeypatch) -> None:
-    monkeypatch.setattr(signing, "NAMESPACE", "git")
+    monkeypatch.setattr("board_setup.workstation.sign.NAMESPACE", "git")
     sign_kit(str(packed), str(keys / "fleet"))
     monkeypatch.undo()
-    assert refusal(packed, board) == "forged: the signature does not match; do not use this kit"
+    assert refusal(packed, board) == "forged: its signature is for another purpose (git); do not use it"
 
 
 def test_kit_rotates_the_keys(packed, board, keys) -> None:
     sign_kit(str(packed), str(keys / "fleet"), counter=1, trust=[str(keys / "next.pub")])
     approval = approve(packed, board)
     signing.record(approval, board, "2-aa")
-    assert list(signing.trusted_keys(board.trusted)) == ["next"]
+    assert list(signatures.trusted_keys(board.trusted)) == ["next"]
     assert signing.is_recorded(approval, board)
-    assert "does not trust (it trusts next)" in refusal(packed, board)
+    assert "not trusted here (trusted are next)" in refusal(packed, board)
     sign_kit(str(packed), str(keys / "next"), counter=2)
     assert approve(packed, board).signer == "next"
 
@@ -145,7 +147,7 @@ def test_kit_rotates_the_keys(packed, board, keys) -> None:
         ("a.pub", "ssh-ed25519 AAAA\nssh-ed25519 BBBB\n", "not a public key"),
         ("a.pub", "cert-authority ssh-ed25519 AAAA", "not a public key"),
         ("* x.pub", "ssh-ed25519 AAAA\n", "not a public key"),
-        ("a.txt", "", "holds no key, so every kit is refused"),
+        ("a.txt", "", "holds no key, so every kit and bundle is refused"),
     ],
 )
 def test_unusable_keys_refuse_every_kit(packed, board, keys, name, text, told) -> None:
@@ -238,9 +240,11 @@ def questions(monkeypatch) -> list[bytes]:
     """Let ssh-keygen be asked each question once, since most altered kits ask the same; returns what it was asked."""
     asked: list[bytes] = []
     answers: dict[object, object] = {}
-    real = signing.ssh_keygen
+    real = signatures.ssh_keygen
 
     def ssh_keygen(arguments: list[str], stdin: bytes = b""):
+        if arguments[0] == "sign":
+            return real(arguments, stdin)
         files = {word: Path(word).read_bytes() for word in arguments if word.startswith("/")}
         question = (*(files.get(word, word) for word in arguments), stdin)
         if question not in answers:
@@ -248,7 +252,7 @@ def questions(monkeypatch) -> list[bytes]:
             answers[question] = real(arguments, stdin)
         return answers[question]
 
-    monkeypatch.setattr(signing, "ssh_keygen", ssh_keygen)
+    monkeypatch.setattr(signatures, "ssh_keygen", ssh_keygen)
     return asked
 
 
@@ -288,9 +292,7 @@ class Forger:
     def signed(self, key: str, purpose: str, **changes: object) -> Head:
         """Return the kit's head with another statement, signed."""
         text = json.dumps({**self.stated, **changes}).encode()
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(signing, "NAMESPACE", purpose)
-            return Head(self.head.manifest, text, sign(text, str(self.keys / key)))
+        return Head(self.head.manifest, text, sign(text, str(self.keys / key), purpose))
 
     def _write(self, head: Head, contents: dict[str, bytes]) -> None:
         first = zip((kit.MANIFEST, kit.STATEMENT, kit.SIGNATURE), head, strict=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from helpers.hub import running_hub
 from PIL import Image
 
 from benchmarks.studies.small import small_contract, write_small_bundle
+from board_setup.signatures import BUNDLE_SIGNATURE, sign_bundle
+from board_setup.workstation.sign import make_key
 from edge_runtime.errors import UsageError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.hub import HubAddress, hub_address
@@ -110,6 +113,45 @@ def test_faces_come_from_a_data_set(hub, run, tmp_path):
     assert len(rows) == 25, done.stderr
     assert all("portraits" in row for row in rows[1:])
     assert "a model; give hf://datasets" in run("-c", script, "hf://user/portraits").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs openssh-client")
+def test_a_signature_goes_along_and_is_checked_where_keys_are_set_up(hub, run, tmp_path):
+    make_key(str(tmp_path / "lab"), passphrase=False)
+    trusted = tmp_path / "config/deepfake-edge/trusted"
+    trusted.mkdir(parents=True)
+    shutil.copy(tmp_path / "lab.pub", trusted)
+    keys = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    bundle = write_small_bundle(tmp_path / "detector")
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    unsigned = run("-c", PUSH.format(HubAddress("user/faces")), bundle).stdout.strip()
+    sign_bundle(str(bundle), str(tmp_path / "lab"))
+    signed = run("-c", PUSH.format(HubAddress("user/faces")), bundle).stdout.strip()
+    told = f"detector: {unsigned}, unsigned\n"
+    assert told in detect(run, unsigned).stderr
+    assert f"detector: {signed}, signature not checked, since no keys are set up\n" in detect(run, signed).stderr
+
+    refused = detect(run, unsigned, **keys)
+    assert refused.returncode == 2
+    told = f"error: {unsigned}: unsigned; this machine accepts only bundles signed with"
+    assert refused.stderr.splitlines()[-1].startswith(told)
+    # Also by the cache of a version that did not pull signatures.
+    (path,) = (tmp_path / "cache").rglob(f"{signed.rpartition('@')[2]}/{BUNDLE_SIGNATURE}")
+    path.unlink()
+    done = detect(run, signed, **keys)
+    assert f"detector: {signed}, signed by lab, valid until " in done.stderr
+    assert detect(run, signed, HF_ENDPOINT="http://127.0.0.1:9", **keys).returncode == 0
+
+    # Whoever may write to the repository can't sign, and a whole exchange of files does not help.
+    other = write_small_bundle(tmp_path / "other", small_contract(version="6.6.6"))
+    forged = run("-c", PUSH.format(HubAddress("user/faces")), other).stdout.strip()
+    assert (
+        f"error: {forged}: altered: its model.json is not the one that lab signed" in detect(run, forged, **keys).stderr
+    )
+    # Every command that names a bundle of the hub checks it.
+    opened = "import sys; from edge_runtime.model.bundle import Bundle; Bundle.open(sys.argv[1])"
+    assert f"BundleError: {forged}: altered" in run("-c", opened, forged, **keys).stderr
 
 
 def test_addresses():
