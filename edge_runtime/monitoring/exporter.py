@@ -1,14 +1,19 @@
 """Serves the metrics over HTTP with the standard library, for `edge-detect --metrics`."""
 
+import logging
 import re
 import socket
+import sys
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer
 from types import TracebackType
 
 from edge_runtime.errors import UsageError
 from edge_runtime.monitoring.exposition import CONTENT_TYPE
+
+log = logging.getLogger("edge_runtime")
 
 PATIENCE_S = 5.0
 """Scrapes are answered one after the other; a client that says nothing for this long is dropped."""
@@ -52,8 +57,15 @@ class Exporter:
             def log_message(self, format: str, *args: object) -> None:
                 """Log no scrapes."""
 
-        class Server(HTTPServer):
+        # HTTPServer would look up the host's name, which may take long without a network.
+        class Server(TCPServer):
+            allow_reuse_address = True
             address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Log no client that went away."""
+                if not isinstance(sys.exc_info()[1], OSError):
+                    log.exception("metrics: a scrape failed")
 
         try:
             self._server = Server(address, Handler)

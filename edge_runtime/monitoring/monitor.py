@@ -1,6 +1,8 @@
 """The monitor: counts each face once, compares the latest faces with the baseline, and keeps summaries."""
 
+import fcntl
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -43,10 +45,10 @@ class Monitor:
 
     Args:
         bundle: what judges the faces; without reference statistics only the state `unknown` is written.
-        folder: where to keep summaries and status.
+        folder: where to keep summaries and status; locked until `close`.
 
     Raises:
-        UsageError: the folder can't be written.
+        UsageError: the folder can't be written, or another process uses it.
         BundleError: the reference statistics can't be read.
     """
 
@@ -54,10 +56,15 @@ class Monitor:
         self.losses, self._folder = Losses(folder), folder
         self._next: tuple[Baseline | None, str] | None = None
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock: int | None = os.open(folder, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._begin(Baseline.of(bundle), bundle.contract.version)
             # Found out now, rather than at the first face.
-            self.store.prune(datetime.now(timezone.utc))
+            self.store.prune()
             self.store.save_status(self.status())
+        except BlockingIOError:
+            raise UsageError(f"--monitor {folder}: another process keeps its summaries there; give another") from None
         except OSError as error:
             raise UsageError(f"--monitor {folder}: can't be written ({error.strerror}); give another folder") from None
 
@@ -176,13 +183,16 @@ class Monitor:
         if hour != self._hour:
             self.save()
             self._hour, self._summary = hour, self.store.load_hour(hour, self._summary.width)
-            self._attempt(lambda: self.store.prune(now))
+            self._attempt(self.store.prune)
         elif time.monotonic() - self._saved >= SAVE_S:
             self.save()
 
     def close(self) -> None:
-        """Save what is not saved yet."""
+        """Save what is not saved yet, and let others use the folder."""
         self.save()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def save(self) -> None:
         """Write everything; a full disk is logged and counted, never raised."""

@@ -5,8 +5,9 @@ import json
 import logging
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ log = logging.getLogger("edge_runtime")
 
 STATUS = "status.json"
 RECENT = "recent.npz"
-KEPT_DAYS = 366
+KEPT_HOURS = 366 * 24
 KEPT_BYTES = 100_000_000
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, StopIteration, zipfile.BadZipFile)
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, StopIteration, MemoryError),
+    # Of zip files with flipped bits: unknown methods and versions, encryption, and damaged streams.
+    *(RuntimeError, zipfile.BadZipFile, zlib.error),
+)
 
 
 class Store:
@@ -78,13 +83,16 @@ class Store:
         # Other users' programs may read it; it holds no faces.
         write_atomic(self.folder / STATUS, text + "\n")
 
-    def prune(self, now: datetime) -> None:
-        """Delete hours older than KEPT_DAYS, and the oldest beyond KEPT_BYTES; raises OSError if that fails."""
-        oldest = f"{now - timedelta(days=KEPT_DAYS):%Y-%m-%dT%H}"
-        size = 0
+    def prune(self) -> None:
+        """Keep the latest KEPT_HOURS hours and KEPT_BYTES bytes; raises OSError if that fails.
+
+        Hours are counted, not compared with the clock: a board whose clock is wrong would delete a year.
+        """
+        size, hours = 0, set()
         for path in reversed(self.hours()):
             size += path.stat().st_size
-            if path.name < oldest or size > KEPT_BYTES:
+            hours.add(path.name[: len("2026-05-04T12")])
+            if len(hours) > KEPT_HOURS or size > KEPT_BYTES:
                 path.unlink()
 
     def _load(self, path: Path, width: int) -> list[Summary]:

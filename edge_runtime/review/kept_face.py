@@ -99,9 +99,13 @@ def read_record(png: bytes) -> dict[str, Any]:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
             record = dict(json.loads(picture.info[RECORD]))
         # Whoever has the public key can write one: only what was checked reaches a page.
-        valid = all(isinstance(record[name], kind) for name, kind in FIELDS.items())
+        valid = all(isinstance(record[name], kind) for name, kind in FIELDS.items()) and 0.0 <= record["score"] <= 1.0
         record["box"] = [int(edge) for edge in record["box"]]
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError, Image.DecompressionBombError):
+        for name in ("time", "delete_after") if valid else ():
+            record[name] = iso_time(parse_time(record[name]))
+    except (Image.DecompressionBombError, RecursionError):
+        valid = False
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError):
         valid = False
     if not valid or len(record["box"]) != 4:
         raise PictureError("not a face that edge-detect kept, or damaged")

@@ -126,8 +126,8 @@ async def _refresh(desk: ReviewDesk) -> None:
         await asyncio.sleep(REFRESH_S)
         try:
             await run_in_threadpool(desk.refresh)
-        except EdgeError as error:
-            log.warning(str(error))
+        except (EdgeError, OSError) as error:
+            log.warning(f"--review: {error}")
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

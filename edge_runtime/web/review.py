@@ -56,13 +56,15 @@ def review_router(pages: Pages, desk: ReviewDesk | None) -> APIRouter:
         mine = {review.face_id: review for review in reviews if review.reviewer == reviewer}
         faces = desk.faces()
         left = [number for number in faces if number not in mine]
-        opened = desk.open(left[0]) if left and reviewer else None
+        # A face may expire between the list and the look.
+        found = ((number, desk.open(number)) for number in left) if reviewer else ()
+        number, opened = next((pair for pair in found if pair[1]), (None, None))
         return pages.render(
             request,
             "review.html",
             desk=desk,
             reviewer=reviewer,
-            number=left[0] if opened else None,
+            number=number,
             picture=base64.b64encode(opened[0]).decode() if opened else "",
             record=opened[1] if opened else {},
             done=len(faces) - len(left),

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -93,6 +94,16 @@ def test_a_port_in_use_is_refused_and_a_silent_client_dropped(monkeypatch: pytes
             assert get(exporter.port) == "up 1\n"
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(exporter.port, "/")
+
+
+def test_clients_that_reset_the_connection_are_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    with Exporter(("127.0.0.1", 0), lambda: "up 1\n") as exporter:
+        for said in (b"GE", b"GET /metrics HTTP/1.1\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", exporter.port)) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(said)
+        assert get(exporter.port) == "up 1\n"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_edge_detect_serves_them_without_the_web_extra(monitored: Bundle, tmp_path: Path) -> None:

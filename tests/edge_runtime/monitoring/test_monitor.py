@@ -21,6 +21,7 @@ from edge_runtime.judging.results import FaceResult, FaceTraits, FrameResult, Re
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Verdict
 from edge_runtime.monitoring.monitor import UNJUDGED_FRAMES, Monitor
+from edge_runtime.monitoring.store import hour_of
 from edge_runtime.pipeline import Judged
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=timezone.utc)
@@ -136,6 +137,30 @@ def test_a_folder_that_cannot_be_made_is_refused(monitored: Bundle, tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--monitor"):
         Monitor(monitored, tmp_path / "file" / "state")
+
+
+def test_two_processes_never_share_a_folder(monitored: Bundle, tmp_path: Path) -> None:
+    first = Monitor(monitored, tmp_path / "state")
+    pictures = save_faces(tmp_path / "faces", range(1))
+    command = [sys.executable, "-m", "edge_runtime.cli", str(pictures), "--model", str(monitored.path)]
+    command += ["--monitor", str(tmp_path / "state")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "another process keeps its summaries there" in " ".join(done.stderr.split())
+    first.close()
+    first.close()
+    Monitor(monitored, tmp_path / "state").close()
+
+
+def test_a_clock_that_jumps_keeps_every_face(monitored: Bundle, tmp_path: Path) -> None:
+    monitor = Monitor(monitored, tmp_path)
+    jumps = (NOW, NOW.replace(year=2000), NOW.replace(year=2099), NOW - timedelta(minutes=20), NOW)
+    for time in jumps:
+        monitor.observe(Judged(FrameResult("picture", 0, time, faces=(face(None),)), still=True))
+    monitor.close()
+    kept = [monitor.store.load_hour(hour_of(time), 7).faces for time in jumps[:3]]
+    assert kept == [3, 1, 1]
+    assert Monitor(monitored, tmp_path).recent.faces == 5
 
 
 def test_a_full_disk_does_not_stop_it(

@@ -15,6 +15,7 @@ from edge_runtime.monitoring import store as stores
 from edge_runtime.monitoring.store import Store
 from edge_runtime.monitoring.summary import Summary
 
+KEYS = ("key", "old")
 NOON = datetime(2026, 5, 4, 12, tzinfo=timezone.utc)
 WRITER = """
 import sys
@@ -65,15 +66,41 @@ def test_killed_while_writing_nothing_is_torn_or_lost(tmp_path: Path, delay_s: f
 
 def test_old_hours_and_too_many_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path, "key")
-    for days in (0, 100, 365, 367, 500):
-        store.save_hour(NOON - timedelta(days=days), faces(2))
+    monkeypatch.setattr(stores, "KEPT_HOURS", 4)
+    for hours in range(6):
+        for key in ("key", "old"):
+            Store(tmp_path, key).save_hour(NOON - timedelta(hours=hours), faces(2))
     (tmp_path / "hours" / "notes.txt").write_text("mine")
-    store.prune(NOON)
-    assert [path.name[:10] for path in store.hours()] == ["2025-05-04", "2026-01-24", "2026-05-04"]
-    monkeypatch.setattr(stores, "KEPT_BYTES", 2 * store.hours()[0].stat().st_size + 99)
-    store.prune(NOON)
-    assert [path.name[:10] for path in store.hours()] == ["2026-01-24", "2026-05-04"]
+    store.prune()
+    assert [path.name[11:] for path in store.hours()] == [f"{at:02}-{key}.npz" for at in range(9, 13) for key in KEYS]
+    monkeypatch.setattr(stores, "KEPT_BYTES", 3 * store.hours()[0].stat().st_size + 99)
+    store.prune()
+    assert [path.name[11:] for path in store.hours()] == ["11-old.npz", "12-key.npz", "12-old.npz"]
     assert (tmp_path / "hours" / "notes.txt").exists()
+
+
+def test_a_wrong_clock_deletes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path, "key")
+    for year in (2000, 2026, 2099):
+        store.save_hour(NOON.replace(year=year), faces(2))
+        store.prune()
+    assert [path.name[:4] for path in store.hours()] == ["2000", "2026", "2099"]
+
+
+def test_flipped_bits_are_survived(tmp_path: Path) -> None:
+    store, random = Store(tmp_path, "key"), np.random.default_rng(0)
+    store.save_recent([faces(9)])
+    path = tmp_path / "recent.npz"
+    whole = path.read_bytes()
+    read = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[random.integers(len(whole))] ^= 1 << random.integers(8)
+        path.write_bytes(damaged)
+        found = store.load_recent(3)
+        read += bool(found)
+        assert not found or found[0].counts.sum() == 9
+    assert 0 < read < 150
 
 
 def test_another_bundle_begins_anew(tmp_path: Path) -> None:

@@ -146,12 +146,26 @@ def test_a_forged_record_reaches_no_page(tmp_path, places, opened, whole_detecto
     (path,) = (tmp_path / "kept/forged").glob("face-*")
     with Image.open(path) as picture:
         record = json.loads(picture.info["deepfake-edge"])
-        for change in ({"box": [1, 2]}, {"box": ["x"] * 4}, {"width": "1"}, {"time": 5}, {"time": "now"}):
+        changes = ({"box": [1, 2]}, {"box": ["x"] * 4}, {"width": "1"}, {"time": 5}, {"time": "now"})
+        # None of these fits into UTC or into the database.
+        changes += ({"time": "0001-01-01T00:00:00+14:00"}, {"delete_after": "9999-12-31T23:59:59-14:00"})
+        changes += ({"score": 10**30}, {"score": float("nan")}, {"score": -0.1})
+        for forged in (*(json.dumps({**record, **change}) for change in changes), "[" * 100_000):
             info = PngInfo()
-            info.add_itxt("deepfake-edge", json.dumps({**record, **change}))
+            info.add_itxt("deepfake-edge", forged)
             picture.save(path, "PNG", pnginfo=info)
             desk = ReviewDesk(places)
-            assert (len(desk.faces()), desk.unreadable) == (3, 1), change
+            assert (len(desk.faces()), desk.unreadable) == (3, 1), forged[:900]
+
+
+def test_a_face_that_expires_meanwhile_is_passed_over(client, places):
+    first, *others = sorted((places.folder / "board1").glob("face-*"))
+    first.unlink()
+    text = sign(client, "Ann")
+    assert shown(text) == 2
+    for path in others:
+        path.unlink()
+    assert ENGLISH["review_done"] in client.get("/review").text
 
 
 @pytest.mark.parametrize(
