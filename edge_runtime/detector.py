@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -186,7 +187,10 @@ class Detector:
             BundleError: faces must be found in video, and the bundle has no face model.
         """
         live = sum(source.live for source in sources)
-        workers = self.engine.parallel + (0 if live else 2)
+        cores = 0 if self.choice.on_cpu else len(os.sched_getaffinity(0))
+        # While a GPU computes, each core works on a further frame; of a live source only one, since others get old.
+        ahead = min(cores, 1) if live else max(cores, 2)
+        workers = self.engine.parallel + ahead
         if live and not self.always:
             # Of each live source, one frame is looked at while another waits for the device.
             workers = max(2 * live, self.engine.parallel if live < len(sources) else 0)

@@ -141,8 +141,8 @@ class Pipeline:
         sources: what to read.
         score: scores one frame; called by `workers` threads at once.
         verdicts: turns scored frames into results, in order.
-        workers: frames in work at once. With a live source, no more than the device computes at once: a frame that
-            waits gets old.
+        workers: frames in work at once. With a live source, hardly more than the device computes at once: a frame
+            that waits gets old.
     """
 
     def __init__(

@@ -7,19 +7,24 @@ Each with every frame searched and judged (`--always`), and with attention:
 - *crowd*: a 720p video of five faces, played at 25 frames/s, and a stand-in for a device of 20 crops a second: how
   old frames are at their verdict.
 - *one*: one moving face at 720p, and a stand-in that judges at once: core time of everything beside the classifier.
-- *busy*, *still*: a moving and a resting face with the bundle's network: the core time of everything.
+- *busy*, *still*: a moving and a resting face with the bundle's network: the core time of everything. Their frames
+  come from a video; in *busy-camera* and *still-camera* they are JPEGs, as an MJPG camera gives them.
+- *beside*: a video file with one face, and a stand-in for graphics that takes 24 ms or 4 ms a crop without using the
+  CPU: frames/s as a share of what the slower of device and CPU does alone.
 - the clips: as files and with attention; a track agrees if its most frequent verdict is the same.
 
-All but *crowd* are judged one frame after the other as if they came at their rate: other work on the machine matters
-little then.
+All but *crowd* and *beside* are judged one frame after the other as if they came at their rate: other work on the
+machine matters little then.
 """
 
+import io
 import json
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +44,9 @@ from edge_runtime.judging.results import FrameResult
 from edge_runtime.judging.scorer import Verdicts
 from edge_runtime.judging.tracking import match
 from edge_runtime.model.bundle import Bundle
-from edge_runtime.sources import Frame, open_sources
+from edge_runtime.pixels.quality import MIN_FACE_PX, QualityLimits
+from edge_runtime.sources import Frame, Source, open_sources
+from edge_runtime.sources.mjpeg import JpegView
 from edge_runtime.sources.paced import PacedVideo
 from export.children.scratch import ScratchFolder
 from train.data.catalog import SEED
@@ -54,6 +61,10 @@ SKIPPED = 50
 
 LEAST_FRAMES = 16
 """Shorter tracks are not compared."""
+
+
+GRAPHICS_S = (0.024, 0.004)
+"""Seconds a crop of stand-ins for graphics, slower and faster than the CPU's share of the work."""
 
 
 class StandIn:
@@ -93,12 +104,12 @@ def make_video(path: Path, faces: int, seconds: float, *, moving: bool) -> None:
     write_video(path, map(frame, range(round(seconds * FPS))), fps=FPS)
 
 
-def detector_of(bundle: Path, *, always: bool, crop_s: float | None) -> Detector:
-    """Return a detector; `crop_s` takes a stand-in as its device."""
+def detector_of(bundle: Path, *, always: bool, crop_s: float | None, device: str = "CPU") -> Detector:
+    """Return a detector; `crop_s` takes a stand-in as its device, which is then called `device`."""
     detector = Detector(bundle, device="CPU", precision="int8", always=always)
     if crop_s is not None:
-        device = StandIn(crop_s)
-        detector.engine = Engine(detector.bundle, detector.engine.choice, build=lambda *_, **__: device)
+        network, choice = StandIn(crop_s), replace(detector.choice, device=device)
+        detector.engine = Engine(detector.bundle, choice, build=lambda *_, **__: network)
         detector.scorer.engine = detector.engine
     return detector
 
@@ -129,22 +140,42 @@ def play(video: Path, bundle: Path, *, always: bool) -> dict[str, Any]:
     }
 
 
-def judged_live(video: Path, detector: Detector) -> Iterator[FrameResult]:
-    """Yield the result of every frame of `video`, each judged as if it came live at its time."""
+class Jpegs(Source):
+    """The frames of a video as the JPEGs of a camera; they are made before the first is given."""
+
+    live = True
+
+    def __init__(self, video: Path) -> None:
+        (source,) = open_sources([str(video)])
+        self.name, self._jpegs = str(video), list[bytes]()
+        for item in source.frames(threading.Event()):
+            if isinstance(item, Frame):
+                file = io.BytesIO()
+                item.load().save(file, "JPEG", quality=85)
+                self._jpegs.append(file.getvalue())
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        """Yield every frame."""
+        for number, jpeg in enumerate(self._jpegs):
+            yield Frame(self.name, number, JpegView(jpeg))
+
+
+def judged_live(source: Source, detector: Detector) -> Iterator[FrameResult]:
+    """Yield the result of every frame of `source`, each judged as if it came live at its time."""
     detector.moving_faces()
     score = detector.scorer if detector.always else LiveScorer(detector.scorer, clock=None)
-    verdicts = Verdicts(detector.bundle.contract)
-    (source,) = open_sources([str(video)])
+    verdicts = Verdicts(detector.bundle.contract, limits=detector.limits)
     for item in source.frames(threading.Event()):
         if isinstance(item, Frame):
             taken = item.index / (item.fps or FPS)
             yield verdicts.of_frame(score(replace(item, taken=taken, live=True, turn=item.index)))
 
 
-def cost(video: Path, bundle: Path, *, always: bool, crop_s: float | None) -> dict[str, Any]:
-    """Return core milliseconds per frame of `video`."""
+def cost(video: Path, bundle: Path, *, always: bool, crop_s: float | None, camera: bool = False) -> dict[str, Any]:
+    """Return core milliseconds per frame of `video`, or of its JPEGs as a `camera` gives them."""
     judged, frames, cpu = 0, 0, 0.0
-    for result in judged_live(video, detector_of(bundle, always=always, crop_s=crop_s)):
+    source = Jpegs(video) if camera else open_sources([str(video)])[0]
+    for result in judged_live(source, detector_of(bundle, always=always, crop_s=crop_s)):
         if result.frame == SKIPPED:
             cpu = time.process_time()
         elif result.frame > SKIPPED:
@@ -158,20 +189,39 @@ def crowd(bundle: Path, folder: Path, seconds: float, always: bool) -> dict[str,
     return play(_video(folder, 5, seconds, moving=True), _stand_in_bundle(bundle, folder), always=always)
 
 
-def one(bundle: Path, folder: Path, seconds: float, always: bool) -> dict[str, Any]:
-    """Judge one face with a device that takes no time."""
-    video = _video(folder, 1, seconds, moving=True)
-    return cost(video, _stand_in_bundle(bundle, folder), always=always, crop_s=0.0)
+def one_face(
+    bundle: Path,
+    folder: Path,
+    seconds: float,
+    always: bool,
+    *,
+    moving: bool = True,
+    camera: bool = False,
+    stand_in: bool = False,
+) -> dict[str, Any]:
+    """Judge one face with the bundle's network, or with a stand-in that takes no time."""
+    video = _video(folder, 1, seconds, moving=moving)
+    used, crop_s = (_stand_in_bundle(bundle, folder), 0.0) if stand_in else (bundle, None)
+    return cost(video, used, always=always, crop_s=crop_s, camera=camera)
 
 
-def busy(bundle: Path, folder: Path, seconds: float, always: bool) -> dict[str, Any]:
-    """Judge one moving face with the bundle's network."""
-    return cost(_video(folder, 1, seconds, moving=True), bundle, always=always, crop_s=None)
+def beside(bundle: Path, folder: Path, seconds: float, always: bool) -> dict[str, Any]:
+    """Judge every frame of a video, as fast as possible, with stand-ins for graphics."""
+    video, stand_in = _video(folder, 1, seconds, moving=True), _stand_in_bundle(bundle, folder)
 
+    def rate(crop_s: float) -> float:
+        detector = detector_of(stand_in, always=True, crop_s=crop_s, device="GPU")
+        pipeline = detector.pipeline(open_sources([str(video)]))
+        began = time.perf_counter()
+        return sum(len(judged.result.faces) for judged in pipeline.results()) / (time.perf_counter() - began)
 
-def still(bundle: Path, folder: Path, seconds: float, always: bool) -> dict[str, Any]:
-    """Judge one resting face with the bundle's network."""
-    return cost(_video(folder, 1, seconds, moving=False), bundle, always=always, crop_s=None)
+    cpu = rate(0.0)
+    found: dict[str, Any] = {"cpu_alone_per_s": cpu}
+    for crop_s in GRAPHICS_S:
+        name, device, both = f"{1e3 * crop_s:g}_ms", 1 / crop_s, rate(crop_s)
+        found |= {f"{name}_per_s": both, f"{name}_of_slower": both / min(cpu, device)}
+        found |= {f"{name}_one_after_the_other": 1 / (1 / cpu + crop_s)}
+    return found
 
 
 def _video(folder: Path, faces: int, seconds: float, *, moving: bool) -> Path:
@@ -212,22 +262,28 @@ def agreement(full: list[FrameResult], other: list[FrameResult]) -> tuple[int, i
     return len(long), len(found), len(same)
 
 
-def clip(bundle: Path, path: Path) -> dict[str, Any]:
+def clip(bundle: Path, path: Path, min_face: int) -> dict[str, Any]:
     """Compare the verdicts on one clip, as a file and as if it were live."""
-    detector = Detector(bundle, device="CPU", precision="int8")
+    detector = Detector(bundle, device="CPU", precision="int8", limits=QualityLimits(min_face=min_face))
     full = [judged.result for judged in detector.pipeline(open_sources([str(path)])).results()]
-    live = list(judged_live(path, detector))
+    (source,) = open_sources([str(path)])
+    live = list(judged_live(source, detector))
     tracks, found, same = agreement(full, live)
     judged = sum(face.score is not None for result in live for face in result.faces)
     counts = {"frames": len(full), "tracks": tracks, "found": found, "agree": same}
-    return {"clip": path.name, **counts, "judged_share": judged / max(1, sum(len(result.faces) for result in live))}
+    verdicts = Counter(face.verdict.value for result in full for face in result.faces)
+    share = judged / max(1, sum(len(result.faces) for result in live))
+    return {"clip": path.name, **counts, "judged_share": share, "verdicts": dict(verdicts)}
 
 
-SCENES: dict[str, Callable[[Path, Path, float, bool], dict[str, Any]]] = {
+SCENES: dict[str, Callable[..., dict[str, Any]]] = {
     "crowd": crowd,
-    "one": one,
-    "busy": busy,
-    "still": still,
+    "one": partial(one_face, stand_in=True),
+    "busy": one_face,
+    "still": partial(one_face, moving=False),
+    "busy-camera": partial(one_face, camera=True),
+    "still-camera": partial(one_face, moving=False, camera=True),
+    "beside": beside,
 }
 
 
@@ -240,16 +296,17 @@ def attention(
     bundle: Annotated[Path, typer.Argument(help="A bundle with an INT8 network and a face detector.")],
     clips: Annotated[Path | None, typer.Option(help="Folder of video clips with people.")] = None,
     seconds: Annotated[float, typer.Option(min=2.0, help="Length of each video.")] = 20.0,
-    scene: Annotated[list[str] | None, typer.Option(help="Only these: crowd, one, busy, still.")] = None,
+    scene: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
+    min_face: Annotated[int, typer.Option(min=1, help="Smallest face of the clips, pixels.")] = MIN_FACE_PX,
 ) -> int:
     """Measure what attention to live sources saves."""
     with ScratchFolder() as folder:
         for name in scene or SCENES:
-            for always in (True, False):
+            for always in (True, False) if name != "beside" else (True,):
                 found = in_process(SCENES[name], bundle, folder, seconds, always)
                 print(json.dumps({"scene": name, "always": always, **dict(_rounded(found))}), flush=True)
     for path in sorted(clips.glob("*.mp4")) if clips else []:
-        print(json.dumps(dict(_rounded(in_process(clip, bundle, path)))), flush=True)
+        print(json.dumps(dict(_rounded(in_process(clip, bundle, path, min_face)))), flush=True)
     return 0
 
 

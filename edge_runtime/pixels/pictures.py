@@ -78,6 +78,18 @@ def read_reduced_grey(jpeg: bytes, longest: int) -> tuple[Image.Image, tuple[int
     return grey if turn is None else grey.transpose(turn), (size[1], size[0]) if turned else size
 
 
+def plain_size(jpeg: bytes) -> tuple[int, int] | None:
+    """Return width and height of a JPEG that OpenCV decodes as `read_picture` does: whole, colour, upright; else None.
+
+    Raises:
+        PictureError: it is broken.
+    """
+    with open_picture(jpeg, formats=("JPEG",)) as picture:
+        # OpenCV fills what is missing with grey. Cameras fill their buffers with zeros.
+        whole = jpeg.rstrip(b"\0").endswith(b"\xff\xd9")
+        return picture.size if whole and picture.mode == "RGB" and _turn(picture) is None else None
+
+
 @contextmanager
 def open_picture(
     source: Path | str | bytes, *, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from edge_runtime.errors import SourceError
 from edge_runtime.sources import SourceOptions
-from edge_runtime.sources.opencv import CvCapture, cv2, openable
-from edge_runtime.sources.reconnect import LiveSource
+from edge_runtime.sources.mjpeg import JpegView
+from edge_runtime.sources.opencv import CvCapture, CvView, cv2, openable
+from edge_runtime.sources.reconnect import LiveSource, Load
 
 DEVICES = Path("/dev")
 NAMES = Path("/sys/class/video4linux")
@@ -20,6 +21,10 @@ CHECK = "check the cable, that you are in the group `video`, and that no other p
 QUERYCAP, HAS_DEVICE_CAPS, CAPTURES = 0x80685600, 0x80000000, 0x1 | 0x1000
 """From linux/videodev2.h: VIDIOC_QUERYCAP, which fills 104 bytes of v4l2_capability; V4L2_CAP_DEVICE_CAPS, for nodes
 with capabilities of their own; V4L2_CAP_VIDEO_CAPTURE and its _MPLANE."""
+
+
+MJPG = cv2.VideoWriter.fourcc(*"MJPG")
+"""Frames that are JPEGs."""
 
 
 def list_cameras() -> list[tuple[str, str]]:
@@ -67,7 +72,7 @@ class Camera(CvCapture):
         with openable(Path(device)) as name:
             super().__init__(device, name, cv2.CAP_V4L2)
         if options.mjpg:
-            self.capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+            self.capture.set(cv2.CAP_PROP_FOURCC, MJPG)
         requested = (
             (cv2.CAP_PROP_FRAME_WIDTH, options.width),
             (cv2.CAP_PROP_FRAME_HEIGHT, options.height),
@@ -77,6 +82,15 @@ class Camera(CvCapture):
         for setting, value in requested:
             if value is not None:
                 self.capture.set(setting, value)
+        # A compressed frame is then decoded by its view, as far as needed.
+        is_mjpg = self.capture.get(cv2.CAP_PROP_FOURCC) == MJPG
+        self._compressed = is_mjpg and self.capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+
+    def read(self) -> Load:
+        """Wait for the next frame; see `CvCapture.read`."""
+        image = self.image()
+        # OpenCV gives a compressed frame as one row of bytes.
+        return JpegView(image.tobytes()) if self._compressed and image.shape[0] == 1 else CvView(image)
 
 
 class CameraSource(LiveSource):

@@ -116,10 +116,14 @@ class CvCapture:
 
     def read(self) -> Load:
         """Wait for the next frame; raises SourceError if there is none, as for a camera that is gone but "opened"."""
+        return CvView(self.image(), self._aspect)
+
+    def image(self) -> "cv2.typing.MatLike":
+        """Return the next frame as OpenCV gives it; see `read`."""
         read, image = self.capture.read()
         if not read or image is None:
             raise SourceError(f"{self._name}: gives no frame")
-        return CvView(image, self._aspect)
+        return image
 
     def close(self) -> None:
         """Release the device or connection."""

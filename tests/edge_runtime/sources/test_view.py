@@ -81,6 +81,43 @@ def test_a_turned_jpeg_is_upright_at_a_glance():
     assert np.abs(view.glance().grey - upright).mean() < 4
 
 
+def jpeg_of(picture, **options):
+    file = io.BytesIO()
+    picture.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("options", [{"subsampling": kind} for kind in (0, 1, 2)] + [{"progressive": True}])
+def test_a_jpegs_pixels_are_those_of_pillow_to_the_bit(options):
+    for size in ((1280, 720), (641, 363)):
+        jpeg = jpeg_of(picture_of(scene(*size)), quality=85, **options)
+        view = JpegView(jpeg)
+        assert view.pixels().mode == "RGBX"
+        assert np.array_equal(np.asarray(view.pixels())[:, :, :3], np.asarray(decode(jpeg)))
+        assert np.array_equal(np.asarray(view()), np.asarray(decode(jpeg)))
+
+
+def test_a_motion_jpeg_without_huffman_tables_and_with_padding_is_read():
+    whole = jpeg_of(picture_of(scene()), quality=85)
+    start = whole.index(b"\xff\xc4")
+    jpeg = whole
+    while (at := jpeg.find(b"\xff\xc4", start)) >= 0 and at < jpeg.index(b"\xff\xda"):
+        jpeg = jpeg[:at] + jpeg[at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big") :]
+    assert len(jpeg) == len(whole) - 432
+    view = JpegView(jpeg + bytes(100))
+    assert view.pixels().mode == "RGBX"
+    assert np.array_equal(np.asarray(view.pixels())[:, :, :3], np.asarray(decode(whole)))
+    assert np.array_equal(view.glance().grey, JpegView(whole).glance().grey)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_jpegs_are_left_to_pillow(mode):
+    jpeg = jpeg_of(picture_of(scene()).convert(mode))
+    view = JpegView(jpeg)
+    assert np.array_equal(np.asarray(view.pixels()), np.asarray(decode(jpeg)))
+    assert view.glance().size == (641, 363)
+
+
 def test_a_jpeg_that_is_cut_off_is_refused_at_a_glance():
     file = io.BytesIO()
     picture_of(scene()).save(file, "JPEG")
