@@ -1,11 +1,13 @@
 """Bringing a kit to a board over ssh: rsync copies it, and the tool beside it installs it."""
 
+import contextlib
 import os
 import re
 import shlex
 import subprocess
 import sys
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+import tempfile
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from board_setup.board.kit import TOOL, read_kit
 from board_setup.board.layout import Layout
@@ -17,6 +19,12 @@ INCOMING = "deepfake-edge-incoming"
 TRIES = 3
 BROKEN_CONNECTION_CODES = (10, 12, 20, 30, 35, 255)
 """rsync's exit codes for a connection that broke (rsync(1), exit values)."""
+
+KEPT_OPEN_S = 15
+"""How long a shared connection stays open after its last command."""
+
+SOCKET_PATH_BYTES = 80
+"""ssh appends up to 17 to the path of a shared connection, of which a socket's path may have 104 (macOS) or more."""
 
 SSH_FAILED_CODE = 255
 PASSWORD_NEEDED_CODE = 77
@@ -60,11 +68,13 @@ class Board(NamedTuple):
         host: user@board.
         ssh: the ssh command with its options.
         root: the folder below which everything is installed there.
+        options: further options of ssh, which messages leave out.
     """
 
     host: str
     ssh: str = "ssh"
     root: str = "/"
+    options: str = ""
 
     @property
     def incoming(self) -> str:
@@ -80,7 +90,9 @@ class Board(NamedTuple):
         # A pipe or a file must not get a terminal's output, whose lines end with \r\n.
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         command = self._command(arguments, tool, terminal=terminal)
-        return self._checked(self._ssh(command, *(["-t"] if terminal else [])), tool)
+        done = subprocess.run([*self._ssh_words(*(["-t"] if terminal else [])), command])
+        self._checked(done.returncode, "", tool)
+        return done.returncode
 
     def ask(
         self, *arguments: str, tool: Optional[str] = None, timeout_s: float = 120.0
@@ -90,14 +102,27 @@ class Board(NamedTuple):
         Raises:
             DeployError: as `run`; or the board took longer than `timeout_s`.
         """
-        command = [*self._ssh_words(), self._command(arguments, tool, terminal=False)]
+        return self._quietly(self._command(arguments, tool, terminal=False), tool, timeout_s)
+
+    def succeeds(self, command: str) -> bool:
+        """Return whether a shell command on the board ends with 0.
+
+        Raises:
+            DeployError: the board can't be reached.
+        """
+        return self._quietly(command).returncode == 0
+
+    def _quietly(
+        self, command: str, tool: Optional[str] = None, timeout_s: Optional[float] = None
+    ) -> "subprocess.CompletedProcess[str]":
+        words = [*self._ssh_words(), command]
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
+                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
             )
         except subprocess.TimeoutExpired:
             raise DeployError(f"{self.host}: no answer within {timeout_s:.0f} s") from None
-        self._checked(done.returncode, tool)
+        self._checked(done.returncode, done.stderr, tool)
         return done
 
     def _command(self, arguments: Sequence[str], tool: Optional[str], *, terminal: bool) -> str:
@@ -114,34 +139,33 @@ class Board(NamedTuple):
         # Root needs no sudo, and a minimal board may not have it.
         return f"if [ $(id -u) = 0 ]; then {words}; else {sudo}; fi"
 
-    def _checked(self, code: int, tool: Optional[str]) -> int:
-        """Return the exit code of this tool on the board, unless it was never started."""
-        start = f"python3 {shlex.quote(tool or Layout(self.root).tool)}"
-        if code == SSH_FAILED_CODE:
-            raise DeployError(f"{self.host}: can't be reached; try: {self.ssh} {self.host}")
+    def _checked(self, code: int, told: str, tool: Optional[str]) -> None:
+        """Raise DeployError if a command on the board was never started, or its connection broke."""
+        # ssh itself is ended by a signal, such as Ctrl-C.
+        if code == SSH_FAILED_CODE or code < 0:
+            why = f" ({last_line(told)})" if told.strip() else ""
+            raise DeployError(f"{self.host}: can't be reached{why}; try: {self.ssh} {self.host}")
         if code == PASSWORD_NEEDED_CODE:
+            start = f"python3 {shlex.quote(tool or Layout(self.root).tool)}"
             raise DeployError(
                 f"{self.host}: sudo needs a password and there is no terminal to ask on; run this from a terminal, or "
                 f"let this user run `{start}` by sudo without a password (NOPASSWD in sudoers)"
             )
-        return code
-
-    def succeeds(self, command: str) -> bool:
-        """Return whether a shell command on the board ends with 0."""
-        return self._ssh(command) == 0
 
     def make_folder(self) -> None:
         """Create the incoming folder.
 
         Raises:
-            DeployError: the board can't be reached.
+            DeployError: the board can't be reached, or its disk refuses it.
         """
-        if self._ssh(f"mkdir -p {shlex.quote(self.incoming)}"):
-            raise DeployError(f"{self.host}: can't be reached; try: {self.ssh} {self.host}")
+        done = self._quietly(f"mkdir -p {shlex.quote(self.incoming)}")
+        if done.returncode:
+            raise DeployError(f"{self.host}: {last_line(done.stderr)}; make room or fix it there")
 
     def remove_folder(self) -> None:
-        """Remove the incoming folder and everything in it."""
-        self._ssh(f"rm -rf {shlex.quote(self.incoming)}")
+        """Remove the incoming folder and everything in it, if the board can be reached."""
+        with contextlib.suppress(DeployError):
+            self._quietly(f"rm -rf {shlex.quote(self.incoming)}")
 
     def copy(self, *paths: str) -> None:
         """Copy files into the incoming folder; after a broken connection rsync continues where it stopped.
@@ -149,27 +173,48 @@ class Board(NamedTuple):
         Raises:
             DeployError: rsync is missing or failed.
         """
-        command = ["rsync", "--partial", "--inplace", "--times", "--timeout=60", "-e", self.ssh]
+        # An absolute path: rsync would take the part of a relative one before a colon for a host.
+        files = [*map(os.path.abspath, paths), f"{self.host}:{self.incoming}/"]
+        command = ["rsync", "--partial", "--inplace", "--times", "--timeout=60", "-e", self.ssh + self.options, *files]
         for _ in range(TRIES):
             try:
-                # An absolute path: rsync would take the part of a relative one before a colon for a host.
-                code = subprocess.call([*command, *map(os.path.abspath, paths), f"{self.host}:{self.incoming}/"])
+                done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
             except FileNotFoundError:
                 raise DeployError("rsync is not installed; run: sudo apt-get install rsync") from None
-            if code == 0:
+            if done.returncode == 0:
                 return
-            if code not in BROKEN_CONNECTION_CODES:
+            if done.returncode not in BROKEN_CONNECTION_CODES:
                 break
-            print("the connection broke; trying again", file=sys.stderr)
-        raise DeployError(f"{self.host}: rsync ended with {code}; run the same command again to continue")
-
-    def _ssh(self, command: str, *options: str) -> int:
-        return subprocess.call([*self._ssh_words(*options), command])
+            print(f"{self.host}: the connection broke; trying again", file=sys.stderr)
+        # Its last line only names the exit code.
+        why = done.stderr.strip().split("\n")[0] or "no output"
+        raise DeployError(
+            f"{self.host}: rsync ended with {done.returncode} ({why}); run the same command again to continue"
+        )
 
     def _ssh_words(self, *options: str) -> List[str]:
         # ssh takes an IPv6 address without the brackets that rsync needs.
         host = self.host.replace("[", "").replace("]", "")
-        return [*split_command(self.ssh), *options, "--", host]
+        return [*split_command(self.ssh + self.options), *options, "--", host]
+
+
+@contextlib.contextmanager
+def sharing_connections(boards: Mapping[str, Board]) -> Iterator[Dict[str, Board]]:
+    """Yield the boards, each with one ssh connection for all its commands (ssh_config(5), ControlMaster)."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        if len(os.fsencode(folder)) > SOCKET_PATH_BYTES:
+            yield dict(boards)
+            return
+        sharing = f" -o ControlMaster=auto -o ControlPersist={KEPT_OPEN_S} -o ControlPath={shlex.quote(folder)}/"
+        yield {
+            name: board._replace(options=f"{board.options}{sharing}{number}")
+            for number, (name, board) in enumerate(boards.items())
+        }
+
+
+def last_line(text: str) -> str:
+    """Return the last line of what a command printed."""
+    return (text.strip().splitlines() or ["it printed nothing"])[-1]
 
 
 def deploy(board: Board, kit_path: str) -> int:
@@ -182,11 +227,12 @@ def deploy(board: Board, kit_path: str) -> int:
     kit = read_kit(kit_path)
     tool_beside(kit_path)
     print(f"{kit.id} → {board.host}", flush=True)
-    arguments, tool = bring(board, kit_path)
-    code = board.run(*arguments, tool=tool)
-    if code == 0:
-        # After a failure it stays, so that the next try need not copy it again.
-        board.remove_folder()
+    with sharing_connections({board.host: board}) as boards:
+        arguments, tool = bring(boards[board.host], kit_path)
+        code = boards[board.host].run(*arguments, tool=tool)
+        if code == 0:
+            # After a failure it stays, so that the next try need not copy it again.
+            boards[board.host].remove_folder()
     return code
 
 

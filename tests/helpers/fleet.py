@@ -1,11 +1,13 @@
-"""A fleet on this machine: a real ssh server and a folder for each board, all alike, and faces at their doors."""
+"""A fleet on this machine: each board is a network namespace with an address, an ssh server and a folder.
+
+All boards are alike and hang on one bridge, in a network namespace of their own, so that nothing of this machine's
+network changes. Cutting a board's power kills all its processes at once, and its network vanishes.
+"""
 
 import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,14 +15,32 @@ import time
 from pathlib import Path
 
 from board_setup.board.layout import Layout
+from helpers.waiting import until
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ.get("PATH", ""))
 FACES = 300
 """How many faces a board judges as soon as it has another version."""
 
+BOARD = """ip link set lo up
+until ip link show eth0 > /dev/null 2>&1; do sleep 0.05; done
+ip address add {address}/16 dev eth0 && ip link set eth0 up
+exec {sshd} -D -f {config}
+"""
+STREET = (
+    "ip link set lo up; ip link add street type bridge; ip link set street up; ip address add 10.0.0.1/16 dev street; "
+)
+
+
+def can_make_boards() -> bool:
+    """Return whether this user may make network namespaces with a bridge."""
+    command = ["unshare", "--net", "--pid", "--fork", "sh", "-c", STREET]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True).returncode == 0
+    return False
+
 
 class Fleet:
-    """Boards that were copied from one that is set up, each with its own ssh server.
+    """Boards that were copied from one that is set up.
 
     Args:
         folder: where everything is; it holds the folder `first`, the board to copy.
@@ -35,39 +55,68 @@ class Fleet:
         # sync(2) would flush the disk of the whole machine at every step of each board.
         (folder / "no-sync").mkdir()
         (folder / "no-sync" / "sitecustomize.py").write_text("import os\nos.sync = lambda: None\n")
+        (folder / "config").write_text(
+            f"HostKey {folder}/host\nPidFile none\nUsePAM no\nAuthorizedKeysFile {folder}/user.pub\nStrictModes no\n"
+            f"PermitRootLogin yes\nMaxStartups 100\nSetEnv PYTHONPATH={folder}/no-sync HOME={folder} PATH=/usr/bin:/bin\n"
+        )
         self.layouts = {f"door-{number:03}": Layout(str(folder / f"door-{number:03}")) for number in range(count)}
-        self.ports, self.servers = {}, {}
-        for name in self.layouts:
-            self._start(name)
+        self.addresses = {
+            name: f"10.0.{1 + number // 200}.{1 + number % 200}" for number, name in enumerate(self.layouts)
+        }
+        self.powered: dict[str, subprocess.Popen[bytes]] = {}
+        self._street = subprocess.Popen(["unshare", "--net", "sh", "-c", STREET + "exec sleep infinity"])
+        until(lambda: b"sleep" in Path(f"/proc/{self._street.pid}/cmdline").read_bytes())
+        for name, layout in self.layouts.items():
+            copy_board(folder / "first", Path(layout.root))
+            self.power_on(name)
+        self.write_inventory()
+
+    def write_inventory(self, *left_out: str) -> None:
+        """Write the inventory of all boards but some."""
         quiet = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
-        lines = [f'ssh = "ssh -i {folder}/user {quiet}"', "[boards]"]
-        for name, port in self.ports.items():
-            ssh = f"ssh -p {port} -i {folder}/user {quiet}"
-            lines.append(f'{name} = {{ host = "root@127.0.0.1", ssh = "{ssh}", root = "{folder / name}" }}')
+        lines = [f'ssh = "ssh -i {self.folder}/user {quiet}"', "[boards]"]
+        for name, address in self.addresses.items():
+            if name not in left_out:
+                lines.append(f'{name} = {{ host = "root@{address}", root = "{self.layouts[name].root}" }}')
         self.inventory.write_text("\n".join(lines) + "\n")
 
-    def _start(self, name: str) -> None:
-        copy_board(self.folder / "first", Path(self.layouts[name].root))
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = int(server.getsockname()[1])
-        config = self.folder / f"{name}.config"
-        config.write_text(
-            f"Port {port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host\nPidFile none\nUsePAM no\n"
-            f"AuthorizedKeysFile {self.folder}/user.pub\nStrictModes no\nPermitRootLogin yes\nMaxStartups 100\n"
-            f"SetEnv PYTHONPATH={self.folder}/no-sync\n"
-        )
-        self.ports[name] = port
-        self.servers[name] = subprocess.Popen([SSHD, "-D", "-f", config], stderr=subprocess.DEVNULL)
+    def power_on(self, name: str) -> None:
+        """Start a board and wait until its ssh server listens."""
+        script = BOARD.format(address=self.addresses[name], sshd=SSHD, config=self.folder / "config")
+        inside = ["unshare", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", script]
+        board = self.powered[name] = subprocess.Popen(inside, stderr=subprocess.DEVNULL)
+        until(lambda: Path(f"/proc/{board.pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink())
+        cable = f"b{list(self.layouts).index(name)}"
+        plug = f"ip link add {cable} type veth peer name eth0 netns {board.pid}; ip link set {cable} up master street"
+        subprocess.run([*self.street(), "sh", "-c", plug], check=True)
+        probe = f"exec 3<> /dev/tcp/{self.addresses[name]}/22"
+        until(lambda: not subprocess.run([*self.street(), "bash", "-c", probe], capture_output=True).returncode, 60)
+
+    def power_off(self, name: str) -> None:
+        """Cut a board's power."""
+        board = self.powered.pop(name)
+        board.kill()
+        board.wait()
+        # Its network lasts as long as a process that the kernel has not yet cleared away.
+        plugs = [*self.street(), "ip", "link", "show", f"b{list(self.layouts).index(name)}"]
+        until(lambda: subprocess.run(plugs, capture_output=True).returncode)
+
+    def street(self) -> list[str]:
+        """Return how to run a command in the network that the boards hang on."""
+        return ["nsenter", f"--net=/proc/{self._street.pid}/ns/net"]
 
     def close(self) -> None:
-        for server in self.servers.values():
-            server.terminate()
-        for server in self.servers.values():
-            server.wait()
+        for process in (*self.powered.values(), self._street):
+            process.kill()
+            process.wait()
 
     def versions(self) -> dict[str, str]:
         """Return the current version of each board."""
         return {name: Path(layout.current).resolve().name for name, layout in self.layouts.items()}
+
+    def count(self, version: str) -> int:
+        """Return how many boards run a version."""
+        return list(self.versions().values()).count(version)
 
     def broken(self) -> list[str]:
         """Return the boards whose current version does not run."""
@@ -87,7 +136,8 @@ class Fleet:
         """Return the command line of `setup-board fleet` for this fleet."""
         named = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         inventory = ["--inventory", str(self.inventory)]
-        return [sys.executable, "-m", "board_setup.cli", "fleet", *map(str, words), *inventory, *named]
+        tool = [sys.executable, "-m", "board_setup.cli", "fleet"]
+        return [*self.street(), *tool, *map(str, words), *inventory, *named]
 
     def fleet(self, *words: object, **options: object) -> subprocess.CompletedProcess:
         return subprocess.run(self.command(*words, **options), capture_output=True, text=True)
@@ -153,25 +203,12 @@ def judge(layout: Layout, version: str, share: float) -> None:
             file.write(json.dumps({**frame, "frame": number, "faces": [{"verdict": verdict, "track": number}]}) + "\n")
 
 
-def end_work_on(roots: list[Path]) -> int:
-    """Kill the installations on these boards and their connections, as a power cut does; returns how many."""
-    found = 0
+def installing(roots: list[Path]) -> list[str]:
+    """Return the names of those boards on which an installation is running."""
+    found = []
     for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, IndexError):
+        with contextlib.suppress(OSError):
             words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-            if b"install\0" in words and any(f"{root}/".encode() in words for root in roots):
-                found += 1
-                for number in connection(int(entry.name)):
-                    os.kill(number, signal.SIGKILL)
+            if b"install\0" in words and words.startswith(b"python3\0"):
+                found += [root.name for root in roots if f"{root}\0".encode() in words + b"\0"]
     return found
-
-
-def connection(process: int) -> list[int]:
-    """Return a process on a board and those above it, up to the one that holds its ssh connection."""
-    line = [process]
-    while not (title := Path("/proc", str(line[-1]), "cmdline").read_bytes()).startswith(b"sshd: "):
-        line.append(int(Path("/proc", str(line[-1]), "stat").read_text().rpartition(")")[2].split()[1]))
-        if line[-1] <= 1:
-            return [process]
-    # The server itself goes on: after a power cut it would be started again.
-    return [process] if b"[listener]" in title else line[::-1]

@@ -49,7 +49,8 @@ def runtime_wheel(detect: str) -> tuple[str, bytes]:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         for name, text in files.items():
-            archive.writestr(name, text)
+            # With a fixed date, so that kits with the same runtime share its virtual environment.
+            archive.writestr(zipfile.ZipInfo(name), text)
     return "wheels/deepfake_edge-0.1.0-py3-none-any.whl", data.getvalue()
 
 

@@ -1,11 +1,12 @@
 """The commands `setup-board fleet deploy` and `setup-board fleet status`."""
 
 import argparse
+import contextlib
 from typing import Callable
 
 from board_setup.board.install import tell
 from board_setup.board.kit import read_kit
-from board_setup.workstation.deploy import DeployError
+from board_setup.workstation.deploy import DeployError, sharing_connections
 from board_setup.workstation.fleet.inventory import PARALLEL, alone, everywhere, read_inventory
 from board_setup.workstation.fleet.limits import WaveLimits, ask_health
 from board_setup.workstation.fleet.rollout import Pace, Rollout, default_state
@@ -14,9 +15,22 @@ from board_setup.workstation.fleet.screen import draw
 WAVES = "1,5%,25%,100%"
 
 
+def between(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
+    """Return a type for argparse: an int or float in this range."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low <= kind(text) <= high:
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"{text}: give a number from {low} to {high}")
+
+    return parse
+
+
 def add_fleet_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands; `add` is `board_setup.cli.add_command` without its first argument."""
     limits, pace = WaveLimits(), Pace()
+    share, count, minutes = between(float, 0, 1), between(int, 0, 1000000), between(float, 0, 100000)
     command = add(deploy_fleet, "deploy", "setup-board fleet deploy --inventory hosts.toml --kit kit.tar")
     command.add_argument("--kit", required=True, help="the kit to install")
     command.add_argument(
@@ -27,38 +41,46 @@ def add_fleet_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     command.add_argument("--state", metavar="FILE", help="the rollout's record (default: beside the inventory)")
     command.add_argument(
         "--watch-minutes",
-        type=float,
+        type=minutes,
         default=pace.watch_s / 60,
         help="how long each wave is watched (default: %(default)g)",
     )
     command.add_argument(
         "--poll-seconds",
-        type=float,
+        type=between(float, 0.1, 3600),
         default=pace.poll_s,
         help="time between two looks at a wave (default: %(default)g)",
     )
     command.add_argument(
-        "--max-failed", type=int, default=limits.failed, help="boards on which it may fail (default: %(default)s)"
+        "--max-failed", type=count, default=limits.failed, help="boards on which it may fail (default: %(default)s)"
     )
     command.add_argument(
-        "--max-restarts", type=int, default=limits.restarts, help="of the service on a board (default: %(default)s)"
+        "--max-restarts", type=count, default=limits.restarts, help="of the service on a board (default: %(default)s)"
     )
     command.add_argument(
-        "--max-drift", type=int, default=limits.drift, help="boards that may begin to drift (default: %(default)s)"
+        "--max-drift", type=count, default=limits.drift, help="boards that may begin to drift (default: %(default)s)"
     )
     command.add_argument(
         "--max-disagreement",
-        type=float,
+        type=share,
         default=limits.disagreement,
         help="share of faces that may be judged otherwise than before (default: %(default)g)",
     )
     command.add_argument(
-        "--min-faces", type=int, default=limits.faces, help="that a wave must have judged (default: %(default)s)"
+        "--min-faces", type=count, default=limits.faces, help="that a wave must have judged (default: %(default)s)"
+    )
+    command.add_argument(
+        "--max-away",
+        type=share,
+        default=limits.away,
+        help="share of a wave's boards that need not answer after the installation (default: %(default)g)",
     )
     status = add(show_fleet, "status", "setup-board fleet status --inventory hosts.toml")
     for each in (command, status):
         each.add_argument("--inventory", required=True, metavar="TOML", help="the boards and how ssh reaches them")
-        each.add_argument("--parallel", type=int, default=PARALLEL, help="boards at once (default: %(default)s)")
+        each.add_argument(
+            "--parallel", type=between(int, 1, 1000), default=PARALLEL, help="boards at once (default: %(default)s)"
+        )
 
 
 def deploy_fleet(options: argparse.Namespace) -> int:
@@ -74,15 +96,16 @@ def deploy_fleet(options: argparse.Namespace) -> int:
         drift=options.max_drift,
         disagreement=options.max_disagreement,
         faces=options.min_faces,
+        away=options.max_away,
     )
     boards = read_inventory(options.inventory)
-    with alone(options.inventory):
+    with alone(options.inventory), sharing_connections(boards) as boards:
         rollout = Rollout(
             boards,
             options.kit,
             waves=options.waves,
             limits=limits,
-            pace=Pace(max(1, options.parallel), 60 * options.watch_minutes, options.poll_seconds),
+            pace=Pace(options.parallel, 60 * options.watch_minutes, options.poll_seconds),
             state_path=options.state or default_state(options.inventory, read_kit(options.kit).id),
             say=tell,
         )
@@ -95,6 +118,6 @@ def show_fleet(options: argparse.Namespace) -> int:
     Exits with 1 if a board can't be reached.
     """
     boards = read_inventory(options.inventory)
-    answers = everywhere(boards, lambda name: ask_health(boards[name]), max(1, options.parallel))
+    answers = everywhere(boards, lambda name: ask_health(boards[name]), options.parallel)
     print(draw(answers))
     return 1 if any(isinstance(found, DeployError) for found in answers.values()) else 0

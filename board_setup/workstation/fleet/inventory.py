@@ -18,7 +18,7 @@ from board_setup.workstation.deploy import Board, DeployError, check_host, split
 PARALLEL = 16
 
 QUICK = " -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15"
-"""Added to every ssh command: a board that is away must not hold up the others. Earlier options win."""
+"""Added to every ssh command, so that a board that is away does not hold up the others; earlier options win."""
 
 Answer = TypeVar("Answer")
 
@@ -31,8 +31,7 @@ def read_inventory(path: str) -> Dict[str, Board]:
     """Return the boards by name, in order.
 
     Raises:
-        FleetError: it can't be read, names no board, or names one twice.
-        DeployError: a host or an ssh command is malformed.
+        FleetError: it can't be read, has an unknown or malformed entry, names no board, or names one twice.
     """
     try:
         import tomllib
@@ -43,14 +42,17 @@ def read_inventory(path: str) -> Dict[str, Board]:
             values = tomllib.load(file)
     except (OSError, ValueError) as error:
         raise FleetError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from None
+    if unknown := sorted(set(values) - {"boards", "ssh"}):
+        raise FleetError(f"{path}: {unknown[0]}: unknown; give ssh, and the boards below [boards]")
     entries, ssh = values.get("boards"), values.get("ssh", "ssh")
     if not isinstance(entries, dict) or not entries:
         raise FleetError(f'{path}: names no board; write below [boards] lines such as door-001 = "edge@192.0.2.1"')
     boards = {name: _board(entry, ssh, f"{path}: {name}") for name, entry in entries.items()}
-    places: Dict[Board, str] = {}
+    places: Dict[object, str] = {}
     for name, board in boards.items():
-        if places.setdefault(board, name) != name:
-            raise FleetError(f"{path}: {name} is the same board as {places[board]}; remove one of them")
+        place = (board.host.rpartition("@")[2].lower(), board.ssh, board.root)
+        if places.setdefault(place, name) != name:
+            raise FleetError(f"{path}: {name} is the same board as {places[place]}; remove one of them")
     return boards
 
 
@@ -61,8 +63,11 @@ def _board(entry: object, ssh: object, where: str) -> Board:
     fields = {"ssh": ssh, "root": "/", **fields}
     if not all(isinstance(value, str) for value in fields.values()):
         raise FleetError(f"{where}: host and ssh are texts; put them between quotes")
-    split_command(fields["ssh"])
-    return Board(check_host(fields["host"]), fields["ssh"] + QUICK, fields["root"])
+    try:
+        split_command(fields["ssh"])
+        return Board(check_host(fields["host"]), fields["ssh"], fields["root"], QUICK)
+    except DeployError as error:
+        raise FleetError(f"{where}: {error}") from None
 
 
 @contextlib.contextmanager

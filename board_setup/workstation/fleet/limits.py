@@ -21,7 +21,8 @@ class WaveLimits(NamedTuple):
         restarts: of the service on one board; one without a camera restarts until it has one, and is left out.
         drift: boards whose faces drift that did not before.
         disagreement: share of faces, see `disagreement`.
-        faces: that many must have been judged before a wave passes, if its boards judged any before.
+        faces: that many must have been judged before a wave passes, if its boards judged as many before.
+        away: share of the boards with the new version that need not answer for the wave to pass.
     """
 
     failed: int = 0
@@ -29,6 +30,7 @@ class WaveLimits(NamedTuple):
     drift: int = 0
     disagreement: float = 0.1
     faces: int = 200
+    away: float = 0.1
 
 
 def ask_health(board: Board) -> Health:

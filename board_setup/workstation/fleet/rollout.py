@@ -4,109 +4,24 @@ Every step is recorded in a file before it is taken, so that after a power cut t
 """
 
 import contextlib
-import json
 import math
 import os
-import re
-import threading
+import subprocess
 import time
-from typing import Callable, Dict, List, NamedTuple, Sequence
+from typing import Callable, Dict, NamedTuple, Optional
 
-from board_setup.board import disk
 from board_setup.board.kit import read_kit
 from board_setup.board.lock import BusyError
 from board_setup.errors import printable
-from board_setup.workstation.deploy import Board, DeployError, bring
+from board_setup.workstation.deploy import Board, DeployError, bring, last_line
 from board_setup.workstation.fleet.inventory import PARALLEL, FleetError, everywhere
 from board_setup.workstation.fleet.limits import Health, WaveLimits, ask_health, exceeded, missing_faces
+from board_setup.workstation.fleet.progress import FAILED, INSTALLED, ROLLED_BACK, WAITING, Progress
 
 INSTALL_TIMEOUT_S = 1800.0
 BUSY_PAUSE_S = 5.0
-POLL_S = 60.0
-"""How often the boards of a wave are asked while it is watched."""
-
-WAITING, INSTALLED, FAILED, ROLLED_BACK = "waiting", "installed", "failed", "rolled back"
-
-SHAPE = {
-    "version": str, "waves": [int], "wave": int, "halted": str,
-    "boards": {disk.ANY: {"state": str, "reason": str, "wave": int, "before": dict}},
-}  # fmt: skip
-
-
-def parse_waves(text: str, boards: int) -> List[int]:
-    """Return how many boards have the version after each wave of a text such as 1,5%,25%,100%.
-
-    A share is rounded down, but a wave brings at least one more board than the wave before.
-
-    Raises:
-        FleetError: it is malformed, or does not grow.
-    """
-    counts: List[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,6}(?:\.\d+)?)(%?)\s*", part)
-        if not found or (not found[2] and "." in found[1]) or (found[2] and float(found[1]) > 100):
-            raise FleetError(
-                f"--waves {text}: {part!r} is not a number or share of boards; give for example 1,5%,25%,100%"
-            )
-        count = math.floor(boards * float(found[1]) / 100) if found[2] else int(found[1])
-        counts.append(min(max(count, 1 + (counts[-1] if counts else 0)), boards))
-    if counts != sorted(counts) or counts[0] < 1:
-        raise FleetError(f"--waves {text}: each wave must be larger than the one before")
-    return sorted(set(counts))
-
-
-class Progress:
-    """The record of a rollout.
-
-    Attributes:
-        version: the kit's version.
-        waves: how many boards have it after each wave.
-        wave: the number of the current wave, from 0; their number when all have passed.
-        since: when the current wave was complete, in seconds since 1970; 0 before that.
-        halted: why the rollout was halted, empty if it was not.
-        boards: by name: state, reason, the wave in which it was tried (-1: none yet), and its health before.
-    """
-
-    def __init__(self, path: str, version: str, waves: Sequence[int], names: Sequence[str]) -> None:
-        self.path, self._lock = path, threading.Lock()
-        fresh = {"state": WAITING, "reason": "", "wave": -1, "before": {}}
-        start = {"version": version, "waves": list(waves), "wave": 0, "since": 0.0, "halted": ""}
-        values = disk.read_json(path, {**start, "boards": {name: dict(fresh) for name in names}}, SHAPE)
-        if values["version"] != version:
-            raise FleetError(f"{path}: is the record of {values['version']}; name another file with --state")
-        if values["waves"] != list(waves):
-            raise FleetError(f"{path}: was begun with other --waves or boards; name another file with --state")
-        self.version, self.waves, self.wave = values["version"], values["waves"], values["wave"]
-        self.since, self.halted, self.boards = float(values["since"]), values["halted"], values["boards"]
-
-    def save(self) -> None:
-        """Write the record."""
-        with self._lock:
-            names = ("version", "waves", "wave", "since", "halted", "boards")
-            disk.write(self.path, json.dumps({name: getattr(self, name) for name in names}, indent=1))
-
-    def note(self, name: str, state: str, reason: str = "") -> None:
-        """Record the state of a board."""
-        self.boards[name].update(state=state, reason=reason)
-        self.save()
-
-    def of_wave(self, *states: str) -> List[str]:
-        """Return the boards that were tried in the current wave, or those of them in one of these states."""
-        return [
-            name
-            for name, board in self.boards.items()
-            if board["wave"] == self.wave and (not states or board["state"] in states)
-        ]
-
-    def begin_wave(self) -> None:
-        """Take into the current wave the boards that are due, among them those that could not be reached before."""
-        if self.wave == len(self.waves) and any(board["state"] == WAITING for board in self.boards.values()):
-            self.wave, self.since = self.wave - 1, 0.0
-        if self.wave < len(self.waves) and not self.since:
-            for name in list(self.boards)[: self.waves[self.wave]]:
-                if self.boards[name]["state"] == WAITING:
-                    self.boards[name]["wave"] = self.wave
-        self.save()
+TELL_S = 60.0
+"""How often a line says how far an installation is, and every tenth time how far the watch is."""
 
 
 class Pace(NamedTuple):
@@ -114,7 +29,7 @@ class Pace(NamedTuple):
 
     parallel: int = PARALLEL
     watch_s: float = 3600.0
-    poll_s: float = POLL_S
+    poll_s: float = 60.0
 
 
 class Rollout:
@@ -146,10 +61,8 @@ class Rollout:
         say: Callable[[str], None],
     ) -> None:
         self.boards, self.kit_path, self.limits, self.pace = boards, kit_path, limits, pace
-        self._say = lambda line: say(printable(line))
-        self.progress = Progress(state_path, read_kit(kit_path).id, parse_waves(waves, len(boards)), list(boards))
-        if list(self.progress.boards) != list(boards):
-            raise FleetError(f"{state_path}: was begun with other boards; name another file with --state")
+        self._say, self._told = lambda line: say(printable(line)), 0.0
+        self.progress = Progress(state_path, read_kit(kit_path).id, waves, list(boards))
 
     def run(self) -> bool:
         """Bring the kit to all waves; return whether all passed. Continues where an earlier run stopped."""
@@ -180,6 +93,7 @@ class Rollout:
         """Install the kit on the boards of the wave that lack it; return the limit that failures exceed."""
         progress = self.progress
         if not progress.since:
+            self._told = time.monotonic()
             everywhere(progress.of_wave(WAITING), self._install_on, self.pace.parallel)
             progress.since = time.time()
             progress.save()
@@ -203,11 +117,7 @@ class Rollout:
             if not self.progress.boards[name]["before"]:
                 self.progress.boards[name]["before"] = self._former_health(board)
                 self.progress.save()
-            while (
-                done := board.ask(*arguments, tool=tool, timeout_s=INSTALL_TIMEOUT_S)
-            ).returncode == BusyError.exit_code:
-                # Perhaps the installation that an earlier run of this command began.
-                time.sleep(BUSY_PAUSE_S)
+            done = ask_when_free(board, *arguments, tool=tool)
         except DeployError as error:
             self.progress.note(name, WAITING, str(error))
             self._say(f"{name}: {error}")
@@ -218,6 +128,9 @@ class Rollout:
         else:
             board.remove_folder()
             self.progress.note(name, INSTALLED)
+            if time.monotonic() - self._told > TELL_S:
+                self._told = time.monotonic()
+                self._say(f"installed on {len(self.progress.of_wave(INSTALLED))} of {len(self.progress.of_wave())}")
 
     def _former_health(self, board: Board) -> Health:
         """Return a board's health before the installation; nothing is known of an empty board or an older tool."""
@@ -236,33 +149,32 @@ class Rollout:
             reason = exceeded(self.limits, progress.version, before, now)
             left_s = progress.since + self.pace.watch_s - time.time()
             missing = missing_faces(self.limits, before, now)
-            if reason or (left_s <= 0 and not missing and now):
+            away = [name for name in names if name not in now]
+            too_many = len(away) > self.limits.away * len(names)
+            if reason or (left_s <= 0 and not missing and not too_many and now):
                 return reason
-            if time.monotonic() - told > 600:
+            if time.monotonic() - told > 10 * TELL_S:
                 told = time.monotonic()
-                faces = f", until {missing} more faces were judged" if missing else ""
-                self._say(f"watching {len(now)} of {len(names)} boards for {max(0.0, left_s) / 60:.0f} minutes{faces}")
+                until = f", until {missing} more faces were judged" if missing else ""
+                until += f", until more than {len(now)} answer (away: {', '.join(away[:5])})" if too_many else ""
+                self._say(f"watching {len(now)} of {len(names)} boards for {max(0.0, left_s) / 60:.0f} minutes{until}")
             time.sleep(min(self.pace.poll_s, left_s) if left_s > 0 else self.pace.poll_s)
 
     def _roll_back(self) -> None:
         """Return the boards of the halted wave to their former version."""
         progress = self.progress
-        everywhere(progress.of_wave(INSTALLED, WAITING), self._roll_back_on, self.pace.parallel)
-        left = progress.of_wave(INSTALLED)
-        for name in left:
-            self._say(f"{name}: not rolled back ({progress.boards[name]['reason']}); run the same command again")
+        # An installation whose connection broke may have switched the version.
+        touched = [name for name in progress.of_wave(INSTALLED, WAITING) if progress.boards[name]["before"]]
+        everywhere(touched, self._roll_back_on, self.pace.parallel)
+        for name in progress.of_wave(INSTALLED, WAITING):
+            if name in touched:
+                self._say(f"{name}: not rolled back ({progress.boards[name]['reason']}); run the same command again")
         self._say(f"{len(progress.of_wave(ROLLED_BACK))} boards are back at their former version")
 
     def _roll_back_on(self, name: str) -> None:
         progress = self.progress
-        if progress.boards[name]["state"] == WAITING and not progress.boards[name]["before"]:
-            # Never touched.
-            return
         try:
-            while (
-                done := self.boards[name].ask("rollback", "--from", progress.version, timeout_s=INSTALL_TIMEOUT_S)
-            ).returncode == BusyError.exit_code:
-                time.sleep(BUSY_PAUSE_S)
+            done = ask_when_free(self.boards[name], "rollback", "--from", progress.version)
         except DeployError as error:
             progress.note(name, progress.boards[name]["state"], str(error))
             return
@@ -272,9 +184,20 @@ class Rollout:
             progress.note(name, ROLLED_BACK, last_line(done.stdout))
 
 
-def last_line(text: str) -> str:
-    """Return the last line of what a command printed."""
-    return (text.strip().splitlines() or ["it printed nothing"])[-1]
+def ask_when_free(board: Board, *arguments: str, tool: Optional[str] = None) -> "subprocess.CompletedProcess[str]":
+    """Run this tool on a board, after an installation that an earlier run of this command perhaps began there.
+
+    Raises:
+        DeployError: the board can't be reached, or is not free within INSTALL_TIMEOUT_S.
+    """
+    end = time.monotonic() + INSTALL_TIMEOUT_S
+    while True:
+        done = board.ask(*arguments, tool=tool, timeout_s=INSTALL_TIMEOUT_S)
+        if done.returncode != BusyError.exit_code:
+            return done
+        if time.monotonic() > end:
+            raise DeployError(f"{board.host}: {last_line(done.stderr)}")
+        time.sleep(BUSY_PAUSE_S)
 
 
 def default_state(inventory: str, version: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 from board_setup.workstation.deploy import DeployError
 from board_setup.workstation.fleet.inventory import FleetError, alone, read_inventory
 from board_setup.workstation.fleet.limits import WaveLimits, disagreement, exceeded, missing_faces
-from board_setup.workstation.fleet.rollout import INSTALLED, Progress, parse_waves
+from board_setup.workstation.fleet.progress import INSTALLED, Progress, parse_waves
 from board_setup.workstation.fleet.screen import WIDTH, draw
 
 
@@ -110,7 +110,7 @@ def test_inventory_keeps_its_order(tmp_path) -> None:
         'ssh = "ssh -i k"\n[boards]\nz = "edge@z"\na = {host = "a", ssh = "ssh -p 2"}\n'
     )
     boards = read_inventory(str(tmp_path / "hosts.toml"))
-    assert [(name, found.host, found.ssh.split(" -o")[0]) for name, found in boards.items()] == [
+    assert [(name, found.host, found.ssh) for name, found in boards.items()] == [
         ("z", "edge@z", "ssh -i k"),
         ("a", "a", "ssh -p 2"),
     ]
@@ -125,13 +125,13 @@ def test_two_rollouts_at_once_are_refused(tmp_path) -> None:
 
 def test_record_of_another_rollout_is_refused(tmp_path) -> None:
     path = str(tmp_path / "state.json")
-    progress = Progress(path, "2-aa", [1, 2], ["a", "b"])
+    progress = Progress(path, "2-aa", "1,2", ["a", "b"])
     progress.note("a", INSTALLED)
-    assert Progress(path, "2-aa", [1, 2], ["a", "b"]).boards["a"]["state"] == INSTALLED
-    with pytest.raises(FleetError, match="is the record of 2-aa"):
-        Progress(path, "3-aa", [1, 2], ["a", "b"])
-    with pytest.raises(FleetError, match="other --waves"):
-        Progress(path, "2-aa", [2], ["a", "b"])
+    assert Progress(path, "2-aa", "1,2", ["a", "b"]).boards["a"]["state"] == INSTALLED
+    with pytest.raises(FleetError, match="is the record of version 2-aa"):
+        Progress(path, "3-aa", "1,2", ["a", "b"])
+    with pytest.raises(FleetError, match="is the record of waves"):
+        Progress(path, "2-aa", "2", ["a", "b"])
 
 
 def test_two_hundred_boards_fit_one_screen() -> None:
