@@ -57,7 +57,8 @@ class Fleet:
         (folder / "no-sync" / "sitecustomize.py").write_text("import os\nos.sync = lambda: None\n")
         (folder / "config").write_text(
             f"HostKey {folder}/host\nPidFile none\nUsePAM no\nAuthorizedKeysFile {folder}/user.pub\nStrictModes no\n"
-            f"PermitRootLogin yes\nMaxStartups 100\nSetEnv PYTHONPATH={folder}/no-sync HOME={folder} PATH=/usr/bin:/bin\n"
+            f"PermitRootLogin yes\nMaxStartups 100\n"
+            f"SetEnv PYTHONPATH={folder}/no-sync HOME={folder} PATH=/usr/bin:/bin\n"
         )
         self.layouts = {f"door-{number:03}": Layout(str(folder / f"door-{number:03}")) for number in range(count)}
         self.addresses = {
