@@ -151,7 +151,7 @@ def _read(entry: Entry) -> bytes:
     if entry.path.startswith(("http://", "https://")) and entry.offset is None:
         return fetch(entry.path)
     size = MAX_BYTES + 1 if entry.size is None else min(entry.size, MAX_BYTES + 1)
-    return read_range(entry.path, entry.offset or 0, size, shared=entry.offset is not None)
+    return read_range(entry.path, entry.offset, size)
 
 
 class _Tables:
