@@ -158,7 +158,7 @@ def find_pictures(sources: Sequence[Path], options: PrepareOptions) -> Listing:
     for source in map(fetched, sources):
         found += list_faces(expand(source), options.layout, options.folders)
     for label, places in enumerate((options.real, options.fake)):
-        found += list_class([expand(fetched(place)) for place in places], label, options.folders)
+        found += list_class([expand(fetched(place, labelled=False)) for place in places], label, options.folders)
     if not found.files:
         raise DataError("no faces are given: name a folder with real/ and fake/, or give --real DIR --fake DIR")
     present = {file.label for file in found.files}

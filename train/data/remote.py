@@ -8,16 +8,19 @@ from edge_runtime.errors import SourceError, UsageError
 from edge_runtime.model.hub import hub_address, pull_files
 from edge_runtime.paths import cache_folder
 from edge_runtime.printable import printable
+from train.data.packed import unpacked
 
 _KAGGLE = re.compile(r"kaggle:/{1,2}([\w-]+)/([\w-]+)(?:@(\d+))?/?")
 
 
-def fetched(place: Path) -> Path:
+def fetched(place: Path, *, labelled: bool = True) -> Path:
     """Return the folder of a data set, fetched if `place` is an address; another path stays as it is.
 
-    The folder has the data set's name, which becomes the name of its source.
+    The folder has the data set's name, which becomes the name of its source. Parquet files and tar shards are unpacked;
+    `labelled` says whether into real/ and fake/.
 
     Raises:
+        DataError: a Parquet file or shard can't be read, or does not say what is real and what is fake.
         SourceError: it is not there, or can't be reached.
         UsageError: it isn't an address, or the package for it is missing.
     """
@@ -25,13 +28,14 @@ def fetched(place: Path) -> Path:
         if not address.is_dataset:
             raise UsageError(f"{address}: a model; give hf://datasets/user/name")
         owner, name = address.name.split("/")
-        return pull_files(address, folder=_folder("hf", owner, address.revision, name))
+        folder = pull_files(address, folder=_folder("hf", owner, address.revision, name))
+        return unpacked(folder, labelled=labelled)
     if not str(place).startswith("kaggle:/"):
         return place
     found = _KAGGLE.fullmatch(str(place))
     if not found:
         raise UsageError(f"{place}: not an address; give kaggle://owner/name or kaggle://owner/name@version")
-    return _from_kaggle(found[1], found[2], found[3])
+    return unpacked(_from_kaggle(found[1], found[2], found[3]), labelled=labelled)
 
 
 def _folder(*parts: str) -> Path:

@@ -1,0 +1,207 @@
+"""Data sets of a hub whose pictures lie in Parquet files or tar shards, unpacked into folders real/ and fake/."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import re
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from edge_runtime.errors import DataError, UsageError
+from edge_runtime.model.contract import LABELS
+from edge_runtime.model.hub import hub_library
+from edge_runtime.pixels.file_types import HEAD_BYTES, SUFFIXES, Content, file_type_of
+from edge_runtime.printable import printable
+from train.data.layouts import SPLIT, SPLIT_FOLDERS
+from train.data.scan import stamp, walk_files
+
+MEANINGS = (
+    frozenset({"real", "human", "authentic", "genuine", "original", "natural", "pristine"}),
+    frozenset({"fake", "ai", "generated", "synthetic", "artificial", "deepfake", "manipulated", "fakes", "aigc"}),
+)
+"""Words in the name of a class that make it real, or fake."""
+
+LABEL_COLUMNS = ("label", "labels", "class", "target", "cls")
+"""Columns that are taken for labels where no declared classes are real and fake."""
+
+ROWS_AT_ONCE = 64
+
+Names = Mapping[str, Sequence[str]]
+"""Names of the classes by column."""
+
+
+def unpacked(folder: Path, *, labelled: bool = True) -> Path:
+    """Return a folder of the same name with the pictures in the Parquet files and tar shards of `folder`.
+
+    They lie in real/ and fake/, below train/, valid/ and test/ if the files' names tell more than one of these apart.
+    A folder that has pictures itself, or neither Parquet files nor shards, is returned as it is. Unpacked once, beside
+    `folder`.
+
+    Args:
+        folder: of the data set, as it was fetched.
+        labelled: False unpacks all pictures into one folder, whatever their labels say.
+
+    Raises:
+        DataError: a file can't be read, or it does not say which pictures are real and which are fake.
+        UsageError: pyarrow is missing.
+    """
+    files, _ = walk_files(folder)
+    shards = [file for file in files if file.suffix.lower() in (".parquet", ".tar")]
+    if not shards or any(file.suffix.lower() in SUFFIXES for file in files):
+        return folder
+    state = json.dumps([labelled, [[str(shard), *stamp(shard)] for shard in shards]])
+    target = folder.parent / f"unpacked-{hashlib.sha256(state.encode()).hexdigest()[:16]}" / folder.name
+    if target.is_dir():
+        return target
+    splits = {shard: _split(shard.relative_to(folder.resolve()).as_posix()) for shard in shards}
+    told_apart = labelled and len(set(splits.values())) > 1 and all(splits.values())
+    names = _card_names(folder / "README.md")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as scratch:
+        number = without = 0
+        for shard in shards:
+            home = Path(scratch, folder.name, splits[shard] if told_apart else "")
+            for picture, value, of_numbers in (_tar if shard.suffix.lower() == ".tar" else _parquet)(shard, names):
+                label = _label(value, of_numbers, shard) if labelled else ""
+                number, without = number + 1, without + (label is None)
+                if label is not None:
+                    kind = file_type_of(picture[:HEAD_BYTES])
+                    suffix = kind.format.lower() if kind.content is Content.PICTURE else "jpg"
+                    (home / label).mkdir(parents=True, exist_ok=True)
+                    (home / label / f"{number:08}.{suffix}").write_bytes(picture)
+        if number == without:
+            raise DataError(
+                f"{folder}: none of its {number} pictures has a label; if they are of one class, give --real or --fake"
+            )
+        if without:
+            print(f"{folder.name}: {without} of {number} pictures have no label and are left out", file=sys.stderr)
+        target.parent.mkdir(exist_ok=True)
+        # Another process may have been faster.
+        with contextlib.suppress(OSError):
+            Path(scratch, folder.name).rename(target)
+    return target
+
+
+def _split(path: str) -> str:
+    found = re.search(rf"(?:^|[/_.-]){SPLIT}(?=[/_.-])", path, re.IGNORECASE)
+    return SPLIT_FOLDERS[found["split"].lower()] if found else ""
+
+
+def _card_names(card: Path) -> Names:
+    """Return the classes that the front matter of a data set's README.md declares."""
+    if not card.is_file():
+        return {}
+    try:
+        said = hub_library().DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict().get("dataset_info")
+        found = {}
+        for feature in (f for info in (said if isinstance(said, list) else [said]) for f in info["features"]):
+            if isinstance(feature["dtype"], dict) and "class_label" in feature["dtype"]:
+                names = feature["dtype"]["class_label"]["names"]
+                found[feature["name"]] = list(names.values() if isinstance(names, dict) else names)
+        return found
+    # Anyone may write anything there.
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _label(value: object, names: Sequence[str] | None, where: Path) -> str | None:
+    """Return `real` or `fake`; None for a picture without a label.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if value is None or value == "" or value == -1:
+        return None
+    text = value
+    if names and str(value).isdecimal() and int(str(value)) < len(names):
+        text = names[int(str(value))]
+    words = set(re.findall(r"[a-z]+", str(text).lower()))
+    found = [label for label, meaning in zip(LABELS, MEANINGS, strict=True) if words & meaning]
+    if len(found) != 1:
+        said = f"{where}: a label is {printable(str(text))!r}, which says neither real nor fake"
+        raise DataError(f"{said}; sort the pictures into real/ and fake/, or give pictures of one class with --real")
+    return found[0]
+
+
+def _parquet(path: Path, card: Names) -> Iterator[tuple[bytes, object, Sequence[str] | None]]:
+    """Yield the bytes and the label of each picture, and the names that numbered labels stand for."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from edge_runtime.bulk.listing import picture_column
+    except ImportError:
+        raise UsageError(f"{path}: Parquet needs pyarrow; run pip install 'deepfake-edge[hub]'") from None
+    try:
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        try:
+            image, binary = picture_column(schema, None, str(path))
+        except DataError:
+            image, binary = "", False
+        if not binary:
+            columns = ", ".join(schema.names)
+            raise DataError(f"{path}: holds no pictures as bytes (columns: {columns}); give folders of pictures")
+        names = {**card, **_schema_names(schema.metadata or {})}
+        column = _label_column(schema.names, names)
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=[image, *([column] if column else [])]):
+            pictures = batch.column(image.partition(".")[0])
+            while pa.types.is_struct(pictures.type):
+                pictures = pictures.field(0)
+            labels = batch.column(column).to_pylist() if column else [None] * len(pictures)
+            for picture, label in zip(pictures.to_pylist(), labels, strict=True):
+                if picture:
+                    yield picture, label, names.get(column or "")
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: can't be read ({printable(str(error))}); fetch it again") from None
+
+
+def _label_column(columns: Sequence[str], names: Names) -> str | None:
+    """Return the column with labels: one whose declared classes say real or fake, else one called like it."""
+    for column in names:
+        words = [set(re.findall(r"[a-z]+", name.lower())) for name in names[column]]
+        if (
+            column in columns
+            and any(word & MEANINGS[0] for word in words)
+            and any(word & MEANINGS[1] for word in words)
+        ):
+            return column
+    return next((column for column in LABEL_COLUMNS if column in columns), None)
+
+
+def _schema_names(metadata: Mapping[bytes, bytes]) -> Names:
+    """Return the classes that the package `datasets` notes in a file's schema."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _tar(path: Path, card: Names) -> Iterator[tuple[bytes, object, Sequence[str] | None]]:
+    """Yield the same of a WebDataset shard: the label is in a folder's name, KEY.cls, or `label` of KEY.json."""
+    names = card.get(_label_column(list(card), card) or "")
+    try:
+        with tarfile.open(path, "r:") as tar:
+            members = (
+                (str(at.parent), *at.name.partition(".")[::2], member)
+                for member in tar
+                if member.isfile()
+                for at in [PurePosixPath(member.name)]
+            )
+            for (folder, _), group in itertools.groupby(members, lambda found: found[:2]):
+                sample = {suffix.lower(): tar.extractfile(member).read() for _, _, suffix, member in group}  # type: ignore[union-attr]
+                label: object = next((part for part in folder.lower().split("/") if part in LABELS), None)
+                if "cls" in sample:
+                    label = sample["cls"].decode("utf-8", "replace").strip()
+                elif "json" in sample:
+                    said = json.loads(sample["json"])
+                    label = said.get("label", label) if isinstance(said, dict) else label
+                for suffix, data in sample.items():
+                    if f".{suffix.rpartition('.')[2]}" in SUFFIXES:
+                        yield data, label, names
+    except (OSError, ValueError, tarfile.TarError) as error:
+        raise DataError(f"{path}: can't be read ({printable(str(error))}); fetch it again") from None
