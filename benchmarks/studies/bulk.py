@@ -8,10 +8,12 @@ Without a bundle a network of about a hundred weights judges them, so that every
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -61,7 +63,10 @@ def link_pictures(folder: Path, count: int, faces: Path | None = None) -> Path:
 
 
 def measured(command: list[str], cores: set[int] | None = None) -> dict[str, Any]:
-    """Run a command; return its JSON summary, and the largest memory in MB of it and of its largest child."""
+    """Run a command; return its JSON summary, its seconds by the clock and of CPU with all children's, and the largest
+    memory in MB of it and of its largest child.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     root, own, child = psutil.Process(process.pid), 0, 0
     if cores is not None:
@@ -78,20 +83,25 @@ def measured(command: list[str], cores: set[int] | None = None) -> dict[str, Any
         raise DeviceError(f"{' '.join(command)}: ended with {process.returncode}")
     assert process.stdout is not None
     summary = json.loads(process.stdout.read() or "{}")
-    return {**summary, "wall_s": time.monotonic() - began, "driver_mb": own >> 20, "worker_mb": child >> 20}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    seconds = {"wall_s": time.monotonic() - began, "cpu_s": cpu_s}
+    return {**summary, **seconds, "driver_mb": own >> 20, "worker_mb": child >> 20}
 
 
-def rate(command: list[str], cores: list[int], folders: tuple[Path, Path], out: Path) -> float:
-    """Return pictures per second on some cores, start-up left out: the difference between a large and a small folder.
+def rates(command: list[str], cores: list[int], folders: Sequence[Path], out: Path) -> tuple[float, float]:
+    """Return pictures per second, and per second of CPU, on some cores: of a large folder less a small one, so that
+    start-up is left out.
 
-    `command` ends with the folder; {out} in it becomes a fresh one.
+    `command` takes the folder behind it; {out} in it becomes a fresh name.
     """
-    counts, walls = [], []
+    counts, ran = [], []
     for folder in folders:
         counts.append(sum(1 for _ in folder.rglob("*.jpg")))
         filled = [part.format(out=out / folder.name) for part in command]
-        walls.append(measured([*filled, str(folder)], set(cores))["wall_s"])
-    return (counts[1] - counts[0]) / (walls[1] - walls[0])
+        ran.append(measured([*filled, str(folder)], set(cores)))
+    pictures = counts[1] - counts[0]
+    return pictures / (ran[1]["wall_s"] - ran[0]["wall_s"]), pictures / (ran[1]["cpu_s"] - ran[0]["cpu_s"])
 
 
 def study(
@@ -114,24 +124,34 @@ def study(
                 f"worker {found['worker_mb']} MB, {size / count:.1f} bytes a picture",
                 flush=True,
             )
-        folders = tuple(link_pictures(scratch, count, faces) for count in (rate_pictures // 10, rate_pictures))
-        cores = sorted(os.sched_getaffinity(0))
-        part = str(max(1, rate_pictures // 20))
-        single = [sys.executable, "-m", "edge_runtime.cli", "--model", str(model), "--quiet", "--no-tune"]
-        single += ["--jsonl", "{out}.jsonl"]
-        ratios = []
-        for number in range(rounds):
-            (out := scratch / f"rate-{number}").mkdir()
-            ran = {"single process": rate(single, cores[:1], folders, out)}
-            for name, workers in (("one worker", 1), ("two workers", 2)):
-                command = [*judge, "--part-size", part, "--workers", str(workers), "--out", "{out}-" + str(workers)]
-                ran[name] = rate(command, cores[:workers], folders, out)
-            ratios.append((ran["one worker"] / ran["single process"], ran["two workers"] / ran["one worker"] / 2))
-            text = ", ".join(f"{name} {value:.0f}/s" for name, value in ran.items())
-            print(f"round {number + 1}: {text}; ratios {ratios[-1][0]:.2f} and {ratios[-1][1]:.2f}", flush=True)
-        names = ("one worker by single process", "two workers by twice one")
-        for name, values in zip(names, zip(*ratios, strict=True), strict=True):
-            print(f"{name}: median {median(values):.2f} ({min(values):.2f} to {max(values):.2f})")
+        folders = [link_pictures(scratch, count, faces) for count in (rate_pictures // 10, rate_pictures)]
+        _measure_rates(str(model), judge, folders, rounds, scratch)
+
+
+def _measure_rates(model: str, judge: list[str], folders: Sequence[Path], rounds: int, scratch: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    part = str(max(1, sum(1 for _ in folders[0].rglob("*.jpg")) // 2))
+    single = [sys.executable, "-m", "edge_runtime.cli", "--model", model, "--quiet", "--no-tune", "--jsonl"]
+    ratios: dict[str, list[float]] = {}
+    for number in range(rounds):
+        (out := scratch / f"rate-{number}").mkdir()
+        ran = {"single process": rates([*single, "{out}.jsonl"], cores[:1], folders, out)}
+        for name, workers in (("one worker", 1), ("two workers", 2)):
+            command = [*judge, "--part-size", part, "--workers", str(workers), "--out", "{out}-" + str(workers)]
+            ran[name] = rates(command, cores[:workers], folders, out)
+        one, two = ran["one worker"], ran["two workers"]
+        for name, ratio in {
+            "one worker by single process": one[0] / ran["single process"][0],
+            "two workers by twice one": two[0] / one[0] / 2,
+            "the same by CPU time": two[1] / one[1],
+        }.items():
+            ratios.setdefault(name, []).append(ratio)
+        text = ", ".join(
+            f"{name} {by_clock:.0f}/s ({by_cpu:.0f} per CPU s)" for name, (by_clock, by_cpu) in ran.items()
+        )
+        print(f"round {number + 1}: {text}", flush=True)
+    for name, values in ratios.items():
+        print(f"{name}: median {median(values):.2f} ({min(values):.2f} to {max(values):.2f})")
 
 
 if __name__ == "__main__":
