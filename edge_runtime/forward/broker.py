@@ -5,7 +5,9 @@ import json
 import logging
 import re
 import ssl
+import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ log = logging.getLogger("edge_runtime")
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 KEEPALIVE_S = 30
 LONGEST_PAUSE_S = 60
+SHORT_S, SHORT = 10.0, 3
+"""So many connections in a row that end within so many seconds are no accident."""
 
 WORST = (
     "{% set v = value_json.faces | map(attribute='verdict') | list %}"
@@ -51,9 +55,15 @@ class BrokerOptions:
     discovery: str = "homeassistant"
 
     def __post_init__(self) -> None:
-        for name, text in (("--board", self.board), ("--topic", self.topic)):
+        for name, text in (("--board", self.board), ("--topic", self.topic), ("--discovery", self.discovery or "none")):
             if not re.fullmatch(r"[\w-]+" if name == "--board" else r"[\w-]+(/[\w-]+)*", text):
                 raise UsageError(f"{name} {text!r}: give letters, digits, - and _ only")
+        files = {"--ca": self.ca, "--cert": self.certificate, "--key": self.key}
+        for name, path in files.items():
+            if path and not self.target()[2]:
+                raise UsageError(f"{name} {path}: is used with TLS only; give the address as mqtts://HOST")
+        if self.key and not self.certificate:
+            raise UsageError(f"--key {self.key}: belongs to a certificate; give that with --cert")
 
     def target(self) -> tuple[str, int, bool]:
         """Return host, port, and whether to use TLS.
@@ -100,9 +110,12 @@ class Broker:
         client.will_set(self._status, "offline", qos=1, retain=True)
         client.reconnect_delay_set(1, LONGEST_PAUSE_S)
         client.on_connect, client.on_disconnect = self._connected, self._disconnected
-        client.on_connect_fail = lambda client, _: self._tell("can't be reached; trying again")
+        client.on_connect_fail = self._failed
         client.on_publish, client.on_message = self._published, self._asked
         self._client, self._told = client, ""
+        # When the broker accepted this connection, and how many before it ended at once.
+        self._accepted: float | None = None
+        self._short = 0
         # Numbers of results that the broker has, and of messages that nobody waits for.
         self._acknowledged, self._others = set[int](), set[int]()
         self._lock, self.changed = threading.Lock(), threading.Event()
@@ -110,7 +123,9 @@ class Broker:
     def start(self) -> None:
         """Connect in a thread of its own, and keep trying."""
         self._client.connect_async(self._host, self._port, KEEPALIVE_S)
+        before = set(threading.enumerate())
         self._client.loop_start()
+        self._threads = set(threading.enumerate()) - before
 
     def stop(self) -> None:
         """Say that the board is offline, and disconnect."""
@@ -121,7 +136,13 @@ class Broker:
 
     @property
     def connected(self) -> bool:
-        """Whether the broker has accepted the connection."""
+        """Whether the broker has accepted the connection.
+
+        Raises:
+            RuntimeError: paho's thread has ended, so that nothing would be sent any more.
+        """
+        if not all(thread.is_alive() for thread in self._threads):
+            raise RuntimeError("the thread of the connection has ended")
         return bool(self._client.is_connected())
 
     def send(self, payload: dict[str, Any]) -> int:
@@ -141,7 +162,9 @@ class Broker:
         if reason.is_failure:
             self._tell(f"refuses ({reason})")
             return
-        self._tell("connected")
+        self._accepted = time.monotonic()
+        if self._short < SHORT:
+            self._tell("connected")
         # In paho's own thread, which reads the acknowledgement only after this.
         self._others.add(client.publish(self._status, "online", qos=1, retain=True).mid)
         if self._options.discovery:
@@ -150,8 +173,28 @@ class Broker:
         self.changed.set()
 
     def _disconnected(self, client: Any, _: Any, flags: Any, reason: Any, properties: Any) -> None:
-        if reason.is_failure:
+        accepted, self._accepted = self._accepted, None
+        if not reason.is_failure:
+            return
+        if accepted is None:
+            if not self._told.startswith("refuses"):
+                self._tell("closes the connection at once; does it want mqtts://, or --cert and --key?")
+            return
+        self._short = self._short + 1 if time.monotonic() - accepted < SHORT_S else 0
+        if self._short < SHORT:
             self._tell(f"connection lost ({reason}); trying again")
+        else:
+            name = self._options.board
+            self._tell(f"ends each connection at once; if another board is named {name} too, give each its own --board")
+
+    def _failed(self, client: Any, _: Any) -> None:
+        # paho calls this while it handles the error.
+        error = sys.exc_info()[1]
+        if isinstance(error, ssl.SSLCertVerificationError):
+            why = f"{error.verify_message}; check --ca, the address and this board's clock"
+        else:
+            why = getattr(error, "strerror", None) or str(error)
+        self._tell(f"can't be reached ({why}); trying again")
 
     def _published(self, client: Any, _: Any, number: int, reason: Any, properties: Any) -> None:
         if number in self._others:
@@ -211,9 +254,12 @@ def _password(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
+        password = path.read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
     except (OSError, ValueError) as error:
         raise UsageError(f"--password-file {path}: can't be read ({error}); check the file") from None
+    if not password:
+        raise UsageError(f"--password-file {path}: its first line is empty; write the password there")
+    return password
 
 
 def _use_tls(client: Any, options: BrokerOptions) -> None:

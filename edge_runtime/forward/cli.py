@@ -1,6 +1,7 @@
 """`edge-forward`: sends the results that `edge-detect` writes to an MQTT broker."""
 
 import contextlib
+import errno
 import logging
 import re
 import socket
@@ -77,6 +78,42 @@ def edge_forward(
     return 0
 
 
+class Bookmark:
+    """The place behind the last acknowledged line, written to its file at most once in SAVE_S.
+
+    Attributes:
+        reached: the place, None if it is in the file.
+    """
+
+    def __init__(self, path: Path, spool: Spool) -> None:
+        self._path, self._spool = path, spool
+        self._saved, self._full = time.monotonic(), False
+        self.reached: Position | None = None
+
+    def save(self, *, now: bool = False) -> None:
+        """Write the place if it is due, after the results before it are on the disk.
+
+        On a full disk results go on to the broker, and those since the last place are sent again after a restart.
+
+        Raises:
+            UsageError: it can't be written for another reason.
+        """
+        if self.reached is None or (time.monotonic() - self._saved < SAVE_S and not now):
+            return
+        self._saved = time.monotonic()
+        self._spool.sync()
+        try:
+            write_position(self._path, self.reached)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise UsageError(f"{self._path}: can't be written ({error.strerror}); choose another --state") from None
+            if not self._full:
+                log.warning(f"{self._path}: can't be written ({error.strerror}); make room, results are still sent")
+            self._full = True
+        else:
+            self.reached, self._full = None, False
+
+
 def forward(broker: Broker, spool: Spool, place: Path) -> None:
     """Send the lines of `spool` until a signal arrives, and keep the place behind the last acknowledged one.
 
@@ -86,18 +123,11 @@ def forward(broker: Broker, spool: Spool, place: Path) -> None:
     """
     stop, notifier = threading.Event(), Notifier()
     waiting: deque[tuple[int, Line]] = deque()
-    reached: Position | None = None
-    saved = time.monotonic()
+    bookmark = Bookmark(place, spool)
 
-    def save() -> None:
-        nonlocal reached, saved
-        if reached is not None:
-            spool.sync()
-            try:
-                write_position(place, reached)
-            except OSError as error:
-                raise UsageError(f"{place}: can't be written ({error.strerror}); choose another --state") from None
-        reached, saved = None, time.monotonic()
+    def note_acknowledged() -> None:
+        while waiting and broker.acknowledged(waiting[0][0]):
+            bookmark.reached = waiting.popleft()[1].end
 
     def end() -> None:
         stop.set()
@@ -109,10 +139,8 @@ def forward(broker: Broker, spool: Spool, place: Path) -> None:
         try:
             while not stop.is_set():
                 broker.changed.clear()
-                while waiting and broker.acknowledged(waiting[0][0]):
-                    reached = waiting.popleft()[1].end
-                if time.monotonic() - saved >= SAVE_S:
-                    save()
+                note_acknowledged()
+                bookmark.save()
                 sent = False
                 if broker.connected:
                     for line in spool.lines(IN_FLIGHT - len(waiting)):
@@ -124,9 +152,8 @@ def forward(broker: Broker, spool: Spool, place: Path) -> None:
         finally:
             notifier.stopping()
             broker.stop()
-            while waiting and broker.acknowledged(waiting[0][0]):
-                reached = waiting.popleft()[1].end
-            save()
+            note_acknowledged()
+            bookmark.save(now=True)
 
 
 def main() -> None:

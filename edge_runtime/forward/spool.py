@@ -50,11 +50,17 @@ class Spool:
     Args:
         path: the file that is being written; it need not exist yet.
         position: where to continue; None starts with the oldest file.
+
+    Raises:
+        UsageError: the path is a folder.
     """
 
     def __init__(self, path: Path, position: Position | None) -> None:
         self._path, self._position = path, position
         self._file: IO[bytes] | None = None
+        self._told = ""
+        if path.is_dir():
+            raise UsageError(f"--spool {path}: is a folder; give the file that edge-detect --jsonl writes")
 
     def lines(self, most: int) -> Iterator[Line]:
         """Yield up to `most` lines that were not yielded yet, as far as they are whole.
@@ -63,6 +69,8 @@ class Spool:
             SourceError: a file can't be read.
         """
         try:
+            if not self._file and not self._open():
+                self._tell(f"{self._path}: no result yet; waiting for edge-detect --jsonl to write it")
             while most > 0 and (self._file or self._open()):
                 if (line := self._next_line()) is not None:
                     if isinstance(line, Line):
@@ -86,6 +94,12 @@ class Spool:
             self._file.close()
             self._file = None
 
+    def _tell(self, what: str) -> None:
+        """Log something, once while it lasts."""
+        if what != self._told:
+            self._told = what
+            log.warning(what)
+
     def _next_line(self) -> Line | str | None:
         """Return the next line, "" for one that is not a result, None if there is no whole one."""
         assert self._file is not None
@@ -105,7 +119,7 @@ class Spool:
         if not isinstance(values, dict):
             # A power cut left it; the writer began a new line behind it.
             if raw.strip():
-                log.warning(f"{self._path}: a damaged line was left out")
+                self._tell(f"{self._path}: damaged lines are left out")
             return ""
         digest = hashlib.sha256(f"{position.first} {position.offset} ".encode() + raw)
         return Line(digest.hexdigest()[:32], values, self._position)
@@ -130,7 +144,7 @@ class Spool:
         except FileNotFoundError:
             return False
         first = file.readline(LONGEST_LINE)
-        if not first.endswith(b"\n"):
+        if not first.endswith(b"\n") and len(first) < LONGEST_LINE:
             file.close()
             return False
         offset = position.offset if position else 0
@@ -194,7 +208,10 @@ def read_position(path: Path) -> Position | None:
     """
     try:
         values = json.loads(path.read_bytes())
-        return Position(int(values["inode"]), str(values["first"]), int(values["offset"]))
+        position = Position(int(values["inode"]), str(values["first"]), int(values["offset"]))
+        if position.offset < 0:
+            raise ValueError(f"offset {position.offset}")
+        return position
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

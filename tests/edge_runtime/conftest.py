@@ -1,6 +1,8 @@
-"""A tiny bundle, made without torch: quick to compile, and its answer follows the picture's colour."""
+"""A tiny bundle, made without torch: quick to compile, its answer follows the picture's colour; and a small disk."""
 
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +84,15 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
     for variable in ("DEEPFAKE_EDGE_MODEL", "STATE_DIRECTORY", "CACHE_DIRECTORY", "NOTIFY_SOCKET"):
         monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs root to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -73,10 +73,10 @@ class Forwarder:
 
     running: ClassVar[list[subprocess.Popen[bytes]]] = []
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, state: Path = Path("forward.json")) -> None:
         self._folder = folder
         self._command = [sys.executable, "-m", "edge_runtime.forward.cli", *options]
-        self._command += ["--spool", "results.jsonl", "--board", "door", "--state", "forward.json"]
+        self._command += ["--spool", "results.jsonl", "--board", "door", "--state", str(state)]
         self.start()
 
     def start(self) -> None:
@@ -177,46 +177,113 @@ def test_home_assistant_finds_the_board_and_knows_whether_it_is_there(broker, tm
     late.close()
 
 
+def certificate(folder: Path, name: str, subject: str, days: int = 2) -> tuple[Path, Path]:
+    """Make a certificate that vouches for itself, and its key; with negative days it is over."""
+    made, key, request = (folder / f"{name}{end}" for end in (".pem", "-key.pem", ".request"))
+    asked = ["-subj", f"/CN={name}", "-addext", f"subjectAltName={subject}", "-keyout", str(key), "-out", str(request)]
+    signed = ["-in", str(request), "-signkey", str(key), "-days", str(days), "-copy_extensions", "copy", "-out"]
+    for command in (["req", "-new", "-newkey", "rsa:2048", "-nodes", *asked], ["x509", "-req", *signed, str(made)]):
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    return made, key
+
+
 @pytest.mark.slow
 def test_tls_and_the_password_come_from_files(tmp_path):
-    (tmp_path / "broker").mkdir()
-    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    certificate, key = tmp_path / "broker/ca.pem", tmp_path / "broker/key.pem"
-    subject = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*new, *subject], check=True, capture_output=True)
-    passwords = tmp_path / "broker/passwords"
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    ca, key = certificate(folder, "ca", "IP:127.0.0.1")
+    door, door_key = certificate(folder, "door", "DNS:door")
+    passwords = folder / "passwords"
     subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "door", "secret"], check=True, capture_output=True)
+    trusted = folder / "trusted.pem"
+    trusted.write_text(ca.read_text() + door.read_text())
     broker = Mosquitto(
-        tmp_path / "broker",
+        folder,
         access=f"allow_anonymous false\npassword_file {passwords}",
-        tls=f"cafile {certificate}\ncertfile {certificate}\nkeyfile {key}\n",
+        tls=f"cafile {trusted}\ncertfile {ca}\nkeyfile {key}\nrequire_certificate true\n",
     )
     broker.start()
     (tmp_path / "password").write_text("secret\n")
     (tmp_path / "wrong").write_text("guess\n")
     (tmp_path / "results.jsonl").write_text(line(0) + "\n")
-    options = [f"mqtts://127.0.0.1:{broker.port}", "--user", "door", "--discovery", ""]
+    own = ["--cert", str(door), "--key", str(door_key)]
     log = tmp_path / "forward.log"
 
     def reached() -> bool:
         return (tmp_path / "forward.json").exists()
 
+    def forwarder(host: str, password: str, *files: str) -> Forwarder:
+        log.write_text("")
+        address = f"mqtts://{host}:{broker.port}"
+        return Forwarder(tmp_path, address, "--user", "door", "--password-file", password, "--discovery", "", *files)
+
     try:
-        for files, says in (
-            (["--password-file", "wrong", "--ca", str(certificate)], "refuses (Not authorized)"),
-            (["--password-file", "password"], "can't be reached"),
+        for host, password, files, says in (
+            ("127.0.0.1", "wrong", ["--ca", str(ca), *own], "refuses (Not authorized)"),
+            ("127.0.0.1", "password", own, "can't be reached (self-signed certificate; check --ca, the address and"),
+            ("localhost", "password", ["--ca", str(ca), *own], "Hostname mismatch, certificate is not valid for"),
+            (
+                "127.0.0.1",
+                "password",
+                ["--ca", str(ca)],
+                "closes the connection at once; does it want mqtts://, or --cert and --key?",
+            ),
         ):
-            log.write_text("")
-            forwarder = Forwarder(tmp_path, *options, *files)
+            refused = forwarder(host, password, *files)
             until(lambda says=says: says in log.read_text(), 30)
-            forwarder.end()
+            refused.end()
             assert not reached()
-        forwarder = Forwarder(tmp_path, *options, "--password-file", "password", "--ca", str(certificate))
+        accepted = forwarder("127.0.0.1", "password", "--ca", str(ca), *own)
         until(reached, 30)
-        assert forwarder.end() == 0
+        assert accepted.end() == 0
     finally:
         broker.kill()
     assert "secret" not in log.read_text()
+
+
+@pytest.mark.slow
+def test_certificate_of_another_year_is_named(tmp_path):
+    """A broker whose certificate is over, or a board whose clock is a year ahead."""
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    ca, key = certificate(folder, "ca", "IP:127.0.0.1", days=-1)
+    broker = Mosquitto(folder, tls=f"cafile {ca}\ncertfile {ca}\nkeyfile {key}\n")
+    broker.start()
+    log = tmp_path / "forward.log"
+    try:
+        Forwarder(tmp_path, f"mqtts://127.0.0.1:{broker.port}", "--ca", str(ca))
+        until(lambda: "can't be reached (certificate has expired; check --ca, the address and" in log.read_text(), 30)
+    finally:
+        broker.kill()
+
+
+@pytest.mark.slow
+def test_two_boards_of_one_name_are_told(broker, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Forwarder(tmp_path / name, f"mqtt://127.0.0.1:{broker.port}")
+    log = tmp_path / "one/forward.log"
+    until(lambda: "if another board is named door too, give each its own --board" in log.read_text(), 60)
+    assert log.read_text().count("connection lost") <= 3
+
+
+@pytest.mark.slow
+def test_full_disk_delays_the_place_and_not_the_results(broker, tmp_path, small_disk):
+    results = Subscriber(broker.port, "deepfake-edge/door/results")
+    (small_disk / "fill").write_bytes(b"x" * (1 << 20))
+    (tmp_path / "results.jsonl").write_text("".join(line(number) + "\n" for number in range(3)))
+    place = small_disk / "place.json"
+    forwarder = Forwarder(tmp_path, f"mqtt://127.0.0.1:{broker.port}", "--discovery", "", state=place)
+    until(lambda: "No space left on device" in (tmp_path / "forward.log").read_text(), 30)
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write(line(3) + "\n")
+    until(lambda: len(results.messages) == 4)
+    (small_disk / "fill").unlink()
+    until(place.exists)
+    assert forwarder.end() == 0
+    assert json.loads(place.read_text())["offset"] == (tmp_path / "results.jsonl").stat().st_size
+    assert len(results.messages) == 4
+    results.close()
 
 
 @pytest.mark.parametrize(
@@ -227,7 +294,11 @@ def test_tls_and_the_password_come_from_files(tmp_path):
         ({"board": "front door"}, "--board 'front door'"),
         ({"topic": "a/#"}, "--topic 'a/#'"),
         ({"password_file": Path("missing")}, "--password-file missing"),
+        ({"password_file": Path(os.devnull)}, "--password-file /dev/null: its first line is empty"),
+        ({"discovery": "a/#"}, "--discovery 'a/#'"),
         ({"address": "mqtts://broker", "ca": Path("missing.pem")}, "--ca missing.pem"),
+        ({"ca": Path("ca.pem")}, "--ca ca.pem: is used with TLS only"),
+        ({"address": "mqtts://broker", "key": Path("key.pem")}, "--key key.pem: belongs to a certificate"),
     ],
 )
 def test_unusable_options_are_one_line(changes, says):

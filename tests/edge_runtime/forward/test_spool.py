@@ -78,7 +78,27 @@ def test_half_and_damaged_lines(tmp_path, caplog):
     with path.open("ab") as file:
         file.write(b"x" * (1 << 21) + b"\n" + line(4).encode() + b"\n")
     assert frames(spool) == [3, 4]
-    assert "a damaged line was left out" in caplog.text
+    assert "damaged lines are left out" in caplog.text
+
+
+def test_a_file_that_begins_with_damage_is_read(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b"x" * (1 << 21) + b"\n" + line(1).encode() + b"\n")
+    *_, last = Spool(path, None).lines(9)
+    assert last.values["frame"] == 1
+    with path.open("a") as file:
+        file.write(line(2) + "\n")
+    assert frames(Spool(path, last.end)) == [2]
+
+
+def test_a_missing_file_is_told_once_and_a_folder_refused(tmp_path, caplog):
+    spool = Spool(tmp_path / "results.jsonl", None)
+    assert frames(spool) == frames(spool) == []
+    assert caplog.text.count("waiting for edge-detect --jsonl") == 1
+    write(tmp_path / "results.jsonl", [1])
+    assert frames(spool) == [1]
+    with pytest.raises(UsageError, match="is a folder"):
+        Spool(tmp_path, None)
 
 
 def test_the_id_depends_on_place_and_text_alone(tmp_path):
@@ -104,6 +124,7 @@ def test_the_place_is_kept(tmp_path):
     assert read_position(place) is None
     write_position(place, Position(5, "ab", 77))
     assert read_position(place) == Position(5, "ab", 77)
-    place.write_text("[]")
-    with pytest.raises(UsageError, match="remove it to send everything again"):
-        read_position(place)
+    for damaged in ("[]", '{"inode": 5, "first": "ab", "offset": -7}'):
+        place.write_text(damaged)
+        with pytest.raises(UsageError, match="remove it to send everything again"):
+            read_position(place)
