@@ -94,6 +94,9 @@ def _card_names(card: Path) -> Names:
     """Return the classes that the front matter of a data set's README.md declares."""
     if not card.is_file():
         return {}
+    # huggingface_hub brings it.
+    import yaml
+
     try:
         said = hub_library().DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict().get("dataset_info")
         found = {}
@@ -103,7 +106,7 @@ def _card_names(card: Path) -> Names:
                 found[feature["name"]] = list(names.values() if isinstance(names, dict) else names)
         return found
     # Anyone may write anything there.
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return {}
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -78,6 +79,15 @@ def test_classes_of_the_card_and_text(tmp_path):
         if names:
             (tmp_path / name / "README.md").write_text(card + names)
         assert kinds(unpacked(tmp_path / name)) == {"real": 1, "fake": 2}
+
+
+def test_a_card_with_anything_in_it_is_no_error(tmp_path):
+    write_parquet(tmp_path / "faces/0.parquet", range(2), ["real", "fake"])
+    for text in (b"---\na: [\n---\n", b"\xff\xfe", b"---\ndataset_info: 3\n---\n", b"---\n- 1\n---\n", b""):
+        (tmp_path / "faces/README.md").write_bytes(text)
+        for old in tmp_path.glob("unpacked-*"):
+            shutil.rmtree(old)
+        assert kinds(unpacked(tmp_path / "faces")) == {"real": 1, "fake": 1}
 
 
 def test_what_says_neither_real_nor_fake_is_named(tmp_path):
