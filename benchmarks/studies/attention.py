@@ -22,9 +22,8 @@ import json
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -194,10 +193,9 @@ def one_face(
     folder: Path,
     seconds: float,
     always: bool,
-    *,
-    moving: bool = True,
-    camera: bool = False,
-    stand_in: bool = False,
+    moving: bool,
+    camera: bool,
+    stand_in: bool,
 ) -> dict[str, Any]:
     """Judge one face with the bundle's network, or with a stand-in that takes no time."""
     video = _video(folder, 1, seconds, moving=moving)
@@ -276,14 +274,14 @@ def clip(bundle: Path, path: Path, min_face: int) -> dict[str, Any]:
     return {"clip": path.name, **counts, "judged_share": share, "verdicts": dict(verdicts)}
 
 
-SCENES: dict[str, Callable[..., dict[str, Any]]] = {
-    "crowd": crowd,
-    "one": partial(one_face, stand_in=True),
-    "busy": one_face,
-    "still": partial(one_face, moving=False),
-    "busy-camera": partial(one_face, camera=True),
-    "still-camera": partial(one_face, moving=False, camera=True),
-    "beside": beside,
+SCENES: dict[str, tuple[Any, ...]] = {
+    "crowd": (crowd,),
+    "one": (one_face, True, False, True),
+    "busy": (one_face, True, False, False),
+    "still": (one_face, False, False, False),
+    "busy-camera": (one_face, True, True, False),
+    "still-camera": (one_face, False, True, False),
+    "beside": (beside,),
 }
 
 
@@ -302,8 +300,9 @@ def attention(
     """Measure what attention to live sources saves."""
     with ScratchFolder() as folder:
         for name in scene or SCENES:
+            measure, *flags = SCENES[name]
             for always in (True, False) if name != "beside" else (True,):
-                found = in_process(SCENES[name], bundle, folder, seconds, always)
+                found = in_process(measure, bundle, folder, seconds, always, *flags)
                 print(json.dumps({"scene": name, "always": always, **dict(_rounded(found))}), flush=True)
     for path in sorted(clips.glob("*.mp4")) if clips else []:
         print(json.dumps(dict(_rounded(in_process(clip, bundle, path, min_face)))), flush=True)
