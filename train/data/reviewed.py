@@ -4,12 +4,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from edge_runtime.atomic import write_atomic
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.boxes import Box
+from edge_runtime.pixels.file_types import SUFFIXES
 from edge_runtime.review.database import ReviewDatabase, ReviewFace, ReviewLabel
 from edge_runtime.review.kept_face import read_record
 from edge_runtime.review.sealing import SUFFIX, PrivateKey
@@ -82,7 +83,11 @@ def add_reviewed(
         else:
             held += 1
     if not added and not held:
-        raise DataError(f"{database.path}: holds no face that was reviewed as real or fake; review some on /review")
+        what = "holds no face that was reviewed as real or fake; review some on /review"
+        if left_out:
+            first = left_out[0]
+            what = f"none of its {len(left_out)} reviewed faces can be used, such as {first.path}: {first.reason}"
+        raise DataError(f"{database.path}: {what}")
     kept, leaks = _split(base.records, list(added.values()), share, seed)
     catalog = Catalog((*base.records, *kept), (*base.quarantine, *left_out, *leaks))
     return Version(catalog, len(kept), sum(face.id not in labels for face in faces))
@@ -116,26 +121,31 @@ def _record(face: ReviewFace, label: int, folder: Path, key: PrivateKey | None) 
     if found["reason"]:
         path.unlink()
         return Quarantined(face.path, found["reason"], broken="width" not in found)
+    try:
+        record = read_record(data)
+    except PictureError:
+        record = {"box": None, "track": 1}
+    still = record.get("track") is None and PurePath(face.source).suffix.lower() in SUFFIXES
     measured = {name: found[name] for name in ("sha256", "phash", "width", "height", "sharpness")}
     return FaceRecord(
         path=path,
         label=label,
         split="",
-        source=face.source,
+        # A folder is a source, not each of its pictures, and its pictures were not taken when they were read.
+        source=str(PurePath(face.source).parent) if still else face.source,
         generator="",
-        identity=identity(face),
-        box=_box(data),
+        identity="" if still else identity(face),
+        box=_box(record["box"]),
         **measured,
     )
 
 
-def _box(data: bytes) -> Box | None:
+def _box(edges: Sequence[int] | None) -> Box | None:
     """Return where the face is in a picture that a board kept; None: the whole picture."""
-    try:
-        left, top, right, bottom = read_record(data)["box"]
-    except PictureError:
+    if edges is None:
         return None
-    return (float(left), float(top), float(right), float(bottom))
+    left, top, right, bottom = map(float, edges)
+    return (left, top, right, bottom)
 
 
 def _split(

@@ -166,12 +166,19 @@ def test_encrypted_pictures_need_the_key(base, desk, tmp_path):
     pytest.importorskip("pyrage", reason="needs the extra review: pip install pyrage")
     public = write_key_pair(tmp_path / "key")
     desk.keep(1, seal=sealer([public]))
-    with pytest.raises(DataError, match="no face"):
+    with pytest.raises(DataError, match=r"none of its 1 reviewed faces .*give --private-key"):
         new_version(base, desk, tmp_path / "without")
     version = new_version(base, desk, tmp_path / "with", key=PrivateKey(tmp_path / "key"))
     (face,) = added(version, base)
     with Image.open(face.path) as picture:
         assert picture.size == (face.width, face.height) == (96, 96)
+
+
+def test_pictures_of_a_folder_are_one_source(base, desk, tmp_path):
+    for seed in range(4):
+        desk.keep(seed, minutes=0, source=f"b: holiday/{seed}.jpg")
+    new = added(new_version(base, desk, tmp_path / "new"), base)
+    assert {(face.source, face.identity) for face in new} == {("b: holiday", "")}
 
 
 def test_seen_within_a_minute_is_one_identity():
