@@ -1,10 +1,12 @@
 """How every command starts and ends: help, version, one-line errors, exit codes, Ctrl-C."""
 
 import functools
+import importlib.metadata
 import os
+import platform
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import typer
@@ -20,6 +22,13 @@ INTERRUPTED = 130
 EPILOG = "`--version` prints the version, `--debug` prints the traceback of an error."
 
 Command = Callable[..., int | None]
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of Python and of each package; `unknown` if it is not installed."""
+    installed = {name: next(iter(importlib.metadata.Distribution.discover(name=name)), None) for name in names}
+    versions = {name: found.version if found else "unknown" for name, found in installed.items()}
+    return {"python": platform.python_version(), **versions}
 
 
 class _Group(TyperGroup):
@@ -41,8 +50,6 @@ def run_command(function: Command, name: str, *, subcommands: Sequence[Command] 
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1 or bool(os.environ.get(DEBUG_VARIABLE))
     if arguments[-1:] == ["--version"] and arguments[:-1] in ([], *([command.__name__] for command in subcommands)):
-        import importlib.metadata
-
         print(f"{name} {importlib.metadata.version(DISTRIBUTION)}")
         sys.exit(0)
     command_app(function, subcommands, debug=debug)(args=arguments, prog_name=name)

@@ -3,13 +3,12 @@ SHA-256.
 """
 
 import datetime
-import importlib.metadata
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.command import package_versions
 from edge_runtime.errors import UsageError
 from edge_runtime.inference.faces import FACE_MODEL
 from edge_runtime.model.bundle import MANIFEST, Manifest, sha256
@@ -43,7 +42,8 @@ def add_face_model(folder: Path, given: Path | None) -> bool:
         shutil.copyfile(source, target)
     except OSError as error:
         raise UsageError(f"--face-model {source}: can't be read ({error.strerror or error})") from None
-    origin = f"given as {source.name}" if given else f"the package {FACE_PACKAGE} {_version(FACE_PACKAGE)}"
+    version = package_versions([FACE_PACKAGE])[FACE_PACKAGE]
+    origin = f"given as {source.name}" if given else f"the package {FACE_PACKAGE} {version}"
     (target.parent / "NOTICE").write_text(NOTICE.format(origin=origin), encoding="utf-8")
     return True
 
@@ -71,11 +71,4 @@ def write_manifest(
 
 def tool_versions() -> dict[str, str]:
     """Return the version of each tool that made the bundle."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in (*TOOLS, "pillow")}}
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+    return package_versions((*TOOLS, "pillow"))

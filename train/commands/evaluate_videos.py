@@ -18,6 +18,7 @@ from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
 from train.commands.evaluate import EvaluationOptions
 from train.commands.output import full_disk_reported, output_folder
+from train.evaluation.method import contents_fingerprint, method
 from train.evaluation.metrics import FIGURE_NAMES, RANKING, Figure
 from train.evaluation.videos import (
     fit_video_thresholds,
@@ -29,7 +30,7 @@ from train.evaluation.videos import (
     write_video_thresholds,
 )
 from train.parallel import progress_bar
-from train.report.evaluation import DECIDED
+from train.report.evaluation import DECIDED, method_section
 from train.report.html import Section, Table, figure_text, write_report
 
 
@@ -49,6 +50,7 @@ class VideoEvaluation:
     fitted: Mapping[str, Any]
     notes: Sequence[str]
     videos: Sequence[Mapping[str, Any]]
+    method: Mapping[str, Any]
 
 
 def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptions) -> VideoEvaluation:
@@ -81,6 +83,8 @@ def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptio
         for name in names:
             judged[name] = judge_videos(bundle, videos, precision=name, device=options.device, progress=advance)
     figures, decided = video_figures(judged[precision], options.bootstrap)
+    files = [(video.path, video.label) for video in judged[precision].videos]
+    how = method(bundle.path, contents_fingerprint(files), unit="videos", bootstrap=options.bootstrap)
     fitted = {name: fit_video_thresholds(bundle.contract.calibration(name), judged[name]) for name in fit}
     if fitted:
         write_video_thresholds(bundle, fitted)
@@ -105,6 +109,7 @@ def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptio
         fitted={name: asdict(found) for name, found in fitted.items()},
         notes=[fitted_text(name, found) for name, found in fitted.items()],
         videos=video_rows(judged[precision]),
+        method=how,
     )
     with full_disk_reported(out):
         _write(out, evaluation)
@@ -147,6 +152,7 @@ def _write(out: Path, evaluation: VideoEvaluation) -> None:
     if wrong:
         rows = [(row["path"], row["label"], f"{row['score']:.3f}", row["verdict"]) for row in wrong]
         sections.append(Section("Wrong verdicts", [Table(("video", "truth", "score", "verdict"), rows, text=True)]))
+    sections.append(method_section(evaluation.method))
     write_report(out / "report.html", f"Evaluation of {subject['name']} on videos", sections)
 
 

@@ -19,6 +19,7 @@ from train.data.build import has_splits
 from train.data.catalog import Catalog, FaceRecord
 from train.data.splits import group_faces
 from train.evaluation.logits import Corrupt, Logits, adjust, bundle_logits, checkpoint_logits
+from train.evaluation.method import method
 from train.evaluation.metrics import RANKING, measure, measure_decided
 from train.evaluation.training_faces import bundle_faces, checkpoint_faces
 from train.parallel import Advance
@@ -179,9 +180,7 @@ def choose_split(data: Path, catalog: Catalog, wanted: str) -> str:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was measured. `figures` are at the balanced threshold, `half` at 0.5; for `origins` see
-    train.evaluation.origins.
-    """
+    """Everything that was measured; `figures` at the balanced threshold, `half` at 0.5, see modules method, origins."""
 
     subject: Mapping[str, Any]
     data: Mapping[str, Any]
@@ -193,6 +192,7 @@ class Evaluation:
     robustness: Sequence[Mapping[str, Any]] = ()
     alarms: Sequence[str] = ()
     origins: Mapping[str, Any] = field(default_factory=dict)
+    method: Mapping[str, Any] = field(default_factory=dict)
 
 
 def summarize(
@@ -231,6 +231,7 @@ def summarize(
         robustness=robustness,
         alarms=[*score_alarms(scores), *alarms],
         origins=origins or {},
+        method=method(subject.path, Catalog(judged.faces).fingerprint, unit="groups of faces", bootstrap=bootstrap),
     )
 
 

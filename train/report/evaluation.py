@@ -105,7 +105,14 @@ def evaluation_sections(evaluation: Evaluation, judged: JudgedFaces, *, pictures
     if pictures:
         sections.append(Section("Most wrong", _most_wrong(judged)))
     sections.append(Section("What the figures mean", [Table(("figure", "meaning"), list(MEANINGS.items()), text=True)]))
-    return sections
+    return [*sections, method_section(evaluation.method)]
+
+
+def method_section(method: Mapping[str, Any]) -> Section:
+    """Return what somebody else needs to check the figures."""
+    shown = {**method, "versions": ", ".join(f"{name} {version}" for name, version in method["versions"].items())}
+    rows = [(name.replace("_", " "), str(value)) for name, value in shown.items()]
+    return Section("How it was measured", [Table(("", ""), rows, text=True)])
 
 
 def _subject(evaluation: Evaluation) -> list[Block]:

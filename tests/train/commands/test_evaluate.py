@@ -1,5 +1,8 @@
+import hashlib
+import importlib.metadata
 import json
 from dataclasses import replace
+from datetime import datetime, timezone
 from functools import partial
 
 import pytest
@@ -8,6 +11,7 @@ from edge_runtime.errors import UsageError
 from train.commands.console import tell_evaluation
 from train.commands.evaluate import EvaluationOptions, evaluate_detector
 from train.data.build import load_data
+from train.data.catalog import Catalog
 from train.evaluation.attacks import train_washer
 from train.evaluation.evaluation import open_subject
 from train.models.checkpoint import load_checkpoint, load_model, save_checkpoint
@@ -87,6 +91,21 @@ def test_figures_by_source_and_scores_are_written(make_faces, tiny_checkpoint, t
     assert "generator faces: against faces, real faces 12, fake faces 12, AUC 0." in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"--scores .*is a directory"):
         evaluate_detector(tiny_checkpoint, folder, tmp_path / "out", Options(scores=tmp_path))
+
+
+def test_a_report_can_be_checked(make_faces, tiny_checkpoint, tmp_path, monkeypatch):
+    folder = make_faces()
+    monkeypatch.setattr("sys.argv", ["/usr/bin/evaluate-detector", "best.pth", "my faces"])
+    evaluation = evaluate_detector(tiny_checkpoint, folder, tmp_path / "out", Options(bootstrap=7))
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text())["method"]
+    assert written == evaluation.method
+    assert written["model_sha256"] == hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest()
+    assert written["data_fingerprint"] == Catalog(load_data(folder).records).fingerprint
+    assert written["command"] == "evaluate-detector best.pth 'my faces'"
+    assert written["versions"]["torch"] == importlib.metadata.version("torch")
+    assert abs(datetime.now(timezone.utc) - datetime.fromisoformat(written["date"].replace("Z", "+00:00"))).days == 0
+    assert (written["resamples"], written["ece"]) == (7, "15 bins of equal width")
+    assert written["data_fingerprint"] in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_unusable_options_are_refused_first(tiny_checkpoint, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`evaluate-detector` on videos: real files and folders of frames through a tiny network."""
 
 import csv
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from train.cli import evaluate_detector
 from train.commands.evaluate import EvaluationOptions
 from train.commands.evaluate_videos import evaluate_videos
 from train.evaluation.calibrate import upper_quantile
+from train.evaluation.method import contents_fingerprint
 from train.evaluation.videos import FrameFolder, list_videos
 
 FRAMES = 16
@@ -49,6 +51,7 @@ def clips(tmp_path) -> Path:
 
 @pytest.mark.slow
 def test_thresholds_for_videos_are_fitted_written_and_used(clips, bundle, tmp_path):
+    model = (bundle / MANIFEST).read_bytes()
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file() and path.name != MANIFEST}
     options = EvaluationOptions(bootstrap=50, fit_video=True, scores=tmp_path / "scores.csv")
     evaluation = evaluate_videos(bundle, clips, tmp_path / "out", options)
@@ -58,6 +61,10 @@ def test_thresholds_for_videos_are_fitted_written_and_used(clips, bundle, tmp_pa
     reals = np.array([float(row["score"]) for row in rows if row["label"] == "real"])
     fakes = np.array([float(row["score"]) for row in rows if row["label"] == "fake"])
     assert (len(reals), len(fakes)) == (20, 20)
+    assert evaluation.method["model_sha256"] == hashlib.sha256(model).hexdigest()
+    assert evaluation.method["data_fingerprint"] == contents_fingerprint(
+        [(path, int(path.parent.name == "fake")) for path in clips.glob("*/*")]
+    )
     pairs = (fakes[:, None] > reals).mean()
     assert evaluation.figures["auc"]["value"] == pytest.approx(pairs)
     assert 0.85 < pairs < 1.0
