@@ -70,7 +70,9 @@ class Exporter:
         try:
             self._server = Server(address, Handler)
         except OSError as error:
-            raise UsageError(f"--metrics {address[0]}:{address[1]}: can't listen ({error.strerror or error})") from None
+            raise UsageError(
+                f"--metrics {address[0]}:{address[1]}: can't listen ({error.strerror or error}); choose another port"
+            ) from None
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()

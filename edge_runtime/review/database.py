@@ -129,7 +129,9 @@ class ReviewDatabase:
         except sqlite3.IntegrityError:
             raise
         except sqlite3.DatabaseError as error:
-            raise DataError(f"{self.path}: can't be used as a review database ({error})") from None
+            raise DataError(
+                f"{self.path}: can't be used as a review database ({error}); restore or name another"
+            ) from None
 
     def add_face(self, face: ReviewFace) -> int:
         """Add `face` and return its number; of a picture that is held already, the number it has."""

@@ -51,9 +51,8 @@ class PrivateKey:
         try:
             mode, text = path.stat().st_mode, path.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path}: can't be read ({getattr(error, 'strerror', None) or 'not a key'})") from None
-        if stat.S_IMODE(mode) & (stat.S_IRWXG | stat.S_IRWXO):
-            raise UsageError(f"{path}: others can read this private key; run `chmod 600 {path}`")
+            why = getattr(error, "strerror", None) or "not a key"
+            raise UsageError(f"{path}: can't be read ({why}); give the file that `edge-serve keygen` wrote") from None
         try:
             lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
             self._identities = [pyrage.x25519.Identity.from_str(line.strip()) for line in lines]
@@ -61,6 +60,8 @@ class PrivateKey:
             self._identities = []
         if not self._identities:
             raise UsageError(f"{path}: holds no private key; make one with `edge-serve keygen FILE`")
+        if stat.S_IMODE(mode) & (stat.S_IRWXG | stat.S_IRWXO):
+            raise UsageError(f"{path}: others can read this private key; run `chmod 600 {path}`")
 
     def opened(self, data: bytes) -> bytes:
         """Return what was encrypted.

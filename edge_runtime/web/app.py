@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from edge_runtime.command import DISTRIBUTION
 from edge_runtime.detector import Detector
-from edge_runtime.errors import EdgeError
+from edge_runtime.errors import DataError, EdgeError
 from edge_runtime.monitoring.monitor import Monitor
 from edge_runtime.review.desk import ReviewDesk
 from edge_runtime.systemd import Notifier
@@ -88,6 +88,7 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)
+    app.add_exception_handler(DataError, _review_problem)
     app.add_middleware(RequestLimiter, limits=settings.limits, is_full=lambda: judge.queue.full)
     app.add_middleware(Gate, settings=settings, sessions=sessions, count=metrics.count_problem)
     original = app.openapi
@@ -135,6 +136,12 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     kinds = {404: ProblemKind.NOT_FOUND, 405: ProblemKind.METHOD_NOT_ALLOWED}
     kind = kinds.get(error.status_code, ProblemKind.BAD_REQUEST)
     return ProblemError(kind, f"{request.method} {request.url.path}").response(error.headers)
+
+
+async def _review_problem(request: Request, error: Exception) -> Response:
+    """Answer when the database of reviews is damaged or locked, or its disk is full."""
+    log.error(str(error))
+    return ProblemError(ProblemKind.NO_REVIEWS, "the service's log has the details").response()
 
 
 async def _validation_problem(request: Request, error: Exception) -> Response:

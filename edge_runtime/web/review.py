@@ -7,7 +7,6 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse
 
-from edge_runtime.errors import DataError
 from edge_runtime.review.agreement import agreements
 from edge_runtime.review.database import ReviewLabel
 from edge_runtime.review.desk import ReviewDesk
@@ -78,9 +77,12 @@ def review_router(pages: Pages, desk: ReviewDesk | None) -> APIRouter:
         reviewer, fields = named(request), await read_fields(request, FORM_BYTES)
         try:
             number, label = int(fields.get("face", "")), ReviewLabel(fields.get("label", ""))
-            await run_in_threadpool(desk.database.add_review, number, reviewer, label)
-        except (ValueError, OverflowError, DataError) as error:
+            known = await run_in_threadpool(desk.database.face, number)
+        except (ValueError, OverflowError) as error:
             raise ProblemError(ProblemKind.BAD_VALUE, str(error)) from None
+        if known is None:
+            raise ProblemError(ProblemKind.BAD_VALUE, f"there is no face {number}; reload the page")
+        await run_in_threadpool(desk.database.add_review, number, reviewer, label)
         return again(request)
 
     @router.post("/review/undo")

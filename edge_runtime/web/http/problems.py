@@ -38,6 +38,7 @@ class ProblemKind(Enum):
     TOO_SLOW = ("too-slow", 503, "The detector did not answer in time")
     DETECTOR_FAILED = ("detector-failed", 503, "The detector failed")
     NOT_READY = ("not-ready", 503, "The detector is not ready")
+    NO_REVIEWS = ("no-reviews", 503, "Reviews can't be read or saved")
 
     def __new__(cls, slug: str, status: int, title: str) -> "ProblemKind":
         """Make the slug the member's value."""

@@ -185,6 +185,19 @@ def test_odd_answers_are_refused(client, places, fields):
     assert ReviewDatabase(places.folder / "reviews.sqlite").reviews() == []
 
 
+def test_a_damaged_database_is_a_problem_of_the_service(client, places, caplog):
+    text = sign(client, "Ann")
+    path = places.folder / "reviews.sqlite"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + bytes(len(whole) - 4096))
+    answers = [client.get("/review"), client.post("/review/undo")]
+    answers.append(client.post("/review", data={"face": shown(text), "label": "real"}))
+    assert [(answer.status_code, answer.json()["type"]) for answer in answers] == [(503, "/problems/no-reviews")] * 3
+    assert str(path) in caplog.text
+    path.write_bytes(whole)
+    assert shown(client.get("/review").text) == shown(text)
+
+
 def test_without_a_folder_there_is_no_review(plain):
     answer = plain.get("/review")
     assert answer.status_code == 404
