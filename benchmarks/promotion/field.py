@@ -20,7 +20,7 @@ def read_disagreements(files: Sequence[Path], old: str, new: str) -> dict[str, t
     found: dict[str, tuple[Verdict, Verdict]] = {}
     for file in files:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "not UTF-8"
             raise DataError(f"{file}: can't be read ({why}); give what edge-detect --shadow wrote") from None

@@ -1,6 +1,5 @@
 """What `compare-detectors` does, as a function to call from a notebook."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from benchmarks.promotion.field import field_test
 from benchmarks.promotion.gates import Gate, accuracy_gates, machine_gate
 from benchmarks.promotion.measure import choose_faces, judge_both, measure_machine
 from edge_runtime.errors import UsageError
-from edge_runtime.model.bundle import MANIFEST, Bundle
+from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import CHECKPOINT, Precision
 from edge_runtime.paths import expand
 from edge_runtime.review.database import ReviewDatabase
 from edge_runtime.review.sequential import FieldState
 from train.evaluation.evaluation import Subject, open_subject
+from train.evaluation.method import model_sha256
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,12 @@ def compare_detectors(
     pair = [open_subject(path, precision=_precision(path, precision, (old, new))) for path in (old, new)]
     field = None
     if reviews is not None:
-        versions = (subject.contract.version for subject in pair)
+        versions = [subject.contract.version for subject in pair]
+        if versions[0] == versions[1]:
+            raise UsageError(
+                f"--disagreements: both detectors have version {versions[0]}, so that the lines don't tell them apart; "
+                "give export-openvino another --version"
+            )
         field = field_test([expand(path) for path in disagreements], ReviewDatabase(reviews), *versions)
     measured = _measure(pair, data, allowed, bootstrap, rounds, seconds) if data else _Measured([], [], {"faces": 0})
     failed = [gate for gate in measured.gates if not gate.passed]
@@ -158,12 +163,11 @@ def _reason(failed: Sequence[Gate], measured: _Measured, field: str) -> str:
 
 
 def _described(subject: Subject) -> dict[str, Any]:
-    file = subject.path / MANIFEST if subject.path.is_dir() else subject.path
     return {
         "name": subject.name,
         "architecture": subject.contract.architecture,
         "version": subject.contract.version,
         "precision": subject.precision,
         "demo": subject.contract.demo,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": model_sha256(subject.path),
     }

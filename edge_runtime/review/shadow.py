@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
+from edge_runtime.errors import DeviceError, EdgeError
 from edge_runtime.inference.engine import Engine, choose
 from edge_runtime.judging.decide import decide
 from edge_runtime.judging.results import FaceResult, FrameResult
@@ -75,7 +76,7 @@ class Shadow:
         self._changed = threading.Condition()
         self._job: tuple[ScoredFrame, FrameResult, tuple[int, ...]] | None = None
         self._closed = False
-        self._error: Exception | None = None
+        self._error: EdgeError | None = None
         self._compared: deque[Compared] = deque()
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
         self._thread.start()
@@ -127,7 +128,8 @@ class Shadow:
             except Exception as error:
                 # Raised again in the thread that takes results.
                 with self._changed:
-                    self._error, self._closed = error, True
+                    self._error = error if isinstance(error, EdgeError) else DeviceError(repr(error))
+                    self._closed = True
                 return
             with self._changed:
                 self._compared.append(compared)

@@ -1,6 +1,7 @@
 """A second detector beside the first: a line for each face about which they disagree."""
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from edge_runtime.review.sequential import is_telling
 from edge_runtime.review.shadow import Compared, Shadow
 from edge_runtime.sinks.lines import LineFile
 from edge_runtime.sinks.review import ReviewSink
+
+log = logging.getLogger("edge_runtime")
 
 DISAGREEMENTS = "disagreements.jsonl"
 """The default file in the state folder."""
@@ -46,11 +49,17 @@ class ShadowSink(LineFile):
         super().__init__(path, begins='{"shadow":', rotate_at=ROTATE_AT)
         self._place, self._shadow, self._review = path, shadow, review
         self._tracks: dict[tuple[str, int], int] = {}
-        self.counts, self.failure = Counts(), ""
+        self.counts, self.failure, self._warned = Counts(), "", False
 
     def write(self, judged: Judged) -> None:
         """Note what was compared meanwhile, and offer the frame's faces."""
         self._take()
+        if judged.result.model == self._shadow.engine.contract.version and not self._warned:
+            self._warned = True
+            log.warning(
+                f"--shadow: both detectors have version {judged.result.model}, so that compare-detectors can't use "
+                "the disagreements; give export-openvino another --version"
+            )
         scored = judged.scored
         if self.failure or scored is None:
             return

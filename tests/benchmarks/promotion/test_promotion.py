@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.promotion.cli import compare_detectors
+from benchmarks.promotion.field import read_disagreements
 from benchmarks.promotion.measure import choose_faces
 from benchmarks.studies.small import SIZE, small_contract, write_small_bundle
 from edge_runtime.command import command_app
@@ -179,6 +180,20 @@ def test_field_of_other_versions_says_nothing(old, new, field, tmp_path):
     done = compare(old, new, *field.words, "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert done.stdout.startswith("not promoted: undecided after 0 reviewed disagreements")
+
+
+def test_field_can_not_tell_equal_versions_apart(old, field, tmp_path):
+    field.add(8, "fake", "real", "real", versions=("1.4.0", "1.4.0"))
+    done = compare(old, old, *field.words, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "another --version" in " ".join(done.output.split())
+
+
+def test_odd_line_ends_in_names_are_no_line_ends(field):
+    field.add(1, "real", "fake", "real")
+    line = field.lines.read_text().replace('"picture"', '"source": "a\u2028b\x85c", "picture"')
+    field.lines.write_text(line * 2)
+    assert len(read_disagreements([field.lines], "1.4.0", "2.0.0")) == 1
 
 
 @pytest.mark.slow
