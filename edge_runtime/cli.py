@@ -179,6 +179,7 @@ def edge_detect(
         raise UsageError("no input; give pictures, folders, videos or addresses, or --camera 0")
     from edge_runtime.detector import Detector, renew
     from edge_runtime.judging.summary import FileVerdicts
+    from edge_runtime.judging.summary_text import summary_text
     from edge_runtime.pixels.quality import QualityLimits
     from edge_runtime.run import run
     from edge_runtime.sinks.options import file_sinks, review_sink, shadow_sink, terminal_sink
@@ -257,7 +258,14 @@ def edge_detect(
         opened = [stack.enter_context(sink) for sink in sinks]
         summary = run(pipeline, opened, files, title, observers=observers)
     compared = (sink.text() for sink in shadowing)
-    for line in (files.text(by_folder=by_folder), summary.text(), f"detector: {origin}", *compared, notice, advice):
+    for line in (
+        summary_text(files, by_folder=by_folder),
+        summary.text(),
+        f"detector: {origin}",
+        *compared,
+        notice,
+        advice,
+    ):
         if line:
             print(line, file=sys.stderr)
     return exit_code(summary, endless=any(source.endless for source in sources))

@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.cells import cell_len
 
-from edge_runtime.judging.decide import MEANING, reason_text
+from edge_runtime.judging.decide import reason_text
 from edge_runtime.judging.results import FrameResult, Reason, SourceState
 from edge_runtime.judging.tracking import trimmed_mean
 from edge_runtime.model.contract import DEMO_NOTICE, Calibration, ModelContract, Verdict
 from edge_runtime.pipeline import Judged
 from edge_runtime.plain_json import plain
-from edge_runtime.printable import printable
 from edge_runtime.sources import Source
 
 MIN_FRAMES = 16
@@ -30,11 +28,7 @@ track."""
 SEGMENT_FRAMES = 2 * MIN_FRAMES
 """A part of a track is fake if the mean over this many judged frames in a row is."""
 
-MOST_ROWS = 30
-"""At most this many faces of a video are printed, those with the highest scores; JSON has all."""
-
 COUNTED = ("real", "fake", "uncertain", "unreadable", "no face")
-COLUMNS = 80
 
 DOUBTS = {Reason.UNLIKE, Reason.UNSTABLE}
 """Reasons why a face with a score beyond the thresholds has no verdict."""
@@ -277,62 +271,8 @@ class FileVerdicts:
         tail = {"model": self._contract.version, "detector": self._detector, **notice}
         return json.dumps(head | values | tail, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
-    def text(self, *, by_folder: bool = False) -> str:
-        """Return the verdicts on videos, and the counts if there are several files, in lines of at most 80 columns."""
-        lines = [line for video in self.videos() for line in video_lines(video)]
-        folders = self.counts()
-        total = sum(folders.values(), Counter())
-        if by_folder:
-            lines.append("".join(f"{kind:>12}" for kind in COUNTED) + "  folder")
-            for folder in sorted(folders):
-                counts = "".join(f"{folders[folder][kind]:12}" for kind in COUNTED)
-                lines.append(f"{counts}  {shortened(folder, COLUMNS - len(counts) - 2)}")
-        if total.total() > 1:
-            without = f", {total['no face']} without a face" if total["no face"] else ""
-            lines.append(", ".join(f"{total[kind]} {kind}" for kind in COUNTED[:4]) + without)
-            lines += [f"{kind.value}: {meaning}" for kind, meaning in MEANING.items() if total[kind.value]]
-        return "\n".join(lines)
-
 
 def worst(verdicts: Iterable[Verdict]) -> str:
     """Return the verdict on faces together: fake if one is, else uncertain if one is; "no face" without any."""
     found = set(verdicts)
     return next((kind.value for kind in (Verdict.FAKE, Verdict.UNCERTAIN, Verdict.REAL) if kind in found), "no face")
-
-
-def video_lines(video: VideoVerdict) -> Iterator[str]:
-    """Yield the verdict on a video, what parts of it are fake, and a table of its faces."""
-    yield shortened(video.source, COLUMNS)
-    score = "" if video.score is None else f" (highest score {video.score:.3f})"
-    yield f"  {video.verdict.value}: {video.reason or MEANING.get(video.verdict)}{score}"
-    for begin, end in video.fake_s:
-        yield f"  fake from {clock(begin)} to {clock(end)}"
-    judged = {face.track: face.score for face in video.faces if face.score is not None}
-    shown = sorted(judged, key=lambda track: -judged[track])[:MOST_ROWS]
-    if judged:
-        yield "  face      from        to  frames  judged  median  verdict"
-    for face in (face for face in video.faces if face.track in shown):
-        row = f"  {face.track:4} {clock(face.from_s):>9} {clock(face.to_s):>9} {face.frames:7} {face.judged:7}"
-        yield f"{row} {face.median:7.3f}  {face.verdict.value}" + (f", {face.reason}" if face.reason else "")
-    if len(shown) < len(judged):
-        yield f"  {len(judged) - len(shown)} more faces with lower scores"
-    if others := len(video.faces) - len(judged):
-        noun = "other face" if judged else "face"
-        yield f"  {others} {noun}{'s' if others > 1 else ''}: too few frames could be judged"
-
-
-def clock(seconds: float) -> str:
-    """Return a time as minutes and seconds, with hours if there are any."""
-    minutes, rest = divmod(round(seconds, 1), 60.0)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
-
-
-def shortened(text: str, columns: int) -> str:
-    """Return a path made printable, with its beginning cut off if it is too long."""
-    clean = printable(text)
-    if cell_len(clean) <= columns:
-        return clean
-    while cell_len(clean) >= columns:
-        clean = clean[1:]
-    return "…" + clean

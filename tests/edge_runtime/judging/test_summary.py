@@ -11,16 +11,10 @@ from PIL import Image
 from rich.cells import cell_len
 
 from benchmarks.studies.small import small_contract
+from edge_runtime.judging.decide import reason_text
 from edge_runtime.judging.results import FaceResult, FrameResult, Reason, SourceState
-from edge_runtime.judging.summary import (
-    FileVerdicts,
-    clock,
-    fake_segments,
-    log_odds,
-    probability,
-    shortened,
-    video_lines,
-)
+from edge_runtime.judging.summary import DOUBTS, FileVerdicts, fake_segments, log_odds, probability
+from edge_runtime.judging.summary_text import clock, shortened, summary_text, video_lines
 from edge_runtime.judging.tracking import Shots
 from edge_runtime.model.contract import Calibration, ContractError, ModelContract, Verdict
 from edge_runtime.pipeline import Judged
@@ -133,7 +127,7 @@ def test_pictures_are_counted_by_their_worst_face():
         files.add(Judged(result, still=True, given=FOLDER))
     files.add(Judged(FrameResult("in/x.jpg", 0, NOW, error="broken"), still=True, failed=True, given=FOLDER))
     files.add(Judged(FrameResult("in/secret", 0, NOW, SourceState.ENDED, error="denied"), failed=True, given=FOLDER))
-    assert files.text().startswith("1 real, 1 fake, 1 uncertain, 2 unreadable, 1 without a face\n")
+    assert summary_text(files).startswith("1 real, 1 fake, 1 uncertain, 2 unreadable, 1 without a face\n")
     (line,) = map(json.loads, files.json_lines())
     assert {key: line[key] for key in ("source", "state", "fake", "no_face", "unreadable")} == {
         "source": "in",
@@ -147,15 +141,29 @@ def test_pictures_are_counted_by_their_worst_face():
 def test_cameras_are_left_out_and_long_names_fit():
     files = FileVerdicts(contract(), "detector")
     files.add(Judged(FrameResult("cam", 0, NOW, faces=(face(1, 0.5),)), given=CAMERA))
-    assert (files.text(), list(files.json_lines())) == ("", [])
+    assert (summary_text(files), list(files.json_lines())) == ("", [])
     name = "d" * 90 + "/v\x1b.mp4"
     for number in range(2):
         files.add(Judged(FrameResult(f"{name}{number}", 0, NOW), still=True, given=FOLDER))
     files.add(Judged(FrameResult(name, 0, NOW, faces=(face(1, 0.5),)), given=VIDEO))
-    lines = files.text(by_folder=True).splitlines()
+    lines = summary_text(files, by_folder=True).splitlines()
     assert max(map(len, lines)) == 80
     assert "\x1b" not in "".join(lines)
     assert cell_len(shortened("假脸" * 30, 40)) == 39
+
+
+@pytest.mark.parametrize("reason", [*DOUBTS, None])
+def test_reasons_fit_a_terminal(reason):
+    files = FileVerdicts(contract(), "detector")
+    for number in range(80):
+        seen = replace(face(1, 0.5 if reason is None else 0.99), reason_code=reason)
+        result = FrameResult("v.mp4", number, NOW, precision="int8", faces=(seen,))
+        files.add(Judged(result, position_s=3600 + number / 25, given=VIDEO))
+    lines = summary_text(files).splitlines()
+    assert max(map(len, lines)) <= 80
+    words = reason_text(reason or Reason.BETWEEN_THRESHOLDS)
+    assert " ".join(" ".join(lines).split()).count(f"uncertain, {words}") == 1
+    assert " ".join(" ".join(lines).split()).count(f"uncertain: {words}") == 1
 
 
 def test_of_many_faces_the_most_suspicious_are_shown():
