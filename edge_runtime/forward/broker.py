@@ -28,7 +28,11 @@ WORST = (
     "{% set v = value_json.faces | map(attribute='verdict') | list %}"
     "{{ 'fake' if 'fake' in v else 'uncertain' if 'uncertain' in v else 'real' if v else 'no face' }}"
 )
-HIGHEST = "{{ value_json.faces | map(attribute='score') | select('number') | list | max(default=none) }}"
+HIGHEST = (
+    "{% set scores = value_json.faces | map(attribute='score') | select('number') | list %}"
+    "{{ scores | max if scores else none }}"
+)
+DRIFT = "{{ value_json.drift.state if value_json.drift is defined else 'unknown' }}"
 
 
 @dataclass(frozen=True)
@@ -225,6 +229,8 @@ class Broker:
             | {"options": ["real", "fake", "uncertain", "no face"]},
             "score": {"name": "Probability of fake", "value_template": HIGHEST, "state_class": "measurement"},
             "faces": {"name": "Faces", "value_template": "{{ value_json.faces | count }}"},
+            "drift": {"name": "Drift", "device_class": "enum", "value_template": DRIFT}
+            | {"options": ["unknown", "ok", "watch", "drift"]},
         }
         return {
             "device": {

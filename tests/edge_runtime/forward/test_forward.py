@@ -8,15 +8,21 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from helpers.mosquitto import Mosquitto
 from helpers.waiting import until
+from jinja2 import Template
 
 from edge_runtime.errors import UsageError
 from edge_runtime.forward.broker import Broker, BrokerOptions
+from edge_runtime.judging.results import FaceResult, FrameResult
+from edge_runtime.model.contract import Verdict
+from edge_runtime.monitoring.alarm import DriftState
 from edge_runtime.sinks.lines import LineFile
 
 KILLS = int(os.environ.get("BROKER_KILLS", "4"))
@@ -156,7 +162,7 @@ def test_home_assistant_finds_the_board_and_knows_whether_it_is_there(broker, tm
     found = json.loads(home.of(config)[0])
     assert found["availability_topic"] == status
     assert found["state_topic"] == "deepfake-edge/door/results"
-    assert set(found["components"]) == {"verdict", "score", "faces"}
+    assert set(found["components"]) == {"verdict", "score", "faces", "drift"}
     assert {part["platform"] for part in found["components"].values()} == {"sensor"}
     until(lambda: home.of(status) == ["online"])
     home.client.publish("homeassistant/status", "online", qos=1)
@@ -306,3 +312,18 @@ def test_unusable_options_are_one_line(changes, says):
     with pytest.raises(UsageError, match=says.replace("(", r"\(")) as error:
         Broker(BrokerOptions(**{"address": "mqtt://broker", "board": "door", **changes}))
     assert "secret" not in str(error.value)
+
+
+def test_home_assistant_reads_each_sensor_from_a_result():
+    face = FaceResult((0, 0, 9, 9), 0.9, 1, 0.75, Verdict.FAKE)
+    result = FrameResult("door", 0, datetime.now(timezone.utc), faces=(face,))
+    parts = Broker(BrokerOptions("mqtt://localhost", board="door")).discovery()["components"]
+
+    def shown(result):
+        values = json.loads(json.dumps(result.to_dict()))
+        return {name: Template(part["value_template"]).render(value_json=values) for name, part in parts.items()}
+
+    assert shown(result) == {"verdict": "fake", "score": "0.75", "faces": "1", "drift": "unknown"}
+    drifted = replace(result, faces=(), drift={"state": "drift", "reason": "faces are darker"})
+    assert shown(drifted) == {"verdict": "no face", "score": "None", "faces": "0", "drift": "drift"}
+    assert parts["drift"]["options"] == [state.value for state in DriftState]
