@@ -46,6 +46,9 @@ SECONDS = 2.0
 TRIAL_TIMEOUT_S = 120.0
 """A device that takes longer for all its networks counts as hanging. A GPU compiles one in up to 20 s, once."""
 
+LISTING_TIMEOUT_S = 20.0
+"""If OpenVINO takes longer to list the devices, a driver counts as hanging."""
+
 MOST_ATTEMPTS = 3
 """A device is given up once this many starts ended during its trial: the machine crashed or a user stopped it."""
 
@@ -56,7 +59,10 @@ MOST_ACCURATE_FIRST = (Precision.FP32, Precision.FP16, Precision.INT8)
 """The precisions, the most accurate first."""
 
 WORKER = "from edge_runtime.inference.tuning import work; work()"
-"""Code of the process that tries a device; tests replace it to use stand-in devices."""
+LISTER = "from edge_runtime.inference.tuning import list_devices; list_devices()"
+"""Code of the processes that try a device and list the devices; tests replace it to use stand-in devices."""
+
+DEV = Path("/dev")
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,25 @@ class Trial:
 
 
 def devices_here() -> list[str]:
-    """Return the devices that may run a network: the CPU, and OpenVINO's GPUs."""
-    if not [*Path("/dev").glob("dri/renderD*"), *Path("/dev").glob("dxg")]:
-        # Asking OpenVINO loads every driver.
+    """Return the devices that may run a network: the CPU, and OpenVINO's GPUs.
+
+    OpenVINO loads every driver to list its devices, so it is asked in another process. If that hangs or crashes, the
+    GPU is returned: its trial will fail too, and that is remembered.
+    """
+    if not [*DEV.glob("dri/renderD*"), *DEV.glob("dxg")]:
         return ["CPU"]
-    return ["CPU", *(name for name in openvino_core().available_devices if name.startswith("GPU"))]
+    output, broken = _run_apart(LISTER, timeout_s=LISTING_TIMEOUT_S)
+    # A driver may print lines of its own.
+    found = [name for line in output.splitlines() if line.startswith('["') for name in json.loads(line)]
+    return ["CPU", "GPU"] if broken else ["CPU", *(name for name in found if name.startswith("GPU"))]
+
+
+def list_devices() -> None:
+    """Print OpenVINO's devices as a line of JSON."""
+    _leave_with_parent()
+    print(json.dumps(openvino_core().available_devices), flush=True)
+    # Skip the drivers' teardown, which may crash.
+    os._exit(0)
 
 
 def choose_device(bundle: Bundle, devices: Sequence[str]) -> Profile | None:
@@ -133,20 +153,7 @@ def attempts_path() -> Path:
 
 def try_apart(bundle: Bundle, device: str) -> list[Trial]:
     """Return the trials of `device`, made by a process that runs WORKER; it is ended if it hangs."""
-    command = [*emulator(), sys.executable, "-c", WORKER, str(bundle.path), device]
-    # The process exits when `held` is closed, also if this process dies.
-    watched, held = os.pipe()
-    process = subprocess.Popen(command, stdin=watched, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        output, _ = process.communicate(timeout=TRIAL_TIMEOUT_S)
-        broken = f"its process ended with code {process.returncode}" if process.returncode else ""
-    except subprocess.TimeoutExpired:
-        # Not waited for: a process stuck in a kernel driver may survive even this.
-        process.kill()
-        broken = f"no answer within {TRIAL_TIMEOUT_S:g} s"
-    finally:
-        os.close(watched)
-        os.close(held)
+    output, broken = _run_apart(WORKER, str(bundle.path), device, timeout_s=TRIAL_TIMEOUT_S)
     if broken:
         return [Trial(device, precision, failed=broken) for precision in bundle.precisions]
     # A driver may print lines of its own.
@@ -154,14 +161,37 @@ def try_apart(bundle: Bundle, device: str) -> list[Trial]:
     return [Trial(**{**value, "precision": Precision(value["precision"])}) for value in values]
 
 
-def work(build: Build = Classifier, seconds: float = SECONDS) -> None:
-    """Try the networks of bundle `sys.argv[1]` on device `sys.argv[2]` and print a line of JSON for each."""
+def _run_apart(code: str, *arguments: str, timeout_s: float) -> tuple[str, str]:
+    """Return what a process that runs `code` prints, and why it failed, if it did."""
+    command = [*emulator(), sys.executable, "-c", code, *arguments]
+    # The process exits when `held` is closed, also if this process dies.
+    watched, held = os.pipe()
+    process = subprocess.Popen(command, stdin=watched, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+        return output, f"its process ended with code {process.returncode}" if process.returncode else ""
+    except subprocess.TimeoutExpired:
+        # Not waited for: a process stuck in a kernel driver may survive even this.
+        process.kill()
+        return "", f"no answer within {timeout_s:g} s"
+    finally:
+        os.close(watched)
+        os.close(held)
 
-    def leave_with_parent() -> None:
+
+def _leave_with_parent() -> None:
+    """End this process when its standard input is closed."""
+
+    def leave() -> None:
         os.read(0, 1)
         os._exit(0)
 
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    threading.Thread(target=leave, daemon=True).start()
+
+
+def work(build: Build = Classifier, seconds: float = SECONDS) -> None:
+    """Try the networks of bundle `sys.argv[1]` on device `sys.argv[2]` and print a line of JSON for each."""
+    _leave_with_parent()
     bundle, device = Bundle.open(Path(sys.argv[1])), sys.argv[2]
     for precision in bundle.precisions:
         try:
@@ -192,20 +222,20 @@ def tune_at_first_start(engine: Engine, *, again: bool = False) -> None:
 
     A systemd service does not wait: it starts with the safe choice, and `engine` switches after the measurement.
     """
-    devices = devices_here()
-    if len(devices) == 1 or GOLDEN not in engine.bundle.manifest.files:
-        if again:
-            log.info("nothing to measure: there is one device, or the bundle holds no golden pictures")
-        return
-    thread = threading.Thread(target=tune, args=(engine, devices), kwargs={"again": again}, daemon=True)
+    thread = threading.Thread(target=tune, args=(engine,), kwargs={"again": again}, daemon=True)
     thread.start()
     if "NOTIFY_SOCKET" not in os.environ:
         thread.join()
 
 
-def tune(engine: Engine, devices: Sequence[str], *, again: bool = False) -> None:
-    """Measure `devices` unless a profile is in force, keep the fastest as the profile, and switch `engine` to it."""
+def tune(engine: Engine, *, again: bool = False) -> None:
+    """Measure the devices unless a profile is in force, keep the fastest as the profile, and switch `engine` to it."""
     if not again and find_profile(engine.bundle).state is ProfileState.IN_FORCE:
+        return
+    devices = devices_here()
+    if len(devices) == 1 or GOLDEN not in engine.bundle.manifest.files:
+        if again:
+            log.info("nothing to measure: there is one device, or the bundle holds no golden pictures")
         return
     folder = profile_path().parent
     with contextlib.suppress(OSError):

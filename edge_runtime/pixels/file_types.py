@@ -1,8 +1,10 @@
 """Recognizes what a file is by its first bytes, whatever its name says."""
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import IO
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
 """The picture formats this project reads, by Pillow's names; other readers of Pillow are older and less tested, and the
@@ -128,10 +130,15 @@ def file_type(path: Path) -> FileType:
         OSError: it can't be read.
     """
     with path.open("rb") as file:
-        found = file_type_of(file.read(HEAD_BYTES))
-        if found.content is Content.OTHER:
-            # Targa has no magic number at its start, and at its end only since version 2.
-            file.seek(max(0, path.stat().st_size - 18))
-            if file.read().startswith(b"TRUEVISION-XFILE") or path.suffix.lower() == ".tga":
-                return FileType(Content.OTHER_PICTURE, "TGA")
+        return file_type_in(file, path.suffix)
+
+
+def file_type_in(file: IO[bytes], suffix: str) -> FileType:
+    """Recognize an open file whose name ends in `suffix`."""
+    found = file_type_of(file.read(HEAD_BYTES))
+    if found.content is Content.OTHER:
+        # Targa has no magic number at its start, and at its end only since version 2.
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 18))
+        if file.read().startswith(b"TRUEVISION-XFILE") or suffix.lower() == ".tga":
+            return FileType(Content.OTHER_PICTURE, "TGA")
     return found

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from edge_runtime.errors import LargePictureError, PictureError
-from edge_runtime.pixels.file_types import FORMATS, HEAD_BYTES, Content, file_type, file_type_of
+from edge_runtime.pixels.file_types import FORMATS, Content, file_type_in
 from edge_runtime.pixels.metadata import without_exif, without_metadata
 
 # Pillow warns of odd metadata and large pictures, which are handled here. Silence it once: pictures are read by several
@@ -109,7 +109,7 @@ def open_picture(
     name = "the picture" if isinstance(source, bytes) else str(source)
     try:
         with _open_file(source) as file:
-            found = file_type_of(file.read(HEAD_BYTES)) if isinstance(source, bytes) else file_type(Path(source))
+            found = file_type_in(file, "" if isinstance(source, bytes) else Path(source).suffix)
             file.seek(0)
             if found.content is Content.OTHER_PICTURE:
                 raise PictureError(f"{found.format} pictures can't be read; save it as JPEG or PNG")

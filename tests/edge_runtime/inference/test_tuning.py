@@ -17,6 +17,7 @@ from edge_runtime.cli import edge_detect
 from edge_runtime.command import command_app
 from edge_runtime.inference import tuning
 from edge_runtime.inference.classifier import Classifier
+from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.engine import Choice, Engine, choose
 from edge_runtime.inference.tuning import Trial, choose_device, tune, tune_at_first_start
 from edge_runtime.model import check
@@ -25,7 +26,7 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Precision
 from edge_runtime.model.profile import ProfileState, find_profile
 
-DEVICES = ("CPU", "GPU")
+DEVICES = ["CPU", "GPU"]
 SAFE, FAST = Choice("CPU", Precision.INT8), Choice("GPU", Precision.FP16)
 PIXELS = np.zeros((1, 32, 32, 3), np.uint8)
 
@@ -59,6 +60,7 @@ def stand_in(monkeypatch):
         monkeypatch.setattr(tuning, "WORKER", STAND_IN.format(gpu=gpu))
 
     set_gpu()
+    monkeypatch.setattr(tuning, "devices_here", lambda: DEVICES)
     return set_gpu
 
 
@@ -78,22 +80,22 @@ def engine(bundle) -> Engine:
 
 
 def test_first_start_finds_the_fastest_and_keeps_it(engine, stand_in, caplog):
-    stand_in("time.sleep(0.005 if 'int8' in str(self.path) else 0)")
+    stand_in("time.sleep(0.1 if 'int8' in str(self.path) else 0)")
     with caplog.at_level(logging.INFO, "edge_runtime"):
-        tune(engine, DEVICES)
+        tune(engine)
         assert engine.answer(PIXELS).choice == FAST
         assert sum("fastest" in record.message for record in caplog.records) == 1
         # The second start measures nothing.
         stand_in("raise DeviceError('lost')")
-        tune(engine, DEVICES)
+        tune(engine)
     assert choose(engine.bundle) == FAST
     assert len([record for record in caplog.records if "measuring" in record.message]) == 1
-    tune(engine, DEVICES, again=True)
+    tune(engine, again=True)
     assert choose(engine.bundle).device == engine.choice.device == "CPU"
 
 
 def test_installation_measures_and_keeps_the_fastest(bundle, stand_in, monkeypatch, capsys):
-    stand_in("time.sleep(0.005 if 'int8' in str(self.path) else 0)")
+    stand_in("time.sleep(0.1 if 'int8' in str(self.path) else 0)")
     monkeypatch.setattr(check, "devices_here", lambda: list(DEVICES))
     assert check.check(str(bundle.path), measure=True) == 0
     found = json.loads(capsys.readouterr().out)
@@ -127,7 +129,7 @@ def test_ties_go_to_the_more_accurate_precision(bundle, monkeypatch):
 def test_broken_device_is_given_up_until_its_driver_changes(engine, stand_in, monkeypatch, gpu):
     monkeypatch.setattr(tuning, "TRIAL_TIMEOUT_S", 10.0)
     stand_in(gpu)
-    tune(engine, DEVICES)
+    tune(engine)
     found = find_profile(engine.bundle)
     assert (found.state, found.profile.device) == (ProfileState.IN_FORCE, "CPU")
     assert list(found.profile.given_up) == ["GPU"]
@@ -149,36 +151,69 @@ def test_device_that_takes_the_machine_down_is_given_up(engine, stand_in, monkey
     monkeypatch.setattr(tuning, "try_apart", power_cut)
     for _ in range(tuning.MOST_ATTEMPTS):
         with pytest.raises(SystemExit):
-            tune(engine, DEVICES)
-    tune(engine, DEVICES)
+            tune(engine)
+    tune(engine)
     assert tried.count("GPU") == tuning.MOST_ATTEMPTS
     assert list(find_profile(engine.bundle).profile.given_up) == ["GPU"]
     monkeypatch.setattr(tuning, "try_apart", try_apart)
-    tune(engine, DEVICES, again=True)
+    tune(engine, again=True)
     assert engine.choice.device == "GPU"
 
 
 def test_disk_that_keeps_nothing_is_not_measured_for(engine, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tuning, "devices_here", lambda: DEVICES)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").touch()
     monkeypatch.setattr(tuning, "choose_device", lambda *_: pytest.fail("measured"))
     with caplog.at_level(logging.INFO, "edge_runtime"):
-        tune(engine, DEVICES)
+        tune(engine)
     assert str(tmp_path / "file") in caplog.records[-1].message
     assert engine.choice == SAFE
 
 
-def test_one_device_is_not_measured(engine, monkeypatch):
-    monkeypatch.setattr(tuning, "devices_here", lambda: ["CPU"])
-    monkeypatch.setattr(tuning, "tune", lambda *_, **__: pytest.fail("measured"))
+def test_one_device_is_not_measured(engine, tmp_path, monkeypatch, caplog):
+    """Without a GPU's device file, OpenVINO isn't even asked; a file alone, such as another maker's, is no GPU."""
+    started = []
+    run_apart = tuning._run_apart
+    monkeypatch.setattr(tuning, "_run_apart", lambda code, *a, **b: started.append(code) or run_apart(code, *a, **b))
+    monkeypatch.setattr(tuning, "DEV", tmp_path)
+    with caplog.at_level(logging.INFO, "edge_runtime"):
+        tune_at_first_start(engine)
+        assert (engine.choice, started) == (SAFE, [])
+        (tmp_path / "dri").mkdir()
+        (tmp_path / "dri" / "renderD128").touch()
+        tune_at_first_start(engine)
+    assert (engine.choice, started, caplog.records) == (SAFE, [tuning.LISTER], [])
+
+
+@pytest.mark.parametrize("lister", ["import time; time.sleep(600)", "import os; os.abort()"])
+def test_driver_that_hangs_when_it_is_loaded_delays_no_service(engine, tmp_path, monkeypatch, lister):
+    """It is given up like one that hangs later, and from then on never loaded."""
+    monkeypatch.setattr(tuning, "WORKER", STAND_IN.format(gpu="os.abort()"))
+    monkeypatch.setattr(tuning, "LISTER", lister)
+    monkeypatch.setattr(tuning, "LISTING_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(tuning, "DEV", tmp_path)
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    (tmp_path / "dri").mkdir()
+    (tmp_path / "dri" / "renderD128").touch()
+    began = time.monotonic()
     tune_at_first_start(engine)
-    assert engine.choice == SAFE
+    assert time.monotonic() - began < 1.5
+    wait_until(lambda: find_profile(engine.bundle).profile)
+
+    class Driver:
+        available_devices = property(lambda self: pytest.fail("loaded"))
+
+        def get_property(self, device, name):
+            return openvino_core().get_property(device, name)
+
+    found = find_profile(engine.bundle, Driver())
+    assert (found.profile.device, list(found.profile.given_up)) == ("CPU", ["GPU"])
 
 
 @pytest.mark.parametrize("service", [True, False])
 def test_service_judges_while_it_measures(engine, stand_in, monkeypatch, service):
     """A service starts on the safe choice and switches later; a command measures first."""
-    monkeypatch.setattr(tuning, "devices_here", lambda: list(DEVICES))
     if service:
         monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
     seen = []
