@@ -102,7 +102,7 @@ def points(plan: Plan, report: Report, reports: Mapping[str, Report]) -> list[Po
         )
 
     found = [point(name, bundle) for name, bundle in plan.bundles.items()]
-    return sorted(found, key=lambda one: -(one.row.median(SPEED) or 0.0))
+    return sorted(found, key=lambda one: -speedup(one.row, found[0].row, SPEED).median)
 
 
 def is_reference(bundle: Bundle) -> bool:

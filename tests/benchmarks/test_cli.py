@@ -72,6 +72,22 @@ def test_long_run_without_terminal_prints_progress(bundle, faces, tmp_path, fake
     assert len(lines) == 4
 
 
+def test_slow_rounds_are_repeated_before_the_answer(bundle, faces, tmp_path, fake_workers, monkeypatch, capsys):
+    paces = iter([60.0])
+
+    def run_job(job, cache):
+        pace = next(paces, 90.0)
+        return Round({"end_to_end_fps": pace, "pace": pace}, {"threads": 1}, latencies_ms=[pace] * 101)
+
+    monkeypatch.setattr(running, "run_job", run_job)
+    assert session.run_session(quick_options(bundle, faces, tmp_path)) == 0
+    report = Report.read(tmp_path)
+    assert report.repeated == 1
+    assert {pace for row in report.rows for pace in row.values("pace")} == {90.0}
+    assert "tiny: take " in (answer := capsys.readouterr().out)
+    assert "pace" not in answer
+
+
 def test_unreadable_pictures_are_named(bundle, faces, tmp_path, fake_workers, capsys):
     data = shutil.copytree(faces, tmp_path / "faces")
     (data / "real" / "text.jpg").write_text("no picture")

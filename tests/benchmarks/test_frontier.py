@@ -43,18 +43,20 @@ def test_networks_are_compared_in_one_run(faces, tmp_path):
     assert all(row[-1].startswith("–") for row in rows)
 
 
-def test_estimates_follow_published_rates(tmp_path, make_report):
-    """A network that is 4 times as fast as ResNet-50 in each round, though a slow minute hides it in the medians."""
-    plan = Plan(
-        Options(tmp_path, tmp_path),
-        {name: Bundle.open(write_bundle(tmp_path / name, name, 224)) for name in ("resnet50", "efficientnet_lite0")},
-    )
-    report = make_report(bundles=("resnet50", "efficientnet_lite0"), isas=("sse42",))
+def measured_points(tmp_path, make_report, **rounds):
+    """Return the points of networks with these frames/s in each round."""
+    bundles = {name: Bundle.open(write_bundle(tmp_path / name, name, 224)) for name in rounds}
+    report = make_report(bundles=tuple(rounds), isas=("sse42",))
     rows = {row.case.bundle: row for row in report.find(precision="int8")}
-    rounds = {"resnet50": (20.0, 10.0, 5.0), "efficientnet_lite0": (80.0, 40.0, 2.0)}
     rows = tuple(replace(row, rounds=tuple({"model_fps": fps} for fps in rounds[name])) for name, row in rows.items())
     report = replace(report, rows=rows)
-    fast, reference = points(plan, report, {"faces": report})
+    return points(Plan(Options(tmp_path, tmp_path), bundles), report, {"faces": report})
+
+
+def test_estimates_follow_published_rates(tmp_path, make_report):
+    """A network that is 4 times as fast as ResNet-50 in each round, though a slow minute hides it in the medians."""
+    rounds = {"resnet50": (20.0, 10.0, 5.0), "efficientnet_lite0": (80.0, 40.0, 2.0)}
+    fast, reference = measured_points(tmp_path, make_report, **rounds)
     assert (fast.name, fast.ratio, reference.ratio) == ("efficientnet_lite0", 4.0, 1.0)
     assert (reference.estimate("CPU"), reference.estimate("GPU")) == (18.0, 42.0)
     assert fast.estimate("CPU") == 72.0
@@ -69,3 +71,10 @@ def test_bundle_without_int8_is_refused(tmp_path, faces):
     folder = write_bundle(tmp_path / "fp32", "redness", precisions=("fp32",))
     with pytest.raises(BundleError, match="int8"):
         measure_frontier([faces], Options(faces, tmp_path, [folder], isa=["sse42"]), lambda _: None)
+
+
+def test_order_is_by_ratios_round_by_round(tmp_path, make_report):
+    """In its third round the faster network met a slow minute, so its median is the lower one."""
+    rounds = {"resnet50": (10.0, 20.0, 30.0), "efficientnet_lite0": (11.0, 22.0, 15.0)}
+    found = measured_points(tmp_path, make_report, **rounds)
+    assert [point.name for point in found] == ["efficientnet_lite0", "resnet50"]

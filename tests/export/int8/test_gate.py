@@ -1,6 +1,7 @@
 """What counts as a change, and which candidates are accepted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,16 @@ def test_the_accepted_candidate_that_changes_least_ships() -> None:
     assert best([bad, near, good]) is good
     assert best([bad]) is None
     assert closest([worse, bad]) is bad
+
+
+def test_changed_decisions_count_before_all_else() -> None:
+    """Such as of a histogram candidate: its logits may be farther from FP32's and from the workstation's."""
+    few, many = judged(logits(), logits()), judged(logits(), logits())
+    few = replace(few, against_fp32=replace(few.against_fp32, changed=1, mean_logit=0.2))
+    few = replace(few, to_board=replace(few.to_board, max_logit=0.02))
+    many = replace(many, against_fp32=replace(many.against_fp32, changed=2))
+    assert best([many, few]) is few
+    assert best([many, replace(few, against_fp32=replace(few.against_fp32, changed=3))]) is many
 
 
 def test_the_control_metric_drops_by_a_hundredth_at_the_limit() -> None:
