@@ -2,8 +2,8 @@
 
     python -m benchmarks.studies.pipeline BUNDLE
 
-Frames in memory and a folder of JPEGs are compared with benchmark_app on the same network; a video with what its stages
-allow: cores divided by the sum of each stage's CPU time. Each measurement has its own process.
+Frames in memory are compared with benchmark_app on the same network; a folder of JPEGs and a video with what their
+stages allow: cores divided by the sum of each stage's CPU time. Each measurement has its own process.
 """
 
 import json
@@ -32,6 +32,8 @@ from edge_runtime.inference.core import openvino_core
 from edge_runtime.judging.scorer import prepare_face
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Precision
+from edge_runtime.pixels.pictures import read_picture
+from edge_runtime.pixels.provenance import picture_provenance
 from edge_runtime.sinks.lines import JsonlSink
 from edge_runtime.sources import Frame, Source, open_sources
 from edge_runtime.sources.opencv import cv2, picture_of
@@ -40,7 +42,7 @@ from train.data.catalog import SEED
 from train.sample_faces import draw_face
 from train.sample_faces.files import write_video
 
-GOALS = {"memory": 0.96, "folder": 0.86, "video": 0.9}
+GOALS = {"memory": 0.96, "folder": 0.85, "video": 0.9}
 """The ratios to reach."""
 
 PICTURES, FILES = 64, 600
@@ -140,31 +142,45 @@ def measure_video(bundle: Path, folder: Path, seconds: float) -> dict[str, float
     return _rates(judge_video)
 
 
-def measure_stages(bundle: Path, folder: Path, seconds: float) -> dict[str, float]:
+def measure_folder_stages(bundle: Path, folder: Path, seconds: float) -> dict[str, float]:
+    """Return the CPU milliseconds per picture of each stage of the folder, alone in one thread."""
+    detector, cpu_ms = _warm_detector(bundle, faces="off"), dict[str, float]()
+    paths = sorted((folder / "jpegs").iterdir())[:STAGE_FRAMES]
+    pictures = _timed(cpu_ms, "read", read_picture, paths)
+    _timed(cpu_ms, "provenance", picture_provenance, paths)
+    _time_judging(cpu_ms, detector, pictures, [None] * len(pictures))
+    return cpu_ms
+
+
+def measure_video_stages(bundle: Path, folder: Path, seconds: float) -> dict[str, float]:
     """Return the CPU milliseconds per frame of each stage of the video, alone in one thread."""
-    detector = _warm_detector(bundle)
+    detector, cpu_ms = _warm_detector(bundle), dict[str, float]()
     finder = detector.moving_faces()
     if finder is None:
         raise BundleError(f"{bundle}: has no face detector; export it again with --face-model")
     capture = cv2.VideoCapture(str(folder / "face.mp4"), cv2.CAP_FFMPEG)
-    cpu_ms: dict[str, float] = {}
+    images = _timed(cpu_ms, "decode", lambda _: capture.read()[1], list(range(STAGE_FRAMES)))
+    pictures = _timed(cpu_ms, "convert", picture_of, images)
+    faces = _timed(cpu_ms, "faces", finder.detect, pictures)
+    _time_judging(cpu_ms, detector, pictures, [found[0] for found in faces])
+    return cpu_ms
 
-    def timed(stage: str, step: Callable[..., Any], *inputs: list[Any]) -> list[Any]:
-        began = time.process_time()
-        found = [step(*given) for given in zip(*inputs, strict=True)]
-        cpu_ms[stage] = 1e3 * (time.process_time() - began) / len(found)
-        return found
 
-    images = timed("decode", lambda _: capture.read()[1], list(range(STAGE_FRAMES)))
-    pictures = timed("convert", picture_of, images)
-    faces = timed("faces", finder.detect, pictures)
+def _time_judging(cpu_ms: dict[str, float], detector: Detector, pictures: list[Any], faces: list[Any]) -> None:
     contract, limits = detector.bundle.contract, detector.limits
-    crops = timed("crop", lambda p, f: prepare_face(p, f[0], contract, limits).crops, pictures, faces)
+    crops = _timed(cpu_ms, "crop", lambda p, f: prepare_face(p, f, contract, limits).crops, pictures, faces)
     batch = np.concatenate([pixels for pixels in crops if pixels is not None])
     detector.engine.logits(batch)
-    timed("classify", detector.engine.logits, [batch])
+    _timed(cpu_ms, "classify", detector.engine.logits, [batch])
     cpu_ms["classify"] /= len(batch)
-    return cpu_ms
+
+
+def _timed(cpu_ms: dict[str, float], stage: str, step: Callable[..., Any], *inputs: list[Any]) -> list[Any]:
+    """Return what `step` makes of each of the inputs, and note its CPU milliseconds for one."""
+    began = time.process_time()
+    found = [step(*given) for given in zip(*inputs, strict=True)]
+    cpu_ms[stage] = 1e3 * (time.process_time() - began) / len(found)
+    return found
 
 
 def _warm_detector(bundle: Path, **options: Any) -> Detector:
@@ -188,7 +204,8 @@ MEASURES = {
     "memory": measure_memory,
     "folder": measure_folder,
     "video": measure_video,
-    "stages": measure_stages,
+    "folder_stages": measure_folder_stages,
+    "video_stages": measure_video_stages,
 }
 
 
@@ -212,18 +229,19 @@ def make_inputs(folder: Path) -> None:
 def ratios(measured: dict[str, Any]) -> dict[str, float]:
     """Return each figure as a share of its limit: frames/s, and frames per CPU second (`…_core`).
 
+    `folder_of_network` is the folder's share of benchmark_app.
+
     On a machine that does other work too, only the latter is fair: a program with more threads gets more of the
     machine. But it does not show whether every core had something to do.
     """
-    stages = 1e3 / sum(measured["stages"].values())
-    limits = {
-        "memory": (measured["benchmark_app"]["fps"], measured["network"]["per_core_s"]),
-        "folder": (measured["benchmark_app"]["fps"], measured["network"]["per_core_s"]),
-        "video": ((os.cpu_count() or 1) * stages, stages),
-    }
+    limits = {"memory": (measured["benchmark_app"]["fps"], measured["network"]["per_core_s"])}
+    for what in ("folder", "video"):
+        per_core_s = 1e3 / sum(measured[f"{what}_stages"].values())
+        limits[what] = ((os.cpu_count() or 1) * per_core_s, per_core_s)
     shares = {what: round(measured[what]["fps"] / limit, 3) for what, (limit, _) in limits.items()}
     cores = {f"{what}_core": round(measured[what]["per_core_s"] / limit, 3) for what, (_, limit) in limits.items()}
-    return shares | cores
+    of_network = round(measured["folder"]["fps"] / measured["benchmark_app"]["fps"], 3)
+    return shares | cores | {"folder_of_network": of_network}
 
 
 def pipeline(
@@ -241,7 +259,8 @@ def pipeline(
             print(json.dumps({"measured": measured, "ratios": shares[-1]}), flush=True)
     for name in shares[0]:
         median = statistics.median(share[name] for share in shares)
-        print(f"{name}: {median:.3f} of the limit (goal {GOALS[name.removesuffix('_core')]})")
+        goal = GOALS.get(name.removesuffix("_core"))
+        print(f"{name}: {median:.3f} of the limit" + (f" (goal {goal})" if goal else ""))
     return 0
 
 

@@ -16,7 +16,8 @@ def test_ratios_are_shares_of_network_and_stages(monkeypatch):
         "memory": {"fps": 96.0, "per_core_s": 48.0},
         "folder": {"fps": 86.0, "per_core_s": 44.0},
         "video": {"fps": 90.0, "per_core_s": 45.0},
-        "stages": {"decode": 5.0, "classify": 15.0},
+        "folder_stages": {"read": 4.0, "classify": 16.0},
+        "video_stages": {"decode": 5.0, "classify": 15.0},
     }
     assert ratios(measured) == {
         "memory": 0.96,
@@ -25,6 +26,7 @@ def test_ratios_are_shares_of_network_and_stages(monkeypatch):
         "memory_core": 0.96,
         "folder_core": 0.88,
         "video_core": 0.9,
+        "folder_of_network": 0.86,
     }
 
 
