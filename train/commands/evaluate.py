@@ -8,7 +8,7 @@ from edge_runtime.errors import DataError, UsageError
 from edge_runtime.model.contract import CHECKPOINT
 from edge_runtime.paths import expand
 from train.commands.output import full_disk_reported, output_folder
-from train.data.build import load_data
+from train.data.build import has_splits, load_data
 from train.data.sample import pick_faces
 from train.evaluation.evaluation import Evaluation, choose_split, judge_faces, open_subject, summarize
 from train.evaluation.origins import KINDS, origin_figures, parse_kinds, parse_pairs
@@ -105,6 +105,6 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
             origins=origins,
         )
         if options.scores:
-            write_scores(scores, judged)
+            write_scores(scores, judged, splits=has_splits(expand(data)))
         write_evaluation(out, evaluation, judged, pictures=options.pictures)
         return evaluation

@@ -73,14 +73,18 @@ def write_evaluation(
     write_report(out / "report.html", f"Evaluation of {evaluation.subject['name']}", sections)
 
 
-def write_scores(path: Path, judged: JudgedFaces) -> None:
-    """Write one line per judged face as CSV; its logits are those of real and fake, separated by a space."""
+def write_scores(path: Path, judged: JudgedFaces, *, splits: bool) -> None:
+    """Write one line per judged face as CSV; its logits are those of real and fake, separated by a space.
+
+    Without `splits` the data has none, so the column is empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("file", "label", "source", "split", "group", "logits", "score", "verdict"))
         for face, group, logits, score in zip(judged.faces, judged.groups, judged.logits, judged.scores, strict=True):
-            row = (face.path, LABELS[face.label], face.origin, face.split, group, " ".join(map(str, logits)))
+            split = face.split if splits else ""
+            row = (face.path, LABELS[face.label], face.origin, split, group, " ".join(map(str, logits)))
             writer.writerow((*row, float(score), judged.calibration.verdict(float(score)).value))
 
 

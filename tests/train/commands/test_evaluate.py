@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import importlib.metadata
 import json
@@ -87,6 +88,8 @@ def test_figures_by_source_and_scores_are_written(make_faces, tiny_checkpoint, t
     assert written["origins"]["worst"]["generator"]["auc"] == evaluation.figures["auc"]
     assert "Across sources and generators" in (tmp_path / "out" / "report.html").read_text()
     assert len(scores.read_text().splitlines()) == 25
+    with scores.open(newline="") as file:
+        assert {row["split"] for row in csv.DictReader(file)} == {""}, "the folder has no splits"
     tell_evaluation(evaluation, tmp_path / "out")
     assert "generator faces: against faces, real faces 12, fake faces 12, AUC 0." in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"--scores .*is a directory"):

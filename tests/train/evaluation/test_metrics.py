@@ -47,6 +47,13 @@ def test_the_equal_error_rate_balances_errors():
     assert measure([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], bootstrap=0)["eer"]["value"] == 0.0
 
 
+def test_a_perfect_ranking_has_a_bound():
+    few = measure([0] * 20 + [1] * 90, np.linspace(0, 1, 110), bootstrap=20)["auc"]
+    assert (few["value"], few["high"]) == (1.0, 1.0)
+    assert few["low"] == pytest.approx(0.05 ** (1 / 20))
+    assert measure([0] * 20 + [1] * 90, np.linspace(1, 0, 110), bootstrap=20)["auc"]["high"] == 0.0
+
+
 def test_calibrated_scores_have_no_calibration_error():
     random = np.random.default_rng(1)
     scores = random.random(20_000)
