@@ -167,13 +167,19 @@ def test_promtool_accepts_the_metrics(served: str) -> None:
 
 
 def test_promtool_accepts_the_rules_and_they_fire(tmp_path: Path) -> None:
-    assert "7 rules found" in promtool("check", "rules", str(FILES / "alerts.yml"))
+    assert "8 rules found" in promtool("check", "rules", str(FILES / "alerts.yml"))
     (tmp_path / "test.yml").write_text(f"""
 rule_files: [{FILES / "alerts.yml"}]
 evaluation_interval: 1m
 tests:
   - interval: 1m
     input_series:
+      - series: 'deepfake_edge_model_info{{version="1.4.0", instance="gone"}}'
+        values: '1x8'
+      - series: 'deepfake_edge_model_info{{version="1.4.0", instance="door"}}'
+        values: '1x8'
+      - series: 'deepfake_edge_model_info{{version="1.5.0", instance="door"}}'
+        values: '_x8 1x30'
       - series: 'deepfake_edge_drift_state{{state="drift", instance="door"}}'
         values: '0x9 1x20'
       - series: 'deepfake_edge_source_up{{source="/dev/video0", instance="door"}}'
@@ -193,6 +199,12 @@ tests:
           - exp_labels: {{severity: page, source: /dev/video0, instance: door}}
             exp_annotations:
               summary: "door: /dev/video0 gives no frames"
+      - eval_time: 20m
+        alertname: BoardGone
+        exp_alerts:
+          - exp_labels: {{severity: page, instance: gone}}
+            exp_annotations:
+              summary: "gone: no figures for 5 minutes, after some in the last day"
 """)
     assert "SUCCESS" in promtool("test", "rules", str(tmp_path / "test.yml"))
 
@@ -208,6 +220,18 @@ def test_rules_and_dashboard_name_metrics_that_exist(served: str) -> None:
         used = names_in((FILES / name).read_text(encoding="utf-8"))
         assert len(used) > 5
         assert used <= known, used - known
+
+
+def test_rules_and_dashboard_name_labels_that_exist(served: str) -> None:
+    names = {match[1] for match in re.finditer(r"[{,](\w+)=\"", served)} | {"verdict", "instance", "le"}
+    for name in ("alerts.yml", "dashboard.json"):
+        text = (FILES / name).read_text(encoding="utf-8").replace('\\"', '"')
+        used = set(re.findall(r"[{,](\w+)=~?\"", text))
+        for listed in re.findall(r"(?:by|ignoring) \(([\w, ]+)\)", text):
+            used |= set(listed.split(", "))
+        used |= set(re.findall(r"\$labels\.(\w+)", text))
+        assert used >= {"state", "instance", "le"}
+        assert used <= names, used - names
 
 
 def test_the_dashboard_has_what_grafana_needs() -> None:
