@@ -81,6 +81,8 @@ def public_key(path: str) -> str:
     Raises:
         SigningError: it is not one public key, or its name can't be that of a signer.
     """
+    if not os.path.exists(path):
+        raise SigningError(f"{path}: not found; make a pair of keys with: setup-board keygen")
     found = KEY.fullmatch(disk.read_text(path))
     name = os.path.basename(path)[: -len(".pub")]
     if not found or not path.endswith(".pub") or not KEY_NAME.fullmatch(name):

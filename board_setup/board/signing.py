@@ -76,13 +76,14 @@ def approve(head: Head, layout: Layout, path: str, *, now: Optional[float] = Non
     now = time.time() if now is None else now
     if statement.expires <= now:
         raise SigningError(
-            f"{path}: expired on {day(statement.expires)} (this board's clock says {day(now)}); sign it again"
+            f"{path}: expired on {day(statement.expires)} (this board's clock says {day(now)}); "
+            "set the clock, or sign it again"
         )
     last = last_signed(layout)
     if (statement.counter, statement.kit) != (last.counter, last.kit) and statement.counter <= last.counter:
         raise SigningError(
             f"{path}: older than the last kit installed here (counter {statement.counter}, here {last.counter}); "
-            "to use it all the same, sign it again"
+            f"to use it all the same, sign it with --counter {last.counter + 1}"
         )
     return Approval(signer, statement)
 

@@ -12,7 +12,7 @@ from board_setup.board.signing import NAMESPACE
 from board_setup.errors import printable
 from board_setup.signatures import BUNDLE_SIGNATURE, VALID_DAYS, SigningError, day, sign_bundle
 from board_setup.workstation import comparison, deploy, pack, sign, twin, virtual_board, wheels
-from board_setup.workstation.fleet.commands import add_fleet_commands
+from board_setup.workstation.fleet.commands import add_fleet_commands, between
 
 
 def add_workstation_commands(
@@ -55,9 +55,11 @@ def add_workstation_commands(
     command = add(sign_this, "sign", "setup-board sign kit.tar --key fleet-2026")
     command.add_argument("path", metavar="KIT|BUNDLE", help="the kit, or the folder of the bundle, to sign")
     command.add_argument("--key", required=True, help="the private key, or the public one of a key in the ssh-agent")
-    command.add_argument("--valid-days", type=float, default=VALID_DAYS, help="default: %(default)s")
+    command.add_argument(
+        "--valid-days", type=between(float, 0.001, 36500), default=VALID_DAYS, help="default: %(default)s"
+    )
     counter_help = "kits only: boards refuse a kit whose counter is below the last one's (default: the time in seconds)"
-    command.add_argument("--counter", type=int, help=counter_help)
+    command.add_argument("--counter", type=between(int, 0, 1 << 62), help=counter_help)
     trust_help = "kits only: once it is installed, boards trust this key instead of those until now; may be repeated"
     command.add_argument("--trust", action="append", default=[], metavar="PUB", help=trust_help)
 

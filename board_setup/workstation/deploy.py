@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -173,14 +174,12 @@ class Board(NamedTuple):
         Raises:
             DeployError: rsync is missing or failed.
         """
+        require_rsync()
         # An absolute path: rsync would take the part of a relative one before a colon for a host.
         files = [*map(os.path.abspath, paths), f"{self.host}:{self.incoming}/"]
         command = ["rsync", "--partial", "--inplace", "--times", "--timeout=60", "-e", self.ssh + self.options, *files]
         for _ in range(TRIES):
-            try:
-                done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
-            except FileNotFoundError:
-                raise DeployError("rsync is not installed; run: sudo apt-get install rsync") from None
+            done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
             if done.returncode == 0:
                 return
             if done.returncode not in BROKEN_CONNECTION_CODES:
@@ -210,6 +209,12 @@ def sharing_connections(boards: Mapping[str, Board]) -> Iterator[Dict[str, Board
             name: board._replace(options=f"{board.options}{sharing}{number}")
             for number, (name, board) in enumerate(boards.items())
         }
+
+
+def require_rsync() -> None:
+    """Raise DeployError if this machine has no rsync."""
+    if shutil.which("rsync") is None:
+        raise DeployError("rsync is not installed; run: sudo apt-get install rsync")
 
 
 def last_line(text: str) -> str:

@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import tarfile
+import tempfile
 import time
-from typing import Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 from board_setup.board import disk
 from board_setup.board.kit import MANIFEST, SIGNATURE, STATEMENT, KitError, kit_of, read_head
 from board_setup.board.signing import NAMESPACE, Statement
-from board_setup.signatures import KEY_NAME, VALID_DAYS, SigningError, public_key, sign
+from board_setup.signatures import KEY_NAME, VALID_DAYS, SigningError, find_signer, public_key, sign
 
 
 def make_key(path: str, *, passphrase: bool = True) -> None:
@@ -27,13 +28,21 @@ def make_key(path: str, *, passphrase: bool = True) -> None:
     for existing in (path, f"{path}.pub"):
         if os.path.lexists(existing):
             raise SigningError(f"{existing}: exists; choose another name, for a lost key can't be made again")
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-C", f"{name} signs deepfake-edge", "-f", path]
-    try:
-        code = subprocess.call(command if passphrase else [*command, "-N", ""])
-    except FileNotFoundError:
-        raise SigningError("ssh-keygen is not installed; run: sudo apt-get install openssh-client") from None
-    if code or not os.path.exists(path):
-        raise SigningError(f"{path}: no key was made (ssh-keygen ended with {code})")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise SigningError(f"{path}: there is no folder {folder}; make it first")
+    # Beside it, so that an interruption leaves both files or none.
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = os.path.join(scratch, name)
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-C", f"{name} signs deepfake-edge", "-f", made]
+        try:
+            code = subprocess.call(command if passphrase else [*command, "-N", ""])
+        except FileNotFoundError:
+            raise SigningError("ssh-keygen is not installed; run: sudo apt-get install openssh-client") from None
+        if code or not os.path.exists(f"{made}.pub"):
+            raise SigningError(f"{path}: no key was made (ssh-keygen ended with {code}); run the same command again")
+        os.rename(f"{made}.pub", f"{path}.pub")
+        os.rename(made, path)
 
 
 def sign_kit(
@@ -52,7 +61,8 @@ def sign_kit(
         key: the private key; or the public one, if an ssh-agent holds the private one.
         valid_days: after this time boards refuse the kit.
         counter: boards refuse a kit with a lower one than the last; by default the time in seconds.
-        trust: files of the public keys that boards trust from then on; empty to change nothing.
+        trust: files of the public keys that boards trust from then on; empty to change nothing. The key that signs must
+            be among them, since a board that no longer trusts it could not repeat an interrupted installation.
         now: seconds since 1970.
 
     Raises:
@@ -62,11 +72,23 @@ def sign_kit(
     head = read_head(path)
     kit_of(head, path)
     now = time.time() if now is None else now
-    keys = {os.path.basename(name)[: -len(".pub")]: public_key(name) for name in trust}
+    keys: Dict[str, str] = {}
+    for file in trust:
+        found = public_key(file)
+        if keys.setdefault(os.path.basename(file)[: -len(".pub")], found) != found:
+            raise SigningError(f"--trust {file}: another key has this name too; rename one of the files")
     digest = hashlib.sha256(head.manifest).hexdigest()
     statement = Statement(digest, int(now) if counter is None else counter, int(now + 86400 * valid_days), keys)
     text = json.dumps(statement._asdict(), indent=1).encode()
-    _rewrite(path, {MANIFEST: head.manifest, STATEMENT: text, SIGNATURE: sign(text, key, NAMESPACE)})
+    signature = sign(text, key, NAMESPACE)
+    if keys:
+        try:
+            find_signer(text, signature, keys, NAMESPACE, path)
+        except SigningError:
+            raise SigningError(
+                f"--trust leaves out {key}, which signs this kit; trust it too, and leave it out in the next kit"
+            ) from None
+    _rewrite(path, {MANIFEST: head.manifest, STATEMENT: text, SIGNATURE: signature})
     return statement
 
 

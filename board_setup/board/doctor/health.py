@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from typing import Any, Dict, Iterator
 
 from board_setup.board import service, signing, versions
@@ -18,25 +19,27 @@ VERDICTS = ("real", "fake", "uncertain")
 def health(layout: Layout) -> Dict[str, Any]:
     """Return what a program asks a board for.
 
-    The keys are `version` (empty without one), `since` (UTC), `good`, `signed_by` (null if unsigned), `service` (null
-    without systemd), `camera`, `restarts`, `drift` (null without a monitor), and `verdicts`: how many faces got
-    which one since this version was installed, each track once an hour.
+    The keys are `version` (empty without one), `since`, `time` (the board's clock; both UTC), `good`, `signed_by` (null
+    if unsigned), `service` (null without systemd), `camera`, `restarts`, `drift` (null without a monitor), and
+    `verdicts`: how many faces got which one from this version since it was installed, each track once an hour.
     """
     system = System(layout.root)
     now, last = versions.current_version(layout), signing.last_signed(layout)
     entry = next((entry for entry in versions.history(layout) if entry.id == now), None)
     since = entry.when if entry else ""
+    clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     seen = service.status(lambda command: system.run(command).out)
     return {
         "version": now,
         "since": since,
+        "time": clock,
         "good": entry.good if entry else False,
         "signed_by": last.signer if now and last.version == now else None,
         "service": seen.active or None,
         "restarts": seen.restarts,
         "camera": bool(system.glob("/dev/video*")),
         "drift": _drift(layout),
-        "verdicts": count_verdicts(layout.at(service.RESULTS), since),
+        "verdicts": count_verdicts(layout.at(service.RESULTS), since if since <= clock else "", now),
     }
 
 
@@ -48,11 +51,11 @@ def _drift(layout: Layout) -> Any:
     return {key: found.get(key) for key in ("state", "since", "reason")} if has_shape(found, {"state": str}) else None
 
 
-def count_verdicts(path: str, since: str) -> Dict[str, int]:
+def count_verdicts(path: str, since: str, version: str = "") -> Dict[str, int]:
     """Return how many faces got which verdict in the results file since a time (UTC, ISO 8601).
 
-    A face that is tracked counts once an hour, with its last verdict. Only the newest READ_BYTES are read, and lines
-    that can't be read are left out.
+    Frames whose `model` is not that of `version`, such as 1.4.0 for 1.4.0-3f2a91c0, are left out. A face that is
+    tracked counts once an hour, with its last verdict. Only the newest READ_BYTES are read, without damaged lines.
     """
     tracked: Dict[Any, str] = {}
     counts = dict.fromkeys(VERDICTS, 0)
@@ -62,6 +65,8 @@ def count_verdicts(path: str, since: str) -> Dict[str, int]:
         except (ValueError, RecursionError):
             continue
         if not has_shape(frame, {"time": str, "source": str, "faces": [{"verdict": str}]}) or frame["time"] < since:
+            continue
+        if version and not f"{version}-".startswith(f"{frame.get('model', version)}-"):
             continue
         for face in frame["faces"]:
             if face["verdict"] not in counts:

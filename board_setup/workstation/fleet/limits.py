@@ -1,6 +1,9 @@
 """When a wave halts: failed installations, restarts, drift, and disagreement with the version before."""
 
+import calendar
+import contextlib
 import json
+import time
 from typing import Any, Dict, Mapping, NamedTuple, Sequence
 
 from board_setup.board.disk import ANY, has_shape
@@ -47,7 +50,14 @@ def ask_health(board: Board) -> Health:
     if not has_shape(found, SHAPE):
         lines = (done.stderr.strip() or "no JSON").splitlines()
         raise DeployError(f"{board.host}: does not tell its status ({lines[-1]}); deploy a new kit to it by itself")
-    return dict(found)
+    return {**found, "clock_ahead_s": clock_ahead_s(found)}
+
+
+def clock_ahead_s(found: Health) -> float:
+    """Return how far a board's clock is ahead of this one in seconds, 0 if its tool is too old to tell."""
+    with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
+        return calendar.timegm(time.strptime(found["time"], "%Y-%m-%dT%H:%M:%SZ")) - time.time()
+    return 0.0
 
 
 def verdicts_of(boards: Sequence[Health]) -> Dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Callable, Dict, NamedTuple, Optional
 from board_setup.board.kit import read_kit
 from board_setup.board.lock import BusyError
 from board_setup.errors import printable
-from board_setup.workstation.deploy import Board, DeployError, bring, last_line
+from board_setup.workstation.deploy import Board, DeployError, bring, last_line, require_rsync, tool_beside
 from board_setup.workstation.fleet.inventory import PARALLEL, FleetError, everywhere
 from board_setup.workstation.fleet.limits import Health, WaveLimits, ask_health, exceeded, missing_faces
 from board_setup.workstation.fleet.progress import FAILED, INSTALLED, ROLLED_BACK, WAITING, Progress
@@ -47,6 +47,7 @@ class Rollout:
     Raises:
         KitError: the kit can't be read.
         FleetError: the record belongs to another rollout.
+        DeployError: the tool beside the kit, or rsync, is missing here.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class Rollout:
         state_path: str,
         say: Callable[[str], None],
     ) -> None:
+        tool_beside(kit_path)
+        require_rsync()
         self.boards, self.kit_path, self.limits, self.pace = boards, kit_path, limits, pace
         self._say, self._told = lambda line: say(printable(line)), 0.0
         self.progress = Progress(state_path, read_kit(kit_path).id, waves, list(boards))

@@ -14,7 +14,9 @@ DETAILS = 12
 
 Answers = Dict[str, Union[Health, DeployError]]
 
-LEGEND = ". ok  o older version  w watch  d drift  r restarts  x not running  ? away"
+LEGEND = ". ok  o older  c clock  w watch  d drift  r restarts  x not running  ? away"
+CLOCK_S = 3600.0
+"""A clock that is further off is wrong: kits expire by it, and dates mean nothing."""
 
 
 def letter(found: Union[Health, DeployError], newest: str) -> str:
@@ -29,6 +31,8 @@ def letter(found: Union[Health, DeployError], newest: str) -> str:
         return "r"
     if (found.get("drift") or {}).get("state") == "watch":
         return "w"
+    if has_wrong_clock(found):
+        return "c"
     return "." if found["version"] == newest else "o"
 
 
@@ -42,17 +46,25 @@ def told(found: Union[Health, DeployError], state: str) -> str:
         "d": f"drift since {drift.get('since', '?')}: {drift.get('reason', '')}",
         "w": f"watch since {drift.get('since', '?')}: {drift.get('reason', '')}",
         "r": f"{found['restarts']} restarts",
+        "c": f"its clock is {abs(found.get('clock_ahead_s', 0)) / 86400:.1f} days "
+        f"{'ahead' if found.get('clock_ahead_s', 0) > 0 else 'behind'}; set it",
     }
     return words.get(state, str(found["version"]))
+
+
+def has_wrong_clock(found: Health) -> bool:
+    """Return whether a board's clock is more than CLOCK_S off."""
+    return abs(found.get("clock_ahead_s", 0.0)) > CLOCK_S
 
 
 def draw(answers: Answers) -> str:
     """Return the screen: counts by version, a letter for each board, and a line for those that need attention.
 
-    The newest version is the one whose boards got it last.
+    The newest version is the one whose boards got it last; boards with a wrong clock have no say, if others answer.
     """
     known = [found for found in answers.values() if not isinstance(found, DeployError) and found["version"]]
-    newest = max(known, key=lambda found: str(found.get("since")))["version"] if known else ""
+    dated = [found for found in known if not has_wrong_clock(found)] or known
+    newest = max(dated, key=lambda found: str(found.get("since")))["version"] if known else ""
     letters = {name: letter(found, newest) for name, found in answers.items()}
     by_version = Counter(found["version"] for found in known)
     signed = sum(bool(found.get("signed_by")) for found in known)
@@ -69,7 +81,9 @@ def draw(answers: Answers) -> str:
 
 def _details(answers: Answers, letters: Dict[str, str]) -> List[str]:
     """Return a line for each board that needs attention, the worst first, as many as fit."""
-    bad = sorted((name for name in answers if letters[name] not in ".o"), key=lambda name: "x?drw".index(letters[name]))
+    bad = sorted(
+        (name for name in answers if letters[name] not in ".o"), key=lambda name: "x?drwc".index(letters[name])
+    )
     lines = [printable(f"{letters[name]} {name}: {told(answers[name], letters[name])}") for name in bad[:DETAILS]]
     more = [f"and {len(bad) - DETAILS} more"] if len(bad) > DETAILS else []
     cut = [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in lines]

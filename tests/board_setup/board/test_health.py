@@ -1,12 +1,15 @@
 """What a board tells programs: verdicts from its results, its service, drift and signature."""
 
+import calendar
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from board_setup import cli
 from board_setup.board import disk
+from board_setup.board.doctor import health
 from board_setup.board.doctor.health import count_verdicts
 from board_setup.board.layout import SERVICE, Layout
 
@@ -30,6 +33,17 @@ def test_tracked_face_counts_once_an_hour_with_its_last_verdict(tmp_path) -> Non
     assert count_verdicts(str(path), "2026-11-28T10:00:00Z") == {"real": 2, "fake": 2, "uncertain": 2}
 
 
+def test_faces_of_another_version_do_not_count(tmp_path) -> None:
+    """Between the check of a version and the restart of the service, the old one still judges."""
+    path = tmp_path / "results.jsonl"
+    models = ("1.4.0", "1.4", "1.5.0", "1.4.0-aa")
+    path.write_text(
+        "".join(json.dumps({**json.loads(frame("2026", ("real", None))), "model": m}) + "\n" for m in models)
+    )
+    assert count_verdicts(str(path), "", "1.4.0-aa")["real"] == 2
+    assert count_verdicts(str(path), "")["real"] == 4
+
+
 def test_rotated_files_count_too(tmp_path) -> None:
     for name in ("results.jsonl", "results.1.jsonl", "results.2.jsonl"):
         (tmp_path / name).write_text(frame("2026", ("real", None)))
@@ -45,6 +59,20 @@ def test_unreadable_lines_are_left_out(tmp_path, line) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text(f"{line}\n" + frame("2026", ("fake", 4)) + '{"source": "cam')
     assert count_verdicts(str(path), "") == {"real": 0, "fake": 1, "uncertain": 0}
+
+
+@pytest.mark.parametrize(("when", "counted"), [("2027-11-28T10:00:00Z", 1), ("2026-11-28T10:00:00Z", 0)])
+def test_version_installed_with_a_clock_that_was_ahead_counts_its_faces(tmp_path, monkeypatch, when, counted) -> None:
+    layout = Layout(str(tmp_path))
+    disk.link(layout.versions + "/2-aa", layout.current)
+    Path(layout.versions, "2-aa").mkdir(parents=True)
+    Path(layout.state, "history.json").write_text(json.dumps([{"id": "2-aa", "when": when, "good": True}]))
+    results = Path(layout.at("/var/log/deepfake-edge/results.jsonl"))
+    results.parent.mkdir(parents=True)
+    results.write_text(frame("2026-11-01T00:00:00.000Z", ("real", 1)))
+    monkeypatch.setattr(health.time, "gmtime", lambda: time.struct_time((2026, 11, 29, 0, 0, 0, 6, 333, 0)))
+    found = health.health(layout)
+    assert (found["time"], found["verdicts"]["real"]) == ("2026-11-29T00:00:00Z", counted)
 
 
 def test_status_is_json_for_programs(tmp_path, capsys) -> None:
@@ -66,7 +94,9 @@ def test_status_is_json_for_programs(tmp_path, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["status", "--json", "--root", layout.root])
     assert ended.value.code == 0
-    assert json.loads(capsys.readouterr().out) == {
+    found = json.loads(capsys.readouterr().out)
+    assert abs(calendar.timegm(time.strptime(found.pop("time"), "%Y-%m-%dT%H:%M:%SZ")) - time.time()) < 60
+    assert found == {
         "version": "2-aa",
         "since": "2026-11-28T10:00:00Z",
         "good": True,

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.kits import make_kit, write_tar
 
-from board_setup import signatures
+from board_setup import cli, signatures
 from board_setup.board import install, kit, signing
 from board_setup.board.kit import Head, KitError
 from board_setup.board.layout import Layout
@@ -129,15 +130,50 @@ def test_signature_for_another_purpose_is_refused(packed, board, keys, monkeypat
     assert refusal(packed, board) == "forged: its signature is for another purpose (git); do not use it"
 
 
-def test_kit_rotates_the_keys(packed, board, keys) -> None:
-    sign_kit(str(packed), str(keys / "fleet"), counter=1, trust=[str(keys / "next.pub")])
-    approval = approve(packed, board)
-    signing.record(approval, board, "2-aa")
-    assert list(signatures.trusted_keys(board.trusted)) == ["next"]
-    assert signing.is_recorded(approval, board)
+def test_kits_rotate_the_keys(packed, board, keys) -> None:
+    both = [str(keys / "fleet.pub"), str(keys / "next.pub")]
+    for counter, (signer, trust) in enumerate([("fleet", both), ("next", both[1:])], 1):
+        sign_kit(str(packed), str(keys / signer), counter=counter, trust=trust)
+        approval = approve(packed, board)
+        signing.record(approval, board, "2-aa")
+        assert list(signatures.trusted_keys(board.trusted)) == [Path(file).stem for file in trust]
+        assert signing.is_recorded(approval, board)
+        # An installation that is cut off, or continued by the kit's own tool, asks again.
+        assert approve(packed, board) == approval
+    sign_kit(str(packed), str(keys / "fleet"), counter=3)
     assert "not trusted here (trusted are next)" in refusal(packed, board)
-    sign_kit(str(packed), str(keys / "next"), counter=2)
-    assert approve(packed, board).signer == "next"
+
+
+def test_kit_does_not_drop_the_key_that_signs_it(packed, keys) -> None:
+    before = packed.read_bytes()
+    with pytest.raises(SigningError, match=r"--trust leaves out .*fleet, which signs this kit"):
+        sign_kit(str(packed), str(keys / "fleet"), trust=[str(keys / "next.pub")])
+    assert packed.read_bytes() == before
+
+
+def test_two_keys_of_one_name_are_refused(packed, keys, tmp_path) -> None:
+    shutil.copy(keys / "next.pub", tmp_path / "fleet.pub")
+    with pytest.raises(SigningError, match="another key has this name too"):
+        sign_kit(str(packed), str(keys / "fleet"), trust=[str(keys / "fleet.pub"), str(tmp_path / "fleet.pub")])
+
+
+def test_counter_of_a_wrong_clock_is_overcome_as_told(packed, board, keys, tmp_path) -> None:
+    """A workstation whose clock was a year ahead signed the last kit."""
+    sign_kit(str(packed), str(keys / "fleet"), now=time.time() + 365 * 86400)
+    signing.record(approve(packed, board), board, "2-aa")
+    other = write_tar(tmp_path / "other.tar", {**CONTENTS, "debs/x.deb": b"x"}, **FIELDS)
+    sign_kit(str(other), str(keys / "fleet"))
+    counter = int(refusal(other, board).partition("--counter ")[2])
+    sign_kit(str(other), str(keys / "fleet"), counter=counter)
+    assert approve(other, board).statement.counter == counter
+
+
+def test_board_whose_clock_is_a_year_ahead_says_so(packed, board, keys) -> None:
+    sign_kit(str(packed), str(keys / "fleet"), valid_days=30)
+    with pytest.raises(
+        SigningError, match=r"this board's clock says \d{4}-\d\d-\d\d\); set the clock, or sign it again"
+    ):
+        signing.approve(kit.read_head(str(packed)), board, "kit.tar", now=time.time() + 365 * 86400)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +197,30 @@ def test_keys_that_others_may_change_are_refused(packed, board, keys) -> None:
     sign_kit(str(packed), str(keys / "fleet"))
     Path(board.trusted).chmod(0o777)
     assert "others than its owner may write there" in refusal(packed, board)
+
+
+def test_interrupted_keygen_leaves_no_half_of_a_pair(tmp_path, monkeypatch) -> None:
+    """ssh-keygen ends after it has written the private key, as on a full disk."""
+    program = tmp_path / "bin/ssh-keygen"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho key > "$7"\nexit 1\n')
+    program.chmod(0o755)
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{program.parent}:{path}")
+    with pytest.raises(SigningError, match=r"no key was made \(ssh-keygen ended with 1\); run the same command again"):
+        make_key(str(tmp_path / "fleet"), passphrase=False)
+    monkeypatch.setenv("PATH", path)
+    make_key(str(tmp_path / "fleet"), passphrase=False)
+    assert {found.name for found in tmp_path.iterdir()} == {"bin", "fleet", "fleet.pub"}
+    with pytest.raises(SigningError, match="there is no folder"):
+        make_key(str(tmp_path / "none/fleet"))
+
+
+@pytest.mark.parametrize("words", [["--valid-days", "nan"], ["--valid-days", "-1"], ["--counter", "-1"]])
+def test_number_out_of_its_range_is_refused(packed, keys, words, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sign", str(packed), "--key", str(keys / "fleet"), *words])
+    assert (ended.value.code, "give a number from" in capsys.readouterr().err) == (2, True)
 
 
 def test_existing_key_is_kept(keys) -> None:

@@ -81,6 +81,33 @@ def test_version_that_fails_its_golden_pictures_is_switched_to_nowhere(fleet) ->
     assert fleet.broken() == []
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [("-i none", "Permission denied (publickey)"), ("-o StrictHostKeyChecking=yes", "Host key verification failed.")],
+)
+def test_refused_connections_say_why(fleet, options, told) -> None:
+    """The wrong key, and a board whose own key is not known, perhaps since another took its address."""
+    written = fleet.inventory.read_text()
+    fleet.inventory.write_text(
+        written.replace('"ssh -i', f'"ssh {options} -F none -i', 1).replace("/user ", "/host ", 1)
+    )
+    done = deploy(fleet, pack(fleet.folder, "35", 35))
+    fleet.inventory.write_text(written)
+    address = fleet.addresses["door-000"]
+    assert f"door-000: root@{address}: can't be reached (" in done.stdout, done.stdout
+    assert told in done.stdout
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_what_this_machine_lacks_is_told_before_any_board_is_asked(fleet, monkeypatch) -> None:
+    kit = pack(fleet.folder, "36", 36)
+    monkeypatch.setenv("PATH", str(fleet.folder))
+    command = fleet.command("deploy", kit=kit)
+    lacking = subprocess.run([shutil.which("nsenter", path="/usr/bin"), *command[1:]], capture_output=True, text=True)
+    assert (lacking.returncode, lacking.stdout) == (2, "")
+    assert lacking.stderr == "error: rsync is not installed; run: sudo apt-get install rsync\n"
+
+
 def test_unsigned_kit_is_installed_nowhere(fleet) -> None:
     kit = make_kit(fleet.folder / "unsigned.tar", "4")
     done = deploy(fleet, kit)

@@ -2,10 +2,11 @@
 
 import pytest
 
+from board_setup import cli
 from board_setup.workstation.deploy import DeployError
 from board_setup.workstation.fleet.inventory import FleetError, alone, read_inventory
 from board_setup.workstation.fleet.limits import WaveLimits, disagreement, exceeded, missing_faces
-from board_setup.workstation.fleet.progress import INSTALLED, Progress, parse_waves
+from board_setup.workstation.fleet.progress import INSTALLED, WAITING, Progress, parse_waves
 from board_setup.workstation.fleet.screen import WIDTH, draw
 
 
@@ -95,6 +96,10 @@ def test_wave_waits_for_faces_where_there_were_some() -> None:
         ("[boards]\na = {host = 'b', ssh = 2}\n", "a: host and ssh are texts"),
         ("[boards]\na = '-oProxyCommand=x'\n", "not a host"),
         ("[boards]\na = 'b'\nc = 'b'\n", "c is the same board as a"),
+        ("[boards]\na = 'root@b'\nc = 'edge@B'\n", "c is the same board as a"),
+        ("[boards]\na = 'b'\na = 'c'\n", "can't be read"),
+        ("shh = 'ssh -i fleet'\n[boards]\na = 'b'\n", "hosts.toml: shh: unknown"),
+        ("ssh = 'ssh \"x'\n[boards]\na = 'b'\n", "hosts.toml: a: --ssh 'ssh"),
         ("[boards\n", "can't be read"),
     ],
 )
@@ -134,6 +139,38 @@ def test_record_of_another_rollout_is_refused(tmp_path) -> None:
         Progress(path, "2-aa", "2", ["a", "b"])
 
 
+def test_record_follows_the_inventory(tmp_path) -> None:
+    path = str(tmp_path / "state.json")
+    progress = Progress(path, "2-aa", "1,100%", ["a", "b"])
+    for name in ("a", "b"):
+        progress.note(name, INSTALLED)
+    progress.wave = 2
+    progress.save()
+    later = Progress(path, "2-aa", "1,100%", ["b", "c"])
+    assert {name: found["state"] for name, found in later.boards.items()} == {"b": INSTALLED, "c": WAITING}
+    later.begin_wave()
+    assert (later.wave, later.of_wave()) == (1, ["c"])
+
+
+def test_board_whose_clock_is_ahead_does_not_have_the_newest_version() -> None:
+    ahead = board("1-aa", since="2027", clock_ahead_s=365 * 86400.0)
+    answers = {"a": board("2-aa", since="2026-11"), "b": board("1-aa", since="2026-10"), "c": ahead}
+    assert draw(answers).splitlines()[3].split()[1] == ".oc"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--poll-seconds", "nan"], ["--poll-seconds", "0"], ["--watch-minutes", "-1"], ["--max-disagreement", "1.5"]),
+        *(["--max-failed", "-1"], ["--parallel", "0"], ["--max-away", "x"]),
+    ],
+)
+def test_option_out_of_its_range_is_refused(words, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["fleet", "deploy", "--inventory", "hosts.toml", "--kit", "kit.tar", *words])
+    assert (ended.value.code, "give a number from" in capsys.readouterr().err) == (2, True)
+
+
 def test_two_hundred_boards_fit_one_screen() -> None:
     answers: dict = {f"building-{number:03}": board() for number in range(200)}
     for number in range(20):
@@ -142,12 +179,17 @@ def test_two_hundred_boards_fit_one_screen() -> None:
     answers["building-101"] = board("1-aa")
     answers["building-102"] = board(restarts=2)
     answers["building-103"] = board(service="failed")
+    answers["building-104"] = board(clock_ahead_s=-365 * 86400.0)
+    for number in range(12):
+        del answers[f"building-{number:03}"]
+    answers.update({f"new-{number}": board() for number in range(12)})
     lines = draw(answers).splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= WIDTH
-    assert lines[0] == "200 boards: 179 on 2-aa, 1 on 1-aa; 180 signed"
+    assert lines[0] == "200 boards: 191 on 2-aa, 1 on 1-aa; 192 signed"
+    assert "c building-104: its clock is 365.0 days behind; set it" in lines
     grid = "".join(line[24:].replace(" ", "") for line in lines[3:7])
-    assert (len(grid), grid[:20], grid[100:104]) == (200, "?" * 20, "dorx")
+    assert (len(grid), grid[:8], grid[88:93]) == (200, "?" * 8, "dorxc")
     assert lines[8].startswith("x building-103: 2-aa, service failed")
-    assert lines[-1] == "and 11 more"
+    assert lines[-1].startswith("c building-104")
     assert "\x1b" not in "".join(lines)
