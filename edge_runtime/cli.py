@@ -248,7 +248,8 @@ def edge_detect(
         if all(source.endless for source in sources) and not sys.stdin.isatty():
 
             def renewed() -> None:
-                if (bundle := renew(pipeline, sources, load)) is not None:
+                bundle = renew(load, lambda detector: pipeline.switch(*detector.judges(sources)))
+                if bundle is not None:
                     for observer in observers:
                         observer.switch(bundle)
 

@@ -218,15 +218,15 @@ class Detector:
         return f"{contract.architecture} {contract.version}, {choice.precision.value} on {choice.device}"
 
 
-def renew(pipeline: Pipeline, sources: Sequence[Source], load: Callable[[], Detector]) -> Bundle | None:
-    """Load a detector, let `pipeline` over `sources` judge with it from the next frame on, and return its bundle.
+def renew(load: Callable[[], Detector], use: Callable[[Detector], None]) -> Bundle | None:
+    """Load a detector, `use` it instead of the one before, and return its bundle.
 
     If it can't be loaded, or fails its golden pictures, nothing changes, a line in the log says why, and None is
     returned.
     """
     try:
         detector = load()
-        pipeline.switch(*detector.judges(sources))
+        use(detector)
     except (EdgeError, OSError, RuntimeError) as error:
         log.warning(f"the new bundle is refused, the old one stays in use: {error}")
         return None

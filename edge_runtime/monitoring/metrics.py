@@ -63,6 +63,10 @@ class Metrics:
         """Add a gauge that is computed when asked for."""
         self.families.append(Computed(PREFIX + name, description, samples))
 
+    def switch(self, bundle: Bundle) -> None:
+        """Name another model from now on."""
+        self._model = bundle.contract
+
     def _model_info(self) -> Iterator[tuple[Labels, float]]:
         yield {"architecture": self._model.architecture, "version": self._model.version}, 1.0
 
@@ -113,10 +117,6 @@ class DetectMetrics(Metrics):
                 self.live_dropped.inc(max(0, result.dropped - self._dropped.get(result.source, 0)))
                 self._dropped[result.source] = result.dropped
         return judged
-
-    def switch(self, bundle: Bundle) -> None:
-        """Name another model from now on."""
-        self._model = bundle.contract
 
     def close(self) -> None:
         """Do nothing: there is nothing to save."""

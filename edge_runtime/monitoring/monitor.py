@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -41,7 +42,7 @@ FORMAT = 1
 
 
 class Monitor:
-    """Watches the faces of one bundle, and keeps what it needs in a folder.
+    """Watches the faces of one bundle, and keeps what it needs in a folder; thread-safe.
 
     Args:
         bundle: what judges the faces; without reference statistics only the state `unknown` is written.
@@ -53,7 +54,7 @@ class Monitor:
     """
 
     def __init__(self, bundle: Bundle, folder: Path) -> None:
-        self.losses, self._folder = Losses(folder), folder
+        self.losses, self._folder, self._guard = Losses(folder), folder, threading.RLock()
         self._next: tuple[Baseline | None, str] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -116,26 +117,34 @@ class Monitor:
     def observe(self, judged: Judged) -> Judged:
         """Count the faces of one result; return it with the state in it."""
         result = judged.result
+        drift = self.count(result.faces, result.time, None if judged.still else result.source)
+        return replace(judged, result=replace(result, drift=drift))
+
+    def count(self, faces: Sequence[FaceResult], now: datetime, source: str | None = None) -> Mapping[str, str]:
+        """Count the faces of a picture, judged at `now`; return state and reason.
+
+        Args:
+            faces: of the picture.
+            now: when it was judged.
+            source: the video or camera whose tracks the faces belong to; None for an independent picture.
+        """
+        with self._guard:
+            self._take_over()
+            if self.baseline is not None:
+                tracks = None if source is None else self._tracks.setdefault(source, {})
+                self.tick(now)
+                for face in faces:
+                    if self._is_new(face, tracks):
+                        self.add(face, now)
+            return {"state": self.alarm.state.value, "reason": self.alarm.reason}
+
+    def _take_over(self) -> None:
+        """Begin with the bundle that was switched to, if one was."""
         if self._next is not None:
             (baseline, model), self._next = self._next, None
             self.save()
             self._attempt(lambda: self._begin(baseline, model))
-        if self.baseline is not None:
-            tracks = self._tracks.setdefault(result.source, {}) if not judged.still else None
-            self.tick(result.time)
-            for face in result.faces:
-                if self._is_new(face, tracks):
-                    self.add(face, result.time)
-        drift = {"state": self.alarm.state.value, "reason": self.alarm.reason}
-        return replace(judged, result=replace(result, drift=drift))
-
-    def count(self, faces: Sequence[FaceResult], now: datetime) -> None:
-        """Count the faces of an independent picture, judged at `now`."""
-        if self.baseline is not None:
-            self.tick(now)
-            for face in faces:
-                if self._is_new(face, None):
-                    self.add(face, now)
+            self._attempt(lambda: self.store.save_status(self.status()))
 
     def _is_new(self, face: FaceResult, tracks: dict[int, int] | None) -> bool:
         """Return whether a face is to be counted: each track once, when it is judged for the first time."""
@@ -189,10 +198,11 @@ class Monitor:
 
     def close(self) -> None:
         """Save what is not saved yet, and let others use the folder."""
-        self.save()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        with self._guard:
+            self.save()
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     def save(self) -> None:
         """Write everything; a full disk is logged and counted, never raised."""

@@ -57,6 +57,15 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
         feed = CameraFeed(judge, settings.camera, metrics, most_viewers=settings.limits.viewers)
     desk = None if settings.review is None else ReviewDesk(settings.review)
 
+    def switch(detector: Detector) -> None:
+        """Judge with another detector, from the next picture and the next frame on; safe to call from a thread."""
+        judge.switch(detector)
+        metrics.switch(detector.bundle)
+        if monitor is not None:
+            monitor.switch(detector.bundle)
+        if feed is not None:
+            feed.switch()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(_notify_systemd(judge))]
@@ -80,6 +89,7 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.limits, app.state.feed, app.state.sessions = settings.limits, feed, sessions
+    app.state.judge, app.state.switch = judge, switch
     app.include_router(api_router(judge, settings, metrics))
     app.include_router(page_router(pages, settings))
     app.include_router(live_router(pages, feed))

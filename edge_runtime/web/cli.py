@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +34,7 @@ def edge_serve(
         Path | None, typer.Option(help="SQLite file of the reviews (default: reviews.sqlite in the folder).")
     ] = None,
     monitor: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Notice drift of uploaded faces; keep summaries in DIR.")
+        Path | None, typer.Option(metavar="DIR", help="Notice drift of uploaded and live faces; keep summaries in DIR.")
     ] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with the token that clients must present.")] = None,
     allowed_host: Annotated[
@@ -47,6 +47,13 @@ def edge_serve(
     ] = True,
     tune_again: Annotated[bool, typer.Option("--tune-again", help="Measure device and precision again.")] = False,
     faces: Annotated[Faces, typer.Option(help="Face detection; off: the whole picture is one face.")] = "auto",
+    careful: Annotated[
+        bool,
+        typer.Option("--careful", help="No verdict where slight changes of a face change it; four times the work."),
+    ] = False,
+    always: Annotated[
+        bool, typer.Option("--always", help="Live page: search and judge every frame, not only where it counts.")
+    ] = False,
     max_body_mb: Annotated[int, typer.Option(min=1, help="Largest request in MB.")] = 64,
     max_megapixels: Annotated[float, typer.Option(min=0.01, max=10_000, help="Largest picture in megapixels.")] = 50,
     max_files: Annotated[int, typer.Option(min=1, help="Most pictures per request.")] = 32,
@@ -69,10 +76,11 @@ def edge_serve(
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UsageError(f"edge-serve needs {error.name}; run `pip install '.[web]'` in the clone") from None
-    from edge_runtime.detector import Detector
+    from edge_runtime.detector import Detector, renew
     from edge_runtime.paths import expand
     from edge_runtime.review.desk import ReviewPlaces
     from edge_runtime.sources import open_source
+    from edge_runtime.systemd import reloading_on_hangup
     from edge_runtime.web.app import create_app
     from edge_runtime.web.http.sessions import TICKET_S
     from edge_runtime.web.server import bind, http_server, reachable_address
@@ -93,32 +101,50 @@ def edge_serve(
     )
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     with bind(host, port) as listening:
-        detector = Detector(model, device=device, precision=precision, faces=faces)
-        if tune or tune_again:
-            detector.tune(again=tune_again)
-        if camera is not None:
-            # Fails now, not at the first viewer, if the bundle can't find faces in video.
-            detector.moving_faces()
+
+        def load(*, again: bool = False) -> Detector:
+            detector = Detector(model, device=device, precision=precision, faces=faces, careful=careful, always=always)
+            if tune or again:
+                detector.tune(again=again)
+            if camera is not None:
+                # Fails now, not at the first viewer, if the bundle can't find faces in video.
+                detector.moving_faces()
+            return detector
+
+        detector = load(again=tune_again)
         places = None if review is None else ReviewPlaces(review, review_private_key, review_database)
         hosts = tuple(allowed_host or ())
         folder = None if monitor is None else expand(monitor)
         settings = Settings(token=token, hosts=hosts, camera=camera, monitor=folder, review=places, limits=limits)
         app = create_app(detector, settings)
-        contract, choice = detector.engine.contract, detector.engine.choice
         shown = reachable_address(host)
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{listening.getsockname()[1]}/"
-        network = f"{contract.architecture} {contract.version}, {choice.precision.value.upper()} on {choice.device}"
-        network += f", detector: {detector.bundle.origin}"
-        notice = f" ({DEMO_NOTICE})" if contract.demo else ""
+
+        def describe() -> str:
+            detector = app.state.judge.detector
+            notice = f" ({DEMO_NOTICE})" if detector.notice else ""
+            contract, choice = detector.engine.contract, detector.choice
+            network = f"{contract.architecture} {contract.version}, {choice.precision.value.upper()} on {choice.device}"
+            return f"{printable(f'{network}, detector: {detector.bundle.origin}')}{notice}"
+
         # Serve even if standard output is on a full disk, or can't show the QR code.
         with suppress(OSError, UnicodeError):
-            print(f"{address}  {printable(network)}{notice}; Ctrl-C ends", flush=True)
+            print(f"{address}  {describe()}; Ctrl-C ends", flush=True)
             # Only on a terminal: logs are kept.
             if token is not None and not is_loopback(host) and sys.stdout.isatty():
                 link = f"{address}login/{app.state.sessions.issue_ticket()}"
                 print(f"To sign in on a phone, scan this code or open {link} (once, within {TICKET_S // 60} minutes):")
                 segno.make(link).terminal(compact=True)
-        http_server(app).run(sockets=[listening])
+        # The application alone holds the detector, so that a new one takes its memory.
+        del detector
+
+        def reload() -> None:
+            if renew(load, app.state.switch) is not None:
+                with suppress(OSError, UnicodeError):
+                    print(f"now judging with {describe()}", flush=True)
+
+        with nullcontext() if sys.stdin.isatty() else reloading_on_hangup(reload):
+            http_server(app).run(sockets=[listening])
 
 
 def keygen(

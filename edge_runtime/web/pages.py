@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 SCRIPT_TEXTS = (
     *("progress", "waiting", "failed", "real", "fake", "uncertain", "face", "unknown", "means_real", "means_fake"),
     *("state_opening", "state_ok", "state_lost", "state_ended", "see_log"),
+    *("drift_unknown", "drift_ok", "drift_watch", "drift_drift"),
 )
 """The texts that the scripts use, besides those of the problems."""
 
@@ -109,6 +110,7 @@ class Pages:
             finds_faces=detector.faces is not None,
             needs_token=self._settings.token is not None,
             camera=self._settings.camera is not None,
+            monitored=self._settings.monitor is not None,
             review=self._settings.review is not None,
             limits=limits,
             **values,

@@ -20,6 +20,7 @@ EXAMPLE: Any = {
     "precision": "int8",
     "model": "1.4.0",
     "notice": None,
+    "drift": None,
     "provenance": None,
 }
 
@@ -65,6 +66,13 @@ class ProvenanceAnswer(BaseModel):
     c2pa: CredentialsAnswer | None = Field(description="Its Content Credentials; null if it has none")
 
 
+class DriftAnswer(BaseModel):
+    """Whether the latest faces are like those that the model was measured on."""
+
+    state: str = Field(description="unknown, ok, watch or drift")
+    reason: str = Field(description="In words")
+
+
 class Prediction(BaseModel):
     """The result for one picture."""
 
@@ -86,6 +94,7 @@ class Prediction(BaseModel):
     precision: str
     model: str = Field(description="Version of the model")
     notice: str | None = Field(description="A notice to show with every result of this model")
+    drift: DriftAnswer | None = Field(description="Whether faces drift; null if nothing is monitored")
     provenance: ProvenanceAnswer | None = Field(
         description="What the file says about its origin. Anyone can write or remove that: no score depends on it"
     )

@@ -22,12 +22,12 @@ from edge_runtime.inference.engine import Answer, Engine
 from edge_runtime.judging.live import LiveScorer
 from edge_runtime.judging.rate import RollingRate
 from edge_runtime.judging.results import FrameResult, SourceState
-from edge_runtime.judging.scorer import FrameScorer, Verdicts
+from edge_runtime.judging.scorer import FrameScorer, ScoredFrame, Verdicts
 from edge_runtime.monitoring.metrics import temperature
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pixels.drawing import draw_result
 from edge_runtime.printable import printable
-from edge_runtime.sources import Source, open_camera, open_source
+from edge_runtime.sources import Frame, Source, open_camera, open_source
 from edge_runtime.sources.paced import PacedVideo
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.service.batching import BatchingQueue, QueueFullError
@@ -96,6 +96,7 @@ class CameraFeed:
         self._last_left = 0.0
         self._thread: threading.Thread | None = None
         self._pipeline: Pipeline | None = None
+        self._switching = threading.Lock()
         self._closed = threading.Event()
         self._rate = RollingRate()
         self._dropped = 0
@@ -140,6 +141,12 @@ class CameraFeed:
             if waited.cancelled_caught:
                 last = None
 
+    def switch(self) -> None:
+        """Judge with the detector that `judge` uses now, from the next frame on. Thread-safe."""
+        with self._switching:
+            if self._pipeline is not None:
+                self._pipeline.switch(*self._judges())
+
     def close(self) -> None:
         """Turn the camera off for good."""
         self._closed.set()
@@ -165,23 +172,34 @@ class CameraFeed:
                 self._publish(b"", self._status(SourceState.LOST.value))
             self._closed.wait(RETRY_S)
 
-    def _watch(self, source: Source) -> None:
-        """Judge and publish frames until the source ends or nobody watches."""
+    def _judges(self) -> tuple[Callable[[Frame], ScoredFrame], Verdicts]:
+        """Return what a pipeline judges with."""
         detector = self._judge.detector
         engine = cast(Engine, QueuedEngine(detector.engine, self._judge.queue))
         every_frame = FrameScorer(
-            engine, still_faces=detector.faces, moving_faces=detector.moving_faces(), limits=detector.limits
+            engine,
+            still_faces=detector.faces,
+            moving_faces=detector.moving_faces(),
+            limits=detector.limits,
+            careful=detector.careful,
         )
-        scorer = LiveScorer(every_frame, window=detector.window)
-        verdicts = Verdicts(detector.engine.contract, window=detector.window, limits=detector.limits)
+        scorer: Callable[[Frame], ScoredFrame]
+        scorer = every_frame if detector.always else LiveScorer(every_frame, window=detector.window)
+        return scorer, Verdicts(detector.engine.contract, window=detector.window, limits=detector.limits)
+
+    def _watch(self, source: Source) -> None:
+        """Judge and publish frames until the source ends or nobody watches."""
         self._dropped = 0
-        self._pipeline = pipeline = Pipeline([source], scorer, verdicts, workers=WORKERS)
+        with self._switching:
+            self._pipeline = pipeline = Pipeline([source], *self._judges(), workers=WORKERS)
 
         def stop_if_unwatched() -> None:
             if not self._is_wanted():
                 pipeline.stop()
 
         for judged in pipeline.results(stop_if_unwatched):
+            if self._metrics.monitor is not None:
+                judged = self._metrics.monitor.observe(judged)
             result = judged.result
             if (picture := judged.shown()) is None:
                 self._publish_error(result.state, result.error or "")
@@ -205,6 +223,7 @@ class CameraFeed:
             "precision": choice.precision.value,
             "temperature": temperature(),
             "viewers": self._viewers,
+            "drift": result.drift if result else None,
             "faces": sorted((face.to_dict() for face in result.faces), key=lambda face: face["box"]) if result else [],
             "error": error,
         }

@@ -25,8 +25,8 @@ from edge_runtime.pixels.file_types import FORMATS, HEAD_BYTES, Content, file_ty
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.provenance import Provenance, picture_provenance
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
-from edge_runtime.web.schemas import FaceAnswer, HeatAnswer, Prediction, ProvenanceAnswer
-from edge_runtime.web.service.batching import BatchingQueue, QueueFullError
+from edge_runtime.web.schemas import DriftAnswer, FaceAnswer, HeatAnswer, Prediction, ProvenanceAnswer
+from edge_runtime.web.service.batching import BatchingQueue, Compute, QueueFullError
 from edge_runtime.web.service.heat import HeatMap, HeatNetwork, beyond_threshold, heat_map
 from edge_runtime.web.service.metrics import Metrics
 from edge_runtime.web.settings import ServiceLimits
@@ -55,14 +55,32 @@ class UploadJudge:
     """Judges pictures for many clients."""
 
     def __init__(self, detector: Detector, limits: ServiceLimits, metrics: Metrics) -> None:
-        self.detector, self.metrics, self._limits = detector, metrics, limits
-        self.heat = HeatNetwork(detector.engine)
+        self.metrics, self._limits = metrics, limits
+        self.switch(detector)
         self._formats = tuple(readable_formats())
         self.queue = BatchingQueue(limits.waiting, metrics.batches.observe)
         waiting = "Crops waiting for the detector"
         metrics.computed("queue_crops", waiting, lambda: iter([({}, float(self.queue.waiting))]))
         self._pool = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 4), thread_name_prefix="picture")
         self._proved = float("-inf")
+
+    def switch(self, detector: Detector) -> None:
+        """Judge with `detector` from the next picture on; those in work keep the one they began with. Thread-safe.
+
+        Raises:
+            BundleError: its network was changed.
+        """
+        self._in_use = detector, HeatNetwork(detector.engine)
+
+    @property
+    def detector(self) -> Detector:
+        """The detector in use."""
+        return self._in_use[0]
+
+    @property
+    def heat(self) -> HeatNetwork:
+        """The heat maps of the detector in use."""
+        return self._in_use[1]
 
     def close(self) -> None:
         """Stop the threads; waiting work is cancelled."""
@@ -104,22 +122,25 @@ class UploadJudge:
             raise ProblemError(ProblemKind.NOT_READY, "the detector hangs, or its thread has ended")
         if time.monotonic() - self._proved < PROOF_S:
             return
-        size = self.detector.engine.contract.input_size
+        engine = self.detector.engine
+        size = engine.contract.input_size
         grey = np.full((1, size, size, 3), 127, np.uint8)
         try:
-            await asyncio.wait_for(self._answer(grey, heat=False), self._limits.answer_s)
+            await asyncio.wait_for(self._answer(grey, engine.answer), self._limits.answer_s)
         except asyncio.TimeoutError:
             raise ProblemError(ProblemKind.NOT_READY, "the detector did not answer in time") from None
 
     async def _judge(self, data: bytes, heat: bool, began: float) -> JudgedUpload:
-        detector = self.detector
+        detector, network = self._in_use
         contract = detector.engine.contract
         deadline = began + self._limits.answer_s
         size, faces, left_out, says = await asyncio.get_running_loop().run_in_executor(
-            self._pool, self._prepare, data, deadline
+            self._pool, self._prepare, data, detector, deadline
         )
         crops = all_crops(faces)
-        answer = detector.engine.no_answer if crops is None else await self._answer(crops, heat)
+        # With `heat`, each crop's logits are followed by its saliency map, if the network has one.
+        compute = network.answer if heat and network.available else detector.engine.answer
+        answer = detector.engine.no_answer if crops is None else await self._answer(crops, compute)
         scored = score_faces(faces, answer, size)
         results = [decide(face, answer.calibration, detector.limits) for face in scored]
         maps: list[HeatMap | None] = []
@@ -128,10 +149,10 @@ class UploadJudge:
                 maps.append(None)
                 continue
             mean = beyond_threshold(result.score, result.verdict, answer.calibration)
-            labelled = self.heat.labelled
-            maps.append(heat_map(rows[:, 2:], size, face.box, contract, mean=mean, labelled=labelled))
-        if (monitor := self.metrics.monitor) is not None:
-            monitor.count(results, datetime.now(timezone.utc))
+            own = rows[: len(rows) // (1 + face.copies), 2:]
+            maps.append(heat_map(own, size, face.box, contract, mean=mean, labelled=network.labelled))
+        monitor = self.metrics.monitor
+        drift = None if monitor is None else DriftAnswer(**monitor.count(results, datetime.now(timezone.utc)))
         decisive = decisive_face(results)
         prediction = Prediction(
             prediction=PREDICTIONS.get(decisive.verdict) if decisive else None,
@@ -148,20 +169,23 @@ class UploadJudge:
             precision=answer.choice.precision.value,
             model=contract.version,
             notice=detector.notice,
+            drift=drift,
             provenance=ProvenanceAnswer(**said) if (said := says.to_dict()) else None,
         )
         return JudgedUpload(prediction, tuple(maps), tuple(result.reason_code for result in results))
 
-    def _prepare(self, data: bytes, deadline: float) -> tuple[tuple[int, int], list[PreparedFace], int, Provenance]:
+    def _prepare(
+        self, data: bytes, detector: Detector, deadline: float
+    ) -> tuple[tuple[int, int], list[PreparedFace], int, Provenance]:
         """Return a picture's size, its faces cut out, how many more there are, and what the file says."""
         picture = self._read(data)
         check_deadline(deadline)
-        found = find_faces(picture, self.detector.faces)
-        contract, limits = self.detector.engine.contract, self.detector.limits
+        found = find_faces(picture, detector.faces)
+        contract, limits, careful = detector.engine.contract, detector.limits, detector.careful
         faces = []
         for face in sorted(found[: self._limits.faces], key=lambda face: face.box[:2] if face else ()):
             check_deadline(deadline)
-            faces.append(prepare_face(picture, face, contract, limits))
+            faces.append(prepare_face(picture, face, contract, limits, careful=careful))
         return picture.size, faces, len(found) - len(faces), picture_provenance(data)
 
     def _read(self, data: bytes) -> Image.Image:
@@ -176,9 +200,8 @@ class UploadJudge:
                 raise ProblemError(ProblemKind.UNSUPPORTED_FORMAT, str(error)) from None
             raise ProblemError(ProblemKind.NOT_A_PICTURE, str(error)) from None
 
-    async def _answer(self, pixels: NDArray[np.uint8], heat: bool) -> Answer:
-        """Return the logits of each crop, followed by its saliency map if `heat` and the network has one."""
-        compute = self.heat.answer if heat and self.heat.available else self.detector.engine.answer
+    async def _answer(self, pixels: NDArray[np.uint8], compute: Compute) -> Answer:
+        """Return what `compute` answers to these crops, in the queue."""
         try:
             answer = await asyncio.wrap_future(self.queue.submit(pixels, compute))
         except QueueFullError:

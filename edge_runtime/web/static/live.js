@@ -37,6 +37,7 @@ function showStatus(event) {
   show("temperature", status.temperature === null ? null : status.temperature.toFixed(0) + " °C");
   show("dropped", status.dropped);
   show("viewers", status.viewers);
+  if (element("drift")) show("drift", status.drift && texts["drift_" + status.drift.state]);
   show("faces", describeFaces(status.faces));
   show("error", status.error || (status.state === "lost" ? texts.see_log : ""));
 }

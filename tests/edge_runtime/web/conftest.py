@@ -65,9 +65,19 @@ def write_colour_bundle(
 
 
 @pytest.fixture(scope="session")
-def colour_bundle(face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_colour_bundle(face_model: Path) -> Callable[..., Path]:
+    """Writes a bundle that finds faces into a folder: folder, contract changes by name."""
+
+    def make(folder: Path, **changes: object) -> Path:
+        return write_colour_bundle(folder, face_model, colour_contract(**changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def colour_bundle(make_colour_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that finds faces."""
-    return write_colour_bundle(tmp_path_factory.mktemp("colour") / "detector", face_model, colour_contract())
+    return make_colour_bundle(tmp_path_factory.mktemp("colour") / "detector")
 
 
 @pytest.fixture(scope="session")
