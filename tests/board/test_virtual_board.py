@@ -336,6 +336,87 @@ def test_reload_takes_the_bundle_again_without_a_restart(board) -> None:
     assert board.run("systemctl show deepfake-edge -p NRestarts").out.strip() == "NRestarts=0"
 
 
+FORWARD = "deepfake-edge-forward.service"
+
+
+def delivered(share: Path) -> list[dict]:
+    """Return the results that the broker delivered, those sent twice once."""
+    lines = [json.loads(line) for line in (share / "messages.jsonl").read_text().splitlines() if line.endswith("]")]
+    messages = [json.loads(text) for topic, text in lines if topic == "deepfake-edge/door/results"]
+    return list({message["id"]: message for message in messages}.values())
+
+
+def wait_for_delivery(board: VirtualBoard, share: Path) -> None:
+    """Wait until all results that are there now were delivered."""
+    written = {line["time"] for line in results(board)}
+    ends = time.monotonic() + PATIENCE_S
+    while not written <= {message.get("time") for message in delivered(share)}:
+        if time.monotonic() > ends:
+            said = board.run(f"journalctl -u {FORWARD} -u broker -u reader -n 40 -o cat --no-pager", check=False)
+            pytest.fail(f"{len(written)} results, {len(delivered(share))} delivered:\n{said.out}")
+        time.sleep(2.0)
+
+
+def test_forward_unit_is_valid_and_safe(board) -> None:
+    # Enabled, but not started: nobody has said where the broker is.
+    assert board.run(f"systemctl is-enabled {FORWARD}").out == "enabled\n"
+    assert board.run(f"systemctl is-active {FORWARD}", check=False).out == "inactive\n"
+    verified = board.run(f"systemd-analyze verify /etc/systemd/system/{FORWARD}")
+    assert (verified.out, verified.err) == ("", "")
+    overall = board.run(f"systemd-analyze security --no-pager {FORWARD} | tail -1").out
+    assert float(overall.split(":")[1].split()[0]) < 3.0
+
+
+def test_results_reach_a_broker(board, share, broker) -> None:
+    """A service of its own reads the camera's results and logs in with a password that only root can read."""
+    (share / "messages.jsonl").write_text("")
+    board.run("cp -r /mnt/host/broker /var/tmp/broker")
+    board.run(broker)
+    options = "--unit reader --collect -p Restart=always -p RestartSec=1 --setenv=PYTHONDONTWRITEBYTECODE=1"
+    python = "/var/lib/deepfake-edge/current/runtime/bin/python"
+    board.run(f"systemd-run {options} {python} /mnt/host/broker/reader.py")
+    ends = time.monotonic() + PATIENCE_S
+    while "subscribed" not in (share / "messages.jsonl").read_text():
+        assert time.monotonic() < ends, board.run("journalctl -u broker -u reader -n 40 -o cat --no-pager").out
+        time.sleep(1.0)
+    board.run("(umask 077; mkdir -p /etc/deepfake-edge/mqtt; echo secret > /etc/deepfake-edge/mqtt/password)")
+    options = "mqtt://127.0.0.1 --board door --user door --password-file password"
+    board.run(f"""echo 'FORWARD_OPTIONS="{options}"' > /etc/default/deepfake-edge-forward""")
+    board.run(f"systemctl start {FORWARD}", timeout_s=PATIENCE_S)
+    wait_for_delivery(board, share)
+    assert ["deepfake-edge/door/status", "online"] in [
+        json.loads(line) for line in (share / "messages.jsonl").read_text().splitlines()
+    ]
+
+
+def test_an_outage_of_the_broker_loses_nothing(board, share, broker) -> None:
+    before = len(delivered(share))
+    board.run("systemctl stop broker")
+    count = len(results(board))
+    wait_for(board, lambda lines: len(lines) >= count + 3, "results during the outage")
+    board.run(broker)
+    wait_for_delivery(board, share)
+    assert len(delivered(share)) >= before + 3
+    assert board.run(f"systemctl show {FORWARD} -p NRestarts").out.strip() == "NRestarts=0"
+
+
+def test_the_camera_has_no_network_and_the_forwarder_no_camera(board) -> None:
+    def main_pid(unit: str) -> str:
+        return board.run(f"systemctl show {unit} -p MainPID --value").out.strip()
+
+    camera, forward = main_pid("deepfake-edge"), main_pid(FORWARD)
+    ours, cameras, forwards = (board.run(f"readlink /proc/{pid}/ns/net").out for pid in ("1", camera, forward))
+    assert cameras != ours == forwards
+    assert board.run("systemctl show deepfake-edge -p PrivateNetwork").out == "PrivateNetwork=yes\n"
+    assert board.run(f"ls /proc/{forward}/root/dev").out.split().count("video0") == 0
+    users = {board.run(f"stat -c %u /proc/{pid}").out.strip() for pid in (camera, forward)}
+    assert len(users) == 1
+    assert users != {"0"}
+    board.run(f"systemctl stop {FORWARD} reader broker")
+    board.run("rm -r /etc/default/deepfake-edge-forward /etc/deepfake-edge/mqtt /var/tmp/broker")
+    board.run("rmdir --ignore-fail-on-non-empty /etc/deepfake-edge")
+
+
 def test_undo_restores_the_board(board, share) -> None:
     board.run("rm /etc/default/deepfake-edge")
     board.run(f"{TOOL} install --undo", timeout_s=PATIENCE_S)
