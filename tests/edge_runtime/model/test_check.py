@@ -27,7 +27,7 @@ def test_a_whole_bundle_answers(bundle_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert (done.stderr, found["error"], found["faces"]) == ("", None, False)
-    assert found["bundle"].startswith(f"{bundle_path}: redness 1.4.0, fp32, int8, 4 files whole")
+    assert found["bundle"].startswith(f"{bundle_path}, unsigned: redness 1.4.0, fp32, int8, 4 files whole")
     assert found["answer"].startswith("int8 on CPU: logits ")
     assert found["openvino"] in ov.get_version()
 
