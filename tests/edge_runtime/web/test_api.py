@@ -14,8 +14,10 @@ from helpers.jpegs import file_of
 from PIL import Image, ImageFile, PngImagePlugin
 from prometheus_client.parser import text_string_to_metric_families
 
+from edge_runtime.detector import Detector
 from edge_runtime.errors import DeviceError
 from edge_runtime.judging.results import FaceResult
+from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Verdict
 from edge_runtime.web.http.problems import ProblemKind
 from edge_runtime.web.service.uploads import decisive_face
@@ -93,6 +95,15 @@ def test_unjudged_faces_do_not_decide():
     assert decisive_face([small, real, fake]) is fake
     assert decisive_face([small, real]) is real
     assert decisive_face([small]) is small
+
+
+def test_careful_judges_copies_too_and_draws_the_map_of_the_face_itself(opened, client, colour_bundle, face):
+    with opened(Detector(Bundle.open(colour_bundle), careful=True)) as careful:
+        found, usual = judged(careful, face(), heat=True), judged(client, face(), heat=True)
+        text = careful.get("/metrics").text
+    assert "deepfake_edge_batch_crops_sum 4" in text
+    assert found["verdict"] == "fake"
+    assert found["faces"][0]["heat"] == usual["faces"][0]["heat"]
 
 
 def test_heat_map_on_request(client, face):
