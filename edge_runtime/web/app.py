@@ -101,10 +101,15 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     app.add_exception_handler(DataError, _review_problem)
     app.add_middleware(RequestLimiter, limits=settings.limits, is_full=lambda: judge.queue.full)
     app.add_middleware(Gate, settings=settings, sessions=sessions, count=metrics.count_problem)
+    _describe_problems(app)
+    return app
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Add the problem details and the token, which FastAPI can't know, to the schema."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
-        """Return the schema with the problem details and the token, which FastAPI can't know."""
         schema = original()
         components = schema.setdefault("components", {})
         problem = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -114,7 +119,6 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-    return app
 
 
 async def _notify_systemd(judge: UploadJudge) -> None:

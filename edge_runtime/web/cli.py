@@ -4,7 +4,7 @@ import logging
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import DEMO_NOTICE
 from edge_runtime.printable import printable
+
+if TYPE_CHECKING:
+    from edge_runtime.detector import Detector
 
 
 def edge_serve(
@@ -67,22 +70,13 @@ def edge_serve(
     - `edge-serve --host 0.0.0.0 --token-file token`: for other machines, which need the token
     - `curl -F image=@face.jpg http://127.0.0.1:8000/predict`: the API
     """
-    try:
-        import fastapi  # noqa: F401
-        import itsdangerous  # noqa: F401
-        import jinja2  # noqa: F401
-        import python_multipart  # noqa: F401
-        import segno
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"edge-serve needs {error.name}; run `pip install '.[web]'` in the clone") from None
+    _require_extras()
     from edge_runtime.detector import Detector, renew
     from edge_runtime.paths import expand
     from edge_runtime.review.desk import ReviewPlaces
     from edge_runtime.sources import open_source
     from edge_runtime.systemd import reloading_on_hangup
     from edge_runtime.web.app import create_app
-    from edge_runtime.web.http.sessions import TICKET_S
     from edge_runtime.web.server import bind, http_server, reachable_address
     from edge_runtime.web.settings import MEGABYTE, ServiceLimits, Settings, check_exposure, is_loopback, read_token
 
@@ -119,32 +113,55 @@ def edge_serve(
         app = create_app(detector, settings)
         shown = reachable_address(host)
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{listening.getsockname()[1]}/"
-
-        def describe() -> str:
-            detector = app.state.judge.detector
-            notice = f" ({DEMO_NOTICE})" if detector.notice else ""
-            contract, choice = detector.engine.contract, detector.choice
-            network = f"{contract.architecture} {contract.version}, {choice.precision.value.upper()} on {choice.device}"
-            return f"{printable(f'{network}, detector: {detector.bundle.origin}')}{notice}"
-
-        # Serve even if standard output is on a full disk, or can't show the QR code.
-        with suppress(OSError, UnicodeError):
-            print(f"{address}  {describe()}; Ctrl-C ends", flush=True)
-            # Only on a terminal: logs are kept.
-            if token is not None and not is_loopback(host) and sys.stdout.isatty():
-                link = f"{address}login/{app.state.sessions.issue_ticket()}"
-                print(f"To sign in on a phone, scan this code or open {link} (once, within {TICKET_S // 60} minutes):")
-                segno.make(link).terminal(compact=True)
+        _say(f"{address}  {_description(detector)}; Ctrl-C ends")
+        # Only on a terminal: logs are kept.
+        if token is not None and not is_loopback(host) and sys.stdout.isatty():
+            _show_sign_in(f"{address}login/{app.state.sessions.issue_ticket()}")
         # The application alone holds the detector, so that a new one takes its memory.
         del detector
 
         def reload() -> None:
             if renew(load, app.state.switch) is not None:
-                with suppress(OSError, UnicodeError):
-                    print(f"now judging with {describe()}", flush=True)
+                _say(f"now judging with {_description(app.state.judge.detector)}")
 
         with nullcontext() if sys.stdin.isatty() else reloading_on_hangup(reload):
             http_server(app).run(sockets=[listening])
+
+
+def _require_extras() -> None:
+    try:
+        import fastapi  # noqa: F401
+        import itsdangerous  # noqa: F401
+        import jinja2  # noqa: F401
+        import python_multipart  # noqa: F401
+        import segno  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"edge-serve needs {error.name}; run `pip install '.[web]'` in the clone") from None
+
+
+def _description(detector: "Detector") -> str:
+    contract, choice = detector.engine.contract, detector.choice
+    network = f"{contract.architecture} {contract.version}, {choice.precision.value.upper()} on {choice.device}"
+    notice = f" ({DEMO_NOTICE})" if contract.demo else ""
+    return f"{printable(f'{network}, detector: {detector.bundle.origin}')}{notice}"
+
+
+def _say(line: str) -> None:
+    """Print a line; serve even if standard output is on a full disk."""
+    with suppress(OSError, UnicodeError):
+        print(line, flush=True)
+
+
+def _show_sign_in(link: str) -> None:
+    """Print a link that signs in one phone, with its QR code, if this terminal can show it."""
+    import segno
+
+    from edge_runtime.web.http.sessions import TICKET_S
+
+    with suppress(OSError, UnicodeError):
+        print(f"To sign in on a phone, scan this code or open {link} (once, within {TICKET_S // 60} minutes):")
+        segno.make(link).terminal(compact=True)
 
 
 def keygen(

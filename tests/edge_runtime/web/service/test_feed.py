@@ -15,6 +15,8 @@ from helpers.videos import write_video
 from helpers.waiting import until
 from PIL import Image
 
+from edge_runtime.detector import Detector
+from edge_runtime.model.bundle import Bundle
 from edge_runtime.web.service import feed
 from edge_runtime.web.service.batching import BatchingQueue
 from edge_runtime.web.settings import ServiceLimits, Settings
@@ -185,6 +187,16 @@ def test_broken_frame_keeps_the_last_good_one(watched, camera):
     broken = next(status for status in frames if status["error"])
     assert broken["picture"]
     assert [face["verdict"] for face in broken["faces"]] == [face["verdict"] for face in good["faces"]]
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_faces_that_stay_are_left_alone_unless_always(served, colour_bundle, camera, monkeypatch, always):
+    monkeypatch.setattr("edge_runtime.web.service.feed.camera_opener", lambda name: camera.open)
+    with served(Detector(Bundle.open(colour_bundle), always=always), Settings(camera="0")) as (host, port):
+        shown = shown_frames(f"http://{host}:{port}")
+        faces = [face for _ in range(40) for face in next(shown)["faces"]]
+    assert faces
+    assert any("carried_s" in face for face in faces) is not always
 
 
 def test_missing_camera_is_retried(watched, camera):
