@@ -126,7 +126,7 @@ class Board:
             BundleError: the runtime refused it.
         """
         self._install(bundle)
-        loaded = renew(self._pipeline, [self._door], self._load)
+        loaded = renew(self._load, lambda detector: self._pipeline.switch(*detector.judges([self._door])))
         if loaded is None:
             raise BundleError(f"{bundle}: the board refused it; the line before says why")
         self.monitor.switch(loaded)
