@@ -20,6 +20,7 @@ from board_setup.board.layout import SERVICE
 from board_setup.workstation.sign import make_key, sign_kit
 
 COUNT = int(os.environ.get("FLEET_BOARDS", "6"))
+CUTS = int(os.environ.get("FLEET_CUTS", "6"))
 
 pytestmark = pytest.mark.slow
 
@@ -224,7 +225,7 @@ def test_power_cuts_leave_a_working_version_and_the_same_command_continues(fleet
             process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
         hit: set[str] = set()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(randomness.uniform(0.2, 1.5) if cuts < 8 else 300)
+            process.wait(randomness.uniform(0.2, 1.5) if cuts < CUTS else 300)
         if process.poll() is None:
             cuts += 1
             victim = ("workstation", "both", "workstation", "boards")[cut % 4]
