@@ -86,8 +86,11 @@ def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptio
     files = [(video.path, video.label) for video in judged[precision].videos]
     how = method(bundle.path, contents_fingerprint(files), unit="videos", bootstrap=options.bootstrap)
     fitted = {name: fit_video_thresholds(bundle.contract.calibration(name), judged[name]) for name in fit}
-    if fitted:
-        write_video_thresholds(bundle, fitted)
+    notes = [fitted_text(name, found) for name, found in fitted.items()]
+    if fitted and write_video_thresholds(bundle, fitted):
+        notes.append(
+            f"the bundle's signature no longer holds and was deleted; sign again: setup-board sign {bundle.path}"
+        )
     labels, scored = judged[precision].labels, judged[precision].scored
     evaluation = VideoEvaluation(
         subject={
@@ -107,7 +110,7 @@ def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptio
         figures=figures,
         decided=decided,
         fitted={name: asdict(found) for name, found in fitted.items()},
-        notes=[fitted_text(name, found) for name, found in fitted.items()],
+        notes=notes,
         videos=video_rows(judged[precision]),
         method=how,
     )

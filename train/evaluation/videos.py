@@ -15,7 +15,7 @@ from edge_runtime.atomic import write_atomic
 from edge_runtime.detector import Detector
 from edge_runtime.errors import DataError, EdgeError, UsageError
 from edge_runtime.judging.summary import FileVerdicts, VideoVerdict, log_odds
-from edge_runtime.model.bundle import MANIFEST, Bundle
+from edge_runtime.model.bundle import BUNDLE_SIGNATURE, MANIFEST, Bundle
 from edge_runtime.model.contract import LABELS, Calibration, Framing, Verdict
 from edge_runtime.pixels.file_types import SUFFIXES
 from edge_runtime.pixels.pictures import read_picture
@@ -193,8 +193,10 @@ def fit_video_thresholds(calibration: Calibration, judged: JudgedVideos) -> Cali
     return with_thresholds(calibration, odds, labels[scored], edges)
 
 
-def write_video_thresholds(bundle: Bundle, fitted: dict[str, Calibration]) -> None:
-    """Write the thresholds of `fitted`, by precision, into the manifest of `bundle`, which alone is changed.
+def write_video_thresholds(bundle: Bundle, fitted: dict[str, Calibration]) -> bool:
+    """Write the thresholds of `fitted`, by precision, into the manifest of `bundle`.
+
+    A signature does not hold for the new manifest. It is deleted; return whether there was one.
 
     Raises:
         UsageError: it can't be written.
@@ -206,8 +208,12 @@ def write_video_thresholds(bundle: Bundle, fitted: dict[str, Calibration]) -> No
     manifest = replace(bundle.manifest, contract=contract.replace(calibrations=calibrations))
     try:
         write_atomic(bundle.path / MANIFEST, manifest.to_json())
+        (bundle.path / BUNDLE_SIGNATURE).unlink()
+    except FileNotFoundError:
+        return False
     except OSError as error:
         raise UsageError(f"{bundle.path}: can't be written ({error.strerror}); copy the bundle and name that") from None
+    return True
 
 
 def fitted_text(precision: str, fitted: Calibration) -> str:

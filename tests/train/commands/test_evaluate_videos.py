@@ -16,7 +16,7 @@ from benchmarks.studies.small import small_contract, write_small_bundle
 from edge_runtime.detector import Detector
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.judging.summary import FileVerdicts, log_odds
-from edge_runtime.model.bundle import MANIFEST, Bundle
+from edge_runtime.model.bundle import BUNDLE_SIGNATURE, MANIFEST, Bundle
 from train.cli import evaluate_detector
 from train.commands.evaluate import EvaluationOptions
 from train.commands.evaluate_videos import evaluate_videos
@@ -54,7 +54,10 @@ def test_thresholds_for_videos_are_fitted_written_and_used(clips, bundle, tmp_pa
     model = (bundle / MANIFEST).read_bytes()
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file() and path.name != MANIFEST}
     options = EvaluationOptions(bootstrap=50, fit_video=True, scores=tmp_path / "scores.csv")
+    (bundle / BUNDLE_SIGNATURE).write_text("of the former manifest")
     evaluation = evaluate_videos(bundle, clips, tmp_path / "out", options)
+    assert not (bundle / BUNDLE_SIGNATURE).exists()
+    assert "setup-board sign" in evaluation.notes[-1]
 
     with (tmp_path / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
