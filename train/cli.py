@@ -45,6 +45,7 @@ def prepare_faces(
     reviewed: Annotated[Path | None, typer.Option(help="Add the faces of this review database to --base.")] = None,
     base: Annotated[Path | None, typer.Option(help="The catalog to make a new version of.")] = None,
     private_key: Annotated[Path | None, typer.Option(help="Opens reviewed pictures that are encrypted.")] = None,
+    shards: Annotated[Path | None, typer.Option(help="Also copy the faces into tar shards in this folder.")] = None,
 ) -> int:
     """Make a catalog of faces: cleaned, split without leaks, audited for shortcuts.
 
@@ -61,12 +62,19 @@ def prepare_faces(
 
     `prepare-faces --reviewed reviews.sqlite --base prepared --out prepared2` adds what people reviewed.
     """
+    from train.commands.shards import shards_folder, write_shards
+
+    packed = shards_folder(shards) if shards else None
     if reviewed or base or private_key:
         if not reviewed or not base or sources or real or fake or layout or crop or harmonize or min_quality:
-            raise UsageError("--reviewed and --base go together, with --private-key, --split, --seed and --out alone")
+            raise UsageError(
+                "--reviewed and --base together take --private-key, --split, --seed, --shards and --out alone"
+            )
         from train.commands.reviewed import prepare_reviewed
 
         version = prepare_reviewed(reviewed, base, out, split=split, seed=seed, private_key=private_key)
+        if packed:
+            write_shards(version.catalog, packed)
         return tell_prepared(version, expand(out))
     from train.commands.prepare import PrepareOptions
     from train.commands.prepare import prepare_faces as prepare
@@ -84,6 +92,8 @@ def prepare_faces(
         harmonize=harmonize,
     )
     prepared = prepare(sources or (), out, options)
+    if packed:
+        write_shards(prepared.catalog, packed)
     return tell_prepared(prepared, expand(out))
 
 
@@ -94,7 +104,7 @@ def prepare_faces_main() -> None:
 
 def train_detector(
     data: Annotated[
-        list[Path], typer.Argument(help="A catalog.csv, or a folder with real/ and fake/; several are combined.")
+        list[Path], typer.Argument(help="A catalog.csv, shards, or a folder with real/ and fake/; several combine.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run, new or to resume.")] = Path("runs/detector"),
     arch: Annotated[str, typer.Option(help="The backbone.")] = "resnet50",

@@ -25,7 +25,6 @@ from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import ModelContract
 from edge_runtime.paths import expand
-from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from export.children.scratch import ScratchFolder
 from train.data.build import load_data
@@ -113,7 +112,7 @@ def time_ways(
 
     The ways alternate face by face; the first round does not count.
     """
-    pictures = [(read_picture(face.path), face.box) for face in faces]
+    pictures = [(face.read(), face.box) for face in faces]
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in contracts}
     for number in range(ROUNDS + 1):
         for picture, box in pictures:

@@ -18,7 +18,6 @@ from edge_runtime.inference.classifier import compile_network
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Precision
-from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from export.convert.saliency import LOGITS, SALIENCY
 from export.faces import choose_faces
@@ -64,7 +63,7 @@ def saliency_meaning(
     chosen = choose_faces(data, calibration=2, measured=faces, seed=seed).measured
     generator, found = np.random.default_rng(seed), []
     for face in chosen:
-        crop = face_pixels(read_picture(face.path), face.box, contract)[0]
+        crop = face_pixels(face.read(), face.box, contract)[0]
         found.append(score_drops(network, crop, generator))
     meaning = judge_drops(np.array(found), seed)
     print(

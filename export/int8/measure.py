@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.model.contract import ModelContract
-from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from edge_runtime.pixels.quality import mean_light, measured_quality, shorter_side
 from export.children.worker import Advance
@@ -35,7 +34,7 @@ def measure_rows(
     found = {}
     for name, xml in networks.items():
         classifier, rows = Classifier(xml, contract), []
-        for crops in ordered_map(lambda face: face_pixels(read_picture(face.path), face.box, contract), faces):
+        for crops in ordered_map(lambda face: face_pixels(face.read(), face.box, contract), faces):
             rows.append(classifier.rows(crops))
             advance(1)
         found[name] = np.stack(rows)
@@ -46,7 +45,7 @@ def measure_quality(contract: ModelContract, faces: Sequence[FaceRecord]) -> NDA
     """Return sharpness, blockiness, size and light of `faces`, [N, 4], as the runtime measures them."""
 
     def measured(face: FaceRecord) -> tuple[float, ...]:
-        picture = read_picture(face.path)
+        picture = face.read()
         pixels = face_pixels(picture, face.box, contract)[0]
         return (*measured_quality(pixels, shorter_side(picture.size, face.box)), mean_light(pixels))
 

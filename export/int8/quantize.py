@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from edge_runtime.errors import PictureError
 from edge_runtime.inference.core import openvino_core, signal_stack_kept
 from edge_runtime.model.contract import ModelContract
-from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels, normalized
 from export.children.worker import Advance
 from export.convert.saliency import LOGITS, WRAPPERS
@@ -219,7 +218,7 @@ class _Numbered(Sequence[tuple[int, NDArray[np.float32]]]):
 
     def __getitem__(self, number: Any) -> Any:
         face = self.faces[number]
-        return number, normalized(face_pixels(read_picture(face.path), face.box, self.contract), self.contract)
+        return number, normalized(face_pixels(face.read(), face.box, self.contract), self.contract)
 
 
 class _Images:

@@ -36,7 +36,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
-def full_disk_reported(out: Path) -> Iterator[None]:
+def full_disk_reported(out: Path, option: str = "--out") -> Iterator[None]:
     """Turn the error of a full disk into one line.
 
     Raises:
@@ -48,5 +48,5 @@ def full_disk_reported(out: Path) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         raise UsageError(
-            f"--out {out}: {error.strerror}; make room and run the command again, or choose another folder"
+            f"{option} {out}: {error.strerror}; make room and run the command again, or choose another folder"
         ) from None

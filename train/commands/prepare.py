@@ -16,7 +16,6 @@ from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.paths import expand
 from edge_runtime.pixels.boxes import Box
-from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import square_within
 from train.choices import Folders
 from train.commands.output import full_disk_reported, output_folder
@@ -212,7 +211,7 @@ def harmonize(catalog: Catalog, out: Path, side: int, advance: Advance | None = 
 
 
 def _harmonized(face: FaceRecord, path: Path, side: int) -> FaceRecord:
-    picture = read_picture(face.path)
+    picture = face.read()
     whole = (0.0, 0.0, float(picture.width), float(picture.height))
     region = square_within(picture.size, face.box or whole, AROUND if face.box else 0.0)
     square = picture.resize((side, side), Image.Resampling.BICUBIC, box=region)

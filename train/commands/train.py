@@ -22,6 +22,7 @@ from train.data.build import load_data
 from train.data.catalog import CATALOG, SHARES, Catalog, FaceRecord
 from train.data.sample import pick_faces
 from train.data.splits import group_faces
+from train.distributed import lost_peers_reported
 from train.evaluation.calibrate import GradedFaces, fit_by_quality, log_odds
 from train.evaluation.evaluation import Evaluation, JudgedFaces, open_subject, summarize
 from train.evaluation.logits import Logits, adjust, checkpoint_logits, face_qualities, require_logits
@@ -121,17 +122,18 @@ def train_detector(
             on_gpu = torch.cuda.is_available() and options.device != TrainingDevice.CPU
             catalog, added = add_fakes(catalog, names, device="cuda" if on_gpu else "cpu", seed=recipe.seed)
             tell_self_made(added)
-        trainer = Trainer(
-            catalog,
-            options.arch,
-            recipe,
-            out,
-            teacher=options.teacher,
-            workers=options.workers,
-            precision=options.precision,
-            demo=options.demo,
-            device=options.device,
-        )
+        with lost_peers_reported():
+            trainer = Trainer(
+                catalog,
+                options.arch,
+                recipe,
+                out,
+                teacher=options.teacher,
+                workers=options.workers,
+                precision=options.precision,
+                demo=options.demo,
+                device=options.device,
+            )
         main = trainer.accelerator.is_main_process
         if main and options.pictures:
             save_augmentations(trainer.dataset, out / AUGMENTATIONS)
@@ -147,7 +149,8 @@ def train_detector(
                 trainer.minutes_left(),
                 trainer.order.draws if trainer.order.balanced else {},
             )
-        best = trainer.run(tell_epoch)
+        with lost_peers_reported():
+            best = trainer.run(tell_epoch)
         evaluation = conclude(best, catalog, recipe, progress.history, options) if main else None
     return Trained(best, catalog, evaluation)
 

@@ -10,6 +10,7 @@ from edge_runtime.model.contract import LABELS
 from edge_runtime.paths import expand
 from train.data.catalog import CATALOG, SEED, SHARES, SPLITS, Catalog, FaceRecord, PictureFile, Quarantined
 from train.data.layouts import Listing, list_labelled, names_splits
+from train.data.remote import fetched
 from train.data.scan import FindBox, scan, stamp
 from train.data.splits import Share, draw_splits, group_faces
 from train.parallel import Advance, ordered_map, progress_bar
@@ -23,6 +24,8 @@ def has_splits(path: Path) -> bool:
 def load_data(*paths: Path | str, split: str = SHARES, seed: int = SEED, advance: Advance | None = None) -> Catalog:
     """Return the catalog of `paths` together: each a catalog.csv, a folder that holds one, or one with real/ and fake/.
 
+    An address stands for the folder that is fetched from there.
+
     Folders train/, valid/ (or val/, validation/) and test/ with real/ and fake/ inside are kept as splits; if there is
     no valid/, it is drawn from train/. Faces of one catalog that belong together with faces in a later split of
     another are left out. Without `advance` a progress bar is shown.
@@ -31,7 +34,8 @@ def load_data(*paths: Path | str, split: str = SHARES, seed: int = SEED, advance
         DataError: there are no such files, a class is empty, or a picture has two labels.
     """
     catalogs, listing = [], Listing()
-    for path in map(expand, paths):
+    for place in paths:
+        path = fetched(expand(place))
         file = path if path.is_file() else path / CATALOG
         if file.is_file():
             catalogs.append(Catalog.read(file))

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from PIL import Image
+
 from edge_runtime.atomic import atomic_write
-from edge_runtime.errors import DataError, UsageError
+from edge_runtime.errors import DataError, PictureError, UsageError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.paths import expand
 from edge_runtime.pixels.boxes import Box
+from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.printable import printable
 
 CATALOG = "catalog.csv"
@@ -45,7 +48,7 @@ class FaceRecord:
     """A face of the catalog.
 
     Attributes:
-        path: the picture, absolute.
+        path: the picture, absolute; in a tar shard, the shard's path and the member's name.
         label: 0 real, 1 fake.
         split: train, valid or test.
         source: the data set it comes from.
@@ -56,6 +59,7 @@ class FaceRecord:
         phash: perceptual hash, 16 hexadecimal digits.
         width, height: of the upright picture, in pixels.
         sharpness: variance of the Laplacian of the grey picture (0 is flat; under about 10 is blurred).
+        offset, size: of the picture's bytes in its tar shard; 0 for a file of its own.
     """
 
     path: Path
@@ -70,11 +74,48 @@ class FaceRecord:
     width: int
     height: int
     sharpness: float
+    offset: int = 0
+    size: int = 0
 
     @property
     def origin(self) -> str:
         """What made the picture: the generator where it is known, otherwise the source."""
         return self.generator or self.source
+
+    def content(self) -> Path | bytes:
+        """Return the picture as `read_picture` takes it: its file, or its bytes from a tar shard.
+
+        Raises:
+            PictureError: the shard can't be read, or holds something else there.
+        """
+        if not self.size:
+            return self.path
+        try:
+            with self.path.parent.open("rb") as shard:
+                shard.seek(self.offset)
+                data = shard.read(self.size)
+        except OSError as error:
+            raise PictureError(f"can't be read from its shard ({error.strerror})", str(self.path)) from None
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise PictureError("its shard was changed or damaged", str(self.path))
+        return data
+
+    def read(self) -> Image.Image:
+        """Read the picture as `read_picture` does, also from a tar shard.
+
+        Raises:
+            PictureError: it can't be read.
+        """
+        try:
+            return read_picture(self.content())
+        except PictureError as error:
+            raise type(error)(error.reason, str(self.path)) from None
+
+
+IN_SHARD = ("offset", "size")
+"""Columns of a catalog whose pictures are in tar shards."""
+
+COLUMNS = tuple(field.name for field in fields(FaceRecord) if field.name not in IN_SHARD)
 
 
 @dataclass(frozen=True)
@@ -137,7 +178,9 @@ class Catalog:
         path = expand(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         root = path.parent.resolve()
-        _write_csv(path, [field.name for field in fields(FaceRecord)], (_row(face, root) for face in self.records))
+        sharded = any(face.size for face in self.records)
+        head = COLUMNS + IN_SHARD if sharded else COLUMNS
+        _write_csv(path, head, (catalog_row(face, root)[: len(head)] for face in self.records))
         if self.quarantine:
             rows = ([str(file.path), file.reason] for file in self.quarantine)
             _write_csv(path.with_name(QUARANTINE), ["path", "reason"], rows)
@@ -158,7 +201,7 @@ class Catalog:
         reader = csv.DictReader(io.StringIO(text, newline=""))
         faces: list[FaceRecord] = []
         try:
-            missing = [field.name for field in fields(FaceRecord) if field.name not in (reader.fieldnames or ())]
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise ValueError(f"no column {', '.join(missing)}")
             faces.extend(_record(row, root) for row in reader)
@@ -177,11 +220,13 @@ def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[str]]) -
         writer.writerows(rows)
 
 
-def _row(face: FaceRecord, root: Path) -> list[str]:
+def catalog_row(face: FaceRecord, root: Path) -> list[str]:
+    """Return a face's values of COLUMNS and IN_SHARD as text; its path is relative to `root` where it lies below."""
     path = face.path.relative_to(root) if face.path.is_relative_to(root) else face.path
     box = " ".join(f"{edge:g}" for edge in face.box) if face.box else ""
     values = (str(path), LABELS[face.label], face.split, face.source, face.generator, face.identity, box)
-    return [*values, face.sha256, face.phash, str(face.width), str(face.height), f"{face.sharpness:.2f}"]
+    numbers = (face.sha256, face.phash, face.width, face.height, f"{face.sharpness:.2f}", face.offset, face.size)
+    return [*values, *map(str, numbers)]
 
 
 def _record(row: Mapping[str, str], root: Path) -> FaceRecord:
@@ -211,7 +256,9 @@ def _record(row: Mapping[str, str], root: Path) -> FaceRecord:
         width=int(row["width"]),
         height=int(row["height"]),
         sharpness=float(row["sharpness"]),
+        offset=int(row.get("offset") or 0),
+        size=int(row.get("size") or 0),
     )
-    if min(face.width, face.height) < 0 or not math.isfinite(face.sharpness):
+    if min(face.width, face.height, face.offset, face.size) < 0 or not math.isfinite(face.sharpness):
         raise ValueError(f"width {face.width}, height {face.height}, sharpness {face.sharpness}")
     return face

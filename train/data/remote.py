@@ -1,14 +1,23 @@
-"""Data sets by address: hf://datasets/user/name@revision and kaggle://owner/name, fetched into the cache."""
+"""Data sets by address, fetched into the cache: hf://datasets/user/name@revision, kaggle://owner/name, s3://bucket/shards."""
 
+import fcntl
+import hashlib
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from edge_runtime.atomic import atomic_write, write_atomic
 from edge_runtime.errors import SourceError, UsageError
 from edge_runtime.model.hub import hub_address, pull_files
 from edge_runtime.paths import cache_folder
 from edge_runtime.printable import printable
+from train.data.catalog import CATALOG
 from train.data.packed import unpacked
+from train.parallel import progress_bar
+
+BLOCK = 32 << 20
+"""Bytes of a shard in one request."""
 
 _KAGGLE = re.compile(r"kaggle:/{1,2}([\w-]+)/([\w-]+)(?:@(\d+))?/?")
 
@@ -30,6 +39,8 @@ def fetched(place: Path, *, labelled: bool = True) -> Path:
         owner, name = address.name.split("/")
         folder = pull_files(address, folder=_folder("hf", owner, address.revision, name))
         return unpacked(folder, labelled=labelled)
+    if store := re.fullmatch(r"(s3|gs|gcs):/{1,2}(.+)", str(place)):
+        return _from_store(f"{store[1]}://{store[2].rstrip('/')}")
     if not str(place).startswith("kaggle:/"):
         return place
     found = _KAGGLE.fullmatch(str(place))
@@ -40,6 +51,41 @@ def fetched(place: Path, *, labelled: bool = True) -> Path:
 
 def _folder(*parts: str) -> Path:
     return cache_folder().joinpath("datasets", *(part.replace("/", "_") for part in parts))
+
+
+def _from_store(address: str) -> Path:
+    """Fetch the shards that `prepare-faces --shards` wrote, once for all processes of this machine."""
+    try:
+        from edge_runtime.bulk.storage import names_below, read_range
+    except ImportError:
+        raise UsageError(f"{address}: needs pyarrow; run pip install 'deepfake-edge[bulk]'") from None
+    try:
+        sizes = names_below(address)
+    except OSError as error:
+        raise SourceError(f"{address}: {error}; check name and credentials") from None
+    if CATALOG not in sizes:
+        raise SourceError(f"{address}: holds no {CATALOG}; copy all that prepare-faces --shards wrote there")
+
+    def blocks(name: str) -> Iterator[bytes]:
+        return (read_range(f"{address}/{name}", at, BLOCK) for at in range(0, sizes[name], BLOCK))
+
+    catalog = b"".join(blocks(CATALOG))
+    folder = _folder("shards", hashlib.sha256(address.encode() + catalog).hexdigest()[:16])
+    shards = sorted(name for name in sizes if name.endswith(".tar"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as lock, progress_bar("fetching shards", len(shards)) as advance:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for name in shards:
+                path = folder / name
+                if not path.exists() or path.stat().st_size != sizes[name]:
+                    with atomic_write(path, "wb") as file:
+                        file.writelines(blocks(name))
+                advance(1)
+            write_atomic(folder / CATALOG, catalog)
+    except OSError as error:
+        raise SourceError(f"{address}: can't be fetched into {folder} ({error.strerror or error})") from None
+    return folder
 
 
 def _from_kaggle(owner: str, name: str, version: str | None) -> Path:

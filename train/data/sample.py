@@ -4,7 +4,6 @@ import random
 from collections.abc import Iterable, Sequence
 
 from edge_runtime.errors import PictureError
-from edge_runtime.pixels.pictures import read_picture
 from train.data.catalog import SEED, FaceRecord, Quarantined
 from train.parallel import ordered_map
 
@@ -34,7 +33,7 @@ def take_readable(
 
     def read(face: FaceRecord) -> tuple[FaceRecord, str]:
         try:
-            read_picture(face.path)
+            face.read()
         except PictureError as error:
             return face, error.reason
         return face, ""

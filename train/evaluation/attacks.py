@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from edge_runtime.errors import PictureError
 from edge_runtime.model.contract import ModelContract
-from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from train.data.catalog import SEED, Catalog, FaceRecord
 from train.evaluation.evaluation import JudgedFaces, Subject, judge_faces
@@ -105,7 +104,7 @@ def attacked_logits(path: Path, faces: Sequence[FaceRecord], attack: Attack, lev
     rows = []
     for start in range(0, len(faces), BATCH):
         batch = faces[start : start + BATCH]
-        crops = [face_pixels(read_picture(face.path), face.box, checkpoint.contract) for face in batch]
+        crops = [face_pixels(face.read(), face.box, checkpoint.contract) for face in batch]
         pixels = torch.from_numpy(np.concatenate(crops)).float() / 255.0
         labels = torch.tensor([face.label for face in batch]).repeat_interleave(crops[0].shape[0])
         changed = attack(network, pixels, labels, levels / 255.0)
@@ -151,7 +150,7 @@ def train_washer(reals: Sequence[FaceRecord], *, steps: int = 400, side: int = 9
         crops = []
         for index in random.integers(len(reals), size=8):
             with suppress(PictureError):
-                crops.append(_random_crop(read_picture(reals[index].path), side, random))
+                crops.append(_random_crop(reals[index].read(), side, random))
         if not crops:
             continue
         target = torch.stack(crops)

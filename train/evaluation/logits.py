@@ -15,7 +15,6 @@ from edge_runtime.errors import DataError, PictureError
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration, ModelContract, Precision
-from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
 from edge_runtime.pixels.quality import measured_quality, shorter_side
 from train.data.catalog import FaceRecord
@@ -42,7 +41,7 @@ def read_again(record: FaceRecord) -> Image.Image:
         PictureGoneError: it can no longer be read.
     """
     try:
-        return read_picture(record.path)
+        return record.read()
     except PictureError as error:
         raise PictureGoneError(
             f"{error}; it was readable when the catalog was made: restore it and run the command again, or run "
@@ -114,7 +113,7 @@ def face_qualities(
 
     def quality(record: FaceRecord) -> tuple[float, float, float]:
         try:
-            picture = read_picture(record.path)
+            picture = record.read()
         except PictureError:
             return (np.nan, np.nan, np.nan)
         crops = face_pixels(corrupt(picture, record) if corrupt else picture, record.box, contract)
@@ -150,7 +149,7 @@ def judge(
 
     def pixels(record: FaceRecord) -> NDArray[np.uint8] | None:
         try:
-            picture = read_picture(record.path)
+            picture = record.read()
         except PictureError:
             return None
         return face_pixels(corrupt(picture, record) if corrupt else picture, record.box, contract)

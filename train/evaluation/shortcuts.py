@@ -7,7 +7,6 @@ nothing. Every figure comes from cross-validation, so an AUC of 0.5 is chance.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from edge_runtime.errors import DataError, PictureError
 from edge_runtime.model.contract import LABELS
-from edge_runtime.pixels.pictures import open_picture, read_picture
+from edge_runtime.pixels.pictures import open_picture
 from train.data.catalog import SEED, FaceRecord
 from train.data.sample import pick_faces
 from train.data.splits import group_faces
@@ -112,7 +111,7 @@ def audit_faces(faces: Sequence[FaceRecord], *, seed: int = SEED, advance: Advan
             f"the audit needs at least {2 * FOLDS} faces of each class; there are {len(faces)} in total"
         )
     features: dict[str, list[list[float]]] = {}
-    for row in ordered_map(_features, (face.path for face in picked)):
+    for row in ordered_map(_features, picked):
         for name, values in row.items():
             features.setdefault(name, []).append(values)
         if advance:
@@ -162,14 +161,14 @@ def cross_validated_auc(
     return auc_figure(labels, scores, groups=[str(group) for group in groups], bootstrap=200, seed=seed)
 
 
-def _features(path: Path) -> dict[str, list[float]]:
+def _features(face: FaceRecord) -> dict[str, list[float]]:
     """Return the file's metadata and a thumbnail as numbers, by name."""
     try:
-        with open_picture(path) as picture:
-            found = _metadata(picture, path.stat().st_size)
-        thumbnail = read_picture(path).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX, reducing_gap=3)
+        with open_picture(face.content()) as picture:
+            found = _metadata(picture, face.size or face.path.stat().st_size)
+        thumbnail = face.read().resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX, reducing_gap=3)
     except (OSError, PictureError):
-        raise DataError(f"{path}: can no longer be read; run prepare-faces again") from None
+        raise DataError(f"{face.path}: can no longer be read; run prepare-faces again") from None
     return {**found, CONTENT: [float(value) for value in np.asarray(thumbnail).ravel()]}
 
 

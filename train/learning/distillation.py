@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from train.distributed import SharedBatchNorm
+
 STRIDES = (4, 8, 16, 32)
 """Input pixels per place of a map, for the maps that are compared."""
 
@@ -60,7 +62,8 @@ class Part(nn.Module):
 
     def __init__(self, network: nn.Module, name: str, hint: nn.Module | None = None) -> None:
         super().__init__()
-        self.part = create_feature_extractor(network, {name: "map"})
+        whole = {"leaf_modules": [SharedBatchNorm]}
+        self.part = create_feature_extractor(network, {name: "map"}, tracer_kwargs=whole)
         self.hint = hint or nn.Identity()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,10 +19,11 @@ from edge_runtime.atomic import write_atomic
 from edge_runtime.errors import CheckpointError, DataError, UsageError
 from edge_runtime.model.contract import LABELS, Framing, ModelContract
 from train.data.catalog import CATALOG, Catalog
+from train.distributed import from_main
 from train.learning.objectives import Labels
 from train.learning.recipes import Recipe
 from train.models.backbones import build_backbone, find_backbone, rebuild_backbone, with_front_end
-from train.models.checkpoint import load_checkpoint, pixel_recipe, save_checkpoint
+from train.models.checkpoint import Checkpoint, load_checkpoint, pixel_recipe, save_checkpoint
 from train.models.state_dict import first_line
 
 BEST, LAST, METRICS, LOCK = "best.pth", "last.pth", "metrics.jsonl", ".lock"
@@ -100,15 +100,21 @@ class Session:
         self.saved_at = time.monotonic()
         self._lock: IO[str] | None = None
         self._writer: SummaryWriter | None = None
+        # Other machines may not have the folder.
+        self._found = from_main(self._read_last)
+
+    def _read_last(self) -> Checkpoint | None:
+        """Lock the folder and return its last checkpoint, if it has one and that may be resumed."""
+        out, contract, recipe = self.out, self.contract, self.recipe
         if out.is_dir():
             self._take_lock()
         last = out / LAST
         with self._damage_reported():
-            self._found = load_checkpoint(last) if last.exists() else None
-            old = dict(self._found.extra.get("recipe", {})) if self._found else {}
-        if self._found is None:
-            return
-        before = self._found.contract
+            found = load_checkpoint(last) if last.exists() else None
+            old = dict(found.extra.get("recipe", {})) if found else {}
+        if found is None:
+            return None
+        before = found.contract
         if before.architecture != contract.architecture:
             raise UsageError(
                 f"{out}: holds a run of {before.architecture}, not {contract.architecture}; give another --out"
@@ -123,6 +129,7 @@ class Session:
                     f"{out}: holds a run with {name} {old[name]}, not {new[name]}; "
                     "repeat its options to resume it, or give another --out"
                 )
+        return found
 
     def build_network(self) -> nn.Module:
         """Return the network with its first weights; of a run to be resumed, without.
@@ -192,9 +199,7 @@ class Session:
             ) from None
 
     def _take_lock(self) -> None:
-        """Keep other trainings out of the folder; the main process does it for all processes of this one."""
-        if os.environ.get("RANK", "0") != "0":
-            return
+        """Keep other trainings out of the folder."""
         self._lock = (self.out / LOCK).open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,6 +4,7 @@ Every random draw is a function of the seed and the step, so a resumed run gives
 stopped.
 """
 
+import hashlib
 import os
 import threading
 import time
@@ -12,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.utils.data import DataLoader
 
+from edge_runtime.errors import UsageError
 from edge_runtime.systemd import stopping_on_signals
 from train.choices import Keep, StepPrecision, TrainingDevice
 from train.data.catalog import Catalog
+from train.distributed import from_main, highest, share_statistics
 from train.evaluation.logits import PictureGoneError
 from train.learning.dataset import Batch, FaceDataset
 from train.learning.epoch_order import EpochOrder
@@ -48,7 +51,8 @@ class Trainer:
     Raises:
         DataError: a split lacks a class, or the folder holds a run on other data.
         UsageError: the folder holds a run with another recipe, another training runs there, the recipe does not fit the
-            backbone, or /dev/shm is too small for the workers.
+            backbone, /dev/shm is too small for the workers, a batch has fewer faces than there are processes, or the
+            processes differ in data or options.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Trainer:
         self.contract = training_contract(catalog, arch, recipe, demo=demo)
         self.workers = min(4, os.cpu_count() or 1) if workers is None else workers
         check_shared_memory(self.workers, recipe.batch, self.contract.input_size)
+        PartialState(cpu=device == TrainingDevice.CPU)  # Joins the other processes, if there are any.
         self.session = Session(out, catalog, self.contract, recipe)
         torch.manual_seed(recipe.seed)
         model = self.session.build_network()
@@ -81,6 +86,7 @@ class Trainer:
         model.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         # The average is a copy: it is made before the teacher registers hooks on the model.
         average = running_average(model, recipe.ema).to(self.accelerator.device) if recipe.ema else None
+        share_statistics(model)
         train, size = catalog.split("train"), self.contract.input_size
         self.dataset = FaceDataset(
             train,
@@ -93,6 +99,7 @@ class Trainer:
         )
         taught = load_teacher(teacher, model, self.dataset, recipe, self.accelerator.device) if teacher else None
         self.order = EpochOrder.plan(train, recipe)
+        self._require_same_run()
         objective = build_objective(self.order.counts, recipe, self.accelerator, taught, model)
         optimizer = build_optimizer(nn.ModuleList([model, objective.hints]), recipe)
         self.network, optimizer = self.accelerator.prepare(model, optimizer)
@@ -125,7 +132,7 @@ class Trainer:
                     self._finish_epoch()
                     if report and main:
                         report(progress.history[-1])
-                    if self._stop.is_set() and not progress.finished:
+                    if highest(self._stop.is_set()) and not progress.finished:
                         raise KeyboardInterrupt
                 if self.recipe.keep == Keep.LAST and main:
                     self.session.keep(self.state.judged)
@@ -155,6 +162,18 @@ class Trainer:
         """Stop after the current step: save it and raise KeyboardInterrupt in `run`."""
         self._stop.set()
 
+    def _require_same_run(self) -> None:
+        world, batch = self.accelerator.num_processes, self.order.batch
+        if batch < world:
+            raise UsageError(f"--batch {batch}: fewer faces than the {world} processes; give a larger one")
+        faces = hashlib.sha256("".join(face.sha256 for face in self.catalog.records).encode()).hexdigest()
+        ours = (self.contract, self.recipe, faces)
+        if from_main(lambda: ours) != ours:
+            raise UsageError(
+                f"process {self.accelerator.process_index} has other faces or options than the first one; give all "
+                "processes the same shards or catalog and the same options"
+            )
+
     def _train_epoch(self, loader: DataLoader[Any]) -> None:
         state, progress, tally = self.state, self.state.progress, self.state.tally
         epoch, done = progress.epoch, progress.step - progress.epoch * self.steps
@@ -166,8 +185,9 @@ class Trainer:
             asked = time.perf_counter()
             for batch in loader:
                 arrived = time.perf_counter()
-                if isinstance(batch, PictureGoneError):
-                    raise batch
+                gone = isinstance(batch, PictureGoneError)
+                if highest(gone):
+                    raise batch if gone else PictureGoneError("another process can't read a picture; see its message")
                 self._step(network, batch)
                 advance(1)
                 tally.waited_s += arrived - asked
@@ -175,7 +195,7 @@ class Trainer:
                 tally.worked_s += asked - arrived
                 if progress.step % self.steps == 0:
                     continue  # `_finish_epoch` saves.
-                stopping = self._stop.is_set()
+                stopping = bool(highest(self._stop.is_set()))
                 due = stopping or time.monotonic() - self.session.saved_at > self._save_every_s
                 if due and self.accelerator.is_main_process:
                     self.session.save(state)
@@ -185,7 +205,8 @@ class Trainer:
     def _step(self, network: nn.Module, batch: Batch) -> None:
         state, device = self.state, self.accelerator.device
         step, judges = state.progress.step, state.objective.stride(state.progress.epoch) is None
-        torch.manual_seed((self.recipe.seed << 32) + step)
+        # Of dropout, where each process has faces of its own.
+        torch.manual_seed((self.recipe.seed << 32) + (self.accelerator.process_index << 28) + step)
         for group in state.optimizer.param_groups:
             group["lr"] = self.schedule.learning_rate(step)
         images, labels = normalize(batch[0].to(device), self.contract), batch[1].to(device)
@@ -194,7 +215,8 @@ class Trainer:
         if judges:
             state.tally.right += int((output.argmax(1) == labels).sum())
         state.optimizer.zero_grad()
-        self.accelerator.backward(loss)
+        # Gradients are averaged over processes; one with more faces than others weighs more.
+        self.accelerator.backward(loss * (len(labels) * self.accelerator.num_processes / self.order.batch))
         state.optimizer.step()
         if state.average and judges:
             state.average.update_parameters(state.model)
@@ -217,12 +239,10 @@ class Trainer:
             self.session.finish_epoch(self.state)
 
     def _figures(self) -> dict[str, Any]:
-        """Return the figures of the epoch, summed over all processes; the main process alone judges."""
+        """Return the figures of the epoch over all processes; seconds and rate are this one's."""
         state, tally = self.state, self.state.tally
-        sums = torch.tensor([tally.loss, tally.right, tally.faces], device=self.accelerator.device)
+        sums = torch.tensor([tally.loss, tally.right, tally.faces], dtype=torch.float64, device=self.accelerator.device)
         loss, right, faces = self.accelerator.reduce(sums, "sum").tolist()
-        if not self.accelerator.is_main_process:
-            return {}
         busy_s = tally.waited_s + tally.worked_s
         stride = state.objective.stride(state.progress.epoch)
         row = {

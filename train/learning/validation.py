@@ -11,6 +11,7 @@ from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.contract import ModelContract
 from train.data.catalog import FaceRecord
 from train.data.sample import alternate_classes
+from train.distributed import judged_together
 from train.evaluation.logits import BATCH, judge, require_logits
 from train.evaluation.metrics import auc
 from train.models.network import torch_logits
@@ -46,13 +47,14 @@ def renew_statistics(
 def validation_figures(
     model: nn.Module, contract: ModelContract, valid: Sequence[FaceRecord], device: torch.device
 ) -> dict[str, float]:
-    """Return loss, accuracy at 0.5 and AUC of `model` on faces of both classes.
+    """Return loss, accuracy at 0.5 and AUC of `model` on faces of both classes; each process judges its share.
 
     Raises:
         PictureGoneError: a picture can't be read any more.
         DataError: a logit is NaN or infinite.
     """
-    logits = judge(torch_logits(model, contract, str(device)), contract, valid)
+    network = torch_logits(model, contract, str(device))
+    logits = judged_together(lambda faces: judge(network, contract, faces), valid)
     require_logits(valid, logits)
     labels, scores = np.array([face.label for face in valid]), fake_scores(logits)
     likelihood = np.clip(np.where(labels == 1, scores, 1 - scores), 1e-12, 1)

@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edge_runtime.atomic import atomic_write, write_atomic
 from edge_runtime.model.contract import DEMO_NOTICE, LABELS
-from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.plain_json import plain
 from train.evaluation.calibrate import bounds_text
 from train.evaluation.evaluation import SLICE_FIGURES, Evaluation, JudgedFaces, risk_by_coverage
@@ -202,7 +201,7 @@ def _most_wrong(judged: JudgedFaces) -> list[Block]:
         worst = [int(index) for index in np.argsort(-distance) if judged.labels[index] == label][:SHOWN]
         if worst:
             scores = ", ".join(f"{judged.scores[index]:.3f}" for index in worst)
-            faces = contact_sheet([read_picture(judged.faces[index].path) for index in worst], name)
+            faces = contact_sheet([judged.faces[index].read() for index in worst], name)
             blocks += [f"{name.capitalize()}: {scores}.", faces]
     return blocks
 

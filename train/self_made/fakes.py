@@ -152,7 +152,7 @@ def _make_all(
         found = scan(path, None)
         measured = {key: found[key] for key in ("sha256", "width", "height", "sharpness")}
         # It keeps the original's perceptual hash, so that both are of one group.
-        return replace(face, path=path, label=1, generator=name, **measured), face
+        return replace(face, path=path, label=1, generator=name, offset=0, size=0, **measured), face
 
     pairs = []
     with progress_bar(f"making {name} fakes", len(reals)) as advance:
@@ -173,11 +173,11 @@ def _make(face: FaceRecord, maker: Maker, path: Path, seed: int) -> bool:
         return False
     pixels = np.array(picture)
     pixels[top:bottom, left:right] = (made + 0.5).clip(0, 255).astype(np.uint8)
-    save_alike(Image.fromarray(pixels), face.path, path)
+    save_alike(Image.fromarray(pixels), face.content(), path)
     return True
 
 
-def save_alike(picture: Image.Image, original: Path, path: Path) -> None:
+def save_alike(picture: Image.Image, original: Path | bytes, path: Path) -> None:
     """Save `picture` as the file `original` is: its format and, of a JPEG, quantization tables and subsampling."""
     with open_picture(original) as file, atomic_write(path, "wb") as saved:
         grey = picture.convert("L") if file.mode == "L" else picture

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from helpers.waiting import until
@@ -23,6 +24,9 @@ from edge_runtime.bulk.judge import Entries, PartWorker
 from edge_runtime.bulk.listing import entries_of
 from edge_runtime.bulk.parts import Job, PictureList, Settings, done_counts
 from edge_runtime.detector import Detector
+from edge_runtime.errors import SourceError
+from train.commands.shards import write_shards
+from train.data.build import load_data
 
 pytestmark = pytest.mark.slow
 
@@ -137,6 +141,31 @@ def store(moto, pictures, monkeypatch):
     yield server
     server.shutdown()
     storage._s3.cache_clear()
+
+
+def test_shards_of_faces_are_fetched_once(store, moto, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for label, folder in enumerate(("real", "fake")):
+        (tmp_path / "faces" / folder).mkdir(parents=True)
+        for seed in range(6):
+            pixels = np.random.default_rng((label, seed)).integers(0, 256, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "faces" / folder / f"{seed}.png")
+    packed = write_shards(load_data(tmp_path / "faces"), tmp_path / "shards", 20_000)
+    direct = http.client.HTTPConnection("127.0.0.1", moto)
+    for path in (tmp_path / "shards").iterdir():
+        direct.request("PUT", f"/faces/shards/{path.name}", path.read_bytes())
+        assert direct.getresponse().read() is not None
+    monkeypatch.setattr("train.data.remote.BLOCK", 7000)
+    found = load_data(Path("s3://faces/shards"))
+    assert found.fingerprint == packed.fingerprint
+    assert [face.content() for face in found.records] == [face.content() for face in packed.records]
+    folder = found.records[0].path.parents[1]
+    before = {path: path.stat().st_ino for path in folder.glob("*.tar")}
+    assert len(before) == 3
+    assert load_data("s3://faces/shards").records == found.records
+    assert {path: path.stat().st_ino for path in folder.glob("*.tar")} == before
+    with pytest.raises(SourceError, match=r"s3://faces/in: holds no catalog\.csv"):
+        load_data("s3://faces/in")
 
 
 def test_s3_that_throttles_gives_every_row_once(store, bundle, pictures):
