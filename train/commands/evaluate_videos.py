@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 from edge_runtime.atomic import atomic_write, write_atomic
 from edge_runtime.errors import UsageError
 from edge_runtime.model.bundle import Bundle
-from edge_runtime.model.contract import DEMO_NOTICE, LABELS
+from edge_runtime.model.contract import DEMO_NOTICE, LABELS, Calibration
 from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
 from train.commands.evaluate import EvaluationOptions
@@ -21,6 +21,7 @@ from train.commands.output import full_disk_reported, output_folder
 from train.evaluation.method import contents_fingerprint, method
 from train.evaluation.metrics import FIGURE_NAMES, RANKING, Figure
 from train.evaluation.videos import (
+    JudgedVideos,
     fit_video_thresholds,
     fitted_text,
     judge_videos,
@@ -74,8 +75,7 @@ def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptio
         raise UsageError(f"{bundle.origin}: is not changed; copy {bundle.path} (cp -rL) and name the copy")
     held = [precision.value for precision in bundle.precisions]
     precision = options.precision or (held[-1] if held else "int8")
-    videos = list_videos(data)
-    out = output_folder(out)
+    videos, out = list_videos(data), output_folder(out)
     fit = ([options.precision] if options.precision else held) if options.fit_video else []
     names = list(dict.fromkeys((precision, *fit)))
     judged = {}
@@ -83,14 +83,9 @@ def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptio
         for name in names:
             judged[name] = judge_videos(bundle, videos, precision=name, device=options.device, progress=advance)
     figures, decided = video_figures(judged[precision], options.bootstrap)
-    files = [(video.path, video.label) for video in judged[precision].videos]
-    how = method(bundle.path, contents_fingerprint(files), unit="videos", bootstrap=options.bootstrap)
-    fitted = {name: fit_video_thresholds(bundle.contract.calibration(name), judged[name]) for name in fit}
-    notes = [fitted_text(name, found) for name, found in fitted.items()]
-    if fitted and write_video_thresholds(bundle, fitted):
-        notes.append(
-            f"the bundle's signature no longer holds and was deleted; sign again: setup-board sign {bundle.path}"
-        )
+    fingerprint = contents_fingerprint((video.path, video.label) for video in judged[precision].videos)
+    how = method(bundle.path, fingerprint, unit="videos", bootstrap=options.bootstrap)
+    fitted, notes = _fit(bundle, {name: judged[name] for name in fit})
     labels, scored = judged[precision].labels, judged[precision].scored
     evaluation = VideoEvaluation(
         subject={
@@ -119,6 +114,15 @@ def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptio
         if options.scores:
             _write_scores(expand(options.scores), evaluation.videos)
     return evaluation
+
+
+def _fit(bundle: Bundle, judged: Mapping[str, JudgedVideos]) -> tuple[dict[str, Calibration], list[str]]:
+    """Fit thresholds to the videos judged in each precision and write them into the bundle; say what they prove."""
+    fitted = {name: fit_video_thresholds(bundle.contract.calibration(name), found) for name, found in judged.items()}
+    notes = [fitted_text(name, found) for name, found in fitted.items()]
+    if fitted and write_video_thresholds(bundle, fitted):
+        notes.append(f"its signature no longer holds and was deleted; sign again with setup-board sign {bundle.path}")
+    return fitted, notes
 
 
 def _write(out: Path, evaluation: VideoEvaluation) -> None:
