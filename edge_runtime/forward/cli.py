@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import math
 import re
 import socket
 import threading
@@ -87,7 +88,7 @@ class Bookmark:
 
     def __init__(self, path: Path, spool: Spool) -> None:
         self._path, self._spool = path, spool
-        self._saved, self._full = time.monotonic(), False
+        self._saved, self._full = -math.inf, False
         self.reached: Position | None = None
 
     def save(self, *, now: bool = False) -> None:
