@@ -139,11 +139,12 @@ def _measure_rates(model: str, judge: list[str], folders: Sequence[Path], rounds
         for name, workers in (("one worker", 1), ("two workers", 2)):
             command = [*judge, "--part-size", part, "--workers", str(workers), "--out", "{out}-" + str(workers)]
             ran[name] = rates(command, cores[:workers], folders, out)
-        one, two = ran["one worker"], ran["two workers"]
+        single_process, one, two = ran["single process"], ran["one worker"], ran["two workers"]
         for name, ratio in {
-            "one worker by single process": one[0] / ran["single process"][0],
+            "one worker by single process": one[0] / single_process[0],
+            "one worker by single process, CPU time": one[1] / single_process[1],
             "two workers by twice one": two[0] / one[0] / 2,
-            "the same by CPU time": two[1] / one[1],
+            "two workers by one, CPU time": two[1] / one[1],
         }.items():
             ratios.setdefault(name, []).append(ratio)
         text = ", ".join(
