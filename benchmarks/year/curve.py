@@ -131,14 +131,14 @@ def alarms(rows: Sequence[Row], events: Sequence[Event]) -> list[str]:
     return [*lines, f"alarms without a change: {false} in {sum(map(len, quiet))} faces"]
 
 
-def plot(rows: Sequence[Row], events: Sequence[Event], limit: float) -> Figure:
-    """Return error, coverage and the monitor's state by week, with the events."""
+def plot(rows: Sequence[Row], events: Sequence[Event], limit: float, name: str = "with the loop") -> Figure:
+    """Return error, coverage and the monitor's state by week, with the events; `name` says whose verdicts they are."""
     figure = Figure(figsize=(7.2, 5.2), layout="constrained")
     top, middle, strip = figure.subplots(3, 1, sharex=True, height_ratios=(6, 3, 0.5))
     weeks = np.arange(rows[-1].week + 1) + 1
-    for first, colour, name in ((True, OTHER, "first model all year"), (False, COLOURS["fp32"], "with the loop")):
+    for first, colour, label in ((True, OTHER, "first model all year"), (False, COLOURS["fp32"], name)):
         found = weekly(rows, first=first)
-        top.plot(weeks, 100 * found[:, 0], color=colour, label=name)
+        top.plot(weeks, 100 * found[:, 0], color=colour, label=label)
         middle.plot(weeks, 100 * found[:, 1], color=colour)
     top.axhline(100 * limit, color=INK, linewidth=0.8, linestyle=":", label=f"limit, {100 * limit:g} %")
     top.set_ylabel("error among\nthe decided, %")
