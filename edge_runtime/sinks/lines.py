@@ -38,7 +38,10 @@ class LineFile(Sink):
             if self._path.is_file() and not self._standard:
                 with self._path.open("rb") as file:
                     start = file.read(len(begins.encode()))
-                if not begins.encode().startswith(start):
+                if start and not start.strip(b"\0"):
+                    # A power cut left zeros where the first lines were.
+                    rotate(self._path)
+                elif not begins.encode().startswith(start):
                     raise UsageError(f"{path}: holds something else, lines are not appended to it; choose another file")
             self._file = os.dup(1) if self._standard else self._open()
         except OSError as error:

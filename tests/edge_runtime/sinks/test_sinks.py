@@ -432,6 +432,17 @@ def test_brackets_in_names_are_not_markup():
 
 
 @pytest.mark.parametrize("sink", [JsonlSink, CsvSink])
+def test_zeros_of_a_power_cut_are_put_aside(tmp_path, sink):
+    path, zeros = tmp_path / "results", bytes(4096) + b"later lines\n"
+    path.write_bytes(zeros)
+    written = sink(path)
+    written.write(frame())
+    written.close()
+    assert path.read_bytes().startswith((b'{"source":', b"source,frame,"))
+    assert (tmp_path / "results.1").read_bytes() == zeros
+
+
+@pytest.mark.parametrize("sink", [JsonlSink, CsvSink])
 @pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0", b'{\n  "contract": {}\n}', b"RIFF"])
 def test_lines_are_not_appended_to_other_files(tmp_path, sink, content):
     path = tmp_path / "file"
