@@ -73,13 +73,15 @@ class Trainer:
         self.contract = training_contract(catalog, arch, recipe, demo=demo)
         self.workers = min(4, os.cpu_count() or 1) if workers is None else workers
         check_shared_memory(self.workers, recipe.batch, self.contract.input_size)
-        PartialState(cpu=device == TrainingDevice.CPU)  # Joins the other processes, if there are any.
+        # Without a GPU, Accelerate joins the other processes only where it is told to use the CPU.
+        on_cpu = device == TrainingDevice.CPU or not torch.accelerator.is_available()
+        PartialState(cpu=on_cpu)
         self.session = Session(out, catalog, self.contract, recipe)
         torch.manual_seed(recipe.seed)
         model = self.session.build_network()
         self.accelerator = Accelerator(
             mixed_precision=training_precision(precision, device, model),
-            cpu=device == TrainingDevice.CPU,
+            cpu=on_cpu,
         )
         if self.accelerator.device.type == "cpu":
             keep_memory()
