@@ -24,9 +24,9 @@ from edge_runtime.atomic import write_atomic
 from edge_runtime.command import run_command
 from train.commands.output import output_folder
 
-ALLOWED = {"coverage": 0.25, "rate": 0.5, "memory": 0.5}
-"""Beyond the usual: a model that knows the new fakes may be uncertain more often, and the networks are of one kind, so
-that rate and memory differ only by what else the machine does."""
+ALLOWED = {"auc": 0.05, "error": 0.05, "coverage": 0.25, "rate": 0.5, "memory": 0.5}
+"""Beyond the usual: a few hundred test faces can't prove less, a model that knows the new fakes may be uncertain more
+often, and the networks are of one kind, so that rate and memory differ only by what else the machine does."""
 
 
 def year(
@@ -37,7 +37,7 @@ def year(
     weights: Annotated[str, typer.Option(help="The first model's: imagenet, none, or a file.")] = "imagenet",
     input_size: Annotated[int, typer.Option(min=32, help="Pixels a side of the network's input.")] = 128,
     epochs: Annotated[int, typer.Option(min=1, help="Of the first model.")] = 6,
-    next_epochs: Annotated[int, typer.Option(min=1, help="Of each model that follows.")] = 2,
+    next_epochs: Annotated[int, typer.Option(min=1, help="Of each model that follows.")] = 6,
     next_lr: Annotated[float, typer.Option(min=0.0, help="Their highest learning rate.")] = 3e-4,
     base: Annotated[int, typer.Option(min=20, help="Faces of each class for the first model.")] = Plan.base,
     weeks: Annotated[int, typer.Option(min=2, help="Weeks of the year.")] = Plan.weeks,
