@@ -92,7 +92,7 @@ class Fleet:
         plug = f"ip link add {cable} type veth peer name eth0 netns {board.pid}; ip link set {cable} up master street"
         subprocess.run([*self.street(), "sh", "-c", plug], check=True)
         probe = f"exec 3<> /dev/tcp/{self.addresses[name]}/22"
-        until(lambda: not subprocess.run([*self.street(), "bash", "-c", probe], capture_output=True).returncode, 60)
+        until(lambda: not subprocess.run([*self.street(), "bash", "-c", probe], capture_output=True).returncode, 240)
 
     def power_off(self, name: str) -> None:
         """Cut a board's power."""

@@ -102,7 +102,9 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: "Backb
 
 @pytest.fixture(autouse=True)
 def _own_accelerator() -> Iterator[None]:
-    """Accelerate keeps the first test's precision for the whole process."""
+    """Accelerate keeps the first training's precision for the whole process, also that of a test elsewhere."""
+    if "accelerate.state" in sys.modules:
+        sys.modules["accelerate.state"].AcceleratorState._reset_state()
     yield
     if "accelerate.state" in sys.modules:
         sys.modules["accelerate.state"].AcceleratorState._reset_state()

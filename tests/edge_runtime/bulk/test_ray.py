@@ -52,9 +52,9 @@ def test_killed_workers_and_a_killed_driver_lose_and_repeat_nothing(
     until(lambda: parts() >= 5 or driver.poll() is not None, 300)
     driver.kill()
     driver.wait()
+    until(lambda: not actors(), 60)
     left = parts()
     assert 5 <= left < PICTURES // PART
-    until(lambda: not actors(), 60)
     driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     killed, last = 0, left
     while driver.poll() is None:

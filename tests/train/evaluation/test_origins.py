@@ -77,7 +77,7 @@ def test_unusable_kinds_and_pairs_are_named(judged):
 
 
 def test_scores_are_written_face_by_face(judged, tmp_path):
-    write_scores(tmp_path / "new" / "scores.csv", judged)
+    write_scores(tmp_path / "new" / "scores.csv", judged, splits=True)
     with (tmp_path / "new" / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["file", "label", "source", "split", "group", "logits", "score", "verdict"]
