@@ -197,7 +197,7 @@ def sign_bundle(
         now: seconds since 1970; 0 for the clock's.
 
     Raises:
-        SigningError: there is no bundle, a file of it was changed, or the key can't be used.
+        SigningError: the folder is not a bundle, one of its files was changed, or the key can't be used.
     """
     try:
         with open(os.path.join(folder, BUNDLE_MANIFEST), "rb") as file:

@@ -30,7 +30,7 @@ def make_key(path: str, *, passphrase: bool = True) -> None:
             raise SigningError(f"{existing}: exists; choose another name, for a lost key can't be made again")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise SigningError(f"{path}: there is no folder {folder}; make it first")
+        raise SigningError(f"{path}: folder {folder} does not exist; create it first")
     # Beside it, so that an interruption leaves both files or none.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = os.path.join(scratch, name)

@@ -237,7 +237,7 @@ def prepare_folder(folder: str) -> None:
     """Make the output folder, and remove old temporary files of killed workers; look whether a bucket exists.
 
     Raises:
-        UsageError: the folder can't be made, or there is no such bucket.
+        UsageError: the folder can't be created, or the bucket does not exist.
     """
     if folder.startswith(("s3://", *GCS)):
         system, path = locate(folder)
@@ -246,7 +246,7 @@ def prepare_folder(folder: str) -> None:
         with contextlib.suppress(OSError):
             found = system.get_file_info(bucket).type
         if found == fs.FileType.NotFound:
-            raise UsageError(f"{folder}: there is no bucket {bucket}; make it, or check the name")
+            raise UsageError(f"{folder}: bucket {bucket} does not exist; create it, or check the name")
     if "://" in folder:
         return
     try:

@@ -408,7 +408,7 @@ def test_the_camera_has_no_network_and_the_forwarder_no_camera(board) -> None:
     ours, cameras, forwards = (board.run(f"readlink /proc/{pid}/ns/net").out for pid in ("1", camera, forward))
     assert cameras != ours == forwards
     assert board.run("systemctl show deepfake-edge -p PrivateNetwork").out == "PrivateNetwork=yes\n"
-    assert board.run(f"ls /proc/{forward}/root/dev").out.split().count("video0") == 0
+    assert board.run(f"nsenter --target {forward} --mount ls /dev").out.split().count("video0") == 0
     users = {board.run(f"stat -c %u /proc/{pid}").out.strip() for pid in (camera, forward)}
     assert len(users) == 1
     assert users != {"0"}

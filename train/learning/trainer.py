@@ -73,7 +73,7 @@ class Trainer:
         self.contract = training_contract(catalog, arch, recipe, demo=demo)
         self.workers = min(4, os.cpu_count() or 1) if workers is None else workers
         check_shared_memory(self.workers, recipe.batch, self.contract.input_size)
-        # Without a GPU, Accelerate joins the other processes only where it is told to use the CPU.
+        # On a machine without a GPU, Accelerate ignores the other processes unless cpu is set.
         on_cpu = device == TrainingDevice.CPU or not torch.accelerator.is_available()
         PartialState(cpu=on_cpu)
         self.session = Session(out, catalog, self.contract, recipe)

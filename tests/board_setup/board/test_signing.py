@@ -212,7 +212,7 @@ def test_interrupted_keygen_leaves_no_half_of_a_pair(tmp_path, monkeypatch) -> N
     monkeypatch.setenv("PATH", path)
     make_key(str(tmp_path / "fleet"), passphrase=False)
     assert {found.name for found in tmp_path.iterdir()} == {"bin", "fleet", "fleet.pub"}
-    with pytest.raises(SigningError, match="there is no folder"):
+    with pytest.raises(SigningError, match="does not exist; create it first"):
         make_key(str(tmp_path / "none/fleet"))
 
 

@@ -73,7 +73,7 @@ def test_google_storage_gives_every_row_once(store, judge, bundle, pictures):
 def test_a_bucket_that_is_not_there_is_named_before_anything_is_judged(store, judge):
     done = judge("gs://faces/in", "--out", "gs://missing/out")
     assert (done.returncode, done.err.count("\n")) == (2, 1)
-    assert "gs://missing/out: there is no bucket missing" in done.err
+    assert "gs://missing/out: bucket missing does not exist" in done.err
     assert "no pictures in it" in judge("gs://missing/in", "--out", "gs://faces/out").err
     missing = judge("gs://faces/in/none.png", "--out", "gs://faces/out")
     assert missing.unreadable == {"missing": 1}
