@@ -14,7 +14,7 @@ from PIL import Image
 
 from edge_runtime.defaults import WINDOW
 from edge_runtime.errors import BundleError, EdgeError, PictureError, UsageError
-from edge_runtime.inference.engine import Choice, Engine, cache_properties, choose
+from edge_runtime.inference.engine import Choice, Engine, cache_properties, choose, free_threads
 from edge_runtime.judging.results import FrameResult
 from edge_runtime.judging.scorer import FaceFinder, FrameScorer, ScoredFrame, Verdicts
 from edge_runtime.model.bundle import Bundle, find_bundle
@@ -52,7 +52,8 @@ class Detector:
             classifications.
         always: search and judge every frame of live sources too, see `edge_runtime.judging.live`.
         hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
-        threads: CPU threads of each network; None leaves it to OpenVINO.
+        threads: CPU threads of each network, not bound to cores, for several processes side by side; None leaves it to
+            OpenVINO.
 
     Raises:
         BundleError: there is no bundle, it was changed, or it lacks the face model it needs.
@@ -80,7 +81,7 @@ class Detector:
         self._threads = threads
         choice = choose(self.bundle, device, precision, hint)
         if threads is not None and choice.on_cpu:
-            choice = replace(choice, properties={**choice.properties, "INFERENCE_NUM_THREADS": threads})
+            choice = replace(choice, properties={**choice.properties, **free_threads(threads)})
         self.engine = Engine(self.bundle, choice)
         self.limits, self.window, self.careful, self.always, self._faces = limits, window, careful, always, faces
         self._left_open = device == "AUTO" and precision == "auto"
@@ -152,7 +153,7 @@ class Detector:
             )
         properties: dict[str, Any] = {**cache_properties(), "PERFORMANCE_HINT": "THROUGHPUT"}
         if self._threads is not None:
-            properties["INFERENCE_NUM_THREADS"] = self._threads
+            properties |= free_threads(self._threads)
         return FaceDetector(self.bundle.file(FACE_MODEL), tiled=self._faces == "tiled", properties=properties)
 
     def detect(self, image: Picture) -> FrameResult:

@@ -221,3 +221,11 @@ def cache_properties() -> dict[str, str]:
     except (OSError, RuntimeError):
         return {}
     return {"CACHE_DIR": str(folder)} if os.access(folder, os.W_OK | os.X_OK) else {}
+
+
+def free_threads(count: int) -> dict[str, Any]:
+    """Return OpenVINO's properties for a network that computes in `count` threads on whichever cores are free.
+
+    By default OpenVINO binds threads to cores, and every process starts with the same ones.
+    """
+    return {"INFERENCE_NUM_THREADS": count, "ENABLE_CPU_PINNING": False}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from edge_runtime.errors import DeviceError, EdgeError
-from edge_runtime.inference.engine import Engine, choose
+from edge_runtime.inference.engine import Engine, choose, free_threads
 from edge_runtime.judging.decide import decide
 from edge_runtime.judging.results import FaceResult, FrameResult
 from edge_runtime.judging.scorer import Found, ScoredFrame, all_crops, prepare_face, score_faces
@@ -70,7 +70,7 @@ class Shadow:
     """
 
     def __init__(self, bundle: Bundle, *, limits: QualityLimits = DEFAULT_LIMITS, budget: Budget | None = None) -> None:
-        one_thread = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
+        one_thread = {"NUM_STREAMS": 1, **free_threads(1)}
         self.engine = Engine(bundle, replace(choose(bundle, "CPU", "auto", "LATENCY"), properties=one_thread))
         self._limits, self._budget = limits, budget or Budget()
         self._changed = threading.Condition()

@@ -11,6 +11,7 @@ from benchmarks.studies.small import write_small_bundle
 from edge_runtime import Detector
 from edge_runtime.detector import WHOLE_PICTURES
 from edge_runtime.errors import BundleError, EdgeError, PictureError, SourceError, UsageError
+from edge_runtime.inference.classifier import compile_network
 from edge_runtime.model.contract import DEMO_NOTICE, Framing, Verdict
 from edge_runtime.sources import open_sources
 from edge_runtime.sources.opencv import cv2
@@ -38,6 +39,18 @@ def test_pictures_of_any_kind_are_judged_alike(detector, red, tmp_path):
     scores = [detector.detect(image).faces[0].score for image in given]
     assert scores == [scores[0]] * len(given)
     assert detector.detect(path).source == str(path)
+
+
+def test_networks_of_few_threads_are_not_bound_to_the_first_cores(bundle_path, monkeypatch):
+    compiled = []
+
+    def compile_and_keep(*given, **properties):
+        compiled.append(compile_network(*given, **properties))
+        return compiled[-1]
+
+    monkeypatch.setattr("edge_runtime.inference.classifier.compile_network", compile_and_keep)
+    Detector(bundle_path, faces="off", threads=1)
+    assert [network.get_property("ENABLE_CPU_PINNING") for network in compiled] == [False]
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), b"no picture", "gone.jpg"])
