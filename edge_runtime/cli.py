@@ -184,7 +184,7 @@ def edge_detect(
     from edge_runtime.run import run
     from edge_runtime.sinks.options import file_sinks, review_sink, shadow_sink, terminal_sink
     from edge_runtime.sources import SourceOptions, open_sources
-    from edge_runtime.systemd import reloading_on_hangup
+    from edge_runtime.systemd import is_service, reloading_on_hangup
 
     rotate_at, space = None if rotate is None else parse_size(rotate), parse_size(snapshot_space)
     limits = QualityLimits(min_face=min_face)
@@ -199,9 +199,9 @@ def edge_detect(
             window=window,
             careful=careful,
             always=always,
+            safe_start=is_service(),
         )
-        if tune or again:
-            detector.tune(again=again)
+        detector.tune(again=again, measure=tune or again)
         return detector
 
     detector = load(again=tune_again)

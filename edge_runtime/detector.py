@@ -19,6 +19,7 @@ from edge_runtime.judging.results import FrameResult
 from edge_runtime.judging.scorer import FaceFinder, FrameScorer, ScoredFrame, Verdicts
 from edge_runtime.model.bundle import Bundle, find_bundle
 from edge_runtime.model.contract import DEMO_NOTICE, Framing
+from edge_runtime.model.profile import kept_device
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.provenance import picture_provenance
@@ -52,6 +53,7 @@ class Detector:
             classifications.
         always: search and judge every frame of live sources too, see `edge_runtime.judging.live`.
         hint: `THROUGHPUT` for many frames, `LATENCY` for one at a time.
+        safe_start: start on the CPU also where this machine's profile names another device; `tune` switches to it.
         threads: CPU threads of each network, not bound to cores, for several processes side by side; None leaves it to
             OpenVINO.
 
@@ -73,18 +75,20 @@ class Detector:
         careful: bool = False,
         always: bool = False,
         hint: str = "THROUGHPUT",
+        safe_start: bool = False,
         threads: int | None = None,
     ) -> None:
         if faces not in FACES:
             raise UsageError(f"faces is {faces!r}; choose one of {', '.join(FACES)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self._threads = threads
-        choice = choose(self.bundle, device, precision, hint)
+        self._left_open = device == "AUTO" and precision == "auto"
+        safe = self._left_open and safe_start and kept_device() not in (None, "CPU")
+        choice = choose(self.bundle, "CPU" if safe else device, precision, hint)
         if threads is not None and choice.on_cpu:
             choice = replace(choice, properties={**choice.properties, **free_threads(threads)})
         self.engine = Engine(self.bundle, choice)
         self.limits, self.window, self.careful, self.always, self._faces = limits, window, careful, always, faces
-        self._left_open = device == "AUTO" and precision == "auto"
         framed = self.bundle.contract.framing is Framing.DETECTED
         finder = self._face_detector() if framed or faces == "tiled" else None
         self.scorer = self._scorer(finder, finder)
@@ -99,10 +103,11 @@ class Detector:
         """The face detector for still pictures; None if the whole picture is the face."""
         return self.scorer.still_faces
 
-    def tune(self, *, again: bool = False) -> None:
+    def tune(self, *, again: bool = False, measure: bool = True) -> None:
         """Find the fastest device and precision at the first start on this machine; with `again`, at a later one too.
 
-        Nothing is measured if one was chosen, or if there is only the CPU. A systemd service measures while it works.
+        Nothing is measured without `measure`, if one was chosen, or if there is only the CPU. A systemd service does
+        this while it works.
 
         Raises:
             UsageError: `again`, although a device or precision was chosen.
@@ -110,7 +115,7 @@ class Detector:
         if self._left_open:
             from edge_runtime.inference.tuning import tune_at_first_start
 
-            tune_at_first_start(self.engine, again=again)
+            tune_at_first_start(self.engine, again=again, measure=measure)
         elif again:
             raise UsageError("--tune-again finds device and precision by itself; remove --device and --precision")
 

@@ -16,6 +16,11 @@ LONGEST_RELOAD_S = 20.0
 """How long the end of a run waits for a reload; less than the service's TimeoutStopSec."""
 
 
+def is_service() -> bool:
+    """Return whether systemd waits for this process to report that it is ready."""
+    return "NOTIFY_SOCKET" in os.environ
+
+
 class Notifier:
     """Sends systemd's notification messages (sd_notify(3)); does nothing without systemd."""
 

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from edge_runtime.model.contract import Calibration, ModelContract, Precision
 from edge_runtime.model.golden import GOLDEN, require_golden
 from edge_runtime.model.reference import Reference
 from edge_runtime.paths import cache_folder
+
+if TYPE_CHECKING:
+    from edge_runtime.model.profile import Profile
 
 log = logging.getLogger("edge_runtime")
 
@@ -52,6 +55,11 @@ class Choice:
     precision: Precision
     hint: str = "THROUGHPUT"
     properties: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, profile: "Profile") -> "Choice":
+        """Return the choice that `profile` keeps."""
+        return cls(profile.device, profile.precision, profile.hint, profile.properties())
 
     @property
     def on_cpu(self) -> bool:
@@ -91,8 +99,7 @@ def choose(bundle: Bundle, device: str = "AUTO", precision: str = "auto", hint: 
         found = find_profile(bundle)
         if found.profile is not None and precision in ("auto", found.profile.precision.value):
             log.info(found.line)
-            profile = found.profile
-            return Choice(profile.device, profile.precision, profile.hint, profile.properties())
+            return Choice.of(found.profile)
         if found.state is ProfileState.UNUSABLE:
             log.warning(found.line)
     name = "CPU" if device == "AUTO" else device

@@ -32,11 +32,13 @@ from edge_runtime.model.profile import (
     ProfileState,
     driver_versions,
     find_profile,
+    kept_device,
     new_profile,
     profile_path,
     write_profile,
 )
 from edge_runtime.plain_json import plain
+from edge_runtime.systemd import is_service
 
 log = logging.getLogger("edge_runtime")
 
@@ -50,7 +52,7 @@ LISTING_TIMEOUT_S = 20.0
 """If OpenVINO takes longer to list the devices, a driver counts as hanging."""
 
 MOST_ATTEMPTS = 3
-"""A device is given up once this many starts ended during its trial: the machine crashed or a user stopped it."""
+"""A device is given up once this many starts ended while it was tried: it crashed, or a user stopped it."""
 
 SAME_SPEED = 0.03
 """If two networks' frames/s differ by a smaller share than this, the more accurate one is chosen."""
@@ -133,6 +135,7 @@ def attempt(device: str) -> Iterator[bool]:
     """Note on disk that `device` is being tried while the block runs; yield whether it may be tried.
 
     A driver may crash the whole machine; without the note, the next start would crash it again.
+    On a disk that can't be written nothing is noted.
     """
     path, name = attempts_path(), f"{device}, {driver_versions(device)}"
     try:
@@ -140,10 +143,12 @@ def attempt(device: str) -> Iterator[bool]:
     except (OSError, ValueError, TypeError, AttributeError):
         counts = {}
     count = counts.pop(name, 0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps({**counts, name: count + 1}))
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps({**counts, name: count + 1}))
     yield count < MOST_ATTEMPTS
-    write_atomic(path, json.dumps(counts))
+    with contextlib.suppress(OSError):
+        write_atomic(path, json.dumps(counts))
 
 
 def attempts_path() -> Path:
@@ -217,20 +222,24 @@ def frames_per_second(network: Network, size: int, seconds: float) -> float:
     return count / passed
 
 
-def tune_at_first_start(engine: Engine, *, again: bool = False) -> None:
+def tune_at_first_start(engine: Engine, *, again: bool = False, measure: bool = True) -> None:
     """Switch `engine` to the fastest device; measure first if there are several and no profile is in force.
 
-    A systemd service does not wait: it starts with the safe choice, and `engine` switches after the measurement.
+    A systemd service does not wait: it starts with the safe choice, and `engine` switches when it is known.
     """
-    thread = threading.Thread(target=tune, args=(engine,), kwargs={"again": again}, daemon=True)
+    options = {"again": again, "measure": measure}
+    thread = threading.Thread(target=tune, args=(engine,), kwargs=options, daemon=True)
     thread.start()
-    if "NOTIFY_SOCKET" not in os.environ:
+    if not is_service():
         thread.join()
 
 
-def tune(engine: Engine, *, again: bool = False) -> None:
-    """Measure the devices unless a profile is in force, keep the fastest as the profile, and switch `engine` to it."""
-    if not again and find_profile(engine.bundle).state is ProfileState.IN_FORCE:
+def tune(engine: Engine, *, again: bool = False, measure: bool = True) -> None:
+    """Switch `engine` to what the profile in force names; if there is none, measure and keep the fastest.
+
+    `again` measures in any case, `measure=False` in none.
+    """
+    if (not again and _follow_profile(engine)) or not measure:
         return
     devices = devices_here()
     if len(devices) == 1 or GOLDEN not in engine.bundle.manifest.files:
@@ -253,6 +262,25 @@ def tune(engine: Engine, *, again: bool = False) -> None:
             return
         write_profile(profile)
         log.info(f"fastest: {profile}; kept for the next start")
-        engine.switch(Choice(profile.device, profile.precision, profile.hint, profile.properties()))
+        engine.switch(Choice.of(profile))
     except (EdgeError, OSError) as error:
         log.warning(f"measuring the devices failed ({error}); continuing with {engine.choice.device}")
+
+
+def _follow_profile(engine: Engine) -> bool:
+    """Switch `engine` to the choice of the profile in force; return whether nothing is left to measure."""
+    device = kept_device()
+    if device in (None, "CPU", engine.choice.device):
+        return find_profile(engine.bundle).state is ProfileState.IN_FORCE
+    assert device is not None
+    with attempt(device) as allowed:
+        if not allowed:
+            log.warning(f"{device} is left out: {MOST_ATTEMPTS} starts ended in it; --tune-again tries once more")
+            return True
+        profile = find_profile(engine.bundle).profile
+        try:
+            if profile is not None and Choice.of(profile) != engine.choice:
+                engine.switch(Choice.of(profile))
+        except EdgeError as error:
+            log.warning(f"{device} can't be started ({error}); continuing with {engine.choice.device}")
+    return profile is not None

@@ -5,6 +5,7 @@ A first start measures them briefly (`edge_runtime.inference.tuning`), `edge-ben
 A profile belongs to one machine, one driver and one bundle. For any other it is ignored, and the log says why.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -190,6 +191,14 @@ def find_profile(bundle: Bundle, core: ov.Core | None = None) -> FoundProfile:
         else:
             return FoundProfile(ProfileState.IN_FORCE, profile, f"{profile}, from {path}")
     return unusable or FoundProfile(ProfileState.MISSING, None, "no profile; edge-benchmark --tune measures one")
+
+
+def kept_device() -> str | None:
+    """Return the device of the first profile that can be read, without loading its driver; None if there is none."""
+    for path in (profile_path(), SERVICE_FOLDER / PROFILE):
+        with contextlib.suppress(OSError, ValueError):
+            return Profile.from_json(path.read_text(encoding="utf-8", errors="replace")).device
+    return None
 
 
 def new_profile(bundle: Bundle, device: str, precision: Precision, **measured: Any) -> Profile:

@@ -75,7 +75,7 @@ def edge_serve(
     from edge_runtime.paths import expand
     from edge_runtime.review.desk import ReviewPlaces
     from edge_runtime.sources import open_source
-    from edge_runtime.systemd import reloading_on_hangup
+    from edge_runtime.systemd import is_service, reloading_on_hangup
     from edge_runtime.web.app import create_app
     from edge_runtime.web.server import bind, http_server, reachable_address
     from edge_runtime.web.settings import MEGABYTE, ServiceLimits, Settings, check_exposure, is_loopback, read_token
@@ -97,9 +97,16 @@ def edge_serve(
     with bind(host, port) as listening:
 
         def load(*, again: bool = False) -> Detector:
-            detector = Detector(model, device=device, precision=precision, faces=faces, careful=careful, always=always)
-            if tune or again:
-                detector.tune(again=again)
+            detector = Detector(
+                model,
+                device=device,
+                precision=precision,
+                faces=faces,
+                careful=careful,
+                always=always,
+                safe_start=is_service(),
+            )
+            detector.tune(again=again, measure=tune or again)
             if camera is not None:
                 # Fails now, not at the first viewer, if the bundle can't find faces in video.
                 detector.moving_faces()

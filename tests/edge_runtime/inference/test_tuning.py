@@ -24,7 +24,7 @@ from edge_runtime.model import check
 from edge_runtime.model import profile as profiles
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Precision
-from edge_runtime.model.profile import ProfileState, find_profile
+from edge_runtime.model.profile import ProfileState, find_profile, new_profile, write_profile
 
 DEVICES = ["CPU", "GPU"]
 SAFE, FAST = Choice("CPU", Precision.INT8), Choice("GPU", Precision.FP16)
@@ -225,12 +225,58 @@ def test_service_judges_while_it_measures(engine, stand_in, monkeypatch, service
     assert seen[-1] == "GPU"
 
 
+SERVICE = """
+import os, sys, time
+from edge_runtime import Detector, detector
+from edge_runtime.inference.classifier import Classifier
+from edge_runtime.inference.engine import Engine
+
+class StandIn(Classifier):
+    def __init__(self, path, contract, *, device, **options):
+        if device == "GPU":
+            {driver}
+        super().__init__(path, contract, device="CPU", **options)
+
+detector.Engine = lambda bundle, choice: Engine(bundle, choice, build=StandIn)
+started = Detector(sys.argv[1], faces="off", safe_start=True)
+started.tune(measure=False)
+print(started.choice.device, flush=True)
+for _ in range(100):
+    time.sleep(0.02)
+    if started.choice.device == "GPU":
+        break
+print(started.choice.device)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("driver", "printed"),
+    [
+        ("time.sleep(0.5)", [["CPU", "GPU"]] * 4),
+        ("time.sleep(600)", [["CPU", "CPU"]] * 4),
+        # It crashes the process as soon as it is loaded, until it is given up.
+        ("os._exit(139)", [None] * 3 + [["CPU", "CPU"]]),
+    ],
+    ids=["good", "hangs", "crashes"],
+)
+def test_service_whose_profile_names_a_gpu_starts_without_it(bundle, monkeypatch, driver, printed):
+    write_profile(new_profile(bundle, "GPU", Precision.FP16, hint="THROUGHPUT", streams=0, fps=9.0, auc=None))
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    command = [sys.executable, "-c", SERVICE.format(driver=driver), str(bundle.path)]
+    for words in printed:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.stdout.split() if done.returncode == 0 else None) == words, done.stderr
+    assert ("GPU is left out" in done.stderr) == ("sleep(0.5)" not in driver)
+
+
 @pytest.mark.parametrize(
     ("words", "measured"),
     [
-        ((), [False]),
-        (("--tune-again",), [True]),
-        (("--no-tune",), []),
+        ((), [(True, False)]),
+        (("--tune-again",), [(True, True)]),
+        (("--no-tune",), [(False, False)]),
         (("--device", "CPU"), []),
         (("--precision", "int8"), []),
         (("--tune-again", "--device", "CPU"), None),
@@ -238,7 +284,7 @@ def test_service_judges_while_it_measures(engine, stand_in, monkeypatch, service
 )
 def test_options_say_whether_to_measure(bundle, tmp_path, monkeypatch, words, measured):
     calls = []
-    monkeypatch.setattr(tuning, "tune_at_first_start", lambda engine, *, again: calls.append(again))
+    monkeypatch.setattr(tuning, "tune_at_first_start", lambda engine, *, again, measure: calls.append((measure, again)))
     Image.new("RGB", (64, 64), (200, 80, 40)).save(tmp_path / "face.png")
     command = [str(tmp_path / "face.png"), "--model", str(bundle.path), *words]
     done = CliRunner().invoke(command_app(edge_detect), command)
