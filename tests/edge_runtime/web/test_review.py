@@ -27,9 +27,9 @@ HOSTILE = '"><script>alert(1)</script>'
 
 @pytest.fixture
 def places(tmp_path) -> ReviewPlaces:
-    """Three encrypted faces of a board, and their key."""
+    """Three encrypted faces of a board, and their key. They come from a folder whose name tells what they are."""
     public = write_key_pair(tmp_path / "key")
-    keep(tmp_path / "kept/board1", [public], range(3))
+    keep(tmp_path / "kept/board1", [public], range(3), source="downloads/fake/7.png")
     return ReviewPlaces(tmp_path / "kept", tmp_path / "key")
 
 
@@ -84,9 +84,9 @@ def test_an_answer_can_be_undone(client, places):
     assert [one.undone for one in database.reviews(undone=True)] == [True]
 
 
-def test_a_verdict_is_not_shown_before_the_answer(client):
+def test_nothing_shown_before_the_answer_gives_it_away(client):
     text = sign(client, "Ann")
-    words = (ENGLISH["uncertain"], "0.5", ENGLISH["reason_unlike"])
+    words = (ENGLISH["uncertain"], "0.5", ENGLISH["reason_unlike"], "downloads")
     body = re.sub(r"base64,[^\"]*|<rect[^>]*>", "", text.split("<main", 1)[1].split("<footer", 1)[0])
     assert not [word for word in words if word in body]
 
