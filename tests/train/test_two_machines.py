@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers.waiting import until
 
@@ -99,3 +100,17 @@ def test_two_machines_learn_what_one_learns(machines, shards, faces, tmp_path):
         assert float((weight.double() - together.state_dict[key].double()).abs().max()) <= 1e-5, key
     assert (outs[0] / "best.pth").exists()
     assert not outs[1].exists()
+
+
+def test_a_killed_machine_ends_the_other_in_one_line(machines, shards, tmp_path):
+    outs = (tmp_path / "two", tmp_path / "elsewhere")
+    launched = start(machines, shards, outs)
+    until(lambda: epochs_done(outs[0]) or launched[0].poll() is not None, 300)
+    for process in psutil.Process(launched[1].pid).children():
+        process.kill()
+    codes, errors = ended(launched)
+    assert 0 not in codes
+    lines = [line for line in errors[0].splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, errors[0]
+    assert "process 0 of 2" in lines[0]
+    assert load_checkpoint(outs[0] / "last.pth").extra["progress"]["epoch"] >= 1
