@@ -12,8 +12,9 @@ import shutil
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,9 @@ PICTURES, FILES = 64, 600
 
 VIDEO_FRAMES, STAGE_FRAMES = 300, 100
 """Frames of the video, and on how many of them each stage is timed."""
+
+Steps = Mapping[str, Callable[[Any], Any]]
+"""What is done to a picture, by name; each step takes what the one before returned."""
 
 
 class Memory(Source):
@@ -144,43 +148,51 @@ def measure_video(bundle: Path, folder: Path, seconds: float) -> dict[str, float
 
 def measure_folder_stages(bundle: Path, folder: Path, seconds: float) -> dict[str, float]:
     """Return the CPU milliseconds per picture of each stage of the folder, alone in one thread."""
-    detector, cpu_ms = _warm_detector(bundle, faces="off"), dict[str, float]()
-    paths = sorted((folder / "jpegs").iterdir())[:STAGE_FRAMES]
-    pictures = _timed(cpu_ms, "read", read_picture, paths)
-    _timed(cpu_ms, "provenance", picture_provenance, paths)
-    _time_judging(cpu_ms, detector, pictures, [None] * len(pictures))
-    return cpu_ms
+    detector = _warm_detector(bundle, faces="off")
+
+    def look_up(path: Path) -> Path:
+        picture_provenance(path)
+        return path
+
+    steps: Steps = {"provenance": look_up, "read": lambda path: (read_picture(path), None)}
+    return _stage_times(detector, sorted((folder / "jpegs").iterdir()), steps)
 
 
 def measure_video_stages(bundle: Path, folder: Path, seconds: float) -> dict[str, float]:
     """Return the CPU milliseconds per frame of each stage of the video, alone in one thread."""
-    detector, cpu_ms = _warm_detector(bundle), dict[str, float]()
+    detector = _warm_detector(bundle)
     finder = detector.moving_faces()
     if finder is None:
         raise BundleError(f"{bundle}: has no face detector; export it again with --face-model")
     capture = cv2.VideoCapture(str(folder / "face.mp4"), cv2.CAP_FFMPEG)
-    images = _timed(cpu_ms, "decode", lambda _: capture.read()[1], list(range(STAGE_FRAMES)))
-    pictures = _timed(cpu_ms, "convert", picture_of, images)
-    faces = _timed(cpu_ms, "faces", finder.detect, pictures)
-    _time_judging(cpu_ms, detector, pictures, [found[0] for found in faces])
-    return cpu_ms
+    steps: Steps = {
+        "decode": lambda _: capture.read()[1],
+        "convert": picture_of,
+        "faces": lambda picture: (picture, finder.detect(picture)[0]),
+    }
+    return _stage_times(detector, range(STAGE_FRAMES), steps)
 
 
-def _time_judging(cpu_ms: dict[str, float], detector: Detector, pictures: list[Any], faces: list[Any]) -> None:
+def _stage_times(detector: Detector, inputs: Iterable[Any], steps: Steps) -> dict[str, float]:
+    """Return the CPU milliseconds of each step, and of cutting out and classifying the picture and face they end with.
+
+    One input after another passes all steps, so that memory is used again as in the pipeline. Fresh memory for every
+    frame would cost more than some of the steps.
+    """
     contract, limits = detector.bundle.contract, detector.limits
-    crops = _timed(cpu_ms, "crop", lambda p, f: prepare_face(p, f, contract, limits).crops, pictures, faces)
-    batch = np.concatenate([pixels for pixels in crops if pixels is not None])
-    detector.engine.logits(batch)
-    _timed(cpu_ms, "classify", detector.engine.logits, [batch])
-    cpu_ms["classify"] /= len(batch)
 
+    def crop(found: tuple[Any, Any]) -> Any:
+        return prepare_face(found[0], found[1], contract, limits).crops
 
-def _timed(cpu_ms: dict[str, float], stage: str, step: Callable[..., Any], *inputs: list[Any]) -> list[Any]:
-    """Return what `step` makes of each of the inputs, and note its CPU milliseconds for one."""
-    began = time.process_time()
-    found = [step(*given) for given in zip(*inputs, strict=True)]
-    cpu_ms[stage] = 1e3 * (time.process_time() - began) / len(found)
-    return found
+    steps = {**steps, "crop": crop, "classify": detector.engine.logits}
+    cpu_s = dict.fromkeys(steps, 0.0)
+    inputs = list(islice(inputs, STAGE_FRAMES))
+    for given in inputs:
+        for stage, step in steps.items():
+            began = time.process_time()
+            given = step(given)
+            cpu_s[stage] += time.process_time() - began
+    return {stage: 1e3 * spent / len(inputs) for stage, spent in cpu_s.items()}
 
 
 def _warm_detector(bundle: Path, **options: Any) -> Detector:
