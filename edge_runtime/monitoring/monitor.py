@@ -36,7 +36,7 @@ UNJUDGED_FRAMES = 10
 """Frames that a tracked face must be too dark or too blurred for, without one that can be judged."""
 
 TRACKS = 256
-"""Tracks of a source that are remembered."""
+"""Tracks of a source that are remembered: those seen last."""
 
 FORMAT = 1
 
@@ -65,7 +65,9 @@ class Monitor:
             self.store.prune()
             self.store.save_status(self.status())
         except BlockingIOError:
-            raise UsageError(f"--monitor {folder}: another process keeps its summaries there; give another") from None
+            raise UsageError(
+                f"--monitor {folder}: another process keeps its summaries there; give another folder"
+            ) from None
         except OSError as error:
             raise UsageError(f"--monitor {folder}: can't be written ({error.strerror}); give another folder") from None
 
@@ -78,9 +80,9 @@ class Monitor:
             self._next = None, bundle.contract.version
 
     def _begin(self, baseline: Baseline | None, model: str) -> None:
-        """Compare with `baseline` from now on, where the folder's files left off."""
-        self.baseline, self._model = baseline, model
+        """Compare with `baseline` from now on, where the folder's files left off; OSError changes nothing."""
         self.store = Store(self._folder, baseline.digest if baseline else "")
+        self.baseline, self._model = baseline, model
         now = datetime.now(timezone.utc)
         self.checks: list[Check] = []
         self.alarm = Alarm(DriftState.UNKNOWN, f"fewer than {FEWEST} faces so far", iso_time(now))
@@ -139,12 +141,18 @@ class Monitor:
             return {"state": self.alarm.state.value, "reason": self.alarm.reason}
 
     def _take_over(self) -> None:
-        """Begin with the bundle that was switched to, if one was."""
-        if self._next is not None:
-            (baseline, model), self._next = self._next, None
-            self.save()
-            self._attempt(lambda: self._begin(baseline, model))
-            self._attempt(lambda: self.store.save_status(self.status()))
+        """Switch to the new bundle, if there is one."""
+        if (wanted := self._next) is None:
+            return
+        self.save()
+
+        def switch() -> None:
+            self._begin(*wanted)
+            if self._next is wanted:
+                self._next = None
+            self.store.save_status(self.status())
+
+        self._attempt(switch)
 
     def _is_new(self, face: FaceResult, tracks: dict[int, int] | None) -> bool:
         """Return whether a face is to be counted: each track once, when it is judged for the first time."""
@@ -156,13 +164,13 @@ class Monitor:
             return False
         if tracks is None or face.track is None:
             return True
-        frames = tracks.get(face.track, 0)
-        if frames >= UNJUDGED_FRAMES:
-            return False
-        tracks[face.track] = UNJUDGED_FRAMES if face.traits is not None else frames + 1
+        before = tracks.pop(face.track, 0)
+        frames = UNJUDGED_FRAMES if face.traits is not None else min(before + 1, UNJUDGED_FRAMES)
+        # The one that was not seen for longest is first.
+        tracks[face.track] = frames
         if len(tracks) > TRACKS:
-            del tracks[min(tracks)]
-        return tracks[face.track] == UNJUDGED_FRAMES
+            del tracks[next(iter(tracks))]
+        return before < frames == UNJUDGED_FRAMES
 
     def add(self, face: FaceResult, now: datetime) -> None:
         """Count one face that was seen at `now`."""

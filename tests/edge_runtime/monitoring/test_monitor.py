@@ -20,7 +20,7 @@ from edge_runtime.errors import UsageError
 from edge_runtime.judging.results import FaceResult, FaceTraits, FrameResult, Reason
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Verdict
-from edge_runtime.monitoring.monitor import UNJUDGED_FRAMES, Monitor
+from edge_runtime.monitoring.monitor import TRACKS, UNJUDGED_FRAMES, Monitor
 from edge_runtime.monitoring.store import hour_of
 from edge_runtime.pipeline import Judged
 
@@ -100,6 +100,28 @@ def test_a_tracked_face_counts_once(monitored: Bundle, tmp_path: Path) -> None:
     for _ in range(UNJUDGED_FRAMES):
         monitor.observe(replace(tracked(face(1)), result=replace(tracked(face(1)).result, source="other")))
     assert monitor.recent.faces == 3
+
+
+def test_somebody_who_stays_while_many_pass_counts_once(monitored: Bundle, tmp_path: Path) -> None:
+    """Then the numbers begin again at 1."""
+    monitor = Monitor(monitored, tmp_path)
+    for track in range(2, 2 * TRACKS):
+        monitor.observe(tracked(face(track), face(1)))
+    monitor.observe(tracked(face(2), face(3), face(2)))
+    monitor.close()
+    assert monitor.store.load_hour(hour_of(NOW), 7).faces == 2 * TRACKS + 1
+
+
+def test_a_switch_that_fails_is_tried_again(monitored: Bundle, tmp_path: Path) -> None:
+    monitor = Monitor(Bundle.open(write_small_bundle(tmp_path / "detector")), tmp_path / "state")
+    (tmp_path / "state" / "hours").rmdir()
+    (tmp_path / "state" / "hours").touch()
+    monitor.switch(monitored)
+    assert monitor.observe(tracked(face(1))).result.drift["state"] == "unknown"
+    assert monitor.baseline is None
+    (tmp_path / "state" / "hours").unlink()
+    monitor.observe(tracked(face(1)))
+    assert (monitor.recent_faces, monitor.losses.count) == (1, 1)
 
 
 def test_faces_that_cannot_be_judged_alarm_too(monitored: Bundle, tmp_path: Path) -> None:
