@@ -83,8 +83,8 @@ class Detector:
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self._threads = threads
         self._left_open = device == "AUTO" and precision == "auto"
-        safe = self._left_open and safe_start and kept_device() not in (None, "CPU")
-        choice = choose(self.bundle, "CPU" if safe else device, precision, hint)
+        self._started_safely = self._left_open and safe_start and kept_device(self.bundle) not in (None, "CPU")
+        choice = choose(self.bundle, "CPU" if self._started_safely else device, precision, hint)
         if threads is not None and choice.on_cpu:
             choice = replace(choice, properties={**choice.properties, **free_threads(threads)})
         self.engine = Engine(self.bundle, choice)
@@ -115,7 +115,8 @@ class Detector:
         if self._left_open:
             from edge_runtime.inference.tuning import tune_at_first_start
 
-            tune_at_first_start(self.engine, again=again, measure=measure)
+            options = {"again": again, "measure": measure, "started_safely": self._started_safely}
+            tune_at_first_start(self.engine, **options)
         elif again:
             raise UsageError("--tune-again finds device and precision by itself; remove --device and --precision")
 
@@ -194,7 +195,8 @@ class Detector:
         """
         live = sum(source.live for source in sources)
         cores = 0 if self.choice.on_cpu else len(os.sched_getaffinity(0))
-        # While a GPU computes, each core works on a further frame; of a live source only one, since others get old.
+        # While a GPU computes, each core works on a further frame; of a live source only one, because waiting frames go
+        # stale.
         ahead = min(cores, 1) if live else max(cores, 2)
         workers = self.engine.parallel + ahead
         if live and not self.always:

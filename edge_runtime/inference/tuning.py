@@ -134,7 +134,8 @@ def choose_device(bundle: Bundle, devices: Sequence[str]) -> Profile | None:
 def attempt(device: str) -> Iterator[bool]:
     """Note on disk that `device` is being tried while the block runs; yield whether it may be tried.
 
-    A driver may crash the whole machine; without the note, the next start would crash it again.
+    A driver may crash the whole machine; without the note, the next start would crash it again. After MOST_ATTEMPTS
+    notes it may not be tried until its driver changes or the file is deleted.
     On a disk that can't be written nothing is noted.
     """
     path, name = attempts_path(), f"{device}, {driver_versions(device)}"
@@ -143,10 +144,13 @@ def attempt(device: str) -> Iterator[bool]:
     except (OSError, ValueError, TypeError, AttributeError):
         counts = {}
     count = counts.pop(name, 0)
+    if count >= MOST_ATTEMPTS:
+        yield False
+        return
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({**counts, name: count + 1}))
-    yield count < MOST_ATTEMPTS
+    yield True
     with contextlib.suppress(OSError):
         write_atomic(path, json.dumps(counts))
 
@@ -222,24 +226,27 @@ def frames_per_second(network: Network, size: int, seconds: float) -> float:
     return count / passed
 
 
-def tune_at_first_start(engine: Engine, *, again: bool = False, measure: bool = True) -> None:
+def tune_at_first_start(
+    engine: Engine, *, again: bool = False, measure: bool = True, started_safely: bool = False
+) -> None:
     """Switch `engine` to the fastest device; measure first if there are several and no profile is in force.
 
     A systemd service does not wait: it starts with the safe choice, and `engine` switches when it is known.
     """
-    options = {"again": again, "measure": measure}
+    options = {"again": again, "measure": measure, "started_safely": started_safely}
     thread = threading.Thread(target=tune, args=(engine,), kwargs=options, daemon=True)
     thread.start()
     if not is_service():
         thread.join()
 
 
-def tune(engine: Engine, *, again: bool = False, measure: bool = True) -> None:
-    """Switch `engine` to what the profile in force names; if there is none, measure and keep the fastest.
+def tune(engine: Engine, *, again: bool = False, measure: bool = True, started_safely: bool = False) -> None:
+    """Measure and keep the fastest device if there is no profile in force, and switch `engine` to it.
 
-    `again` measures in any case, `measure=False` in none.
+    `again` measures in any case, `measure=False` in none. An engine that was `started_safely`, on the CPU although the
+    profile names another device, is switched to that one.
     """
-    if (not again and _follow_profile(engine)) or not measure:
+    if (not again and _follow_profile(engine, started_safely)) or not measure:
         return
     devices = devices_here()
     if len(devices) == 1 or GOLDEN not in engine.bundle.manifest.files:
@@ -267,10 +274,10 @@ def tune(engine: Engine, *, again: bool = False, measure: bool = True) -> None:
         log.warning(f"measuring the devices failed ({error}); continuing with {engine.choice.device}")
 
 
-def _follow_profile(engine: Engine) -> bool:
+def _follow_profile(engine: Engine, started_safely: bool) -> bool:
     """Switch `engine` to the choice of the profile in force; return whether nothing is left to measure."""
-    device = kept_device()
-    if device in (None, "CPU", engine.choice.device):
+    device = kept_device(engine.bundle)
+    if not started_safely or device in (None, "CPU", engine.choice.device):
         return find_profile(engine.bundle).state is ProfileState.IN_FORCE
     assert device is not None
     with attempt(device) as allowed:

@@ -193,11 +193,13 @@ def find_profile(bundle: Bundle, core: ov.Core | None = None) -> FoundProfile:
     return unusable or FoundProfile(ProfileState.MISSING, None, "no profile; edge-benchmark --tune measures one")
 
 
-def kept_device() -> str | None:
-    """Return the device of the first profile that can be read, without loading its driver; None if there is none."""
+def kept_device(bundle: Bundle) -> str | None:
+    """Return the device of the first readable profile of `bundle`, without loading its driver; None without one."""
     for path in (profile_path(), SERVICE_FOLDER / PROFILE):
         with contextlib.suppress(OSError, ValueError):
-            return Profile.from_json(path.read_text(encoding="utf-8", errors="replace")).device
+            profile = Profile.from_json(path.read_text(encoding="utf-8", errors="replace"))
+            if profile.bundle == bundle_key(bundle):
+                return profile.device
     return None
 
 

@@ -13,8 +13,10 @@ from helpers.golden import add_true_golden
 from PIL import Image
 from typer.testing import CliRunner
 
+from edge_runtime import detector as detectors
 from edge_runtime.cli import edge_detect
 from edge_runtime.command import command_app
+from edge_runtime.errors import DeviceError
 from edge_runtime.inference import tuning
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.inference.core import openvino_core
@@ -155,6 +157,11 @@ def test_device_that_takes_the_machine_down_is_given_up(engine, stand_in, monkey
     tune(engine)
     assert tried.count("GPU") == tuning.MOST_ATTEMPTS
     assert list(find_profile(engine.bundle).profile.given_up) == ["GPU"]
+    # Nor is it tried for another bundle.
+    profiles.profile_path().unlink()
+    tune(engine)
+    assert tried.count("GPU") == tuning.MOST_ATTEMPTS
+    assert list(find_profile(engine.bundle).profile.given_up) == ["GPU"]
     monkeypatch.setattr(tuning, "try_apart", try_apart)
     tune(engine, again=True)
     assert engine.choice.device == "GPU"
@@ -255,9 +262,9 @@ os._exit(0)
     ("driver", "printed"),
     [
         ("time.sleep(0.5)", [["CPU", "GPU"]] * 4),
-        ("time.sleep(600)", [["CPU", "CPU"]] * 4),
+        ("time.sleep(600)", [["CPU", "CPU"]] * 5),
         # It crashes the process as soon as it is loaded, until it is given up.
-        ("os._exit(139)", [None] * 3 + [["CPU", "CPU"]]),
+        ("os._exit(139)", [None] * 3 + [["CPU", "CPU"]] * 2),
     ],
     ids=["good", "hangs", "crashes"],
 )
@@ -269,6 +276,25 @@ def test_service_whose_profile_names_a_gpu_starts_without_it(bundle, monkeypatch
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (done.stdout.split() if done.returncode == 0 else None) == words, done.stderr
     assert ("GPU is left out" in done.stderr) == ("sleep(0.5)" not in driver)
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_gpu_that_fails_is_started_once(bundle, monkeypatch, caplog, safe):
+    """A command starts it at once, a service later."""
+    started = []
+
+    def build(path, contract, *, device, **options):
+        started.append(device)
+        if device == "GPU":
+            raise DeviceError("out of resources")
+        return on_cpu(path, contract, device=device, **options)
+
+    write_profile(new_profile(bundle, "GPU", Precision.FP16, hint="THROUGHPUT", streams=0, fps=9.0, auc=None))
+    monkeypatch.setattr(detectors, "Engine", lambda bundle, choice: Engine(bundle, choice, build=build))
+    detector = detectors.Detector(bundle, faces="off", safe_start=safe)
+    detector.tune(measure=False)
+    assert (started.count("GPU"), detector.choice.device) == (1, "CPU")
+    assert caplog.text.count("out of resources") == 1
 
 
 @pytest.mark.parametrize(
@@ -284,7 +310,9 @@ def test_service_whose_profile_names_a_gpu_starts_without_it(bundle, monkeypatch
 )
 def test_options_say_whether_to_measure(bundle, tmp_path, monkeypatch, words, measured):
     calls = []
-    monkeypatch.setattr(tuning, "tune_at_first_start", lambda engine, *, again, measure: calls.append((measure, again)))
+    monkeypatch.setattr(
+        tuning, "tune_at_first_start", lambda engine, *, again, measure, **_: calls.append((measure, again))
+    )
     Image.new("RGB", (64, 64), (200, 80, 40)).save(tmp_path / "face.png")
     command = [str(tmp_path / "face.png"), "--model", str(bundle.path), *words]
     done = CliRunner().invoke(command_app(edge_detect), command)

@@ -15,6 +15,7 @@ from edge_runtime.model.profile import (
     ProfileState,
     driver_packages,
     find_profile,
+    kept_device,
     new_profile,
     processor_name,
     profile_path,
@@ -77,6 +78,15 @@ def test_a_written_profile_is_in_force(bundle, core):
 def test_another_bundles_profile_is_ignored(bundle, core, tmp_path):
     write_profile(tuned(open_bundle(tmp_path / "other", name="other")))
     assert "another bundle" in unusable(bundle, core)
+
+
+def test_another_bundles_device_is_ignored(bundle, core, tmp_path):
+    """The device must be that of the profile in force: a service starts without the GPU only if that one names it."""
+    assert kept_device(bundle) is None
+    write_profile(tuned(open_bundle(tmp_path / "other", name="other"), device="GPU"))
+    assert kept_device(bundle) is None
+    write_profile(tuned(bundle), module.SERVICE_FOLDER / module.PROFILE)
+    assert kept_device(bundle) == find_profile(bundle, core).profile.device == "CPU"
 
 
 @pytest.mark.parametrize("part", ["processor", "device", "driver", "isa"])
