@@ -40,14 +40,14 @@ def has_keys(folder: str) -> bool:
     """Return whether keys are set up in a folder, so that what is unsigned is refused.
 
     Raises:
-        SigningError: that can't be found out.
+        SigningError: the folder can't be checked.
     """
     try:
         os.lstat(folder)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise SigningError(f"{folder}: can't be read ({error.strerror}); let this user read it") from None
+        raise SigningError(f"{folder}: can't be read ({error.strerror}); give this user read access") from None
     return True
 
 
@@ -55,22 +55,30 @@ def trusted_keys(folder: str) -> Dict[str, str]:
     """Return the keys in a folder by name; other files are ignored.
 
     Raises:
-        SigningError: there are none, one is not a public key, others than the owner may write there, or it can't be
-            read.
+        SigningError: there are none, one is not a public key, others than the owner may write there or change a key,
+            or it can't be read.
     """
     keys = {}
     try:
-        names, mode = sorted(os.listdir(folder)), os.stat(folder).st_mode
+        names, found = sorted(os.listdir(folder)), os.stat(folder)
     except OSError as error:
-        raise SigningError(f"{folder}: can't be read ({error.strerror}); let this user read it") from None
+        raise SigningError(f"{folder}: can't be read ({error.strerror}); give this user read access") from None
     for name in names:
         if name.endswith(".pub"):
-            keys[name[: -len(".pub")]] = public_key(os.path.join(folder, name))
+            path = os.path.join(folder, name)
+            keys[name[: -len(".pub")]] = public_key(path)
+            key = os.stat(path)
+            if key.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise SigningError(f"{path}: others than its owner may change this key; run: chmod 644 {path}")
+            if key.st_uid not in (0, found.st_uid):
+                raise SigningError(
+                    f"{path}: the owner of the folder does not own this key; run: chown {found.st_uid} {path}"
+                )
     if not keys:
         raise SigningError(
             f"{folder}: holds no key, so every kit and bundle is refused; put a key there, or remove the folder"
         )
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise SigningError(f"{folder}: others than its owner may write there; run: chmod 755 {folder}")
     return keys
 
@@ -203,7 +211,7 @@ def sign_bundle(
         with open(os.path.join(folder, BUNDLE_MANIFEST), "rb") as file:
             manifest = file.read()
     except OSError as error:
-        raise SigningError(f"{folder}: no bundle ({BUNDLE_MANIFEST}: {error.strerror}); name its folder") from None
+        raise SigningError(f"{folder}: not a bundle ({BUNDLE_MANIFEST}: {error.strerror}); give its folder") from None
     try:
         files = json.loads(manifest.decode())["files"].items()
         changed = [name for name, digest in files if not disk.has_sha256(os.path.join(folder, name), digest)]
@@ -237,7 +245,7 @@ def check_bundle(
     if signature is None:
         raise SigningError(
             f"{name}: unsigned; this machine accepts only bundles signed with a key in {trusted}; "
-            "where that key is run: setup-board sign BUNDLE --key KEY"
+            "on the machine that has the key, run: setup-board sign BUNDLE --key KEY"
         )
     text, begin, rest = signature.partition(BEGIN)
     signer = find_signer(text, begin + rest, keys, BUNDLE_NAMESPACE, name)

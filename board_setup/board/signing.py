@@ -141,7 +141,11 @@ def record(approval: Approval, layout: Layout, version: str) -> None:
     latest = LastSigned(statement.counter, statement.kit, version, approval.signer or "")
     disk.write(_record(layout), json.dumps(latest._asdict()))
     for name, key in statement.trust.items():
-        disk.write(os.path.join(layout.trusted, f"{name}.pub"), f"{key}\n")
+        path = os.path.join(layout.trusted, f"{name}.pub")
+        with disk.atomic(path) as partial, open(partial, "w", encoding="ascii") as file:
+            # Under another umask no key would be accepted any more.
+            os.fchmod(file.fileno(), 0o644)
+            file.write(f"{key}\n")
     for name in trusted_keys(layout.trusted) if statement.trust else ():
         if name not in statement.trust:
             os.unlink(os.path.join(layout.trusted, f"{name}.pub"))

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import tarfile
 import tempfile
@@ -25,13 +26,18 @@ def make_key(path: str, *, passphrase: bool = True) -> None:
     name = os.path.basename(path)
     if not KEY_NAME.fullmatch(name):
         raise SigningError(f"{path}: not a name for a key; use letters, digits, '.', '_' and '-'")
+    if os.path.isfile(path) and not os.path.lexists(f"{path}.pub"):
+        quoted = shlex.quote(path)
+        raise SigningError(f"{path}: already exists without {name}.pub; run: ssh-keygen -y -f {quoted} > {quoted}.pub")
     for existing in (path, f"{path}.pub"):
         if os.path.lexists(existing):
-            raise SigningError(f"{existing}: exists; choose another name, for a lost key can't be made again")
+            raise SigningError(
+                f"{existing}: already exists; choose another name: an overwritten key can't be recovered"
+            )
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise SigningError(f"{path}: folder {folder} does not exist; create it first")
-    # Beside it, so that an interruption leaves both files or none.
+    # Beside it, so that an interruption leaves both files, none, or the private key, from which the other can be made.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = os.path.join(scratch, name)
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-C", f"{name} signs deepfake-edge", "-f", made]
@@ -41,8 +47,8 @@ def make_key(path: str, *, passphrase: bool = True) -> None:
             raise SigningError("ssh-keygen is not installed; run: sudo apt-get install openssh-client") from None
         if code or not os.path.exists(f"{made}.pub"):
             raise SigningError(f"{path}: no key was made (ssh-keygen ended with {code}); run the same command again")
-        os.rename(f"{made}.pub", f"{path}.pub")
         os.rename(made, path)
+        os.rename(f"{made}.pub", f"{path}.pub")
 
 
 def sign_kit(
@@ -86,7 +92,7 @@ def sign_kit(
             find_signer(text, signature, keys, NAMESPACE, path)
         except SigningError:
             raise SigningError(
-                f"--trust leaves out {key}, which signs this kit; trust it too, and leave it out in the next kit"
+                f"--trust leaves out {key}, which signs this kit; add it with --trust, and drop it in the next kit"
             ) from None
     _rewrite(path, {MANIFEST: head.manifest, STATEMENT: text, SIGNATURE: signature})
     return statement

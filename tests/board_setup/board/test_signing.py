@@ -197,6 +197,31 @@ def test_keys_that_others_may_change_are_refused(packed, board, keys) -> None:
     sign_kit(str(packed), str(keys / "fleet"))
     Path(board.trusted).chmod(0o777)
     assert "others than its owner may write there" in refusal(packed, board)
+    Path(board.trusted).chmod(0o755)
+    for mode in (0o666, 0o664):
+        Path(board.trusted, "fleet.pub").chmod(mode)
+        assert f"run: chmod 644 {board.trusted}/fleet.pub" in refusal(packed, board)
+    Path(board.trusted, "fleet.pub").chmod(0o644)
+    assert approve(packed, board).signer == "fleet"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+def test_key_of_another_owner_than_its_folders_is_refused(packed, board, keys) -> None:
+    sign_kit(str(packed), str(keys / "fleet"))
+    os.chown(Path(board.trusted, "fleet.pub"), 12345, -1)
+    assert f"run: chown 0 {board.trusted}/fleet.pub" in refusal(packed, board)
+    os.chown(board.trusted, 12345, -1)
+    assert approve(packed, board).signer == "fleet"
+
+
+def test_kit_writes_keys_that_only_their_owner_may_change(packed, board, keys) -> None:
+    sign_kit(str(packed), str(keys / "fleet"), trust=[str(keys / "fleet.pub"), str(keys / "next.pub")])
+    before = os.umask(0o002)
+    try:
+        signing.record(approve(packed, board), board, "2-aa")
+    finally:
+        os.umask(before)
+    assert list(signatures.trusted_keys(board.trusted)) == ["fleet", "next"]
 
 
 def test_interrupted_keygen_leaves_no_half_of_a_pair(tmp_path, monkeypatch) -> None:
@@ -214,6 +239,27 @@ def test_interrupted_keygen_leaves_no_half_of_a_pair(tmp_path, monkeypatch) -> N
     assert {found.name for found in tmp_path.iterdir()} == {"bin", "fleet", "fleet.pub"}
     with pytest.raises(SigningError, match="does not exist; create it first"):
         make_key(str(tmp_path / "none/fleet"))
+
+
+def test_private_key_without_its_public_one_says_how_to_make_it(tmp_path, monkeypatch) -> None:
+    """A power cut between the two renames."""
+    rename, path = os.rename, tmp_path / "fleet"
+
+    def cut(source: str, target: str) -> None:
+        if list(tmp_path.glob("fleet*")):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", cut)
+    with pytest.raises(KeyboardInterrupt):
+        make_key(str(path), passphrase=False)
+    monkeypatch.undo()
+    assert [found.name for found in tmp_path.iterdir()] == ["fleet"]
+    with pytest.raises(SigningError, match="run: ssh-keygen -y") as caught:
+        make_key(str(path), passphrase=False)
+    subprocess.run(["sh", "-c", str(caught.value).partition("run: ")[2]], check=True)
+    assert signatures.sign(b"text", str(path), "file")
+    assert signatures.public_key(f"{path}.pub")
 
 
 @pytest.mark.parametrize("words", [["--valid-days", "nan"], ["--valid-days", "-1"], ["--counter", "-1"]])

@@ -190,7 +190,7 @@ def test_what_cannot_be_signed_is_one_line(bundle, signed_by_command, tmp_path, 
         return capsys.readouterr().err
 
     assert "--counter and --trust are for kits" in told(bundle, "--counter", "3")
-    assert "no bundle (model.json: No such file" in told(tmp_path)
+    assert "not a bundle (model.json: No such file" in told(tmp_path)
     (bundle / "int8" / "model.bin").write_bytes(b"other")
     assert "int8/model.bin is missing or was changed" in told(bundle)
     (bundle / MANIFEST).write_text("{}")
