@@ -59,12 +59,14 @@ class Progress:
         names: the boards in order.
 
     Raises:
-        FleetError: the file is the record of another version, or of other waves.
+        FleetError: the file is the record of another version or of other waves, or was written by an older tool.
     """
 
     def __init__(self, path: str, version: str, waves: str, names: Sequence[str]) -> None:
         self.path, self._lock = path, threading.Lock()
         start = {"version": version, "waves": waves, "wave": 0, "since": 0.0, "halted": "", "boards": {}}
+        if isinstance(disk.read_json(path, start, {}).get("waves"), list):
+            raise FleetError(f"{path}: written by an earlier version; finish that rollout with that version")
         values = disk.read_json(path, start, SHAPE)
         for name, here in (("version", version), ("waves", waves)):
             if values[name] != here:

@@ -8,7 +8,7 @@ import math
 import os
 import subprocess
 import time
-from typing import Callable, Dict, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 from board_setup.board.kit import read_kit
 from board_setup.board.lock import BusyError
@@ -101,10 +101,12 @@ class Rollout:
             progress.since = time.time()
             progress.save()
         failed = progress.of_wave(FAILED)
-        if len(failed) > self.limits.failed:
+        # Failed boards are not tried again, so a wave of which all have failed is over too.
+        if len(failed) > self.limits.failed or (failed and failed == progress.of_wave()):
             reason = progress.boards[failed[0]]["reason"]
-            return f"installing failed on {len(failed)} (limit {self.limits.failed}): {failed[0]}: {reason}"
-        if not progress.of_wave(INSTALLED):
+            limit = f"(limit {self.limits.failed})" if len(failed) > self.limits.failed else "of the wave's boards"
+            return f"installing failed on {len(failed)} {limit}: {failed[0]}: {reason}"
+        if progress.of_wave(WAITING) and not progress.of_wave(INSTALLED):
             # A wave that nobody has seen proves nothing; boards that are away get another try by the same command.
             progress.since = 0.0
             progress.save()
@@ -146,6 +148,9 @@ class Rollout:
         progress, told = self.progress, -math.inf
         while True:
             names = progress.of_wave(INSTALLED)
+            if not names:
+                # Boards were removed from the inventory, and those before them fill this wave.
+                return ""
             answers = everywhere(names, lambda name: ask_health(self.boards[name]), self.pace.parallel)
             now = {name: found for name, found in answers.items() if not isinstance(found, DeployError)}
             before = {name: progress.boards[name]["before"] for name in now}
@@ -153,15 +158,24 @@ class Rollout:
             left_s = progress.since + self.pace.watch_s - time.time()
             missing = missing_faces(self.limits, before, now)
             away = [name for name in names if name not in now]
-            too_many = len(away) > self.limits.away * len(names)
-            if reason or (left_s <= 0 and not missing and not too_many and now):
+            too_many = not now or len(away) > self.limits.away * len(names)
+            if reason or (left_s <= 0 and not missing and not too_many):
                 return reason
             if time.monotonic() - told > 10 * TELL_S:
                 told = time.monotonic()
                 until = f", until {missing} more faces were judged" if missing else ""
-                until += f", until more than {len(now)} answer (away: {', '.join(away[:5])})" if too_many else ""
+                until += f"; {self._way_out(away)}" if too_many else ""
                 self._say(f"watching {len(now)} of {len(names)} boards for {max(0.0, left_s) / 60:.0f} minutes{until}")
             time.sleep(min(self.pace.poll_s, left_s) if left_s > 0 else self.pace.poll_s)
+
+    def _way_out(self, away: List[str]) -> str:
+        """Return whom the watch waits for, and what ends that."""
+        more = f" and {len(away) - 5} more" if len(away) > 5 else ""
+        larger = " or with a larger --max-away" if self.limits.away < 1 else ""
+        return (
+            f"waiting for {', '.join(away[:5])}{more}; bring them back, or run the same command again after you have "
+            f"removed them from the inventory{larger}"
+        )
 
     def _roll_back(self) -> None:
         """Return the boards of the halted wave to their former version."""

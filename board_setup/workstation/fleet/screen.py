@@ -57,13 +57,19 @@ def has_wrong_clock(found: Health) -> bool:
     return abs(found.get("clock_ahead_s", 0.0)) > CLOCK_S
 
 
+def _is_dated_ahead(found: Health) -> bool:
+    """Return whether a board's version dates from its future, since its clock was ahead at that time."""
+    return "time" in found and str(found.get("since")) > str(found["time"])
+
+
 def draw(answers: Answers) -> str:
     """Return the screen: counts by version, a letter for each board, and a line for those that need attention.
 
-    The newest version is the one whose boards got it last; boards with a wrong clock have no say, if others answer.
+    The newest version is the one whose boards got it last. Boards whose clock is wrong, or was ahead then, have no say
+    if others answer.
     """
     known = [found for found in answers.values() if not isinstance(found, DeployError) and found["version"]]
-    dated = [found for found in known if not has_wrong_clock(found)] or known
+    dated = [found for found in known if not has_wrong_clock(found) and not _is_dated_ahead(found)] or known
     newest = max(dated, key=lambda found: str(found.get("since")))["version"] if known else ""
     letters = {name: letter(found, newest) for name, found in answers.items()}
     by_version = Counter(found["version"] for found in known)

@@ -1,12 +1,20 @@
 """What fleet deploy decides without asking a board: waves, limits, the inventory, the record, and the screen."""
 
+import json
+import shutil
+from collections.abc import Callable
+from typing import NamedTuple
+
 import pytest
+from helpers.kits import make_kit
 
 from board_setup import cli
-from board_setup.workstation.deploy import DeployError
+from board_setup.board.kit import TOOL
+from board_setup.workstation.deploy import Board, DeployError
 from board_setup.workstation.fleet.inventory import FleetError, alone, read_inventory
 from board_setup.workstation.fleet.limits import WaveLimits, disagreement, exceeded, missing_faces
-from board_setup.workstation.fleet.progress import INSTALLED, WAITING, Progress, parse_waves
+from board_setup.workstation.fleet.progress import FAILED, INSTALLED, WAITING, Progress, parse_waves
+from board_setup.workstation.fleet.rollout import Pace, Rollout
 from board_setup.workstation.fleet.screen import WIDTH, draw
 
 
@@ -139,6 +147,90 @@ def test_record_of_another_rollout_is_refused(tmp_path) -> None:
         Progress(path, "2-aa", "2", ["a", "b"])
 
 
+def test_record_of_an_earlier_version_is_named_as_such(tmp_path) -> None:
+    old = {"version": "2-aa", "waves": [1, 2], "wave": 0, "since": 0.0, "halted": "", "boards": {}}
+    (tmp_path / "state.json").write_text(json.dumps(old))
+    with pytest.raises(FleetError, match="written by an earlier version"):
+        Progress(str(tmp_path / "state.json"), "2-aa", "1,2", ["a", "b"])
+
+
+class Recorded(NamedTuple):
+    """A rollout that goes on from its record, and what it says."""
+
+    rollout: Rollout
+    said: list[str]
+
+
+@pytest.fixture
+def recorded(tmp_path) -> Callable[..., Recorded]:
+    """Make a rollout whose boards were tried; only door-000 answers, with a healthy new version."""
+
+    def make(states: dict[str, str], *, waves: str = "100%", wave: int = 0, limits: WaveLimits) -> Recorded:
+        health = json.dumps({"version": "2-aa", "restarts": 0, "camera": False, "verdicts": {}})
+        (tmp_path / "ssh").write_text(f"#!/bin/sh\ncase \"$*\" in *door-000*) echo '{health}' ;; *) exit 255 ;; esac\n")
+        (tmp_path / "ssh").chmod(0o755)
+        (tmp_path / TOOL).touch()
+        progress = Progress(str(tmp_path / "state.json"), "2-aa", waves, list(states))
+        for name, state in states.items():
+            progress.boards[name].update(wave=0, before={"version": "1-aa", "restarts": 0, "verdicts": {}})
+            progress.note(name, state, "disk full" if state == FAILED else "")
+        progress.wave, progress.since = wave, 0.0 if wave else 1.0
+        progress.save()
+        said: list[str] = []
+
+        def say(line: str) -> None:
+            said.append(line)
+            if line.startswith("watching"):
+                raise KeyboardInterrupt
+
+        rollout = Rollout(
+            {name: Board(name, str(tmp_path / "ssh")) for name in states},
+            str(make_kit(tmp_path / "kit.tar", "2")),
+            waves=waves,
+            limits=limits,
+            pace=Pace(watch_s=0),
+            state_path=progress.path,
+            say=say,
+        )
+        return Recorded(rollout, said)
+
+    return make
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")
+def test_wave_whose_boards_all_failed_halts(recorded) -> None:
+    """The limit allows it, but failed boards are not tried again, so waiting would never end."""
+    made = recorded({"door-000": FAILED}, limits=WaveLimits(failed=1))
+    assert made.rollout.run() is False
+    assert made.rollout.progress.halted == "installing failed on 1 of the wave's boards: door-000: disk full"
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")
+def test_wave_that_the_inventory_left_empty_passes(recorded) -> None:
+    """Its boards were of an earlier wave, since boards were removed from the inventory in between."""
+    made = recorded({"door-000": INSTALLED, "door-001": INSTALLED}, waves="50%,100%", wave=1, limits=WaveLimits())
+    assert made.rollout.run() is True
+    assert made.said[-1] == "2-aa is on 2 of 2 boards"
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")
+@pytest.mark.parametrize(
+    ("states", "limits", "told"),
+    [
+        ({"door-000": INSTALLED, "door-003": INSTALLED}, WaveLimits(), "waiting for door-003;"),
+        (dict.fromkeys(("door-003", "door-007"), INSTALLED), WaveLimits(), "waiting for door-003, door-007;"),
+        ({"door-003": INSTALLED}, WaveLimits(away=1), "waiting for door-003;"),
+    ],
+)
+def test_watch_names_who_is_away_and_the_ways_out(recorded, states, limits, told) -> None:
+    made = recorded(states, limits=limits)
+    with pytest.raises(KeyboardInterrupt):
+        made.rollout.run()
+    assert told in made.said[-1]
+    assert "from the inventory" in made.said[-1]
+    assert ("--max-away" in made.said[-1]) is (limits.away < 1)
+
+
 def test_record_follows_the_inventory(tmp_path) -> None:
     path = str(tmp_path / "state.json")
     progress = Progress(path, "2-aa", "1,100%", ["a", "b"])
@@ -156,6 +248,14 @@ def test_board_whose_clock_is_ahead_does_not_have_the_newest_version() -> None:
     ahead = board("1-aa", since="2027", clock_ahead_s=365 * 86400.0)
     answers = {"a": board("2-aa", since="2026-11"), "b": board("1-aa", since="2026-10"), "c": ahead}
     assert draw(answers).splitlines()[3].split()[1] == ".oc"
+
+
+def test_board_whose_clock_was_ahead_does_not_have_the_newest_version() -> None:
+    """Its clock is right now, but its version dates from next year."""
+    now = "2026-11-28T19:00:00Z"
+    was_ahead = board("1-aa", since="2027-11-01T00:00:00Z", time=now)
+    answers = {"a": board("2-aa", since="2026-11-01T00:00:00Z", time=now), "b": was_ahead}
+    assert draw(answers).splitlines()[3].split()[1] == ".o"
 
 
 @pytest.mark.parametrize(
