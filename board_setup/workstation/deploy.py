@@ -118,9 +118,7 @@ class Board(NamedTuple):
     ) -> "subprocess.CompletedProcess[str]":
         words = [*self._ssh_words(), command]
         try:
-            done = subprocess.run(
-                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
-            )
+            done = _run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=timeout_s)
         except subprocess.TimeoutExpired:
             raise DeployError(f"{self.host}: no answer within {timeout_s:.0f} s") from None
         self._checked(done.returncode, done.stderr, tool)
@@ -179,14 +177,15 @@ class Board(NamedTuple):
         files = [*map(os.path.abspath, paths), f"{self.host}:{self.incoming}/"]
         command = ["rsync", "--partial", "--inplace", "--times", "--timeout=60", "-e", self.ssh + self.options, *files]
         for _ in range(TRIES):
-            done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
+            done = _run(command)
             if done.returncode == 0:
                 return
             if done.returncode not in BROKEN_CONNECTION_CODES:
                 break
             print(f"{self.host}: the connection broke; trying again", file=sys.stderr)
-        # Its last line only names the exit code.
-        why = done.stderr.strip().split("\n")[0] or "no output"
+        # A banner may come first; the last line only names the exit code.
+        told = re.search(r"^(rsync\b(?! error)|ssh: |\S*sh: .*not found).*", done.stderr, re.MULTILINE)
+        why = told.group() if told else last_line(done.stderr)
         raise DeployError(
             f"{self.host}: rsync ended with {done.returncode} ({why}); run the same command again to continue"
         )
@@ -201,14 +200,34 @@ class Board(NamedTuple):
 def sharing_connections(boards: Mapping[str, Board]) -> Iterator[Dict[str, Board]]:
     """Yield the boards, each with one ssh connection for all its commands (ssh_config(5), ControlMaster)."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        if len(os.fsencode(folder)) > SOCKET_PATH_BYTES:
+        # ssh parses the path once more.
+        if len(folder) > SOCKET_PATH_BYTES or not re.fullmatch(r"[\w./-]+", folder, re.ASCII):
             yield dict(boards)
             return
-        sharing = f" -o ControlMaster=auto -o ControlPersist={KEPT_OPEN_S} -o ControlPath={shlex.quote(folder)}/"
+        sharing = f" -o ControlMaster=auto -o ControlPersist={KEPT_OPEN_S} -o ControlPath={folder}/"
         yield {
             name: board._replace(options=f"{board.options}{sharing}{number}")
             for number, (name, board) in enumerate(boards.items())
         }
+
+
+def _run(
+    command: Sequence[str],
+    *,
+    stdin: Optional[int] = None,
+    stdout: Optional[int] = None,
+    timeout: Optional[float] = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command that may open a shared connection, and return what it printed as errors too.
+
+    They go to a file: before OpenSSH 8.5, what keeps the connection open would hold a pipe for KEPT_OPEN_S.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
+        done = subprocess.run(
+            command, stdin=stdin, stdout=stdout, stderr=told, text=True, errors="replace", timeout=timeout
+        )
+        told.seek(0)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, told.read())
 
 
 def require_rsync() -> None:

@@ -1,10 +1,18 @@
 """Deploying: what is refused before the board is asked."""
 
+import os
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
 import pytest
 from helpers.kits import make_kit
 
 from board_setup import cli
 from board_setup.workstation import deploy
+from board_setup.workstation.deploy import Board, DeployError
 
 
 @pytest.mark.parametrize(
@@ -50,3 +58,54 @@ def test_wrong_kit_is_one_line(tmp_path, monkeypatch, capsys, name, message) -> 
     told = capsys.readouterr()
     assert (ended.value.code, told.out, told.err.count("\n")) == (2, "", 1)
     assert told.err.removeprefix(f"error: {tmp_path}/").removeprefix("error: ").startswith(message)
+
+
+@pytest.mark.parametrize(("prefix", "shared"), [("ab", True), ("a b", False), ("a%h", False), ("a~$", False)])
+def test_connection_is_not_shared_where_ssh_would_read_its_path_otherwise(monkeypatch, prefix, shared) -> None:
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        with deploy.sharing_connections({"door": Board("door")}) as boards:
+            assert ("ControlPath" in boards["door"].options) is shared
+
+
+def write_ssh(folder: Path, script: str) -> str:
+    """Write a stand-in for ssh."""
+    path = folder / "ssh"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_kept_connection_that_holds_the_error_output_delays_nothing(tmp_path) -> None:
+    """Before OpenSSH 8.5 the process that keeps a shared connection open keeps its stderr too."""
+    ssh = write_ssh(tmp_path, "sleep 10 < /dev/null > /dev/null &\necho $! >> $0.pids; echo told >&2; exit 2")
+    board, began = Board("door", ssh, str(tmp_path)), time.monotonic()
+    try:
+        assert not board.succeeds("true")
+        assert board.ask("status").stderr == "told\n"
+        with pytest.raises(DeployError, match="rsync ended with"):
+            board.copy(__file__)
+        assert time.monotonic() - began < 9
+    finally:
+        for pid in (tmp_path / "ssh.pids").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ('while [ "$1" != rsync ]; do shift; done; exec "$@"', "(rsync: "),
+        ("echo 'bash: line 1: rsync: command not found' >&2; exit 127", "(bash: line 1: rsync: command not found)"),
+        (
+            "echo 'ssh: connect to host door port 22: refused' >&2; exit 1",
+            "(ssh: connect to host door port 22: refused)",
+        ),
+    ],
+)
+def test_failed_copy_tells_its_reason_and_not_the_banner(tmp_path, there, told) -> None:
+    (tmp_path / "root").write_text("not a folder")
+    board = Board("door", write_ssh(tmp_path, f"echo 'Welcome to door 3' >&2; {there}"), str(tmp_path / "root"))
+    with pytest.raises(DeployError) as caught:
+        board.copy(__file__)
+    assert told in str(caught.value)
