@@ -1,4 +1,4 @@
-"""Lives through a simulated year: generators change twice, and each time the next model has to earn its place.
+"""Simulates a year: generators change twice, and each time the next model has to earn its place.
 
     python -m benchmarks.year --real ffhq/ --fake stylegan=stylegan/ --fake progan=progan/ --fake sdxl=sdxl/
 

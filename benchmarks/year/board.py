@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.year.faces import Passer
+from benchmarks.year.own import own_folder
 from edge_runtime.detector import Detector, renew
 from edge_runtime.errors import BundleError
 from edge_runtime.model.bundle import Bundle
@@ -54,7 +55,7 @@ class Board:
     """
 
     def __init__(self, folder: Path, bundle: Path, passers: Sequence[Passer], public_key: str) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+        own_folder(folder)
         self.reviews, self.disagreements = folder / "reviews", folder / "disagreements.jsonl"
         self._folder, self._key = folder, public_key
         self._current = folder / "current"

@@ -1,13 +1,14 @@
 """The faces of a simulated year: whose they are, when they pass the door, and what its camera makes of them."""
 
 import hashlib
+import itertools
 import random
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from benchmarks.year.own import own_folder
 from edge_runtime.errors import UsageError
 from edge_runtime.paths import expand
 from edge_runtime.pixels.file_types import SUFFIXES
@@ -102,9 +103,9 @@ def make_year(faces: Mapping[str, Sequence[Path]], plan: Plan, folder: Path) -> 
     twice.
 
     Raises:
-        UsageError: there are too few faces for the plan.
+        UsageError: there are too few faces for the plan, or the folder is not the year's own to empty.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    own_folder(folder, itertools.chain.from_iterable(faces.values()))
     rng = random.Random(plan.seed)
     pools = {name: rng.sample(list(paths), len(paths)) for name, paths in faces.items()}
     generators = [name for name in faces if name]

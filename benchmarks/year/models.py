@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.promotion.gates import ALLOWED
 from benchmarks.promotion.promotion import Comparison, compare_detectors
+from benchmarks.year.own import own_folder
 from edge_runtime.atomic import write_atomic
 from edge_runtime.model.contract import LABELS, Framing
 from export.export import export_bundle
@@ -59,7 +60,7 @@ class Models:
     """
 
     def __init__(self, folder: Path, making: Making) -> None:
-        self._folder, self._making = folder, making
+        self._folder, self._making = own_folder(folder, empty=False), making
         self.made = self.used = 0
 
     def bundle(self, number: int) -> Path:

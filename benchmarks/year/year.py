@@ -10,10 +10,11 @@ from benchmarks.year.curve import Row
 from benchmarks.year.faces import Passer, Plan, make_year
 from benchmarks.year.loop import Event, EventKind, Operator, Targets
 from benchmarks.year.models import Making, Models
+from benchmarks.year.own import check_own
 from edge_runtime.detector import Detector
 from edge_runtime.review.sealing import write_key_pair
 
-BASE, DOOR, MODELS, BOARD, KEY = "faces/base", "faces", "models", "board", "reviewer.key"
+BASE, DOOR, MODELS, BOARD, KEY = "faces/base", "faces", "models", "board", "models/reviewer.key"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Year:
 def live_year(faces: Mapping[str, Sequence[Path]], folder: Path, plan: Plan, making: Making, targets: Targets) -> Year:
     """Simulate a year in `folder`.
 
-    Begun again there, it repeats the year, but not the first model.
+    Run again there, it repeats the year but reuses the first model.
 
     Args:
         faces: real ones as "", and those of each generator in the order in which they appear.
@@ -37,8 +38,11 @@ def live_year(faces: Mapping[str, Sequence[Path]], folder: Path, plan: Plan, mak
         targets: of the operator.
 
     Raises:
-        EdgeError: there are too few faces, or a model can't be made.
+        EdgeError: there are too few faces, a model can't be made, or a folder in `folder` would have to be emptied that
+            is not the year's own or holds some of `faces`.
     """
+    # Before the first of them is emptied.
+    check_own((folder / MODELS, folder / BOARD), itertools.chain.from_iterable(faces.values()))
     passers = make_year(faces, plan, folder / DOOR)
     models = Models(folder / MODELS, making)
     models.make_first(folder / BASE)

@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.year.faces import START, Plan, find_faces, make_year
+from benchmarks.year.loop import Targets
+from benchmarks.year.models import Making
+from benchmarks.year.year import live_year
 from edge_runtime.errors import UsageError
 
 PLAN = Plan(base=5, weeks=4, a_week=6, fakes=1 / 3, side=32)
@@ -84,3 +87,42 @@ def test_one_generator_never_changes(tmp_path: Path) -> None:
 def test_small_picture(faces: dict[str, list[Path]], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="smaller than 48 pixels"):
         make_year(faces, Plan(base=5, weeks=4, a_week=6, fakes=1 / 3, side=48), tmp_path / "year")
+
+
+def test_pictures_of_the_user_are_not_emptied(tmp_path: Path) -> None:
+    """`--out .` where the user keeps faces/."""
+    real = save_pictures(tmp_path / "faces" / "real", range(21))
+    fakes = [save_pictures(tmp_path / "faces" / name, range(seed, seed + 9)) for name, seed in (("a", 30), ("b", 40))]
+    faces = find_faces([real], [f"{folder.name}={folder}" for folder in fakes])
+    with pytest.raises(UsageError, match="faces: is not of a simulated year"):
+        live_year(faces, tmp_path, PLAN, Making(), Targets())
+    # A year's own folder, into which the user moved pictures.
+    passers = make_year(faces, PLAN, tmp_path / "year" / "faces")
+    real.rename(tmp_path / "year" / "faces" / "real")
+    moved = find_faces([tmp_path / "year" / "faces" / "real"], [f"{folder.name}={folder}" for folder in fakes])
+    with pytest.raises(UsageError, match=r"0\.png: is in .*, which the year empties"):
+        live_year(moved, tmp_path / "year", PLAN, Making(), Targets())
+    assert len(list(tmp_path.rglob("*.png"))) == 39
+    assert all(passer.path.exists() for passer in passers)
+
+
+@pytest.mark.parametrize("name", ["faces", "models", "board"])
+def test_a_folder_of_the_user_is_refused_before_any_is_emptied(
+    faces: dict[str, list[Path]], tmp_path: Path, name: str
+) -> None:
+    save_pictures(tmp_path / "out" / name, range(2))
+    with pytest.raises(UsageError, match=f"{name}: is not of a simulated year"):
+        live_year(faces, tmp_path / "out", PLAN, Making(), Targets())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 2
+
+
+def test_its_own_folder_is_emptied(faces: dict[str, list[Path]], tmp_path: Path) -> None:
+    old = make_year(faces, PLAN, tmp_path / "year")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "year" / "linked").symlink_to(tmp_path / "linked")
+    new = make_year(faces, Plan(base=5, weeks=2, a_week=6, fakes=1 / 3, side=32), tmp_path / "year")
+    assert (len(old), len(new)) == (24, 12)
+    assert len(list((tmp_path / "year" / "door").iterdir())) == 12
+    assert not (tmp_path / "year" / "linked").exists()
+    assert (tmp_path / "linked").is_dir()
