@@ -167,10 +167,18 @@ class _Tables:
     def read(self, entry: Entry) -> bytes:
         assert entry.row is not None
         try:
-            return repeated(functools.partial(self._row, entry), entry.path)
+            return repeated(functools.partial(self._row_or_anew, entry), entry.path)
         except (pa.ArrowException, IndexError) as error:
             self._key = None
             raise UnreadableError(f"can't be read ({error})", entry.path, Unreadable.BROKEN) from None
+
+    def _row_or_anew(self, entry: Entry) -> bytes:
+        try:
+            return self._row(entry)
+        except OSError:
+            # pyarrow's iterator is at its end now, and the file may be broken: the next try opens it again.
+            self._key = self._table = None
+            raise
 
     def _row(self, entry: Entry) -> bytes:
         row = entry.row or 0

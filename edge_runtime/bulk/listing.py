@@ -1,6 +1,7 @@
 """What the user named, as one entry for each picture: folders, lists, tar shards, Parquet files, addresses."""
 
 import io
+import itertools
 import os
 import re
 import tarfile
@@ -37,7 +38,7 @@ def entries_of(inputs: Iterable[str], column: str | None = None) -> Iterator[Ent
         column: of Parquet files, the one with bytes, paths or addresses; None finds it by type and name.
 
     Raises:
-        UsageError: an input does not exist.
+        UsageError: an input does not exist, or there are no pictures below an address.
         DataError: a Parquet file has no such column, or a list holds lists.
     """
     for given in inputs:
@@ -65,9 +66,13 @@ def _named(name: str, column: str | None) -> Iterator[Entry]:
             raise UsageError(f"{name}: not found; give pictures, folders, lists, .tar or .parquet files")
         yield from _file(address, column)
     elif "://" in address:
-        for found in files_below(address):
-            if _suffix(found) in SUFFIXES | SHARDS:
-                yield from _file(found, column)
+        below = (found for found in files_below(address) if _suffix(found) in SUFFIXES | SHARDS)
+        first = next(below, None)
+        # Object stores have no folders, so a mistyped one is only empty.
+        if first is None:
+            raise UsageError(f"{name}: no pictures in it; check the name")
+        for found in itertools.chain([first], below):
+            yield from _file(found, column)
     elif Path(address).is_dir():
         for path in pictures_below(Path(address), suffixes=SUFFIXES | SHARDS):
             if isinstance(path, Gap):

@@ -135,9 +135,9 @@ def read_range(address: str, offset: int | None = None, size: int = MAX_BYTES + 
             with _open(address) as file:
                 # In Google Cloud Storage, read_at would be a request more.
                 return bytes(file.read(min(size, file.size())))
-        with _opening:
-            file = _kept_open(address)
-        return bytes(file.read_at(min(size, max(0, file.size() - offset)), offset))
+        with _finding:
+            kept = _kept_file(address)
+        return kept.read(offset, size)
 
     return repeated(read, address)
 
@@ -147,9 +147,32 @@ def _open(address: str) -> NativeFile:
     return system.open_input_file(path)
 
 
-_kept_open = functools.lru_cache(maxsize=8)(_open)
+class _KeptFile:
+    """A file that is opened at its first range and stays open until a range can't be read."""
 
-_opening = threading.Lock()
+    def __init__(self, address: str) -> None:
+        self._address = address
+        # Of this file alone: one that takes long to open delays no other.
+        self._opening = threading.Lock()
+        self._file: NativeFile | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        with self._opening:
+            if self._file is None:
+                self._file = _open(self._address)
+            file = self._file
+        try:
+            return bytes(file.read_at(min(size, max(0, file.size() - offset)), offset))
+        except OSError:
+            with self._opening:
+                if self._file is file:
+                    self._file = None
+            raise
+
+
+_kept_file = functools.lru_cache(maxsize=8)(_KeptFile)
+
+_finding = threading.Lock()
 
 
 def fetch(url: str) -> bytes:
@@ -181,7 +204,7 @@ def names_below(address: str) -> dict[str, int]:
 
 def files_below(address: str) -> Iterator[str]:
     """Yield the addresses of all files below a prefix, sorted within each folder. One folder is held in memory, of
-    Google Cloud Storage all of them.
+    Google Cloud Storage all of them. A prefix that does not exist has none, nor has a missing bucket there.
 
     Raises:
         UsageError: the bucket does not exist, or may not be listed.
@@ -234,7 +257,7 @@ def write_whole(folder: str, name: str, data: bytes) -> None:
 
 
 def prepare_folder(folder: str) -> None:
-    """Make the output folder, and remove old temporary files of killed workers; look whether a bucket exists.
+    """Make the output folder, and remove old temporary files of killed workers; check that the bucket exists.
 
     Raises:
         UsageError: the folder can't be created, or the bucket does not exist.
@@ -242,7 +265,7 @@ def prepare_folder(folder: str) -> None:
     if folder.startswith(("s3://", *GCS)):
         system, path = locate(folder)
         bucket, found = path.partition("/")[0], fs.FileType.Unknown
-        # Whoever may write below a prefix only can't ask for the bucket.
+        # Credentials limited to a prefix can't query the bucket.
         with contextlib.suppress(OSError):
             found = system.get_file_info(bucket).type
         if found == fs.FileType.NotFound:

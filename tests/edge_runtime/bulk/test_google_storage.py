@@ -74,7 +74,8 @@ def test_a_bucket_that_is_not_there_is_named_before_anything_is_judged(store, ju
     done = judge("gs://faces/in", "--out", "gs://missing/out")
     assert (done.returncode, done.err.count("\n")) == (2, 1)
     assert "gs://missing/out: bucket missing does not exist" in done.err
-    assert "no pictures in it" in judge("gs://missing/in", "--out", "gs://faces/out").err
+    for wrong in ("gs://missing/in", "gs://faces/typo"):
+        assert f"{wrong}: no pictures in it" in judge("gs://faces/in", wrong, "--out", "gs://faces/out").err
     missing = judge("gs://faces/in/none.png", "--out", "gs://faces/out")
     assert missing.unreadable == {"missing": 1}
     with pytest.raises(UsageError, match=r"gs://missing/list\.txt: can't be read"):
