@@ -10,6 +10,7 @@ from edge_runtime.errors import DataError
 from edge_runtime.paths import expand
 from train.data.build import has_splits, load_data
 from train.data.catalog import SEED, SHARES, FaceRecord, Quarantined
+from train.data.remote import fetched
 from train.data.sample import alternate_classes, take_readable
 from train.data.splits import group_faces
 from train.evaluation.training_faces import face_mark
@@ -52,7 +53,7 @@ class ExportFaces:
 def choose_faces(
     path: Path, *, calibration: int, measured: int, seed: int = SEED, trained: Collection[str] = ()
 ) -> ExportFaces:
-    """Choose faces of a catalog or of a folder with real/ and fake/.
+    """Choose faces of a catalog or of a folder with real/ and fake/, or from the address of one.
 
     Where there are splits, the training split calibrates and the validation split is measured; a plain folder is cut
     into seeded halves. Near-duplicates and the faces of one person stay on one side. A face that the model was trained
@@ -62,9 +63,9 @@ def choose_faces(
     Raises:
         DataError: there are no usable pictures, or one side lacks a class.
     """
-    path = expand(path)
-    plain = not has_splits(path)
-    catalog = load_data(path, split="50/50" if plain else SHARES, seed=seed)
+    place = fetched(expand(path))
+    plain = not has_splits(place)
+    catalog = load_data(place, split="50/50" if plain else SHARES, seed=seed)
     valid = catalog.split("valid")
     unseen = [face for face in valid if face_mark(face) not in trained]
     known = len(valid) - len(unseen)

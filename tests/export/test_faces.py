@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.bucket import use_bucket
 
 from edge_runtime.errors import DataError
 from export.faces import choose_faces
+from train.commands.shards import write_shards
 from train.data.build import load_data
 from train.evaluation.training_faces import among, face_mark
 
@@ -42,6 +44,16 @@ def test_a_catalogs_splits_are_kept(tiny_data: Path, tmp_path: Path) -> None:
         faces = choose_faces(path, calibration=1000, measured=1000)
         assert names(faces.calibration) == names(catalog.split("train"))
         assert names(faces.measured) == names(catalog.split("valid"))
+
+
+def test_splits_of_shards_in_a_bucket_are_kept(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = write_shards(load_data(tiny_data), tmp_path / "bucket")
+    faces = choose_faces(Path(use_bucket(tmp_path / "bucket", monkeypatch)), calibration=1000, measured=1000)
+    assert {face.sha256 for face in faces.calibration} == {face.sha256 for face in packed.split("train")}
+    for chosen in (faces.measured, faces.familiar):
+        assert {face.sha256 for face in chosen} == {face.sha256 for face in packed.split("valid")}
 
 
 def test_faces_of_the_training_are_never_measured(tiny_data: Path, tmp_path: Path) -> None:

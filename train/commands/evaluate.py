@@ -9,6 +9,7 @@ from edge_runtime.model.contract import CHECKPOINT
 from edge_runtime.paths import expand
 from train.commands.output import full_disk_reported, output_folder
 from train.data.build import has_splits, load_data
+from train.data.remote import fetched
 from train.data.sample import pick_faces
 from train.evaluation.evaluation import Evaluation, choose_split, judge_faces, open_subject, summarize
 from train.evaluation.origins import KINDS, origin_figures, parse_kinds, parse_pairs
@@ -63,8 +64,9 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
         output_folder(scores.parent, "--scores")
     out = output_folder(out)
     with full_disk_reported(out):
-        catalog = load_data(data)
-        split = choose_split(data, catalog, options.split)
+        place = fetched(expand(data))
+        catalog = load_data(place)
+        split = choose_split(place, catalog, options.split)
         faces = catalog.split(split)
         if not faces:
             raise DataError(f"{data}: the {split} split holds no faces; choose another --split")
@@ -105,6 +107,6 @@ def evaluate_detector(model: Path, data: Path, out: Path, options: EvaluationOpt
             origins=origins,
         )
         if options.scores:
-            write_scores(scores, judged, splits=has_splits(expand(data)))
+            write_scores(scores, judged, splits=has_splits(place))
         write_evaluation(out, evaluation, judged, pictures=options.pictures)
         return evaluation

@@ -42,7 +42,7 @@ def write_shards(catalog: Catalog, folder: Path, shard_bytes: int = SHARD_BYTES)
         DataError: a picture can't be read, or was changed since the catalog was made.
         UsageError: the disk is full.
     """
-    folder = expand(folder)
+    folder = expand(folder).resolve()  # As the catalog does, which names the shards relative to it.
     faces: list[FaceRecord] = []
     with full_disk_reported(folder, "--shards"), progress_bar("writing shards", len(catalog.records)) as advance:
         folder.mkdir(parents=True, exist_ok=True)

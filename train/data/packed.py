@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.model.contract import LABELS
@@ -98,16 +99,28 @@ def _card_names(card: Path) -> Names:
     import yaml
 
     try:
-        said = hub_library().DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict().get("dataset_info")
-        found = {}
-        for feature in (f for info in (said if isinstance(said, list) else [said]) for f in info["features"]):
-            if isinstance(feature["dtype"], dict) and "class_label" in feature["dtype"]:
-                names = feature["dtype"]["class_label"]["names"]
-                found[feature["name"]] = list(names.values() if isinstance(names, dict) else names)
-        return found
-    # Anyone may write anything there.
+        metadata = hub_library().DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict().get("dataset_info")
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return {}
+    # Anyone may write anything there; a column that is declared in another way costs no other its classes.
+    found = {}
+    for info in metadata if isinstance(metadata, list) else [metadata]:
+        features = _get(info, "features")
+        for feature in features if isinstance(features, list) else ():
+            if names := _class_names(_get(_get(feature, "dtype"), "class_label")):
+                found[str(_get(feature, "name"))] = names
+    return found
+
+
+def _get(values: object, key: str) -> Any:
+    return values.get(key) if isinstance(values, dict) else None
+
+
+def _class_names(feature: object) -> list[str]:
+    """Return the `names` of a feature's classes, which are a list, or a mapping from their numbers."""
+    names = _get(feature, "names")
+    listed = names.values() if isinstance(names, dict) else names if isinstance(names, list) else ()
+    return [str(name) for name in listed]
 
 
 def _label(value: object, names: Sequence[str] | None, where: Path) -> str | None:
@@ -178,10 +191,12 @@ def _label_column(columns: Sequence[str], names: Names) -> str | None:
 def _schema_names(metadata: Mapping[bytes, bytes]) -> Names:
     """Return the classes that the package `datasets` notes in a file's schema."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        features = _get(_get(json.loads(metadata.get(b"huggingface", b"{}")), "info"), "features")
+    except ValueError:
         return {}
+    columns = features.items() if isinstance(features, dict) else ()
+    labels = {name: feature for name, feature in columns if _get(feature, "_type") == "ClassLabel"}
+    return {name: names for name, feature in labels.items() if (names := _class_names(feature))}
 
 
 def _tar(path: Path, card: Names) -> Iterator[tuple[bytes, object, Sequence[str] | None]]:

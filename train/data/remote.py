@@ -59,17 +59,17 @@ def _from_store(address: str) -> Path:
         from edge_runtime.bulk.storage import names_below, read_range
     except ImportError:
         raise UsageError(f"{address}: needs pyarrow; run pip install 'deepfake-edge[bulk]'") from None
-    try:
-        sizes = names_below(address)
-    except OSError as error:
-        raise SourceError(f"{address}: {error}; check name and credentials") from None
-    if CATALOG not in sizes:
-        raise SourceError(f"{address}: holds no {CATALOG}; copy all that prepare-faces --shards wrote there")
 
     def blocks(name: str) -> Iterator[bytes]:
         return (read_range(f"{address}/{name}", at, BLOCK) for at in range(0, sizes[name], BLOCK))
 
-    catalog = b"".join(blocks(CATALOG))
+    try:
+        sizes = names_below(address)
+        catalog = b"".join(blocks(CATALOG)) if CATALOG in sizes else b""
+    except OSError as error:
+        raise SourceError(f"{address}: {error}; check name and credentials") from None
+    if CATALOG not in sizes:
+        raise SourceError(f"{address}: holds no {CATALOG}; copy all that prepare-faces --shards wrote there")
     folder = _folder("shards", hashlib.sha256(address.encode() + catalog).hexdigest()[:16])
     shards = sorted(name for name in sizes if name.endswith(".tar"))
     try:

@@ -170,12 +170,12 @@ def judge_faces(
 def choose_split(data: Path, catalog: Catalog, wanted: str) -> str:
     """Return the split to judge: `wanted`, or for `auto` the test split (valid if there is none).
 
-    For `auto`, a folder without splits is judged whole.
+    For `auto`, a folder without splits is judged whole. `data` is what `catalog` was loaded from, not an address.
     """
     if wanted != "auto":
         return wanted
     held_out = [name for name in ("test", "valid") if catalog.split(name)]
-    return held_out[0] if held_out and has_splits(expand(data)) else "all"
+    return held_out[0] if held_out and has_splits(data) else "all"
 
 
 @dataclass(frozen=True)

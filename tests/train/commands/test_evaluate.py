@@ -5,12 +5,15 @@ import json
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 
 import pytest
+from helpers.bucket import use_bucket
 
 from edge_runtime.errors import UsageError
 from train.commands.console import tell_evaluation
 from train.commands.evaluate import EvaluationOptions, evaluate_detector
+from train.commands.shards import write_shards
 from train.data.build import load_data
 from train.data.catalog import Catalog
 from train.evaluation.attacks import train_washer
@@ -47,6 +50,17 @@ def test_figures_on_validation_carry_a_warning(make_faces, tiny_checkpoint, tmp_
     warned = any("chosen on validation faces" in alarm for alarm in evaluation.alarms)
     assert warned == (split == "valid")
     assert ("chosen on validation faces" in (tmp_path / "out" / "report.html").read_text()) == warned
+
+
+def test_the_test_split_of_shards_in_a_bucket_is_judged(make_faces, tiny_checkpoint, tmp_path, monkeypatch):
+    packed = write_shards(load_data(make_faces()), tmp_path / "bucket")
+    address = Path(use_bucket(tmp_path / "bucket", monkeypatch))
+    options = Options(bootstrap=5, pictures=False, scores=tmp_path / "scores.csv")
+    evaluation = evaluate_detector(tiny_checkpoint, address, tmp_path / "out", options)
+    assert (evaluation.data["split"], evaluation.data["faces"]) == ("test", len(packed.split("test")))
+    assert evaluation.data["path"] == str(address)
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        assert {row["split"] for row in csv.DictReader(file)} == {"test"}
 
 
 def test_judged_training_faces_are_counted(make_faces, tiny_checkpoint, tmp_path):

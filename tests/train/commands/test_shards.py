@@ -1,6 +1,7 @@
 import json
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,6 +83,18 @@ def test_the_same_catalog_gives_the_same_bytes(catalog, shards, tmp_path):
     write_shards(catalog, tmp_path / "again", SMALL)
     for path in shards.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["shards", "link"])
+def test_a_relative_or_linked_folder_can_be_moved(catalog, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    write_shards(catalog, Path(name), SMALL)
+    Path(name).resolve().rename(tmp_path / "moved")
+    assert [face.content() for face in load_data("moved").records] == [
+        face.path.read_bytes() for face in catalog.records
+    ]
 
 
 def test_a_damaged_shard_is_named(catalog, tmp_path):

@@ -31,10 +31,10 @@ def picture(number, format="JPEG"):
     return stream.getvalue()
 
 
-def write_parquet(path, numbers, labels, names=None):
+def write_parquet(path, numbers, labels, names=None, others=None):
     """As the package `datasets` writes it: a struct with bytes and path, and classes in the schema's metadata."""
     table = {"image": pa.array([{"bytes": picture(n), "path": "../../x.jpg"} for n in numbers], IMAGE), "label": labels}
-    features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    features = {"image": {"_type": "Image"}, **(others or {}), "label": {"names": names, "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})} if names else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(table).replace_schema_metadata(metadata), path, row_group_size=5)
@@ -81,9 +81,23 @@ def test_classes_of_the_card_and_text(tmp_path):
         assert kinds(unpacked(tmp_path / name)) == {"real": 1, "fake": 2}
 
 
+def test_other_columns_cost_no_class_names(tmp_path):
+    """Lists of values, and configurations without features, are declared in other ways."""
+    write_parquet(tmp_path / "card/0.parquet", range(3), [0, 1, 1])
+    (tmp_path / "card/README.md").write_text(
+        "---\ndataset_info:\n- config_name: empty\n- features:\n  - name: embedding\n    sequence: float32\n  - text\n"
+        "  - name: label\n    dtype:\n      class_label:\n        names: {'0': real, '1': fake}\n---\n"
+    )
+    assert kinds(unpacked(tmp_path / "card")) == {"real": 1, "fake": 2}
+    others = {"boxes": [{"dtype": "float32", "_type": "Value"}], "odd": {"names": 3, "_type": "ClassLabel"}}
+    write_parquet(tmp_path / "schema/0.parquet", range(3), [0, 1, 1], ["real", "fake"], others)
+    assert kinds(unpacked(tmp_path / "schema")) == {"real": 1, "fake": 2}
+
+
 def test_a_card_with_anything_in_it_is_no_error(tmp_path):
     write_parquet(tmp_path / "faces/0.parquet", range(2), ["real", "fake"])
-    for text in (b"---\na: [\n---\n", b"\xff\xfe", b"---\ndataset_info: 3\n---\n", b"---\n- 1\n---\n", b""):
+    cards = ("a: [", "dataset_info: 3", "dataset_info:\n  features: 3", "- 1")
+    for text in (*(f"---\n{card}\n---\n".encode() for card in cards), b"\xff\xfe", b""):
         (tmp_path / "faces/README.md").write_bytes(text)
         for old in tmp_path.glob("unpacked-*"):
             shutil.rmtree(old)

@@ -11,8 +11,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from helpers.bucket import use_bucket
 
-from edge_runtime.errors import UsageError
+from edge_runtime.errors import SourceError, UsageError
+from train.commands.shards import write_shards
+from train.data.build import load_data
 from train.data.remote import fetched
 
 PORT = 7777
@@ -76,3 +79,19 @@ def test_other_places_stay_and_bad_addresses_are_named(tmp_path):
     for place, says in (("kaggle://owner", "kaggle://owner/name"), ("hf://user/name", "hf://datasets/user/name")):
         with pytest.raises(UsageError, match=says):
             fetched(Path(place))
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_a_catalog_that_cant_be_read_is_named(make_faces, tmp_path, monkeypatch, error):
+    from edge_runtime.bulk import storage
+
+    address = use_bucket(tmp_path / "bucket", monkeypatch)
+    write_shards(load_data(make_faces()), tmp_path / "bucket")
+    assert (fetched(Path(address)) / "catalog.csv").read_bytes() == (tmp_path / "bucket/catalog.csv").read_bytes()
+
+    def refuse(name):
+        raise error(f"{name}: refused")
+
+    monkeypatch.setattr(storage, "_kept_open", refuse)
+    with pytest.raises(SourceError, match=r"bucket/catalog\.csv: refused.*; check name and credentials"):
+        fetched(Path(address))
