@@ -23,6 +23,7 @@ from train.data.build import build_catalog
 from train.data.catalog import CATALOG, QUARANTINE, SEED, SHARES, Catalog, FaceRecord
 from train.data.face_finder import face_finder
 from train.data.layouts import Listing, list_class, list_faces
+from train.data.packed import is_prepared
 from train.data.remote import fetched
 from train.data.scan import MEASURED
 from train.data.splits import Share, split_gaps, wanted_splits
@@ -154,8 +155,11 @@ def find_pictures(sources: Sequence[Path], options: PrepareOptions) -> Listing:
         DataError: a folder can't be used, or there is no picture of a class.
     """
     found = Listing()
-    for source in map(fetched, sources):
-        found += list_faces(expand(source), options.layout, options.folders)
+    for source in map(expand, sources):
+        folder = fetched(source)
+        if folder != source and is_prepared(folder):
+            raise DataError(f"{source}: was prepared already; give it to train-detector as it is")
+        found += list_faces(folder, options.layout, options.folders)
     for label, places in enumerate((options.real, options.fake)):
         found += list_class([expand(fetched(place, labelled=False)) for place in places], label, options.folders)
     if not found.files:

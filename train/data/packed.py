@@ -1,10 +1,11 @@
 """Data sets of a hub whose pictures lie in Parquet files or tar shards, unpacked into folders real/ and fake/."""
 
-import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
 import re
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -12,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edge_runtime.errors import DataError, UsageError
+from edge_runtime.errors import DataError, SourceError, UsageError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.model.hub import hub_library
 from edge_runtime.pixels.file_types import HEAD_BYTES, SUFFIXES, Content, file_type_of
 from edge_runtime.printable import printable
-from train.data.layouts import SPLIT, SPLIT_FOLDERS
+from train.data.catalog import CATALOG, COLUMNS, IN_SHARD
+from train.data.layouts import SPLIT, SPLIT_FOLDERS, list_faces
 from train.data.scan import stamp, walk_files
 
 MEANINGS = (
@@ -29,6 +31,9 @@ MEANINGS = (
 LABEL_COLUMNS = ("label", "labels", "class", "target", "cls")
 """Columns that are taken for labels where no declared classes are real and fake."""
 
+PREFERRED = ("jpg", "jpeg", "png", "webp")
+"""Suffixes by which the picture of a WebDataset sample is chosen, after those without a second part."""
+
 ROWS_AT_ONCE = 64
 
 Names = Mapping[str, Sequence[str]]
@@ -39,8 +44,8 @@ def unpacked(folder: Path, *, labelled: bool = True) -> Path:
     """Return a folder of the same name with the pictures in the Parquet files and tar shards of `folder`.
 
     They lie in real/ and fake/, below train/, valid/ and test/ if the files' names tell more than one of these apart.
-    A folder that has pictures itself, or neither Parquet files nor shards, is returned as it is. Unpacked once, beside
-    `folder`.
+    A folder that has neither Parquet files nor shards, or the catalog of its shards, or pictures of its own, is
+    returned as it is. Unpacked once, beside `folder`.
 
     Args:
         folder: of the data set, as it was fetched.
@@ -48,42 +53,79 @@ def unpacked(folder: Path, *, labelled: bool = True) -> Path:
 
     Raises:
         DataError: a file can't be read, or it does not say which pictures are real and which are fake.
+        SourceError: the pictures can't be written.
         UsageError: pyarrow is missing.
     """
     files, _ = walk_files(folder)
     shards = [file for file in files if file.suffix.lower() in (".parquet", ".tar")]
-    if not shards or any(file.suffix.lower() in SUFFIXES for file in files):
+    if not shards or (labelled and is_prepared(folder)) or _has_own_pictures(folder, files, labelled):
         return folder
     state = json.dumps([labelled, [[str(shard), *stamp(shard)] for shard in shards]])
     target = folder.parent / f"unpacked-{hashlib.sha256(state.encode()).hexdigest()[:16]}" / folder.name
     if target.is_dir():
         return target
+    try:
+        with (folder.parent / ".unpack.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.is_dir():
+                # Whoever made these was killed, or would still hold the lock.
+                for old in folder.parent.glob(".unpacking-*"):
+                    shutil.rmtree(old, ignore_errors=True)
+                with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as scratch:
+                    _unpack(folder, shards, labelled, Path(scratch, folder.name))
+                    target.parent.mkdir(exist_ok=True)
+                    Path(scratch, folder.name).rename(target)
+    except OSError as error:
+        reason = f"{folder.parent}: the pictures of {folder.name} can't be unpacked there ({error.strerror or error})"
+        raise SourceError(f"{reason}; make room, or set XDG_CACHE_HOME to another folder") from None
+    return target
+
+
+def is_prepared(folder: Path) -> bool:
+    """Return whether `prepare-faces --shards` wrote `folder`: the catalog says more than the shards do."""
+    if not (folder / CATALOG).is_file():
+        return False
+    with (folder / CATALOG).open(encoding="utf-8-sig", errors="replace") as file:
+        return {*COLUMNS, *IN_SHARD} <= set(file.readline().strip().split(","))
+
+
+def _has_own_pictures(folder: Path, files: Sequence[Path], labelled: bool) -> bool:
+    """Return whether pictures among `files` are the data set, and not those that its README.md shows."""
+    pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if pictures and labelled:
+        try:
+            return bool(list_faces(folder).files)
+        except DataError:
+            return False
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    return any(picture.name not in text for picture in pictures)
+
+
+def _unpack(folder: Path, shards: Sequence[Path], labelled: bool, out: Path) -> None:
+    """Write the pictures in `shards` of `folder` into `out`; for errors see `unpacked`."""
     splits = {shard: _split(shard.relative_to(folder.resolve()).as_posix()) for shard in shards}
     told_apart = labelled and len(set(splits.values())) > 1 and all(splits.values())
     names = _card_names(folder / "README.md")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as scratch:
-        number = without = 0
-        for shard in shards:
-            home = Path(scratch, folder.name, splits[shard] if told_apart else "")
-            for picture, value, of_numbers in (_tar if shard.suffix.lower() == ".tar" else _parquet)(shard, names):
-                label = _label(value, of_numbers, shard) if labelled else ""
-                number, without = number + 1, without + (label is None)
-                if label is not None:
-                    kind = file_type_of(picture[:HEAD_BYTES])
-                    suffix = kind.format.lower() if kind.content is Content.PICTURE else "jpg"
-                    (home / label).mkdir(parents=True, exist_ok=True)
-                    (home / label / f"{number:08}.{suffix}").write_bytes(picture)
-        if number == without:
-            raise DataError(
-                f"{folder}: none of its {number} pictures has a label; if they are of one class, give --real or --fake"
-            )
-        if without:
-            print(f"{folder.name}: {without} of {number} pictures have no label and are left out", file=sys.stderr)
-        target.parent.mkdir(exist_ok=True)
-        # Another process may have been faster.
-        with contextlib.suppress(OSError):
-            Path(scratch, folder.name).rename(target)
-    return target
+    number = without = 0
+    for shard in shards:
+        home = out / (splits[shard] if told_apart else "")
+        for picture, value, class_names in (_tar if shard.suffix.lower() == ".tar" else _parquet)(shard, names):
+            label = _label(value, class_names, shard) if labelled else ""
+            number, without = number + 1, without + (label is None)
+            if label is not None:
+                kind = file_type_of(picture[:HEAD_BYTES])
+                suffix = kind.format.lower() if kind.content is Content.PICTURE else "jpg"
+                (home / label).mkdir(parents=True, exist_ok=True)
+                (home / label / f"{number:08}.{suffix}").write_bytes(picture)
+    if not number:
+        raise DataError(f"{folder}: its Parquet files and shards hold no pictures")
+    if number == without:
+        raise DataError(
+            f"{folder}: none of its {number} pictures has a label; if they are of one class, give --real or --fake"
+        )
+    if without:
+        print(f"{folder.name}: {without} of {number} pictures have no label and are left out", file=sys.stderr)
 
 
 def _split(path: str) -> str:
@@ -137,8 +179,8 @@ def _label(value: object, names: Sequence[str] | None, where: Path) -> str | Non
     words = set(re.findall(r"[a-z]+", str(text).lower()))
     found = [label for label, meaning in zip(LABELS, MEANINGS, strict=True) if words & meaning]
     if len(found) != 1:
-        said = f"{where}: a label is {printable(str(text))!r}, which says neither real nor fake"
-        raise DataError(f"{said}; sort the pictures into real/ and fake/, or give pictures of one class with --real")
+        reason = f"{where}: a label is {printable(str(text))!r}, which says neither real nor fake"
+        raise DataError(f"{reason}; sort the pictures into real/ and fake/, or give pictures of one class with --real")
     return found[0]
 
 
@@ -200,7 +242,10 @@ def _schema_names(metadata: Mapping[bytes, bytes]) -> Names:
 
 
 def _tar(path: Path, card: Names) -> Iterator[tuple[bytes, object, Sequence[str] | None]]:
-    """Yield the same of a WebDataset shard: the label is in a folder's name, KEY.cls, or `label` of KEY.json."""
+    """The same for a WebDataset shard: the label is in a folder's name, KEY.cls, or `label` of KEY.json.
+
+    Of a key with several pictures, such as 0.jpg and 0.mask.png, the first by PREFERRED is taken.
+    """
     names = card.get(_label_column(list(card), card) or "")
     try:
         with tarfile.open(path, "r:") as tar:
@@ -216,10 +261,15 @@ def _tar(path: Path, card: Names) -> Iterator[tuple[bytes, object, Sequence[str]
                 if "cls" in sample:
                     label = sample["cls"].decode("utf-8", "replace").strip()
                 elif "json" in sample:
-                    said = json.loads(sample["json"])
-                    label = said.get("label", label) if isinstance(said, dict) else label
-                for suffix, data in sample.items():
-                    if f".{suffix.rpartition('.')[2]}" in SUFFIXES:
-                        yield data, label, names
+                    metadata = json.loads(sample["json"])
+                    label = metadata.get("label", label) if isinstance(metadata, dict) else label
+                pictures = [suffix for suffix in sample if f".{suffix.rpartition('.')[2]}" in SUFFIXES]
+                if pictures:
+                    yield sample[min(pictures, key=_rank)], label, names
     except (OSError, ValueError, tarfile.TarError) as error:
         raise DataError(f"{path}: can't be read ({printable(str(error))}); fetch it again") from None
+
+
+def _rank(suffix: str) -> tuple[int, int]:
+    last = suffix.rpartition(".")[2]
+    return suffix.count("."), PREFERRED.index(last) if last in PREFERRED else len(PREFERRED)

@@ -1,19 +1,24 @@
 """Data sets of the hub in Parquet files and tar shards, fetched from a stand-in of the hub."""
 
+import fcntl
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 
 import numpy as np
 import pytest
 from helpers.hub import running_hub
 from PIL import Image
 
-from edge_runtime.errors import DataError
+from edge_runtime.errors import DataError, SourceError
+from train.commands.shards import write_shards
+from train.data.build import load_data
 from train.data.layouts import list_faces
 from train.data.packed import unpacked
 
@@ -142,12 +147,88 @@ def test_webdataset_shards(tmp_path):
     assert (real.suffix, real.read_bytes()) == (".png", picture(1, "PNG"))
 
 
+def write_shard(path, **members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def test_one_picture_of_a_sample_is_taken(tmp_path):
+    members = {"real/0.mask.png": picture(0, "PNG"), "real/0.png": picture(1, "PNG"), "real/0.jpg": picture(2)}
+    write_shard(
+        tmp_path / "shards/0.tar", **members, **{"real/1.seg.jpg": picture(3), "real/1.webp": picture(4, "WEBP")}
+    )
+    done = unpacked(tmp_path / "shards")
+    assert [path.read_bytes() for path in sorted((done / "real").iterdir())] == [picture(2), picture(4, "WEBP")]
+
+
+def test_shards_of_prepare_faces_keep_their_catalog(make_faces, tmp_path):
+    packed = write_shards(load_data(make_faces()), tmp_path / "hub/ours")
+    assert load_data(unpacked(tmp_path / "hub/ours")).records == packed.records
+    # Given as faces of one class, and with somebody else's catalog.csv.
+    assert kinds(unpacked(tmp_path / "hub/ours", labelled=False)) == {".": 24}
+    (tmp_path / "hub/ours/catalog.csv").write_text("name,price\n")
+    assert kinds(unpacked(tmp_path / "hub/ours")) == {"real": 12, "fake": 12}
+
+
 def test_folders_of_pictures_stay(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real/a.jpg").write_bytes(picture(0))
-    write_parquet(tmp_path / "extra.parquet", range(2), ["real", "fake"])
-    assert unpacked(tmp_path) == tmp_path
+    folder = tmp_path / "faces"
+    (folder / "real").mkdir(parents=True)
+    (folder / "real/a.jpg").write_bytes(picture(0))
+    write_parquet(folder / "extra.parquet", range(2), ["real", "fake"])
+    for labelled in (True, False):
+        assert unpacked(folder, labelled=labelled) == folder
     assert unpacked(tmp_path / "missing") == tmp_path / "missing"
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_picture_of_a_readme_is_not_the_data(tmp_path, labelled):
+    folder = tmp_path / "faces"
+    write_parquet(folder / "0.parquet", range(2), ["real", "fake"])
+    (folder / "assets").mkdir()
+    (folder / "assets/teaser.png").write_bytes(picture(9, "PNG"))
+    (folder / "README.md").write_text("![faces](assets/teaser.png)")
+    assert kinds(unpacked(folder, labelled=labelled)) == ({"real": 1, "fake": 1} if labelled else {".": 2})
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_shards_without_pictures_say_so(tmp_path, labelled):
+    write_shard(tmp_path / "shards/0.tar", **{"0.txt": b"x"})
+    with pytest.raises(DataError, match="hold no pictures"):
+        unpacked(tmp_path / "shards", labelled=labelled)
+
+
+def test_a_full_cache_is_named_and_old_leavings_go(tmp_path):
+    write_parquet(tmp_path / "faces/0.parquet", range(2), ["real", "fake"])
+    (tmp_path / ".unpacking-killed/faces").mkdir(parents=True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file may grow beyond the limit: a write that would fails, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        with pytest.raises(SourceError, match=rf"{tmp_path}: .* make room, or set XDG_CACHE_HOME"):
+            unpacked(tmp_path / "faces")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.glob(".unpacking*"))
+    assert kinds(unpacked(tmp_path / "faces")) == {"real": 1, "fake": 1}
+
+
+def test_another_process_is_waited_for(tmp_path):
+    write_parquet(tmp_path / "faces/0.parquet", range(2), ["real", "fake"])
+    live = tmp_path / ".unpacking-live"
+    live.mkdir()
+    with (tmp_path / ".unpack.lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = pool.submit(unpacked, tmp_path / "faces")
+        with pytest.raises(TimeoutError):
+            done.result(timeout=0.5)
+        assert live.is_dir()
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert kinds(done.result(timeout=60)) == {"real": 1, "fake": 1}
+    assert not live.exists()
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from helpers.bucket import use_bucket
 
-from edge_runtime.errors import SourceError, UsageError
+from edge_runtime.errors import DataError, SourceError, UsageError
+from train.commands.prepare import PrepareOptions, find_pictures
 from train.commands.shards import write_shards
 from train.data.build import load_data
 from train.data.remote import fetched
@@ -95,3 +96,10 @@ def test_a_catalog_that_cant_be_read_is_named(make_faces, tmp_path, monkeypatch,
     monkeypatch.setattr(storage, "_kept_open", refuse)
     with pytest.raises(SourceError, match=r"bucket/catalog\.csv: refused.*; check name and credentials"):
         fetched(Path(address))
+
+
+def test_prepared_shards_are_not_prepared_again(make_faces, tmp_path, monkeypatch):
+    address = use_bucket(tmp_path / "bucket", monkeypatch)
+    write_shards(load_data(make_faces()), tmp_path / "bucket")
+    with pytest.raises(DataError, match="was prepared already; give it to train-detector as it is"):
+        find_pictures([Path(address)], PrepareOptions())
