@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from edge_runtime.errors import UsageError
+from edge_runtime.errors import DeviceError, UsageError
 from edge_runtime.printable import printable
 
 log = logging.getLogger("edge_runtime")
@@ -22,7 +22,7 @@ PORTS = {"mqtt": 1883, "mqtts": 8883}
 KEEPALIVE_S = 30
 LONGEST_PAUSE_S = 60
 SHORT_S, SHORT = 10.0, 3
-"""So many connections in a row that end within so many seconds are no accident."""
+"""This many connections in a row that each end within SHORT_S are not a coincidence."""
 
 WORST = (
     "{% set v = value_json.faces | map(attribute='verdict') | list %}"
@@ -59,12 +59,15 @@ class BrokerOptions:
     discovery: str = "homeassistant"
 
     def __post_init__(self) -> None:
-        for name, text in (("--board", self.board), ("--topic", self.topic), ("--discovery", self.discovery or "none")):
-            if not re.fullmatch(r"[\w-]+" if name == "--board" else r"[\w-]+(/[\w-]+)*", text):
-                raise UsageError(f"{name} {text!r}: give letters, digits, - and _ only")
+        if not re.fullmatch(r"[\w-]+", self.board):
+            raise UsageError(f"--board {self.board!r}: give letters, digits, - and _ only")
+        for name, text in (("--topic", self.topic), ("--discovery", self.discovery or "none")):
+            if not re.fullmatch(r"[\w-]+(/[\w-]+)*", text):
+                raise UsageError(f"{name} {text!r}: give letters, digits, - and _ only, with / between levels")
+        secure = self.target()[2]
         files = {"--ca": self.ca, "--cert": self.certificate, "--key": self.key}
         for name, path in files.items():
-            if path and not self.target()[2]:
+            if path and not secure:
                 raise UsageError(f"{name} {path}: is used with TLS only; give the address as mqtts://HOST")
         if self.key and not self.certificate:
             raise UsageError(f"--key {self.key}: belongs to a certificate; give that with --cert")
@@ -78,6 +81,8 @@ class BrokerOptions:
         try:
             parts = urlsplit(self.address)
             host, port = parts.hostname, parts.port
+            # As the look-up will: a name of wrong form would end paho's thread.
+            (host or "").encode("idna")
         except ValueError:
             host, port = None, None
         if not host or parts.scheme not in PORTS or parts.path.strip("/"):
@@ -143,10 +148,15 @@ class Broker:
         """Whether the broker has accepted the connection.
 
         Raises:
-            RuntimeError: paho's thread has ended, so that nothing would be sent any more.
+            DeviceError: paho's thread has ended, so that nothing would be sent any more.
         """
         if not all(thread.is_alive() for thread in self._threads):
-            raise RuntimeError("the thread of the connection has ended")
+            raise DeviceError(f"{self._host}:{self._port}: the connection's thread ended; run the command again")
+        with self._lock:
+            accepted = self._accepted
+            if self._short and accepted is not None and time.monotonic() - accepted >= SHORT_S:
+                self._short = 0
+                self._tell("connected")
         return bool(self._client.is_connected())
 
     def send(self, payload: dict[str, Any]) -> int:
@@ -177,7 +187,8 @@ class Broker:
         self.changed.set()
 
     def _disconnected(self, client: Any, _: Any, flags: Any, reason: Any, properties: Any) -> None:
-        accepted, self._accepted = self._accepted, None
+        with self._lock:
+            accepted, self._accepted = self._accepted, None
         if not reason.is_failure:
             return
         if accepted is None:

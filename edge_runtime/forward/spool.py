@@ -53,13 +53,18 @@ class Spool:
 
     Raises:
         UsageError: the path is a folder.
+        SourceError: its folder can't be searched.
     """
 
     def __init__(self, path: Path, position: Position | None) -> None:
         self._path, self._position = path, position
         self._file: IO[bytes] | None = None
         self._told = ""
-        if path.is_dir():
+        try:
+            is_folder = path.is_dir()
+        except OSError as error:
+            raise self._unreadable(error) from None
+        if is_folder:
             raise UsageError(f"--spool {path}: is a folder; give the file that edge-detect --jsonl writes")
 
     def lines(self, most: int) -> Iterator[Line]:
@@ -71,7 +76,8 @@ class Spool:
         try:
             if not self._file and not self._open():
                 self._tell(f"{self._path}: no result yet; waiting for edge-detect --jsonl to write it")
-            while most > 0 and (self._file or self._open()):
+                return
+            while most > 0:
                 if (line := self._next_line()) is not None:
                     if isinstance(line, Line):
                         most -= 1
@@ -79,7 +85,10 @@ class Spool:
                 elif not self._move_on():
                     return
         except OSError as error:
-            raise SourceError(f"{self._path}: can't be read ({error.strerror}); check its folder and user") from None
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: OSError) -> SourceError:
+        return SourceError(f"{self._path}: can't be read ({error.strerror}); check its folder and user")
 
     def sync(self) -> None:
         """Write what was read through to the disk, so that a power cut can't take back what was already sent."""
@@ -121,6 +130,7 @@ class Spool:
             if raw.strip():
                 self._tell(f"{self._path}: damaged lines are left out")
             return ""
+        self._told = ""
         digest = hashlib.sha256(f"{position.first} {position.offset} ".encode() + raw)
         return Line(digest.hexdigest()[:32], values, self._position)
 

@@ -18,7 +18,7 @@ from helpers.mosquitto import Mosquitto
 from helpers.waiting import until
 from jinja2 import Template
 
-from edge_runtime.errors import UsageError
+from edge_runtime.errors import DeviceError, UsageError
 from edge_runtime.forward.broker import Broker, BrokerOptions
 from edge_runtime.judging.results import FaceResult, FrameResult
 from edge_runtime.model.contract import Verdict
@@ -274,6 +274,43 @@ def test_two_boards_of_one_name_are_told(broker, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_connection_that_lasts_is_told_after_short_ones(broker, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("edge_runtime.forward.broker.SHORT_S", 60.0)
+    found = Broker(BrokerOptions(f"mqtt://127.0.0.1:{broker.port}", board="door", discovery=""))
+    found.start()
+    for _ in range(3):
+        until(lambda: found.connected)
+        other = Forwarder(tmp_path, f"mqtt://127.0.0.1:{broker.port}", "--discovery", "")
+        until(lambda: not found.connected)
+        other.kill()
+    until(lambda: "ends each connection at once" in caplog.messages[-1])
+    until(lambda: found.connected)
+    assert "ends each connection at once" in caplog.messages[-1]
+    monkeypatch.setattr("edge_runtime.forward.broker.SHORT_S", 1.0)
+    until(lambda: found.connected and caplog.messages[-1].endswith(": connected"))
+    broker.kill()
+    until(lambda: "connection lost" in caplog.messages[-1])
+    found.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_end_of_the_connections_thread_is_one_line():
+    pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt")
+    found = Broker(BrokerOptions("mqtt://broker", board="door"))
+    found._host = "broker..local"
+    found.start()
+
+    def ended() -> bool:
+        try:
+            return found.connected
+        except DeviceError as error:
+            return "broker..local:1883: the connection's thread ended" in str(error)
+
+    until(ended)
+    found.stop()
+
+
+@pytest.mark.slow
 def test_full_disk_delays_the_place_and_not_the_results(broker, tmp_path, small_disk):
     results = Subscriber(broker.port, "deepfake-edge/door/results")
     (small_disk / "fill").write_bytes(b"x" * (1 << 20))
@@ -298,7 +335,10 @@ def test_full_disk_delays_the_place_and_not_the_results(broker, tmp_path, small_
         ({"address": "http://broker"}, "not a broker"),
         ({"address": "mqtt://user:secret@broker"}, "give --user and --password-file"),
         ({"board": "front door"}, "--board 'front door'"),
-        ({"topic": "a/#"}, "--topic 'a/#'"),
+        ({"board": "hall/door"}, "--board 'hall/door': give letters, digits, - and _ only"),
+        ({"topic": "a/#"}, "--topic 'a/#': give letters, digits, - and _ only, with / between levels"),
+        ({"address": "mqtt://broker..local"}, "not a broker"),
+        ({"address": f"mqtt://{'b' * 64}.local"}, "not a broker"),
         ({"password_file": Path("missing")}, "--password-file missing"),
         ({"password_file": Path(os.devnull)}, "--password-file /dev/null: its first line is empty"),
         ({"discovery": "a/#"}, "--discovery 'a/#'"),

@@ -1,12 +1,13 @@
 """Reading the results' file through rotation, cuts and damage."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from edge_runtime.errors import UsageError
+from edge_runtime.errors import SourceError, UsageError
 from edge_runtime.forward.spool import Position, Spool, read_position, write_position
 from edge_runtime.sinks.lines import LineFile
 
@@ -79,6 +80,38 @@ def test_half_and_damaged_lines(tmp_path, caplog):
         file.write(b"x" * (1 << 21) + b"\n" + line(4).encode() + b"\n")
     assert frames(spool) == [3, 4]
     assert "damaged lines are left out" in caplog.text
+
+
+def test_later_damage_is_told_again(tmp_path, caplog):
+    path = tmp_path / "results.jsonl"
+    path.write_text("damaged\ndamaged too\n" + line(1) + "\n")
+    spool = Spool(path, None)
+    assert frames(spool) == [1]
+    assert caplog.text.count("damaged lines are left out") == 1
+    with path.open("a") as file:
+        file.write(line(2) + "\ndamaged\n")
+    assert frames(spool) == [2]
+    assert caplog.text.count("damaged lines are left out") == 2
+
+
+def test_a_folder_that_may_not_be_searched_is_one_line(tmp_path):
+    private = tmp_path / "private"
+    private.mkdir(mode=0o600)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(SourceError, match=r"can't be read \(Permission denied\); check its folder and user"):
+            Spool(private / "results.jsonl", None)
+    finally:
+        os.seteuid(user)
+
+
+def test_a_missing_file_is_looked_for_once_a_poll(tmp_path, monkeypatch):
+    looked, files = [], Spool._files
+    monkeypatch.setattr(Spool, "_files", lambda spool: looked.append(spool) or files(spool))
+    assert frames(Spool(tmp_path / "results.jsonl", None)) == []
+    assert len(looked) == 1
 
 
 def test_a_file_that_begins_with_damage_is_read(tmp_path):
