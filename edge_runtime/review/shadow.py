@@ -89,7 +89,7 @@ class Shadow:
     def offer(self, scored: ScoredFrame, result: FrameResult, faces: tuple[int, ...]) -> bool:
         """Judge the faces of these indices if there is time; return whether there is."""
         with self._changed:
-            if self._job is not None or not self._budget.is_left:
+            if self._job is not None or self._closed or not self._budget.is_left:
                 return False
             self._job = (scored, result, faces)
             self._changed.notify_all()
@@ -129,7 +129,7 @@ class Shadow:
                 # Raised again in the thread that takes results.
                 with self._changed:
                     self._error = error if isinstance(error, EdgeError) else DeviceError(repr(error))
-                    self._closed = True
+                    self._job, self._closed = None, True
                 return
             with self._changed:
                 self._compared.append(compared)

@@ -57,7 +57,7 @@ class ShadowSink(LineFile):
         if judged.result.model == self._shadow.engine.contract.version and not self._warned:
             self._warned = True
             log.warning(
-                f"--shadow: both detectors have version {judged.result.model}, so that compare-detectors can't use "
+                f"--shadow: both detectors have version {judged.result.model}, so compare-detectors can't use "
                 "the disagreements; give export-openvino another --version"
             )
         scored = judged.scored
@@ -83,6 +83,7 @@ class ShadowSink(LineFile):
             found = [] if self.failure else self._shadow.take()
         except EdgeError as error:
             self.failure = str(error)
+            log.warning(f"the shadow detector stopped: {error}")
             return
         for compared in found:
             for index, old, new in compared.faces:

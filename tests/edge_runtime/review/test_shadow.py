@@ -4,6 +4,7 @@ import time
 import numpy as np
 import openvino as ov
 import pytest
+from helpers.waiting import until
 from openvino import opset13 as ops
 
 from benchmarks.studies.small import SIZE, small_contract, write_small_bundle
@@ -217,7 +218,7 @@ def test_missing_shadow_is_named(bundle_path, red, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("error", [DeviceError("the CPU is gone"), MemoryError("no room")])
-def test_a_failing_shadow_does_not_end_the_run(detector, opposite, red, tmp_path, monkeypatch, error):
+def test_a_failing_shadow_does_not_end_the_run(detector, opposite, red, tmp_path, monkeypatch, caplog, error):
     shadow = Shadow(opposite, budget=Budget(ALWAYS))
 
     def fail(pixels):
@@ -227,6 +228,8 @@ def test_a_failing_shadow_does_not_end_the_run(detector, opposite, red, tmp_path
     with ShadowSink(tmp_path / "disagreements.jsonl", shadow) as sink:
         for index in range(3):
             sink.write(judged_by(detector, red, index=index))
+            until(lambda: not shadow.is_busy)
+        assert caplog.text.count(f"the shadow detector stopped: {sink.failure}") == 1
     assert sink.text().startswith("shadow 2.0.0 stopped: ")
     assert str(error) in sink.text()
 
