@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
+from starlette.concurrency import run_in_threadpool
 
 from edge_runtime.detector import Detector
 from edge_runtime.errors import EdgeError, LargePictureError, PictureError
@@ -152,7 +153,10 @@ class UploadJudge:
             own = rows[: len(rows) // (1 + face.copies), 2:]
             maps.append(heat_map(own, size, face.box, contract, mean=mean, labelled=network.labelled))
         monitor = self.metrics.monitor
-        drift = None if monitor is None else DriftAnswer(**monitor.count(results, datetime.now(timezone.utc)))
+        drift = None
+        if monitor is not None:
+            # It may write to the disk.
+            drift = DriftAnswer(**await run_in_threadpool(monitor.count, results, datetime.now(timezone.utc)))
         decisive = decisive_face(results)
         prediction = Prediction(
             prediction=PREDICTIONS.get(decisive.verdict) if decisive else None,

@@ -5,7 +5,9 @@ import json
 import logging
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import numpy as np
@@ -19,6 +21,7 @@ from edge_runtime.errors import DeviceError
 from edge_runtime.judging.results import FaceResult
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Verdict
+from edge_runtime.monitoring.monitor import Monitor
 from edge_runtime.web.http.problems import ProblemKind
 from edge_runtime.web.service.uploads import decisive_face
 from edge_runtime.web.settings import ServiceLimits, Settings
@@ -104,6 +107,24 @@ def test_careful_judges_copies_too_and_draws_the_map_of_the_face_itself(opened, 
     assert "deepfake_edge_batch_crops_sum 4" in text
     assert found["verdict"] == "fake"
     assert found["faces"][0]["heat"] == usual["faces"][0]["heat"]
+
+
+def test_a_slow_disk_of_the_monitor_delays_no_other_request(served, whole_detector, face, tmp_path, monkeypatch):
+    began, released, count = threading.Event(), threading.Event(), Monitor.count
+
+    def slow(*arguments):
+        began.set()
+        assert released.wait(10)
+        return count(*arguments)
+
+    monkeypatch.setattr(Monitor, "count", slow)
+    with served(whole_detector, Settings(monitor=tmp_path)) as (host, port), ThreadPoolExecutor() as pool:
+        base = f"http://{host}:{port}"
+        answer = pool.submit(httpx2.post, f"{base}/predict", files={"image": face()}, timeout=20)
+        assert began.wait(10)
+        assert httpx2.get(f"{base}/model", timeout=5).status_code == 200
+        released.set()
+        assert answer.result().json()["drift"]["state"] == "unknown"
 
 
 def test_heat_map_on_request(client, face):
