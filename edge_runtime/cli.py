@@ -180,11 +180,12 @@ def edge_detect(
     from edge_runtime.detector import Detector, renew
     from edge_runtime.judging.summary import FileVerdicts
     from edge_runtime.judging.summary_text import summary_text
+    from edge_runtime.judging.tracking import TrackNumbers
     from edge_runtime.pixels.quality import QualityLimits
     from edge_runtime.run import run
     from edge_runtime.sinks.options import file_sinks, review_sink, shadow_sink, terminal_sink
     from edge_runtime.sources import SourceOptions, open_sources
-    from edge_runtime.systemd import is_service, reloading_on_hangup
+    from edge_runtime.systemd import is_on_terminal, is_service, reloading_on_hangup
 
     rotate_at, space = None if rotate is None else parse_size(rotate), parse_size(snapshot_space)
     limits = QualityLimits(min_face=min_face)
@@ -215,7 +216,8 @@ def edge_detect(
         give_up_after_s=give_up_after,
     )
     sources = open_sources(inputs or [], options, cameras=camera or [])
-    pipeline = detector.pipeline(sources)
+    numbers = TrackNumbers()
+    pipeline = detector.pipeline(sources, numbers)
     contract = detector.bundle.contract
     outputs = [path for path in (jsonl, csv, video, disagreements) if path is not None]
     folders = [path for path in (snapshots, review) if path is not None]
@@ -245,10 +247,10 @@ def edge_detect(
     files = FileVerdicts(contract, origin)
     with contextlib.ExitStack() as stack:
         observers = _observers(detector.bundle, monitor, metrics, stack)
-        if all(source.endless for source in sources) and not sys.stdin.isatty():
+        if all(source.endless for source in sources) and not is_on_terminal():
 
             def renewed() -> None:
-                bundle = renew(load, lambda detector: pipeline.switch(*detector.judges(sources)))
+                bundle = renew(load, lambda detector: pipeline.switch(*detector.judges(sources, numbers)))
                 if bundle is not None:
                     for observer in observers:
                         observer.switch(bundle)

@@ -17,6 +17,7 @@ from edge_runtime.errors import BundleError, EdgeError, PictureError, UsageError
 from edge_runtime.inference.engine import Choice, Engine, cache_properties, choose, free_threads
 from edge_runtime.judging.results import FrameResult
 from edge_runtime.judging.scorer import FaceFinder, FrameScorer, ScoredFrame, Verdicts
+from edge_runtime.judging.tracking import TrackNumbers
 from edge_runtime.model.bundle import Bundle, find_bundle
 from edge_runtime.model.contract import DEMO_NOTICE, Framing
 from edge_runtime.model.profile import kept_device
@@ -187,8 +188,10 @@ class Detector:
         pipeline = self.pipeline([*open_sources(names, options), *opened])
         yield from (judged.result for judged in pipeline.results())
 
-    def pipeline(self, sources: Sequence[Source]) -> Pipeline:
+    def pipeline(self, sources: Sequence[Source], numbers: TrackNumbers | None = None) -> Pipeline:
         """Return a pipeline over opened `sources`, to get the pictures too or to stop it from another thread.
+
+        Tracks get the next `numbers` of their source; None begins with 1.
 
         Raises:
             BundleError: faces must be found in video, and the bundle has no face model.
@@ -202,10 +205,12 @@ class Detector:
         if live and not self.always:
             # Of each live source, one frame is looked at while another waits for the device.
             workers = max(2 * live, self.engine.parallel if live < len(sources) else 0)
-        return Pipeline(sources, *self.judges(sources), workers=workers)
+        return Pipeline(sources, *self.judges(sources, numbers), workers=workers)
 
-    def judges(self, sources: Sequence[Source]) -> tuple[Callable[[Frame], ScoredFrame], Verdicts]:
-        """Return what a pipeline over opened `sources` judges with.
+    def judges(
+        self, sources: Sequence[Source], numbers: TrackNumbers | None = None
+    ) -> tuple[Callable[[Frame], ScoredFrame], Verdicts]:
+        """Return what a pipeline over opened `sources` judges with; detectors that follow each other share `numbers`.
 
         Raises:
             BundleError: faces must be found in video, and the bundle has no face model.
@@ -216,8 +221,8 @@ class Detector:
         if any(source.live for source in sources) and not self.always:
             from edge_runtime.judging.live import LiveScorer
 
-            score = LiveScorer(self.scorer, window=self.window)
-        return score, Verdicts(self.bundle.contract, window=self.window, limits=self.limits)
+            score = LiveScorer(self.scorer, window=self.window, numbers=numbers)
+        return score, Verdicts(self.bundle.contract, window=self.window, limits=self.limits, numbers=numbers)
 
     @property
     def title(self) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,11 @@ LONGEST_RELOAD_S = 20.0
 def is_service() -> bool:
     """Return whether systemd waits for this process to report that it is ready."""
     return "NOTIFY_SOCKET" in os.environ
+
+
+def is_on_terminal() -> bool:
+    """Return whether standard input is a terminal; it is None if it was closed."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 class Notifier:

@@ -38,7 +38,7 @@ from edge_runtime.judging.scorer import (
     prepare_face,
     score_faces,
 )
-from edge_runtime.judging.tracking import Shots, Track, Tracker
+from edge_runtime.judging.tracking import Shots, Track, Tracker, TrackNumbers
 from edge_runtime.judging.turns import Turns
 from edge_runtime.model.contract import Verdict
 from edge_runtime.pixels.boxes import Box
@@ -85,12 +85,19 @@ class LiveScorer:
     Args:
         scorer: the engine, face detector and limits.
         window: how many of a face's last judged frames its verdict uses.
+        numbers: of the tracks; None begins with 1.
         clock: monotonic seconds, as in `Frame.taken`; None lets frames wait for their logits as long as that takes.
     """
 
     def __init__(
-        self, scorer: FrameScorer, *, window: int = WINDOW, clock: Callable[[], float] | None = time.monotonic
+        self,
+        scorer: FrameScorer,
+        *,
+        window: int = WINDOW,
+        numbers: TrackNumbers | None = None,
+        clock: Callable[[], float] | None = time.monotonic,
     ) -> None:
+        self._numbers = TrackNumbers() if numbers is None else numbers
         self._scorer, self._window, self._clock = scorer, window, clock
         self._budget, self._lock = CropBudget(), threading.Lock()
         self._device = ThreadPoolExecutor(DEVICE_THREADS, thread_name_prefix="device")
@@ -102,9 +109,9 @@ class LiveScorer:
             return self._scorer(frame)
         with self._lock:
             if frame.source not in self._watches:
-                self._watches[frame.source] = _Watch(
-                    self._scorer, self._budget, self._device, Tracker(window=self._window), self._clock
-                )
+                tracker = Tracker(window=self._window, numbers=self._numbers[frame.source])
+                watch = _Watch(self._scorer, self._budget, self._device, tracker, self._clock)
+                self._watches[frame.source] = watch
         return self._watches[frame.source].score(frame)
 
 

@@ -15,7 +15,7 @@ from edge_runtime.errors import PictureError
 from edge_runtime.inference.engine import Answer, Choice, Engine
 from edge_runtime.judging.decide import ScoredFace, decide
 from edge_runtime.judging.results import FaceResult, FaceTraits, FrameResult, Reason
-from edge_runtime.judging.tracking import Shots, Track, Tracker
+from edge_runtime.judging.tracking import Shots, Track, Tracker, TrackNumbers
 from edge_runtime.model.contract import DEMO_NOTICE, Calibration, ModelContract
 from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.preprocess import changed_copies, face_pixels
@@ -253,13 +253,20 @@ class Verdicts:
         contract: of the model that scored the frames.
         window: how many of a face's last judged frames its verdict uses.
         limits: named in the reason why a face can't be judged.
+        numbers: of the tracks; None begins with 1.
     """
 
     def __init__(
-        self, contract: ModelContract, *, window: int = WINDOW, limits: QualityLimits = DEFAULT_LIMITS
+        self,
+        contract: ModelContract,
+        *,
+        window: int = WINDOW,
+        limits: QualityLimits = DEFAULT_LIMITS,
+        numbers: TrackNumbers | None = None,
     ) -> None:
         self._version, self._window, self._limits = contract.version, window, limits
         self._notice = DEMO_NOTICE if contract.demo else None
+        self._numbers = TrackNumbers() if numbers is None else numbers
         self._trackers: dict[str, Tracker] = {}
         self._shots: dict[str, Shots] = {}
         self._choice: Choice | None = None
@@ -314,7 +321,8 @@ class Verdicts:
         if scored.tracks is not None:
             return self._decided(scored, scored.tracks)
         frame = scored.frame
-        tracker = self._trackers.setdefault(frame.source, Tracker(window=self._window))
+        new = Tracker(window=self._window, numbers=self._numbers[frame.source])
+        tracker = self._trackers.setdefault(frame.source, new)
         # Another person may appear in the same place. A camera makes no cuts, but its light may be switched on.
         shots = self._shots.setdefault(frame.source, Shots())
         if frame.position_s is not None and scored.picture is not None and shots.is_new(scored.picture):

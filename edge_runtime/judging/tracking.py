@@ -1,7 +1,8 @@
 """Follows faces from frame to frame by the overlap of their boxes, so that a verdict doesn't flicker."""
 
+import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,6 +63,13 @@ class Shots:
         return before is not None and float(np.abs(self._before - before).mean()) >= CUT
 
 
+class TrackNumbers(dict[str, Iterator[int]]):
+    """For each source the numbers of its next tracks, from 1; trackers that share it never use one twice."""
+
+    def __missing__(self, source: str) -> Iterator[int]:
+        return self.setdefault(source, itertools.count(1))
+
+
 class Tracker:
     """Matches the faces of each frame of one source to existing tracks.
 
@@ -69,12 +77,20 @@ class Tracker:
         min_overlap: two boxes with at least this intersection over union are the same face.
         max_gap_s: a face unseen for longer than this is dropped, and logits older than this are forgotten.
         window: how many of a face's last judged frames its verdict uses.
+        numbers: of the tracks; None begins with 1.
     """
 
-    def __init__(self, *, min_overlap: float = 0.3, max_gap_s: float = 2.0, window: int = WINDOW) -> None:
+    def __init__(
+        self,
+        *,
+        min_overlap: float = 0.3,
+        max_gap_s: float = 2.0,
+        window: int = WINDOW,
+        numbers: Iterator[int] | None = None,
+    ) -> None:
         self.min_overlap, self.max_gap_s, self.window = min_overlap, max_gap_s, window
         self._tracks: list[Track] = []
-        self._next_number = 1
+        self._numbers = numbers or itertools.count(1)
 
     def update(self, boxes: Sequence[Box], now: float) -> list[Track]:
         """Return the track of each of `boxes`, all from one frame taken at `now` (seconds)."""
@@ -86,8 +102,7 @@ class Tracker:
             if index in matches:
                 track = known[matches[index]]
             else:
-                track = Track(self._next_number, box, now)
-                self._next_number += 1
+                track = Track(next(self._numbers), box, now)
                 self._tracks.append(track)
             track.box, track.seen = box, now
             # A face can stay in view and yet be too dark or too small to be judged.

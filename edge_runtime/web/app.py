@@ -4,7 +4,7 @@ import asyncio
 import importlib.metadata
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -58,13 +58,16 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     desk = None if settings.review is None else ReviewDesk(settings.review)
 
     def switch(detector: Detector) -> None:
-        """Judge with another detector, from the next picture and the next frame on; safe to call from a thread."""
-        judge.switch(detector)
+        """Judge with another detector, from the next picture and the next frame on; safe to call from a thread.
+
+        Raises:
+            BundleError: it can't be used; nothing changes.
+        """
+        with nullcontext() if feed is None else feed.switching(detector):
+            judge.switch(detector)
         metrics.switch(detector.bundle)
         if monitor is not None:
             monitor.switch(detector.bundle)
-        if feed is not None:
-            feed.switch()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -75,7 +75,7 @@ def edge_serve(
     from edge_runtime.paths import expand
     from edge_runtime.review.desk import ReviewPlaces
     from edge_runtime.sources import open_source
-    from edge_runtime.systemd import is_service, reloading_on_hangup
+    from edge_runtime.systemd import is_on_terminal, is_service, reloading_on_hangup
     from edge_runtime.web.app import create_app
     from edge_runtime.web.server import bind, http_server, reachable_address
     from edge_runtime.web.settings import MEGABYTE, ServiceLimits, Settings, check_exposure, is_loopback, read_token
@@ -131,7 +131,7 @@ def edge_serve(
             if renew(load, app.state.switch) is not None:
                 _say(f"now judging with {_description(app.state.judge.detector)}")
 
-        with nullcontext() if sys.stdin.isatty() else reloading_on_hangup(reload):
+        with nullcontext() if is_on_terminal() else reloading_on_hangup(reload):
             http_server(app).run(sockets=[listening])
 
 

@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from edge_runtime import Detector
 from edge_runtime.detector import WHOLE_PICTURES
 from edge_runtime.errors import BundleError, EdgeError, PictureError, SourceError, UsageError
 from edge_runtime.inference.classifier import compile_network
+from edge_runtime.judging.tracking import TrackNumbers
 from edge_runtime.model.contract import DEMO_NOTICE, Framing, Verdict
-from edge_runtime.sources import open_sources
+from edge_runtime.sources import Frame, open_sources
 from edge_runtime.sources.opencv import cv2
 from edge_runtime.sources.paced import PacedVideo
 
@@ -88,6 +90,17 @@ def test_live_sources_are_judged_only_where_it_counts_unless_told_otherwise(bund
     assert {face.verdict for face in faces[5:]} == {Verdict.FAKE}
     for exact in (judged(always=True, live=True), judged(always=False, live=False)):
         assert all(face.carried_s is None and face.score > 0.9 for face in exact)
+
+
+def test_detectors_that_follow_each_other_reuse_no_track_number(bundle_path, red):
+    """With and without attention; each source has numbers of its own, from 1."""
+    source, numbers, found = SimpleNamespace(live=True, still=False), TrackNumbers(), []
+    for always in (False, True, False):
+        judges = Detector(bundle_path, device="CPU", faces="off", always=always).judges([source], numbers)
+        for name in ("front", "back"):
+            frame = Frame(name, 0, lambda: red, live=True)
+            found += [(name, face.track) for face in judges[1].of_frame(judges[0](frame)).faces]
+    assert found == [(name, number) for number in (1, 2, 3) for name in ("front", "back")]
 
 
 def test_the_bundle_is_searched_like_the_commands(bundle_path, monkeypatch):

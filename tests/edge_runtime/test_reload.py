@@ -134,6 +134,21 @@ def test_hangups_during_a_reload_are_one_more(monkeypatch) -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
+def test_a_run_needs_no_standard_input(tmp_path, make_version, red) -> None:
+    (tmp_path / "in").mkdir()
+    red.save(tmp_path / "in" / "red.png")
+    command = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-m", "edge_runtime.cli", "in", "--watch"]
+    results = tmp_path / "out.jsonl"
+    command += ["--model", make_version("1.0.0"), "--jsonl", results]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        until(lambda: versions(results) or process.poll() is not None, 30)
+        process.terminate()
+        assert process.wait(30) == 0, process.stdout.read()
+    finally:
+        process.kill()
+
+
 def test_hangup_of_a_terminal_ends_the_run(tmp_path, make_version) -> None:
     (tmp_path / "in").mkdir()
     ours, theirs = os.openpty()

@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edge_runtime.detector import Detector
 from edge_runtime.errors import EdgeError
 from edge_runtime.inference.engine import Answer, Engine
 from edge_runtime.judging.live import LiveScorer
 from edge_runtime.judging.rate import RollingRate
 from edge_runtime.judging.results import FrameResult, SourceState
 from edge_runtime.judging.scorer import FrameScorer, ScoredFrame, Verdicts
+from edge_runtime.judging.tracking import TrackNumbers
 from edge_runtime.monitoring.metrics import temperature
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.pixels.drawing import draw_result
@@ -97,6 +99,8 @@ class CameraFeed:
         self._thread: threading.Thread | None = None
         self._pipeline: Pipeline | None = None
         self._switching = threading.Lock()
+        # Also from one viewer to the next, so that each person has a number of their own.
+        self._numbers = TrackNumbers()
         self._closed = threading.Event()
         self._rate = RollingRate()
         self._dropped = 0
@@ -141,11 +145,18 @@ class CameraFeed:
             if waited.cancelled_caught:
                 last = None
 
-    def switch(self) -> None:
-        """Judge with the detector that `judge` uses now, from the next frame on. Thread-safe."""
+    @contextmanager
+    def switching(self, detector: Detector) -> Iterator[None]:
+        """Judge with `detector` from the next frame after the block on, unless the block fails. Thread-safe.
+
+        Raises:
+            BundleError: it can't find faces in video; the block is not entered.
+        """
         with self._switching:
+            judges = self._judges(detector)
+            yield
             if self._pipeline is not None:
-                self._pipeline.switch(*self._judges())
+                self._pipeline.switch(*judges)
 
     def close(self) -> None:
         """Turn the camera off for good."""
@@ -172,9 +183,8 @@ class CameraFeed:
                 self._publish(b"", self._status(SourceState.LOST.value))
             self._closed.wait(RETRY_S)
 
-    def _judges(self) -> tuple[Callable[[Frame], ScoredFrame], Verdicts]:
+    def _judges(self, detector: Detector) -> tuple[Callable[[Frame], ScoredFrame], Verdicts]:
         """Return what a pipeline judges with."""
-        detector = self._judge.detector
         engine = cast(Engine, QueuedEngine(detector.engine, self._judge.queue))
         every_frame = FrameScorer(
             engine,
@@ -183,15 +193,16 @@ class CameraFeed:
             limits=detector.limits,
             careful=detector.careful,
         )
+        options: dict[str, Any] = {"window": detector.window, "numbers": self._numbers}
         scorer: Callable[[Frame], ScoredFrame]
-        scorer = every_frame if detector.always else LiveScorer(every_frame, window=detector.window)
-        return scorer, Verdicts(detector.engine.contract, window=detector.window, limits=detector.limits)
+        scorer = every_frame if detector.always else LiveScorer(every_frame, **options)
+        return scorer, Verdicts(detector.engine.contract, limits=detector.limits, **options)
 
     def _watch(self, source: Source) -> None:
         """Judge and publish frames until the source ends or nobody watches."""
         self._dropped = 0
         with self._switching:
-            self._pipeline = pipeline = Pipeline([source], *self._judges(), workers=WORKERS)
+            self._pipeline = pipeline = Pipeline([source], *self._judges(self._judge.detector), workers=WORKERS)
 
         def stop_if_unwatched() -> None:
             if not self._is_wanted():

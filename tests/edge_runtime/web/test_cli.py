@@ -37,6 +37,10 @@ def token_file(tmp_path) -> str:
     return str(path)
 
 
+CLOSED = ("sh", "-c", 'exec "$@" <&-', "sh")
+"""Starts a command without standard input."""
+
+
 @contextmanager
 def started(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str, str]]:
     """Start the command; yields the process, its greeting and its address."""
@@ -66,6 +70,12 @@ def refused(*arguments: str) -> str:
     assert isinstance(error, EdgeError), error
     assert error.exit_code == 2
     return str(error)
+
+
+def test_serves_without_standard_input(colour_bundle, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "COMMAND", (*CLOSED, *COMMAND))
+    with started("--model", str(colour_bundle)) as (_, _, base):
+        assert httpx2.get(f"{base}/model", timeout=20).status_code == 200
 
 
 def test_serves_until_sigterm(colour_bundle, face, tmp_path):

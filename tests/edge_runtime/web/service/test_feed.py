@@ -15,8 +15,11 @@ from helpers.videos import write_video
 from helpers.waiting import until
 from PIL import Image
 
+from benchmarks.studies.small import write_small_bundle
 from edge_runtime.detector import Detector
+from edge_runtime.errors import BundleError
 from edge_runtime.model.bundle import Bundle
+from edge_runtime.web.app import create_app
 from edge_runtime.web.service import feed
 from edge_runtime.web.service.batching import BatchingQueue
 from edge_runtime.web.settings import ServiceLimits, Settings
@@ -164,6 +167,25 @@ def test_camera_is_on_only_while_watched(watched, camera):
             assert (camera.opened, camera.closed) == (times, times - 1)
         until(lambda: camera.closed == camera.opened)
         until(lambda: not [thread for thread in threading.enumerate() if thread.name == "live"])
+
+
+def test_later_viewers_see_no_track_number_again(watched, camera):
+    """Whoever watches later sees other people; the monitor counts each track once."""
+    seen = []
+    for _ in range(2):
+        faces = next(status["faces"] for status in shown_frames(watched) if status["faces"])
+        seen += [face["track"] for face in faces]
+        until(lambda: not [thread for thread in threading.enumerate() if thread.name == "live"])
+    assert camera.closed == 2
+    assert len(seen) == len(set(seen)) >= 2
+
+
+def test_a_bundle_that_the_camera_cannot_use_changes_nothing(detector, tmp_path):
+    app = create_app(detector, Settings(camera="0"))
+    with pytest.raises(BundleError, match="no face model"):
+        app.state.switch(Detector(write_small_bundle(tmp_path / "other")))
+    assert app.state.judge.detector is detector
+    app.state.judge.close()
 
 
 def test_lost_camera_comes_back(watched, camera):
