@@ -204,7 +204,33 @@ tests:
         exp_alerts:
           - exp_labels: {{severity: page, instance: gone}}
             exp_annotations:
-              summary: "gone: no figures for 5 minutes, after some in the last day"
+              summary: "gone: no figures for 5 minutes, after some in the last 30 days"
+""")
+    assert "SUCCESS" in promtool("test", "rules", str(tmp_path / "test.yml"))
+
+
+def test_a_board_that_is_gone_stays_an_alert(tmp_path: Path) -> None:
+    gone = """
+          - exp_labels: {severity: page, instance: gone}
+            exp_annotations:
+              summary: "gone: no figures for 5 minutes, after some in the last 30 days\""""
+    (tmp_path / "test.yml").write_text(f"""
+rule_files: [{FILES / "alerts.yml"}]
+evaluation_interval: 1h
+tests:
+  - interval: 1h
+    input_series:
+      - series: 'deepfake_edge_model_info{{version="1.4.0", instance="gone"}}'
+        values: '1x8'
+    alert_rule_test:
+      - {{eval_time: 8h, alertname: BoardGone, exp_alerts: []}}
+      - eval_time: 2d
+        alertname: BoardGone
+        exp_alerts: {gone}
+      - eval_time: 29d
+        alertname: BoardGone
+        exp_alerts: {gone}
+      - {{eval_time: 31d, alertname: BoardGone, exp_alerts: []}}
 """)
     assert "SUCCESS" in promtool("test", "rules", str(tmp_path / "test.yml"))
 
