@@ -87,7 +87,10 @@ def measure_frontier(data: Sequence[Path], options: Options, advance: Advance) -
 
 
 def points(plan: Plan, report: Report, reports: Mapping[str, Report]) -> list[Point]:
-    """Return a point for each bundle of `plan`, the fastest first; `report` has the rounds, `reports` the accuracy."""
+    """Return a point for each bundle of `plan`, the fastest first, those without rounds last.
+
+    `report` has the rounds, `reports` the accuracy.
+    """
     rows = {row.case.bundle: row for row in report.rows}
     reference = next((rows[name] for name, bundle in plan.bundles.items() if is_reference(bundle)), None)
 
@@ -101,8 +104,12 @@ def points(plan: Plan, report: Report, reports: Mapping[str, Report]) -> list[Po
             ratio=speedup(rows[name], reference, SPEED).median if reference else None,
         )
 
+    def place(one: Point) -> tuple[bool, float]:
+        ratio = speedup(one.row, found[0].row, SPEED).median
+        return math.isnan(ratio), -ratio
+
     found = [point(name, bundle) for name, bundle in plan.bundles.items()]
-    return sorted(found, key=lambda one: -speedup(one.row, found[0].row, SPEED).median)
+    return sorted(found, key=place)
 
 
 def is_reference(bundle: Bundle) -> bool:

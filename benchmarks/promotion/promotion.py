@@ -85,7 +85,7 @@ def compare_detectors(
         versions = [subject.contract.version for subject in pair]
         if versions[0] == versions[1]:
             raise UsageError(
-                f"--disagreements: both detectors have version {versions[0]}, so that the lines don't tell them apart; "
+                f"--disagreements: both detectors have version {versions[0]}, so their lines can't be told apart; "
                 "give export-openvino another --version"
             )
         field = field_test([expand(path) for path in disagreements], ReviewDatabase(reviews), *versions)

@@ -42,9 +42,11 @@ SAMPLE_S = 0.2
 def link_pictures(folder: Path, count: int, faces: Path | None = None) -> Path:
     """Make `count` hard links to DIFFERENT pictures in folders of FOLDER_SIZE; return their folder.
 
-    The pictures are drawn, or copied from below `faces`.
+    The pictures are drawn, or copied from below `faces`. A folder of this count that exists is returned as it is.
     """
     originals, links = folder / "originals", folder / f"pictures-{count}"
+    if links.exists():
+        return links
     if not originals.exists():
         originals.mkdir()
         if faces is None:

@@ -73,6 +73,12 @@ def test_bundle_without_int8_is_refused(tmp_path, faces):
         measure_frontier([faces], Options(faces, tmp_path, [folder], isa=["sse42"]), lambda _: None)
 
 
+def test_networks_without_rounds_are_last(tmp_path, make_report):
+    rounds = {"resnet18": (10.0,), "mobilenetv3": (), "resnet50": (5.0,), "efficientnet_lite0": (20.0,)}
+    found = measured_points(tmp_path, make_report, **rounds)
+    assert [point.name for point in found] == ["efficientnet_lite0", "resnet18", "resnet50", "mobilenetv3"]
+
+
 def test_order_is_by_ratios_round_by_round(tmp_path, make_report):
     """In its third round the faster network met a slow minute, so its median is the lower one."""
     rounds = {"resnet50": (10.0, 20.0, 30.0), "efficientnet_lite0": (11.0, 22.0, 15.0)}
