@@ -101,7 +101,7 @@ class Bundle:
     address: str = ""
     """On the hub, with its commit; empty for a folder."""
     signed: str = ""
-    """Who signed it, or that it is unsigned; empty if that was not asked, as for an installed one."""
+    """Who signed it, or that it is unsigned; empty if it was not checked, as for an installed one."""
 
     @classmethod
     def open(cls, path: Path | str, *, trusted: bool = False) -> "Bundle":
@@ -110,7 +110,7 @@ class Bundle:
         Args:
             path: the folder or address.
             trusted: where keys are set up, refuse a folder without a signature by one of them, unless it was installed
-                from a kit or comes with this package. One of the hub is always refused.
+                from a kit or comes with this package. A bundle from the hub is always checked.
 
         Raises:
             BundleError: there is none, its manifest can't be read, or its signature is refused.

@@ -63,7 +63,7 @@ class Exporter:
             address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
             def handle_error(self, request: object, client_address: object) -> None:
-                """Log no client that went away."""
+                """Don't log clients that disconnect."""
                 if not isinstance(sys.exc_info()[1], OSError):
                     log.exception("metrics: a scrape failed")
 

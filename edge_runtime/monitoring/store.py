@@ -86,7 +86,8 @@ class Store:
     def prune(self) -> None:
         """Keep the latest KEPT_HOURS hours and KEPT_BYTES bytes; raises OSError if that fails.
 
-        Hours are counted, not compared with the clock: a board whose clock is wrong would delete a year.
+        Hours are counted, not compared with the clock, because a wrong clock would otherwise delete a year of
+        summaries.
         """
         size, hours = 0, set()
         for path in reversed(self.hours()):

@@ -74,7 +74,7 @@ def blockiness(grey: NDArray[np.uint8]) -> float:
     levels = grey.astype(np.int16)
     found = []
     for axis in (0, 1):
-        jumps = np.abs(np.diff(levels, n=3, axis=axis)).astype(np.int32)
+        jumps = np.abs(np.diff(levels, n=3, axis=axis))
         means = jumps.sum(axis=1 - axis, dtype=np.int32) / grey.shape[1 - axis]
         phases = means[: len(means) // 8 * 8].reshape(-1, 8).mean(axis=0)
         found.append(float(phases.max() / (np.median(phases) + 0.5)))
@@ -87,5 +87,5 @@ def detail(grey: NDArray[np.uint8], lag: int = 1) -> float:
     for lines in (grey[::4].T, grey[:, ::4]):
         levels = lines.astype(np.int16)
         jumps = np.abs(2 * levels[lag:-lag] - levels[: -2 * lag] - levels[2 * lag :])
-        means.append(jumps.astype(np.int32).sum(dtype=np.int32) / jumps.size)
+        means.append(jumps.sum(dtype=np.int32) / jumps.size)
     return float(sum(means)) / 2

@@ -130,7 +130,7 @@ class ReviewDatabase:
             raise
         except sqlite3.DatabaseError as error:
             raise DataError(
-                f"{self.path}: can't be used as a review database ({error}); restore or name another"
+                f"{self.path}: can't be used as a review database ({error}); restore it, or give another"
             ) from None
 
     def add_face(self, face: ReviewFace) -> int:

@@ -103,9 +103,10 @@ def read_record(png: bytes) -> dict[str, Any]:
         record["box"] = [int(edge) for edge in record["box"]]
         for name in ("time", "delete_after") if valid else ():
             record[name] = iso_time(parse_time(record[name]))
-    except (Image.DecompressionBombError, RecursionError):
-        valid = False
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError):
+    except (
+        *(OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError),
+        *(Image.DecompressionBombError, RecursionError),
+    ):
         valid = False
     if not valid or len(record["box"]) != 4:
         raise PictureError("not a face that edge-detect kept, or damaged")
