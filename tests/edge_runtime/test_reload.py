@@ -1,6 +1,8 @@
 """SIGHUP to a running edge-detect: a new bundle is loaded and switched to between two frames, a bad one is refused."""
 
 import contextlib
+import functools
+import http.server
 import json
 import os
 import signal
@@ -114,6 +116,31 @@ def test_bad_bundle_leaves_the_old_running(running, tmp_path, make_version, bad)
     link(tmp_path / "current", make_version("4.0.0"))
     process.send_signal(signal.SIGHUP)
     until(lambda: versions(results)[-1] == "4.0.0", 30)
+
+
+def test_hangup_reuses_no_track_number(tmp_path, make_version, red) -> None:
+    """The source is a camera's snapshot address."""
+    link(tmp_path / "current", make_version("1.0.0"))
+    (tmp_path / "camera").mkdir()
+    red.save(tmp_path / "camera" / "now.jpg", quality=95)
+    results = tmp_path / "out.jsonl"
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "camera"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as camera:
+        threading.Thread(target=camera.serve_forever, daemon=True).start()
+        command = [sys.executable, "-m", "edge_runtime.cli", f"http://127.0.0.1:{camera.server_port}/now.jpg"]
+        command += ["--model", "current", "--faces", "off", "--jsonl", results]
+        process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            until(lambda: versions(results)[2:], 30)
+            link(tmp_path / "current", make_version("2.0.0"))
+            process.send_signal(signal.SIGHUP)
+            until(lambda: versions(results)[-1] == "2.0.0", 30)
+        finally:
+            process.terminate()
+            process.wait(30)
+            camera.shutdown()
+    lines = map(json.loads, results.read_text().splitlines())
+    assert {(line["model"], face["track"]) for line in lines for face in line["faces"]} == {("1.0.0", 1), ("2.0.0", 2)}
 
 
 def test_hangups_during_a_reload_are_one_more(monkeypatch) -> None:
