@@ -1,16 +1,13 @@
 """`export-openvino`: its options, and the summary that it prints."""
 
-import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from board_setup import signatures
 from edge_runtime.command import run_command
 from edge_runtime.errors import GateError, UsageError
 from edge_runtime.model.bundle import Bundle
@@ -131,13 +128,13 @@ def export_openvino(
         if ours.is_relative_to(served) or served.is_relative_to(ours):
             raise UsageError(f"--ovms {ovms}: overlaps with --out {out}; choose another folder")
     from export.bundle.push import push_bundle, push_target
+    from export.bundle.sign import check_key
 
     target = push_target(push) if push else None
     key = None if sign is None else str(expand(sign))
     if key is not None:
         # Before the export, which takes minutes: a key that is missing or has another passphrase.
-        with signing_errors():
-            signatures.sign(b"", key, signatures.BUNDLE_NAMESPACE)
+        check_key(key)
     # Keep the libraries' warnings off the terminal; their errors still come through.
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.captureWarnings(True)
@@ -169,6 +166,7 @@ def export_openvino(
         face_model=face_model,
         golden=golden,
         replace=replace,
+        key=key,
     )
     steps = Steps(show=True)
     source = read_source(
@@ -185,22 +183,9 @@ def export_openvino(
     _print_summary(bundle, time.monotonic() - steps.started)
     if refused:
         raise refused
-    if key is not None:
-        with signing_errors():
-            expires = signatures.sign_bundle(str(bundle.path), key)
-        print(f"signed with {printable(key)}, valid until {signatures.day(expires)}")
     if target:
         print(f"published: {push_bundle(bundle, target, licence)} (a new repository is private)")
     return 1 if steps.broken else 0
-
-
-@contextlib.contextmanager
-def signing_errors() -> Iterator[None]:
-    """Turn the errors of `board_setup.signatures` into a UsageError."""
-    try:
-        yield
-    except signatures.SigningError as error:
-        raise UsageError(str(error)) from None
 
 
 def _split(text: str) -> list[str]:

@@ -16,8 +16,10 @@ from edge_runtime.model.golden import GOLDEN
 from edge_runtime.model.reference import REFERENCE
 from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
+from edge_runtime.printable import printable
 from export.bundle.atomic import check_target, folder_in_one_step
 from export.bundle.files import add_face_model, tool_versions, write_manifest
+from export.bundle.sign import sign_folder
 from export.children.process import start_workers
 from export.context import Context, Steps
 from export.convert.onnx import OnnxNetwork, read_source, to_onnx
@@ -87,6 +89,8 @@ def export_bundle(
                 steps.note(note)
             context = Context(contract=contract, faces=faces, options=options, workers=workers, steps=steps, work=work)
             failure = _write_bundle(folder, context, source)
+            if options.key and not failure:
+                steps.note(f"Signed with {printable(options.key)}, valid until {sign_folder(folder, options.key)}")
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"{target}: can't be written ({reason}); make room, or choose another --out") from error

@@ -60,6 +60,8 @@ class ExportOptions:
         max_fpr, max_fnr: shares of reals called fake and fakes called real; None keeps the checkpoint's.
         face_model: the face detector's file; None takes the installed package's.
         golden: a folder of pictures to take the golden ones from; None draws them.
+        replace: whether a bundle may be replaced.
+        key: of `setup-board keygen`, signs the bundle unless its INT8 is refused; None leaves it unsigned.
     """
 
     parts: Sequence[str] = PARTS
@@ -78,6 +80,7 @@ class ExportOptions:
     face_model: Path | None = None
     golden: Path | None = None
     replace: bool = False
+    key: str | None = None
 
     def __post_init__(self) -> None:
         if not set(self.parts) <= set(PARTS) or not set(self.parts) - {ONNX}:

@@ -68,7 +68,7 @@ def prepare_faces(
     if reviewed or base or private_key:
         if not reviewed or not base or sources or real or fake or layout or crop or harmonize or min_quality:
             raise UsageError(
-                "--reviewed and --base together take --private-key, --split, --seed, --shards and --out alone"
+                "with --reviewed and --base, only --private-key, --split, --seed, --shards and --out can be given"
             )
         from train.commands.reviewed import prepare_reviewed
 

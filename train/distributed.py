@@ -77,8 +77,8 @@ def lost_peers_reported() -> Iterator[None]:
             raise
         raise UsageError(
             f"process {state.process_index} of {state.num_processes} can't go on, probably because another one ended "
-            f"({first_line(error)}); start all again to resume from the last save"
-        ) from None
+            f"({first_line(error)}); restart all processes to resume from the last save"
+        ) from error
 
 
 class SharedBatchNorm(nn.BatchNorm2d):

@@ -3,19 +3,24 @@
 import resource
 import shutil
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from board_setup.signatures import BUNDLE_SIGNATURE, check_bundle
+from board_setup.signatures import BUNDLE_SIGNATURE, SigningError, check_bundle
 from board_setup.workstation.sign import make_key
+from edge_runtime.errors import UsageError
 from edge_runtime.model.bundle import MANIFEST, Bundle
 from edge_runtime.model.contract import Fit, ModelContract, Precision
-from export import cli
+from export import cli, export
+from export.bundle.files import write_manifest
+from export.bundle.sign import sign_folder
 from export.faces import DRAWN
 from export.int8 import search
 from export.int8.gate import Criterion, judge_candidate
@@ -79,15 +84,60 @@ def test_a_bare_state_dict_is_exported_uncalibrated(run: Run, bare: Path, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs openssh-client")
-def test_the_bundle_is_signed(run: Run, bare: Path, tmp_path: Path) -> None:
+def test_the_bundle_is_signed_before_it_is_put_in_place(
+    run: Run, bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     missing = error_line(run(bare, *BARE, "--out", tmp_path / "b", "--sign", tmp_path / "lab")[2])
     assert "lab: no such key; make one with: setup-board keygen" in missing
     assert not (tmp_path / "b").exists()
     make_key(str(tmp_path / "lab"), passphrase=False)
-    code, out, _ = run(bare, *BARE, "--out", tmp_path / "b", "--only", "fp32", "--sign", tmp_path / "lab")
-    assert (code, f"signed with {tmp_path}/lab, valid until " in out) == (0, True)
+    words = (bare, *BARE, "--out", tmp_path / "b", "--only", "fp32", "--sign", tmp_path / "lab")
+    code, _, err = run(*words)
+    assert (code, f"Signed with {tmp_path}/lab, valid until " in err) == (0, True)
     manifest, signature = ((tmp_path / "b" / name).read_bytes() for name in (MANIFEST, BUNDLE_SIGNATURE))
     assert check_bundle(manifest, signature, str(tmp_path), "b").signer == "lab"
+
+    def without_key(*arguments: object) -> None:
+        (tmp_path / "lab").unlink()
+        write_manifest(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(export, "write_manifest", without_key)
+    assert "lab: no such key" in error_line(run(*words, "--replace")[2])
+    assert (tmp_path / "b" / MANIFEST).read_bytes() == manifest
+    assert (tmp_path / "b" / BUNDLE_SIGNATURE).read_bytes() == signature
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs openssh-client")
+def test_a_full_temporary_folder_is_one_line(
+    run: Run, bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_key(str(tmp_path / "lab"), passphrase=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    line = error_line(run(bare, *BARE, "--out", tmp_path / "b", "--sign", tmp_path / "lab")[2])
+    assert line.startswith(f"error: --sign {tmp_path}/lab: can't sign (")
+
+
+@pytest.mark.parametrize(("typed", "wrong"), [(True, 2), (True, 3), (False, 1)])
+def test_a_passphrase_may_be_typed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: bool, wrong: int
+) -> None:
+    """Without a terminal nobody can."""
+    answers: list[int | None] = [None] * wrong + [0]
+
+    def sign_bundle(folder: str, key: str) -> int:
+        expires = answers.pop(0)
+        if expires is None:
+            raise SigningError(f"{key}: can't sign (incorrect passphrase)")
+        return expires
+
+    monkeypatch.setattr("board_setup.signatures.sign_bundle", sign_bundle)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: typed))
+    if wrong == 2:
+        assert sign_folder(tmp_path, "lab") == "1970-01-01"
+    else:
+        with pytest.raises(UsageError, match="incorrect passphrase"):
+            sign_folder(tmp_path, "lab")
+    assert len(answers) == (0 if wrong == 2 else 1)
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ def use_bucket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     def locate(address: str) -> tuple[object, str]:
         return fs.LocalFileSystem(), f"/{address.removeprefix('s3://')}"
 
-    storage._kept_open.cache_clear()
     monkeypatch.setattr(storage, "locate", locate)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
     return f"s3:/{folder}"

@@ -18,7 +18,7 @@ from edge_runtime.paths import expand
 from edge_runtime.plain_json import plain
 from train.commands.evaluate import EvaluationOptions
 from train.commands.output import full_disk_reported, output_folder
-from train.evaluation.method import contents_fingerprint, method
+from train.evaluation.method import contents, contents_fingerprint, method
 from train.evaluation.metrics import FIGURE_NAMES, RANKING, Figure
 from train.evaluation.videos import (
     JudgedVideos,
@@ -78,12 +78,18 @@ def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptio
     videos, out = list_videos(data), output_folder(out)
     fit = ([options.precision] if options.precision else held) if options.fit_video else []
     names = list(dict.fromkeys((precision, *fit)))
+    # Before hours of judging, in which a video may vanish.
+    hashes = {}
+    with progress_bar("hashing videos", len(videos)) as advance:
+        for video in videos:
+            hashes[video.path] = contents(video.path)
+            advance(1)
     judged = {}
     with progress_bar("judging videos", len(videos) * len(names)) as advance:
         for name in names:
             judged[name] = judge_videos(bundle, videos, precision=name, device=options.device, progress=advance)
     figures, decided = video_figures(judged[precision], options.bootstrap)
-    fingerprint = contents_fingerprint((video.path, video.label) for video in judged[precision].videos)
+    fingerprint = contents_fingerprint((hashes[video.path], video.label) for video in judged[precision].videos)
     how = method(bundle.path, fingerprint, unit="videos", bootstrap=options.bootstrap)
     fitted, notes = _fit(bundle, {name: judged[name] for name in fit})
     labels, scored = judged[precision].labels, judged[precision].scored

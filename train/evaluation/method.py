@@ -1,4 +1,4 @@
-"""How figures came about, so that others can check them: command, versions, contents, and how each is computed."""
+"""How the figures were measured, so that others can check them: command, versions, contents, computation."""
 
 import hashlib
 import shlex
@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.command import package_versions
+from edge_runtime.errors import BundleError, DataError
 from edge_runtime.judging.results import iso_time
 from edge_runtime.model.bundle import MANIFEST, sha256
+from edge_runtime.pixels.file_types import SUFFIXES
 from train.data.catalog import SEED
+from train.evaluation.calibrate import CONFIDENCE
 from train.evaluation.metrics import BINS, INTERVAL
 
 PACKAGES = ("deepfake-edge", "numpy", "opencv-python-headless", "openvino", "pillow", "torch")
@@ -37,7 +40,8 @@ def method(model: Path, fingerprint: str, *, unit: str, bootstrap: int) -> dict[
         "date": iso_time(datetime.now(timezone.utc)),
         "versions": package_versions(PACKAGES),
         "resamples": bootstrap,
-        "interval": f"percentiles {low} and {high} of a bootstrap that draws {unit}, seed {SEED}",
+        "interval": f"percentiles {low} and {high} of a bootstrap that draws {unit}, seed {SEED}; for a share of 0 or "
+        f"1 and an AUC of 1 the one bound that differs is Clopper and Pearson's, one-sided at {CONFIDENCE:.0%}",
         "ece": f"{BINS} bins of equal width",
         "eer": "interpolated linearly between the two points of the ROC curve around it",
     }
@@ -52,14 +56,22 @@ def model_sha256(model: Path) -> str:
     return sha256(model / MANIFEST if model.is_dir() else model)
 
 
-def contents_fingerprint(entries: Iterable[tuple[Path, int]]) -> str:
-    """Return a SHA-256 over contents and labels of files and of folders of files; their names do not matter.
+def contents(path: Path) -> str:
+    """Return the SHA-256 of a file, or those of the pictures in a folder in the order of their names.
 
     Raises:
-        BundleError: a file can't be read.
+        DataError: it can't be read.
     """
-    lines = []
-    for path, label in entries:
-        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-        lines.append(f"{' '.join(sha256(file) for file in files)} {label}\n")
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    try:
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+        return " ".join(map(sha256, files))
+    except (OSError, BundleError):
+        raise DataError(f"{path}: can't be read, or was removed; put it back, or leave it out") from None
+
+
+def contents_fingerprint(entries: Iterable[tuple[str, int]]) -> str:
+    """Return a SHA-256 over `contents` and labels; names and order do not matter."""
+    lines = sorted(f"{content} {label}\n" for content, label in entries)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -76,9 +76,7 @@ def measure(
     found_fakes = dict.fromkeys(("recall", "tpr_at_1_fpr", "tpr_at_5_fpr"), fakes)
     called = int((score >= threshold).sum())
     smaller = min(fakes, len(truth) - fakes)
-    if found["auc"]["value"] == 1.0:
-        found["auc"]["low"] = 1.0 - proven_share(0, smaller)  # Of so many disjoint pairs, none is out of order.
-    return _bounded(found, {**found_fakes, "accuracy": len(truth), "precision": called, "eer": smaller})
+    return _bounded(found, {**found_fakes, "auc": smaller, "accuracy": len(truth), "precision": called, "eer": smaller})
 
 
 def measure_decided(
@@ -143,7 +141,8 @@ def auc_figure(
     """Return the AUC with its interval, as `measure` does but much faster."""
     truth, score = _checked(labels, scores)
     area = pairwise_auc(truth, score)
-    return bootstrapped(lambda weights: {"auc": area(weights)}, len(truth), groups, bootstrap, seed)["auc"]
+    found = bootstrapped(lambda weights: {"auc": area(weights)}, len(truth), groups, bootstrap, seed)
+    return _bounded(found, {"auc": int(np.bincount(truth, minlength=2).min())})["auc"]
 
 
 def paired_bootstrap(
@@ -237,8 +236,9 @@ def bootstrapped(
 
 def _bounded(found: dict[str, Figure], of: Mapping[str, int]) -> dict[str, Figure]:
     """Return the figures with bounds for shares of 0 and 1; `of` has the number of faces that each is a share of."""
+    # For an AUC the smaller class: there are so many disjoint pairs, and at an AUC of 1 none is out of order.
     for name, count in of.items():
-        if found[name]["value"] == 0.0:
+        if found[name]["value"] == 0.0 and name != "auc":
             found[name] |= {"high": proven_share(0, count), "of": float(count)}
         elif found[name]["value"] == 1.0:
             found[name] |= {"low": 1.0 - proven_share(0, count)}

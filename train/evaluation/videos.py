@@ -206,14 +206,14 @@ def write_video_thresholds(bundle: Bundle, fitted: dict[str, Calibration]) -> bo
         own = contract.calibration(precision)
         calibrations[precision] = replace(own, video_low=found.low, video_high=found.high)
     manifest = replace(bundle.manifest, contract=contract.replace(calibrations=calibrations))
+    signature = bundle.path / BUNDLE_SIGNATURE
     try:
         write_atomic(bundle.path / MANIFEST, manifest.to_json())
-        (bundle.path / BUNDLE_SIGNATURE).unlink()
-    except FileNotFoundError:
-        return False
+        signed = signature.is_file()
+        signature.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{bundle.path}: can't be written ({error.strerror}); copy the bundle and name that") from None
-    return True
+    return signed
 
 
 def fitted_text(precision: str, fitted: Calibration) -> str:

@@ -241,10 +241,16 @@ class Trainer:
             self.session.finish_epoch(self.state)
 
     def _figures(self) -> dict[str, Any]:
-        """Return the figures of the epoch over all processes; seconds and rate are this one's."""
-        state, tally = self.state, self.state.tally
-        sums = torch.tensor([tally.loss, tally.right, tally.faces], dtype=torch.float64, device=self.accelerator.device)
-        loss, right, faces = self.accelerator.reduce(sums, "sum").tolist()
+        """Return the figures of the epoch over all processes.
+
+        `seconds` and `waiting` are this one's; `images_per_second` counts the faces of all in these seconds.
+        """
+        state, tally, device = self.state, self.state.tally, self.accelerator.device
+        loss, right, faces = tally.loss, tally.right, tally.faces
+        if self.accelerator.num_processes > 1:
+            # A single process may run on Apple's GPU, which has no doubles.
+            sums = torch.tensor([loss, right, faces], dtype=torch.float64, device=device)
+            loss, right, faces = self.accelerator.reduce(sums, "sum").tolist()
         busy_s = tally.waited_s + tally.worked_s
         stride = state.objective.stride(state.progress.epoch)
         row = {
@@ -259,7 +265,7 @@ class Trainer:
         }
         if stride:
             return row
-        model, contract, device = state.judged, self.contract, self.accelerator.device
+        model, contract = state.judged, self.contract
         with self.accelerator.autocast():
             renew_statistics(model, contract, self.dataset.records, self.recipe.statistics, device)
             judged = validation_figures(model, contract, self.catalog.split("valid"), device)

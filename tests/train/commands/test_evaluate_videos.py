@@ -21,8 +21,8 @@ from train.cli import evaluate_detector
 from train.commands.evaluate import EvaluationOptions
 from train.commands.evaluate_videos import evaluate_videos
 from train.evaluation.calibrate import upper_quantile
-from train.evaluation.method import contents_fingerprint
-from train.evaluation.videos import FrameFolder, list_videos
+from train.evaluation.method import contents, contents_fingerprint
+from train.evaluation.videos import FrameFolder, list_videos, write_video_thresholds
 
 FRAMES = 16
 
@@ -66,7 +66,7 @@ def test_thresholds_for_videos_are_fitted_written_and_used(clips, bundle, tmp_pa
     assert (len(reals), len(fakes)) == (20, 20)
     assert evaluation.method["model_sha256"] == hashlib.sha256(model).hexdigest()
     assert evaluation.method["data_fingerprint"] == contents_fingerprint(
-        [(path, int(path.parent.name == "fake")) for path in clips.glob("*/*")]
+        [(contents(path), int(path.parent.name == "fake")) for path in clips.glob("*/*")]
     )
     pairs = (fakes[:, None] > reals).mean()
     assert evaluation.figures["auc"]["value"] == pytest.approx(pairs)
@@ -107,6 +107,31 @@ def test_too_few_videos_change_nothing(bundle, tmp_path):
     with pytest.raises(DataError, match="thresholds need 20 judged videos of each class, here are 2 real and 2 fake"):
         evaluate_videos(bundle, tmp_path / "clips", tmp_path / "out", EvaluationOptions(bootstrap=5, fit_video=True))
     assert (bundle / MANIFEST).read_text() == before
+
+
+def test_thresholds_of_a_bundle_that_is_gone_are_not_lost_in_silence(bundle):
+    opened = Bundle.open(bundle)
+    assert write_video_thresholds(opened, {}) is False
+    (bundle / BUNDLE_SIGNATURE).write_text("of the former manifest")
+    assert write_video_thresholds(opened, {}) is True
+    shutil.rmtree(bundle)
+    with pytest.raises(UsageError, match=r"can't be written \(No such file"):
+        write_video_thresholds(opened, {})
+
+
+def test_a_vanished_video_is_named_before_any_is_judged(bundle, tmp_path, monkeypatch):
+    for label in ("real", "fake"):
+        write_frames(tmp_path / "clips" / label / "a", 60)
+    before = contents(tmp_path / "clips/real/a")
+    (tmp_path / "clips/real/a/.DS_Store").write_bytes(b"x")
+    (tmp_path / "clips/real/a/notes.txt").write_bytes(b"x")
+    assert contents(tmp_path / "clips/real/a") == before
+    listed = list_videos(tmp_path / "clips")
+    monkeypatch.setattr("train.commands.evaluate_videos.list_videos", lambda data: listed)
+    shutil.rmtree(tmp_path / "clips/fake/a")
+    monkeypatch.setattr("train.commands.evaluate_videos.judge_videos", None)
+    with pytest.raises(DataError, match=r"fake/a: can't be read"):
+        evaluate_videos(bundle, tmp_path / "clips", tmp_path / "out", EvaluationOptions(bootstrap=5))
 
 
 @pytest.mark.slow

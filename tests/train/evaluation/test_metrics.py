@@ -3,7 +3,7 @@ import pytest
 from sklearn import metrics as sk
 
 from edge_runtime.errors import DataError
-from train.evaluation.metrics import auc, measure, measure_decided, paired_bootstrap
+from train.evaluation.metrics import auc, auc_figure, measure, measure_decided, paired_bootstrap
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,7 @@ def test_a_perfect_ranking_has_a_bound():
     few = measure([0] * 20 + [1] * 90, np.linspace(0, 1, 110), bootstrap=20)["auc"]
     assert (few["value"], few["high"]) == (1.0, 1.0)
     assert few["low"] == pytest.approx(0.05 ** (1 / 20))
+    assert auc_figure([0] * 20 + [1] * 90, np.linspace(0, 1, 110), bootstrap=20) == few
     assert measure([0] * 20 + [1] * 90, np.linspace(1, 0, 110), bootstrap=20)["auc"]["high"] == 0.0
 
 

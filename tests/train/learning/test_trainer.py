@@ -99,6 +99,20 @@ def test_kept_statistics_are_those_of_plain_faces(whole, catalog, name):
     assert same(model.state_dict(), kept)
 
 
+def test_one_process_needs_no_doubles_on_its_device(catalog, tmp_path, monkeypatch):
+    """Apple's GPU has none."""
+    made = torch.tensor
+
+    def tensor(*values, **options):
+        if options.get("device") is not None and options.get("dtype") is torch.float64:
+            raise TypeError("MPS does not support float64")
+        return made(*values, **options)
+
+    monkeypatch.setattr(torch, "tensor", tensor)
+    trainer(catalog, tmp_path).run()
+    assert len(rows(tmp_path)) == TINY.epochs
+
+
 def test_seed_decides_the_weights(whole, catalog, tmp_path):
     trainer(catalog, tmp_path / "again").run()
     trainer(catalog, tmp_path / "other", replace(TINY, seed=7)).run()
