@@ -41,7 +41,7 @@ class Point:
         input_size: pixels a side.
         row: its rounds, the network alone.
         aucs: {value, low, high} by data set.
-        ratio: how many times as fast as ResNet-50 at 224, round by round; None without it.
+        ratio: how many times as fast as ResNet-50 at 224, round by round; None without it, or without rounds.
     """
 
     name: str
@@ -96,12 +96,13 @@ def points(plan: Plan, report: Report, reports: Mapping[str, Report]) -> list[Po
 
     def point(name: str, bundle: Bundle) -> Point:
         found = {data: measured.accuracy(int8_case(name)) for data, measured in reports.items()}
+        ratio = speedup(rows[name], reference, SPEED).median if reference else math.nan
         return Point(
             name=name,
             input_size=bundle.contract.input_size,
             row=rows[name],
             aucs={data: accuracy.figures["auc"] for data, accuracy in found.items() if accuracy},
-            ratio=speedup(rows[name], reference, SPEED).median if reference else None,
+            ratio=None if math.isnan(ratio) else ratio,
         )
 
     def place(one: Point) -> tuple[bool, float]:

@@ -77,6 +77,7 @@ def test_networks_without_rounds_are_last(tmp_path, make_report):
     rounds = {"resnet18": (10.0,), "mobilenetv3": (), "resnet50": (5.0,), "efficientnet_lite0": (20.0,)}
     found = measured_points(tmp_path, make_report, **rounds)
     assert [point.name for point in found] == ["efficientnet_lite0", "resnet18", "resnet50", "mobilenetv3"]
+    assert "nan" not in str(table(found).rows[-1])
 
 
 def test_order_is_by_ratios_round_by_round(tmp_path, make_report):
