@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import zipfile
@@ -55,7 +56,9 @@ def runtime_wheel(detect: str) -> tuple[str, bytes]:
 
 
 def pip_wheel() -> tuple[str, bytes]:
-    bundled = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+    # Debian keeps the wheel in a folder of its own.
+    folder = sysconfig.get_config_var("WHEEL_PKG_DIR") or Path(ensurepip.__file__).parent / "_bundled"
+    bundled = next(Path(folder).glob("pip-*.whl"))
     return "wheels/" + bundled.name, bundled.read_bytes()
 
 
