@@ -16,7 +16,7 @@ from edge_runtime.errors import UsageError
 
 
 class Mount:
-    """A file system whose open files all break when it is mounted anew, as with ESTALE; it counts what it opens."""
+    """A file system whose open files all break when it is remounted, as with ESTALE; it counts what it opens."""
 
     def __init__(self):
         self.opened, self.mounted = 0, 0
