@@ -176,23 +176,27 @@ def measure_video_stages(bundle: Path, folder: Path, seconds: float) -> dict[str
 def _stage_times(detector: Detector, inputs: Iterable[Any], steps: Steps) -> dict[str, float]:
     """Return the CPU milliseconds of each step, and of cutting out and classifying the picture and face they end with.
 
-    One input after another passes all steps, so that memory is used again as in the pipeline. Fresh memory for every
-    frame would cost more than some of the steps.
+    One input after another passes the steps, so that memory is used again as in the pipeline: fresh memory for every
+    frame costs more than some of the steps. The network gets all faces at once, as it is fastest.
     """
     contract, limits = detector.bundle.contract, detector.limits
 
     def crop(found: tuple[Any, Any]) -> Any:
         return prepare_face(found[0], found[1], contract, limits).crops
 
-    steps = {**steps, "crop": crop, "classify": detector.engine.logits}
-    cpu_s = dict.fromkeys(steps, 0.0)
-    inputs = list(islice(inputs, STAGE_FRAMES))
-    for given in inputs:
+    steps = {**steps, "crop": crop}
+    cpu_s, crops = dict.fromkeys([*steps, "classify"], 0.0), []
+    for given in islice(inputs, STAGE_FRAMES):
         for stage, step in steps.items():
             began = time.process_time()
             given = step(given)
             cpu_s[stage] += time.process_time() - began
-    return {stage: 1e3 * spent / len(inputs) for stage, spent in cpu_s.items()}
+        crops.append(given)
+    batch = np.concatenate(crops)
+    began = time.process_time()
+    detector.engine.logits(batch)
+    cpu_s["classify"] = time.process_time() - began
+    return {stage: 1e3 * spent / len(crops) for stage, spent in cpu_s.items()}
 
 
 def _warm_detector(bundle: Path, **options: Any) -> Detector:
