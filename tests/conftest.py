@@ -1,6 +1,7 @@
 """Fixtures that all tests share, and the rule that nothing is skipped in silence."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ EXPECTED_SKIPS = Path(__file__).with_name("expected_skips.txt")
 FORBID_VARIABLE = "FORBID_SKIPS"
 SS_DISABLE = 2
 """Of sigaltstack(2)."""
+
+# A shell ignores Ctrl-C in what it starts in the background, and in everything that starts from there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
