@@ -1,5 +1,6 @@
 """What the user named, as one entry for each picture: folders, lists, tar shards, Parquet files, addresses."""
 
+import contextlib
 import io
 import itertools
 import os
@@ -12,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from edge_runtime.bulk.entries import Entry
-from edge_runtime.bulk.storage import absolute, files_below, locate
-from edge_runtime.errors import DataError, EdgeError, UsageError
+from edge_runtime.bulk.storage import absolute, file_size, files_below, locate, read_range, repeated
+from edge_runtime.errors import DataError, EdgeError, StorageError, UsageError
 from edge_runtime.pixels.file_types import SUFFIXES
 from edge_runtime.sources import Gap
 from edge_runtime.sources.files import pictures_below
@@ -117,12 +118,12 @@ def _list(address: str, column: str | None) -> Iterator[Entry]:
 def _tar(address: str) -> Iterator[Entry]:
     """Yield the pictures of a tar shard with their places in it, and an error where it is cut off."""
     try:
-        system, path = locate(address)
-        with system.open_input_file(path) as file:
-            size = file.size()
+        with contextlib.ExitStack() as stack:
             # Local: headers alone are read. In an object store: blocks, since a request for each header takes longer.
-            buffered = file if "://" not in address else _Blocks(file, size)
-            with tarfile.open(fileobj=buffered, mode="r:") as tar:  # type: ignore[call-overload]
+            remote = "://" in address
+            size = file_size(address) if remote else Path(address).stat().st_size
+            file = _Blocks(address, size) if remote else stack.enter_context(Path(address).open("rb"))
+            with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
                 end = 0
                 while (member := tar.next()) is not None:
                     # tarfile keeps all members otherwise.
@@ -132,6 +133,9 @@ def _tar(address: str) -> Iterator[Entry]:
                         yield Entry(address, member=member.name, offset=member.offset_data, size=member.size)
                 if end > size or tar.offset + 512 > size:
                     yield Entry(address, error="the shard is cut off; copy it again")
+    except StorageError:
+        # It may be read again later, so no row may say that it can't.
+        raise
     except (OSError, tarfile.TarError, EdgeError) as error:
         yield Entry(address, error=f"the shard can't be read ({error})")
 
@@ -139,8 +143,8 @@ def _tar(address: str) -> Iterator[Entry]:
 class _Blocks:
     """A file object that reads blocks of BLOCK bytes and keeps the last one."""
 
-    def __init__(self, file: pa.NativeFile, size: int) -> None:
-        self._file, self._size, self._at, self._start, self._block = file, size, 0, 0, b""
+    def __init__(self, address: str, size: int) -> None:
+        self._address, self._size, self._at, self._start, self._block = address, size, 0, 0, b""
 
     def tell(self) -> int:
         return self._at
@@ -154,7 +158,7 @@ class _Blocks:
         if not self._start <= self._at <= self._at + size <= self._start + len(self._block):
             self._start = self._at
             wanted = min(max(size, BLOCK), max(0, self._size - self._at))
-            self._block = bytes(self._file.read_at(wanted, self._at))
+            self._block = read_range(self._address, self._at, wanted)
         start = self._at - self._start
         data = self._block[start : start + size]
         self._at += len(data)
@@ -165,8 +169,11 @@ def _parquet(address: str, column: str | None) -> Iterator[Entry]:
     """Yield the rows with bytes, or what the column of paths names."""
     try:
         system, path = locate(address)
-        with system.open_input_file(path) as file:
-            table = pq.ParquetFile(file)
+
+        def opened() -> pq.ParquetFile:
+            return pq.ParquetFile(system.open_input_file(path))
+
+        with repeated(opened, address) if "://" in address else opened() as table:
             name, binary = picture_column(table.schema_arrow, column, address)
             if binary:
                 for row in range(table.metadata.num_rows):
@@ -177,7 +184,8 @@ def _parquet(address: str, column: str | None) -> Iterator[Entry]:
                 for value in batch.column(0).to_pylist():
                     yield Entry(absolute(value)) if value else Entry(address, row=number, error="the row is empty")
                     number += 1
-    except (OSError, pa.ArrowException) as error:
+    # A broken file fails like a broken connection.
+    except (OSError, StorageError, pa.ArrowException) as error:
         yield Entry(address, error=f"the Parquet file can't be read ({error})")
 
 

@@ -157,12 +157,18 @@ class _KeptFile:
         self._file: NativeFile | None = None
 
     def read(self, offset: int, size: int) -> bytes:
+        return self._ask(lambda file: bytes(file.read_at(min(size, max(0, file.size() - offset)), offset)))
+
+    def size(self) -> int:
+        return self._ask(lambda file: int(file.size()))
+
+    def _ask(self, question: Callable[[NativeFile], Result]) -> Result:
         with self._opening:
             if self._file is None:
                 self._file = _open(self._address)
             file = self._file
         try:
-            return bytes(file.read_at(min(size, max(0, file.size() - offset)), offset))
+            return question(file)
         except OSError:
             with self._opening:
                 if self._file is file:
@@ -173,6 +179,13 @@ class _KeptFile:
 _kept_file = functools.lru_cache(maxsize=8)(_KeptFile)
 
 _finding = threading.Lock()
+
+
+def file_size(address: str) -> int:
+    """Return the bytes of a file that is going to be read in ranges; for errors see `repeated`."""
+    with _finding:
+        kept = _kept_file(address)
+    return repeated(kept.size, address)
 
 
 def fetch(url: str) -> bytes:

@@ -1,6 +1,7 @@
 """Storage that fails for a moment, or takes its time."""
 
 import io
+import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edge_runtime.bulk import judge, storage
+from edge_runtime.bulk import judge, listing, storage
 from edge_runtime.bulk.entries import Entry
 from edge_runtime.bulk.listing import entries_of
-from edge_runtime.errors import UsageError
+from edge_runtime.errors import StorageError, UsageError
 
 
 class Mount:
@@ -101,3 +102,43 @@ def test_a_mistyped_prefix_among_several_is_named():
     for wrong in ("memory://wrogn", "memory://texts"):
         with pytest.raises(UsageError, match=f"{wrong}: no pictures in it"):
             list(entries_of(["memory://right", wrong]))
+
+
+class Flaky(Mount):
+    """Fails for the first `failures` requests of each of its files."""
+
+    def __init__(self, folder, failures):
+        super().__init__()
+        self._folder, self.left = folder, failures
+
+    def open_input_file(self, path):
+        if self.left:
+            self.left -= 1
+            raise OSError("slow down")
+        return super().open_input_file(self._folder / path.rpartition("/")[2])
+
+
+@pytest.fixture
+def shards(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number in range(3):
+            tar.addfile(tarfile.TarInfo(f"{number}.jpg"))
+    pq.write_table(pa.table({"image": [b"a", b"b", b"c"]}), tmp_path / "a.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
+def test_listing_a_shard_outlasts_short_failures(mount, shards, monkeypatch, name):
+    for module in (listing, storage):
+        monkeypatch.setattr(module, "locate", lambda address: (store, address))
+    store = Flaky(shards, 3)
+    found = list(listing._file(f"flaky://store/{name}", None))
+    assert [(entry.member, entry.row, entry.error) for entry in found] == [
+        (f"{number}.jpg", None, None) if name == "a.tar" else (None, number, None) for number in range(3)
+    ]
+
+
+def test_a_tar_shard_in_a_store_that_is_down_is_no_result(mount, shards, monkeypatch):
+    monkeypatch.setattr(storage, "locate", lambda address: (Flaky(shards, 99), address))
+    with pytest.raises(StorageError, match=r"slow down; run the command again"):
+        list(listing._file("flaky://store/a.tar", None))
