@@ -202,7 +202,7 @@ def edge_detect(
             always=always,
             safe_start=is_service(),
         )
-        detector.tune(again=again, measure=tune or again)
+        detector.tune(again=again, measure=tune)
         return detector
 
     detector = load(again=tune_again)

@@ -107,8 +107,8 @@ class Detector:
     def tune(self, *, again: bool = False, measure: bool = True) -> None:
         """Find the fastest device and precision at the first start on this machine; with `again`, at a later one too.
 
-        Nothing is measured without `measure`, if one was chosen, or if there is only the CPU. A systemd service does
-        this while it works.
+        Nothing is measured if one was chosen, if there is only the CPU, or without `measure` unless `again`. A systemd
+        service does this while it works.
 
         Raises:
             UsageError: `again`, although a device or precision was chosen.

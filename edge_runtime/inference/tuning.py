@@ -135,8 +135,8 @@ def attempt(device: str) -> Iterator[bool]:
     """Note on disk that `device` is being tried while the block runs; yield whether it may be tried.
 
     A driver may crash the whole machine; without the note, the next start would crash it again. After MOST_ATTEMPTS
-    notes it may not be tried until its driver changes or the file is deleted.
-    On a disk that can't be written nothing is noted.
+    notes it may not be tried until its driver changes or the file is deleted. On a disk that can't be written nothing
+    is noted.
     """
     path, name = attempts_path(), f"{device}, {driver_versions(device)}"
     try:
@@ -246,7 +246,7 @@ def tune(engine: Engine, *, again: bool = False, measure: bool = True, started_s
     `again` measures in any case, `measure=False` in none. An engine that was `started_safely`, on the CPU although the
     profile names another device, is switched to that one.
     """
-    if (not again and _follow_profile(engine, started_safely)) or not measure:
+    if not again and (_follow_profile(engine, started_safely) or not measure):
         return
     devices = devices_here()
     if len(devices) == 1 or GOLDEN not in engine.bundle.manifest.files:
@@ -282,7 +282,8 @@ def _follow_profile(engine: Engine, started_safely: bool) -> bool:
     assert device is not None
     with attempt(device) as allowed:
         if not allowed:
-            log.warning(f"{device} is left out: {MOST_ATTEMPTS} starts ended in it; --tune-again tries once more")
+            reason = f"{MOST_ATTEMPTS} starts ended while it was tried; --tune-again tries once more"
+            log.warning(f"{device} is left out: {reason}")
             return True
         profile = find_profile(engine.bundle).profile
         try:

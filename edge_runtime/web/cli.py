@@ -106,7 +106,7 @@ def edge_serve(
                 always=always,
                 safe_start=is_service(),
             )
-            detector.tune(again=again, measure=tune or again)
+            detector.tune(again=again, measure=tune)
             if camera is not None:
                 # Fails now, not at the first viewer, if the bundle can't find faces in video.
                 detector.moving_faces()
