@@ -1,6 +1,5 @@
 """`python -m benchmarks.demo.pictures`: copies some held-out faces into a folder and shows them in a video."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -59,7 +58,8 @@ def copy_pictures(faces: Sequence[FaceRecord], out: Path) -> list[Path]:
     copies = []
     for number, face in enumerate(faces, 1):
         copies.append(out / f"{LABELS[face.label]}_{number:02d}{face.path.suffix.lower()}")
-        shutil.copyfile(face.path, copies[-1])
+        content = face.content()
+        copies[-1].write_bytes(content.read_bytes() if isinstance(content, Path) else content)
     return copies
 
 

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from benchmarks.results.schema import Accuracy, GoldenState
 from edge_runtime.inference.classifier import Classifier
-from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration
 from edge_runtime.model.golden import GOLDEN, check_golden
 from train.data.catalog import SEED, Catalog, FaceRecord
 from train.data.sample import pick_faces
 from train.data.splits import group_faces
+from train.evaluation.calibrate import log_odds
 from train.evaluation.logits import bundle_logits
 from train.evaluation.metrics import measure, paired_bootstrap
 
@@ -30,10 +31,14 @@ SHOWN = ("auc", "accuracy", "f1", "tpr_at_1_fpr", "tpr_at_5_fpr", "eer", "ece")
 
 @dataclass(frozen=True)
 class Judgement:
-    """Logits [N, 2] of a network and the calibration that turns them into scores."""
+    """Logits [N, 2] of a network and the calibration that turns them into scores, as the runtime does.
+
+    `qualities` are the faces' sharpness, blockiness and size [N, 3]; None for a calibration without groups.
+    """
 
     logits: NDArray[np.float32]
     calibration: Calibration
+    qualities: NDArray[np.float64] | None = None
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -42,11 +47,12 @@ class Judgement:
 
     def of(self, faces: NDArray[np.bool_]) -> "Judgement":
         """Return the judgement of the faces in the mask [N]."""
-        return replace(self, logits=self.logits[faces])
+        qualities = None if self.qualities is None else self.qualities[faces]
+        return replace(self, logits=self.logits[faces], qualities=qualities)
 
     def scores(self) -> NDArray[np.float64]:
         """Return the probabilities of fake [N]."""
-        return fake_scores(self.logits, self.calibration)
+        return np.asarray(expit(log_odds(self.logits, self.calibration, self.qualities)))
 
     def decisions(self) -> NDArray[np.bool_]:
         """Return whether each face [N] is called fake at the balanced threshold."""

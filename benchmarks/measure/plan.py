@@ -2,7 +2,7 @@
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,22 +53,44 @@ class Plan:
     unused: Sequence[Quarantined] = ()
 
     @property
-    def pictures(self) -> tuple[str, ...]:
-        """The paths of the timed pictures, spread evenly over the records."""
-        step = max(1, len(self.records) // TIMED_PICTURES)
-        return tuple(str(record.path) for record in self.records[::step][:TIMED_PICTURES])
+    def timed(self) -> Sequence[FaceRecord]:
+        """The faces whose pictures are timed."""
+        return timed_faces(self.records)
 
-    def job(self, case: Case, **changes: Any) -> Job:
-        """Return the job for one round of a case."""
+    def job(self, case: Case, pictures: tuple[str, ...], **changes: Any) -> Job:
+        """Return the job for one round of a case on the files `pictures`."""
         checkpoint = self.checkpoints.get(case.bundle)
         job = Job(
             case=case,
             bundle=str(self.bundles[case.bundle].path),
             checkpoint=str(checkpoint) if checkpoint else None,
-            pictures=self.pictures,
+            pictures=pictures,
             limits=self.options.limits,
         )
         return replace(job, **changes)
+
+
+def timed_faces(records: Sequence[FaceRecord]) -> Sequence[FaceRecord]:
+    """Return TIMED_PICTURES faces, spread evenly over `records`."""
+    step = max(1, len(records) // TIMED_PICTURES)
+    return records[::step][:TIMED_PICTURES]
+
+
+def picture_files(faces: Iterable[FaceRecord], folder: Path) -> tuple[str, ...]:
+    """Return the paths of the faces' pictures, for engines that read files; those in tar shards are copied to `folder`.
+
+    Raises:
+        PictureError: a shard can't be read.
+    """
+
+    def file_of(number: int, content: Path | bytes, suffix: str) -> Path:
+        if isinstance(content, Path):
+            return content
+        path = folder / f"picture-{number}{suffix}"
+        path.write_bytes(content)
+        return path
+
+    return tuple(str(file_of(n, face.content(), face.path.suffix)) for n, face in enumerate(faces))
 
 
 def make_plan(options: Options, advance: Callable[[int], None] = lambda _: None) -> Plan:

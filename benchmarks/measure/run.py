@@ -16,13 +16,14 @@ from benchmarks.measure.accuracy import Judgement, judge_network, summarize
 from benchmarks.measure.cases import STEADY, Case, EngineKind
 from benchmarks.measure.children import in_process, run_job
 from benchmarks.measure.circumstances import Circumstances
-from benchmarks.measure.plan import Plan, left_out_pictures, list_cases
+from benchmarks.measure.plan import Plan, left_out_pictures, list_cases, picture_files
 from benchmarks.results.schema import Accuracy, BundleFacts, DataFacts, Report, Row, Settings, Sustained
 from edge_runtime.errors import EdgeError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.profile import bundle_key
 from export.children.scratch import ScratchFolder
 from train.data.catalog import Catalog
+from train.evaluation.logits import face_qualities
 from train.evaluation.training_faces import among, bundle_faces
 
 TRIES = 2
@@ -49,6 +50,7 @@ class Run:
         self.plan, self._advance = plan, advance
         # An empty cache for each run, so that its first start compiles.
         self._scratch = ScratchFolder()
+        self._pictures = picture_files(plan.timed, self._scratch.path)
         planned, left_out = list_cases(plan)
         self.cases = planned if cases is None else list(cases)
         self._rows = {case.key: Row(case) for case in self.cases}
@@ -63,7 +65,7 @@ class Run:
             bundles=tuple(bundle_facts(name, bundle) for name, bundle in plan.bundles.items()),
             data=DataFacts(
                 faces=len(plan.records),
-                shown=len(plan.pictures),
+                shown=len(self._pictures),
                 fingerprint=plan.fingerprint,
                 trained={name: len(among(bundle_faces(b), plan.records)) for name, b in plan.bundles.items()},
             ),
@@ -124,7 +126,7 @@ class Run:
         if row.failed is not None:
             return
         try:
-            found = run_job(self.plan.job(case, outputs=not row.rounds), self._scratch.path)
+            found = run_job(self.plan.job(case, self._pictures, outputs=not row.rounds), self._scratch.path)
         except EdgeError as error:
             self._rows[case.key] = replace(row, failed=str(error))
             return
@@ -167,6 +169,11 @@ class Run:
     def measure_accuracy(self) -> None:
         """Measure the accuracy of every network of the plan."""
         references: dict[tuple[str, str, str], Judgement] = {}
+        qualities = {
+            name: face_qualities(self.plan.records, bundle.contract)
+            for name, bundle in self.plan.bundles.items()
+            if any(calibration.groups for calibration in bundle.contract.calibrations.values())
+        }
         with ScratchFolder() as folder:
             catalog = folder / "catalog.csv"
             Catalog(tuple(self.plan.records)).write(catalog)
@@ -180,7 +187,8 @@ class Run:
                 except EdgeError as error:
                     self._accuracies.append(replace(network, failed=str(error)))
                     continue
-                judged = Judgement(logits, bundle.contract.calibration(network.precision))
+                calibration = bundle.contract.calibration(network.precision)
+                judged = Judgement(logits, calibration, qualities.get(network.bundle))
                 self._accuracies.append(summarize(network, self.plan.records, judged, references.get(place)))
                 if network.precision == "fp32":
                     references[place] = judged
@@ -191,7 +199,7 @@ class Run:
         limits = replace(self.plan.options.limits, seconds=1.0)
         with ScratchFolder() as folder:
             series = folder / "series.jsonl"
-            job = self.plan.job(case, limits=limits, sustained_s=seconds, series=str(series))
+            job = self.plan.job(case, self._pictures, limits=limits, sustained_s=seconds, series=str(series))
             failed = None
             try:
                 run_job(job, self._scratch.path)

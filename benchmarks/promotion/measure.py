@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.measure.cases import Case, Job, Mode, TimingLimits
 from benchmarks.measure.children import in_process, run_job
-from benchmarks.measure.plan import TIMED_PICTURES
+from benchmarks.measure.plan import picture_files, timed_faces
 from board_setup.isa import BOARD
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import CHECKPOINT
@@ -89,10 +89,9 @@ def measure_machine(
     pair: Sequence[Subject], faces: Sequence[FaceRecord], *, rounds: int, seconds: float
 ) -> list[dict[str, list[float]]]:
     """Return `rate` (frames/s, file to verdict) and `memory` (MB) of each bundle of `pair`, round by round in turn."""
-    step = max(1, len(faces) // TIMED_PICTURES)
-    pictures = tuple(str(face.path) for face in faces[::step][:TIMED_PICTURES])
     found: list[dict[str, list[float]]] = [{"rate": [], "memory": []} for _ in pair]
     with ScratchFolder() as cache:
+        pictures = picture_files(timed_faces(faces), cache)
         for _ in range(rounds):
             for subject, measured in zip(pair, found, strict=True):
                 case = Case(subject.name, subject.precision, Mode.THROUGHPUT, isa=BOARD)

@@ -5,7 +5,6 @@
 Set ONEDNN_MAX_CPU_ISA=SSE41 and OV_CPU_MAX_ISA=SSE41 to compute as the board does.
 """
 
-import itertools
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -16,12 +15,14 @@ import typer
 
 from benchmarks.engines.runtime import RepeatedPictures
 from benchmarks.measure.cases import TimingLimits
+from benchmarks.measure.plan import picture_files
 from benchmarks.measure.timing import Clock
 from edge_runtime.command import run_command
 from edge_runtime.detector import Detector
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.review.shadow import Shadow
 from edge_runtime.sinks.shadow import ShadowSink
+from export.children.scratch import ScratchFolder
 from train.data.build import load_data
 
 PICTURES = 64
@@ -52,7 +53,8 @@ def shadow_cost(
 ) -> int:
     """Print the rate with and without a shadow, and their ratio."""
     detector = Detector(model, device="CPU", faces="off")
-    pictures = [str(face.path) for face in itertools.islice(load_data(data).records, PICTURES)]
+    scratch = ScratchFolder()
+    pictures = picture_files(load_data(data).records[:PICTURES], scratch.path)
     second = Bundle.open(shadow)
     rate(detector, second, pictures, 1.0)
     pairs, compared = [], 0

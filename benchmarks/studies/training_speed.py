@@ -17,6 +17,7 @@ import typer
 from benchmarks.engines.article import article_training
 from benchmarks.engines.pytorch import torch_facts
 from benchmarks.measure.children import in_process
+from benchmarks.measure.plan import picture_files
 from edge_runtime.command import run_command
 from edge_runtime.errors import UsageError
 from export.children.scratch import ScratchFolder
@@ -34,8 +35,9 @@ VALIDATION_FACES = 8
 
 def measure_article(faces: Catalog, arch: str) -> dict[str, Any]:
     """Train as the article does and return the images/s of the second epoch."""
-    records = faces.split("train")
-    loop = article_training(build_backbone(arch), [(str(face.path), face.label) for face in records], BATCH_SIZE)
+    records, scratch = faces.split("train"), ScratchFolder()
+    labelled = zip(picture_files(records, scratch.path), (face.label for face in records), strict=True)
+    loop = article_training(build_backbone(arch), list(labelled), BATCH_SIZE)
     next(loop)
     start = time.perf_counter()
     next(loop)

@@ -5,6 +5,7 @@ from PIL import Image
 
 from benchmarks.demo.pictures import choose_held_out, demo_pictures, write_slides
 from edge_runtime.errors import DataError
+from train.commands.shards import write_shards
 from train.data.build import load_data
 from train.sample_faces import make_samples
 
@@ -22,6 +23,16 @@ def test_held_out_faces_of_both_classes_are_copied(faces, tmp_path):
     assert names == ["fake_02.jpg", "real_01.jpg"]
     held_out = [face.path.read_bytes() for face in load_data(faces).split("test") if face.label == 0]
     assert (tmp_path / "pictures" / "real_01.jpg").read_bytes() in held_out
+
+
+def test_pictures_in_tar_shards_are_copied(faces, tmp_path):
+    catalog = load_data(faces)
+    write_shards(catalog, tmp_path / "shards", 20_000)
+    for data in (faces, tmp_path / "shards"):
+        demo_pictures(data, tmp_path / data.name / "pictures", 1)
+    plain, packed = (sorted((tmp_path / name / "pictures").iterdir()) for name in (faces.name, "shards"))
+    assert [path.name for path in plain] == [path.name for path in packed]
+    assert [path.read_bytes() for path in plain] == [path.read_bytes() for path in packed]
 
 
 def test_only_own_pictures_are_replaced(faces, tmp_path):

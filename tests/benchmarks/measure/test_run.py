@@ -5,22 +5,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from benchmarks.measure import accuracy
 from benchmarks.measure import run as module
 from benchmarks.measure.accuracy import Judgement, choose_faces, summarize
 from benchmarks.measure.cases import EngineKind, Mode, Round
-from benchmarks.measure.plan import Plan, list_cases, name_bundles
+from benchmarks.measure.plan import Plan, list_cases, name_bundles, picture_files
 from benchmarks.measure.run import Run
 from benchmarks.options import Options
 from benchmarks.results.answer import answers
 from benchmarks.results.schema import Accuracy, GoldenState, Report
+from benchmarks.studies.small import write_small_bundle
 from edge_runtime.errors import DeviceError, UsageError
+from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.bundle import Bundle
-from edge_runtime.model.contract import Calibration
+from edge_runtime.model.contract import Calibration, QualityGroup
 from export.bundle.files import write_manifest
+from train.commands.shards import write_shards
 from train.data.build import load_data
 from train.data.splits import group_faces
+from train.evaluation.evaluation import open_subject
+from train.evaluation.logits import face_qualities
 from train.evaluation.training_faces import face_mark, write_training_faces
 
 OPTIONS = Options(data=Path("faces"), out=Path("out"), rounds=2, seconds=0.05, frames=6, baselines=False)
@@ -164,6 +170,45 @@ def test_bootstrap_keeps_identities_together(faces, monkeypatch):
     summarize(network, people, Judgement(logits, Calibration()), reference)
     assert groups == [group_faces(people)] * 2
     assert len(set(groups[0])) == len(records) / 4
+
+
+@pytest.fixture
+def by_quality(plan, tmp_path) -> Plan:
+    """The plan with a bundle whose sharper faces read as fakes in FP32, and all faces as they are in FP16."""
+    limit = float(np.median(face_qualities(plan.records, plan.bundles["tiny"].contract)[:, 0]))
+    blurred, sharp = QualityGroup(limit, None, None, 1.0, -9.0), QualityGroup(None, None, None, 1.0, 9.0)
+    readings = {"fp32": Calibration(groups=(blurred, sharp)), "fp16": Calibration(balanced=0.4)}
+    contract = plan.bundles["tiny"].contract.replace(calibrations=readings)
+    return replace(plan, bundles={"tiny": Bundle.open(write_small_bundle(tmp_path / "b", contract, tuple(readings)))})
+
+
+@pytest.mark.slow
+def test_accuracy_is_that_of_the_detector_that_runs(by_quality, circumstances, monkeypatch):
+    monkeypatch.setattr(accuracy, "RESAMPLES", 20)
+    run = Run(by_quality, circumstances)
+    run.measure_accuracy()
+    labels, calls = np.array([record.label for record in by_quality.records]), []
+    for found in run.report().accuracies:
+        subject = open_subject(by_quality.bundles["tiny"].path, precision=found.precision)
+        scores = fake_scores(subject.logits(by_quality.records, None, None), subject.calibration)
+        calls.append(scores >= subject.calibration.balanced)
+        assert found.figures["accuracy"]["value"] == pytest.approx(np.mean(calls[-1] == labels))
+        assert found.auc == pytest.approx(roc_auc_score(labels, scores))
+    assert [found.changed for found in run.report().accuracies] == [None, np.count_nonzero(calls[0] != calls[1])]
+    assert run.report().accuracies[1].changed > 0
+    assert run.report().accuracies[1].difference < 0.02
+
+
+def test_pictures_in_tar_shards_are_timed(plan, circumstances, faces, tmp_path):
+    write_shards(load_data(faces), tmp_path / "shards", 20_000)
+    packed = replace(plan, records=load_data(tmp_path / "shards").records)
+    run = Run(packed, circumstances)
+    run.measure(run.cases[0])
+    assert run.row(run.cases[0]).failed is None
+    assert run.report().data.shown == len(packed.records)
+    files = picture_files(packed.timed, tmp_path)
+    assert [Path(path).read_bytes() for path in files] == [face.content() for face in packed.timed]
+    assert picture_files(plan.timed, tmp_path) == tuple(str(face.path) for face in plan.timed)
 
 
 def test_training_faces_in_the_data_are_counted(plan, circumstances, tmp_path):

@@ -12,10 +12,13 @@ from typer.testing import CliRunner
 from benchmarks.promotion.cli import compare_detectors
 from benchmarks.promotion.field import read_disagreements
 from benchmarks.promotion.measure import choose_faces
+from benchmarks.promotion.shadow_cost import shadow_cost
 from benchmarks.studies.small import SIZE, small_contract, write_small_bundle
 from edge_runtime.command import command_app
 from edge_runtime.model.contract import PixelRecipe
 from edge_runtime.review.database import ReviewDatabase, ReviewFace, ReviewLabel
+from train.commands.shards import write_shards
+from train.data.build import load_data
 from train.evaluation.evaluation import open_subject
 from train.evaluation.training_faces import face_mark
 
@@ -66,6 +69,20 @@ def test_same_network_is_promoted(old, faces, tmp_path):
     assert rate["new"] > 0
     assert "promoted" in (tmp_path / "out" / "comparison.md").read_text().casefold()
     assert (tmp_path / "out" / "comparison.html").is_file()
+
+
+@pytest.mark.slow
+def test_pictures_in_tar_shards_are_timed(old, faces, tmp_path, capfd):
+    write_shards(load_data(faces / "door"), tmp_path / "shards", 20_000)
+    words = ["--data", tmp_path / "shards", "--out", tmp_path / "out", "--rounds", 1, "--seconds", 0.1]
+    done = compare(old, old, *words, "--allow", "rate=1", "--allow", "memory=1")
+    assert (done.exit_code, done.stdout[:22]) == (0, "promoted: no worse on "), done.output
+    rate = next(
+        g for g in json.loads((tmp_path / "out" / "comparison.json").read_text())["gates"] if g["figure"] == "rate"
+    )
+    assert rate["new"] > 0
+    assert shadow_cost(old, old, tmp_path / "shards", rounds=1, seconds=0.5) == 0
+    assert "median ratio" in capfd.readouterr().out
 
 
 @pytest.mark.slow
