@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from typing import Sequence
+from typing import Optional, Sequence
 
 from board_setup.errors import BoardError
 
@@ -14,9 +14,16 @@ class CommandError(BoardError):
     """A system command failed."""
 
 
-def call(command: Sequence[str]) -> "Finished[bytes]":
-    """Run a command in the root folder, with its standard error joined to its output."""
-    return subprocess.run(
+TIMED_OUT = 124
+"""The exit code of a command that took too long, as timeout(1) reports it."""
+
+
+def call(command: Sequence[str], *, timeout_s: Optional[float] = None) -> "Finished[bytes]":
+    """Run a command in the root folder, with its standard error joined to its output.
+
+    One that takes longer than `timeout_s` is killed, and its exit code is TIMED_OUT.
+    """
+    process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -24,6 +31,14 @@ def call(command: Sequence[str]) -> "Finished[bytes]":
         env={**os.environ, "LC_ALL": "C"},
         cwd="/",
     )
+    try:
+        out, _ = process.communicate(timeout=timeout_s)
+        return Finished(command, process.returncode, out)
+    except subprocess.TimeoutExpired:
+        return Finished(command, TIMED_OUT, b"")
+    finally:
+        # Not waited for: a process stuck in a kernel driver survives even this.
+        process.kill()
 
 
 def run(command: Sequence[str]) -> None:

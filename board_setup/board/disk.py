@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-from typing import Any, Iterator
+import stat
+from typing import Any, Dict, Iterator
 
 from board_setup.errors import BoardError
 
@@ -76,6 +77,19 @@ def has_sha256(path: str, digest: str) -> bool:
         return sha256(path) == digest
     except OSError:
         return False
+
+
+def closed(folder: str) -> Dict[str, int]:
+    """Return the folders and files from `folder` on that not every user can read, and the modes with which they can."""
+    modes = {}
+    for base, _, names in os.walk(folder):
+        for path in [base, *(os.path.join(base, name) for name in names)]:
+            mode = os.lstat(path).st_mode
+            # As chmod a+rX does.
+            opened = mode | 0o444 | (0o111 if mode & 0o111 else 0)
+            if opened != mode and not stat.S_ISLNK(mode):
+                modes[path] = stat.S_IMODE(opened)
+    return modes
 
 
 def empty_folder(path: str) -> str:

@@ -6,7 +6,7 @@ import enum
 import glob
 import json
 import os
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from board_setup.board import commands, disk
 
@@ -22,6 +22,9 @@ RECORDS = "lib/python*/site-packages/*.dist-info/RECORD"
 
 NOT_INSTALLED_CODE = 69
 """EX_UNAVAILABLE of sysexits.h."""
+
+CHECK_TIMEOUT_S = 900.0
+"""A check that takes longer hangs; a board needs seconds, an emulated one on a busy machine minutes."""
 
 SELF_CHECK = f"""
 import importlib.util, runpy, sys
@@ -100,8 +103,18 @@ def check_command(python: str, model: Optional[str] = None) -> List[str]:
     return [python, "-I", "-B", "-c", SELF_CHECK] + (["--model", model] if model else [])
 
 
+def run_check(python: str, model: str, *options: str, before: Sequence[str] = ()) -> Check:
+    """Let the runtime of `python` check itself and a bundle, by a command that begins with `before`."""
+    command = [*before, *check_command(python, model), *options]
+    done = commands.call(command, timeout_s=CHECK_TIMEOUT_S)
+    return read_check(commands.exit_code(done.returncode), done.stdout.decode(errors="replace"))
+
+
 def read_check(code: int, out: str) -> Check:
     """Return what the check's exit code and output say."""
+    if code == commands.TIMED_OUT:
+        waited = f"no answer from the runtime within {CHECK_TIMEOUT_S / 60:.0f} minutes"
+        return Check(CheckState.FAILED, f"{waited}: a driver or the disk hangs; see: sudo dmesg | tail", {})
     if code == NOT_INSTALLED_CODE:
         return Check(CheckState.NOT_INSTALLED, "the runtime is not installed", {})
     if code == commands.ILLEGAL_INSTRUCTION:

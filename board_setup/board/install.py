@@ -48,6 +48,8 @@ def install(
         say(f"{number}. {step.name}: {step.what}{' (done)' if step.is_done() else ''}")
     if dry_run:
         return
+    # The service's user, who is not root, reads what is written from here on.
+    os.umask(0o022)
     undo.remember_folders(layout)
     for step in plan:
         if step.is_done():
@@ -87,6 +89,7 @@ def plan_steps(target: Target) -> List[Step]:
         steps.provide_python(target),
         steps.make_runtime(target),
         steps.copy_detector(target),
+        steps.open_folders(target),
         steps.check_version(target),
     ]
     if steps.has_graphics(target.layout):

@@ -7,7 +7,7 @@ import os
 import shutil
 import tarfile
 import tempfile
-from typing import Callable, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from board_setup.board import commands, disk, environment, kit, service, signing, undo, versions
 from board_setup.board.layout import FORWARD, SERVICE, Layout
@@ -206,6 +206,19 @@ def copy_detector(target: Target) -> Step:
     return Step("detector", f"copy it to {target.version}", target.has_version, do)
 
 
+def open_folders(target: Target) -> Step:
+    """Let every user read what is installed: earlier versions of this tool installed it with the caller's umask."""
+
+    def closed() -> Dict[str, int]:
+        return {**disk.closed(target.layout.programs), **disk.closed(target.layout.state)}
+
+    def do() -> None:
+        for path, mode in closed().items():
+            os.chmod(path, mode)
+
+    return Step("access", "let the service read it", lambda: target.has_version() and not closed(), do)
+
+
 def check_version(target: Target) -> Step:
     """Let the new version judge its golden pictures on this board."""
 
@@ -214,8 +227,7 @@ def check_version(target: Target) -> Step:
 
     def do() -> None:
         python = os.path.join(target.version, "runtime", "bin", "python")
-        done = commands.call(environment.check_command(python, target.version))
-        check = environment.read_check(commands.exit_code(done.returncode), done.stdout.decode(errors="replace"))
+        check = environment.run_check(python, target.version)
         if check.state is not environment.CheckState.PASSED:
             # A version that is in use and could not be repaired is still better than none.
             if not target.is_current():
@@ -239,9 +251,7 @@ def measure_devices(target: Target) -> Step:
         python = os.path.join(target.version, "runtime", "bin", "python")
         with tempfile.TemporaryDirectory() as cache:
             folders = ["STATE_DIRECTORY=" + target.layout.state, "CACHE_DIRECTORY=" + cache]
-            command = ["env", *folders, *environment.check_command(python, target.version), "--measure"]
-            done = commands.call(command)
-        check = environment.read_check(commands.exit_code(done.returncode), done.stdout.decode(errors="replace"))
+            check = environment.run_check(python, target.version, "--measure", before=["env", *folders])
         why = f"not measured ({check.reason}); the service does it when it starts"
         target.fastest = check.found.get("fastest") or why
         disk.write(target.layout.measured, target.kit.id)

@@ -59,6 +59,7 @@ def rollback(layout: Layout) -> str:
         VersionError: there is none.
         ServiceError: its service does not run.
     """
+    os.umask(0o022)
     last = go_back(layout)
     if last is None:
         raise VersionError("there is no earlier good version; list them with: setup-board versions")

@@ -11,11 +11,13 @@ import pwd
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers import kits as kits_helper
 from helpers.kits import PYTHON, make_kit
 
 from board_setup import cli
@@ -106,8 +108,8 @@ def test_dry_run_writes_nothing(kits, layout) -> None:
     said: list[str] = []
     install(str(kits / "1.tar"), layout, say=said.append, dry_run=True)
     assert [line.split(":")[0].split(" ")[1] for line in said] == [
-        "kit", "python", "runtime", "detector", "check", "camera", "journal", "unit", "forward", "command", "switch",
-        "signature",
+        "kit", "python", "runtime", "detector", "access", "check", "camera", "journal", "unit", "forward", "command",
+        "switch", "signature",
     ]  # fmt: skip
     assert not Path(layout.root).exists()
 
@@ -133,12 +135,71 @@ def test_fastest_device_is_found_before_the_switch(kits, with_graphics, monkeypa
 def test_failed_measurement_does_not_stop_the_installation(kits, with_graphics, monkeypatch) -> None:
     call = commands.call
 
-    def crash_driver(command):
-        return SimpleNamespace(returncode=-6, stdout=b"") if "--measure" in command else call(command)
+    def crash_driver(command, **options):
+        crashes = "--measure" in command
+        return SimpleNamespace(returncode=-6, stdout=b"") if crashes else call(command, **options)
 
     monkeypatch.setattr(commands, "call", crash_driver)
     said = put_in(kits / "1.tar", with_graphics)
     assert said[-2] == "fastest: not measured (exit code 134); the service does it when it starts"
+
+
+@pytest.mark.parametrize("stage", ["check", "measure"])
+def test_driver_that_hangs_is_named_in_one_line(tmp_path, with_graphics, monkeypatch, stage) -> None:
+    def is_hanging(command: list[str]) -> bool:
+        return ("--measure" in command) == (stage == "measure") and "--model" in command
+
+    call = commands.call
+    monkeypatch.setattr(
+        commands,
+        "call",
+        lambda command, timeout_s=None: call(command, timeout_s=1.0 if is_hanging(command) else timeout_s),
+    )
+    # Whoever waits for the end of the output waits for the child too.
+    hanging = f"import subprocess, sys\nif ('--measure' in sys.argv) == {stage == 'measure'}: "
+    monkeypatch.setattr(kits_helper, "CHECK", f"{hanging}subprocess.run(['sleep', '60'])\n{kits_helper.CHECK}")
+    kit, began = make_kit(tmp_path / "kit.tar", "1"), time.monotonic()
+    if stage == "check":
+        with pytest.raises(InstallError, match=r"^check: [^\n]*no answer from the runtime within [^\n]*driver[^\n]*$"):
+            put_in(kit, with_graphics)
+        assert versions.current_version(with_graphics) == ""
+    else:
+        assert "no answer from the runtime" in put_in(kit, with_graphics)[-2]
+        assert versions.current_version(with_graphics) == "1-aa"
+    assert time.monotonic() - began < 40.0
+
+
+def readable(top: str) -> set[int]:
+    """Return the rights that every user has on what is below."""
+    return {path.lstat().st_mode & 0o005 for path in Path(top).rglob("*") if path.is_dir()}
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o027])
+def test_service_can_read_under_any_umask(kits, layout, umask) -> None:
+    before = os.umask(umask)
+    try:
+        put_in(kits / "1.tar", layout)
+        versions.switch(layout, "1-aa")
+        os.umask(umask)
+        put_in(kits / "2.tar", layout)
+        os.umask(umask)
+        versions.rollback(layout)
+        assert os.umask(before) == 0o022
+    finally:
+        os.umask(before)
+    assert readable(layout.root) == {0o005}
+    assert {path.stat().st_mode & 0o777 for path in Path(layout.state).rglob("*.json")} == {0o644}
+
+
+def test_board_that_the_service_could_not_read_is_repaired(kits, layout) -> None:
+    put_in(kits / "1.tar", layout)
+    tops = (layout.programs, layout.state)
+    wanted = [snapshot(top) for top in tops]
+    subprocess.run(["chmod", "-R", "go-rwx", *tops], check=True)
+    assert done_steps(put_in(kits / "1.tar", layout)) == ["access"]
+    assert [snapshot(top) for top in tops] == wanted
+    assert {Path(top).stat().st_mode & 0o777 for top in tops} == {0o755}
+    assert done_steps(put_in(kits / "1.tar", layout)) == []
 
 
 class PowerCutError(BaseException):
@@ -348,7 +409,9 @@ def snapshot(root: str) -> dict[str, tuple[int, str]]:
     """Return the mode of every path, and its content or target."""
     found = {}
     for path in Path(root).rglob("*"):
-        holds = str(path.readlink()) if path.is_symlink() else path.read_text() if path.is_file() else ""
+        holds = (
+            str(path.readlink()) if path.is_symlink() else path.read_text(errors="replace") if path.is_file() else ""
+        )
         found[str(path)] = path.lstat().st_mode, holds
     return found
 

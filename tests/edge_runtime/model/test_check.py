@@ -32,6 +32,14 @@ def test_a_whole_bundle_answers(bundle_path):
     assert found["openvino"] in ov.get_version()
 
 
+def test_no_driver_is_loaded(checked, bundle_path, monkeypatch):
+    """To list the devices OpenVINO loads all drivers, and one may hang."""
+    listed = []
+    monkeypatch.setattr(ov.Core, "available_devices", property(lambda core: listed.append(core) or ["CPU"]))
+    assert checked(bundle_path)[0] == 0
+    assert listed == []
+
+
 def test_any_changed_file_is_reported(checked, bundle_path, tmp_path):
     shutil.copytree(bundle_path, tmp_path / "changed")
     (tmp_path / "changed" / "fp32" / "model.bin").write_bytes(b"other")
