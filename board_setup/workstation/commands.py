@@ -58,7 +58,9 @@ def add_workstation_commands(
     command.add_argument(
         "--valid-days", type=between(float, 0.001, 36500), default=VALID_DAYS, help="default: %(default)s"
     )
-    counter_help = "kits only: boards refuse a kit whose counter is below the last one's (default: the time in seconds)"
+    counter_help = (
+        "kits only: boards refuse a kit whose counter is not above that of the last installed one (default: Unix time)"
+    )
     command.add_argument("--counter", type=between(int, 0, 1 << 62), help=counter_help)
     trust_help = "kits only: once it is installed, boards trust this key instead of those until now; may be repeated"
     command.add_argument("--trust", action="append", default=[], metavar="PUB", help=trust_help)
@@ -149,8 +151,8 @@ def pack_kit(options: argparse.Namespace) -> int:
 def make_key(options: argparse.Namespace) -> int:
     """Make a pair of keys for signing kits and bundles.
 
-    Keep the private key off the boards, and a copy of it in a safe place. Every machine that has the public key in its
-    folder of trusted keys refuses kits and bundles that are not signed with it.
+    Keep the private key off the boards, and a copy of it in a safe place. A machine with trusted keys accepts only kits
+    and bundles signed with one of them.
     """
     sign.make_key(options.key, passphrase=not options.no_passphrase)
     public = os.path.basename(options.key) + ".pub"

@@ -66,7 +66,7 @@ def sign_kit(
         path: the kit.
         key: the private key; or the public one, if an ssh-agent holds the private one.
         valid_days: after this time boards refuse the kit.
-        counter: boards refuse a kit with a lower one than the last; by default the time in seconds.
+        counter: boards refuse a kit whose counter is not above that of the last installed one; None is the Unix time.
         trust: files of the public keys that boards trust from then on; empty to change nothing. The key that signs must
             be among them, since a board that no longer trusts it could not repeat an interrupted installation.
         now: seconds since 1970.

@@ -91,7 +91,7 @@ def judge_pictures(
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise UsageError("judge-pictures needs pyarrow; run pip install 'deepfake-edge[bulk]'") from None
+        raise UsageError("judge-pictures needs pyarrow; run pip install pyarrow fsspec aiohttp") from None
     from edge_runtime.bulk.listing import entries_of
     from edge_runtime.bulk.parts import Job, PictureList, Settings
     from edge_runtime.bulk.storage import absolute, prepare_folder

@@ -26,7 +26,7 @@ class RayActors:
         try:
             import ray
         except ImportError:
-            raise UsageError("--engine ray needs Ray; run pip install 'deepfake-edge[ray]'") from None
+            raise UsageError("--engine ray needs Ray; run pip install ray") from None
         self._ray, self._workers = ray, workers
         try:
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)

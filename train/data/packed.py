@@ -192,7 +192,7 @@ def _parquet(path: Path, card: Names) -> Iterator[tuple[bytes, object, Sequence[
 
         from edge_runtime.bulk.listing import picture_column
     except ImportError:
-        raise UsageError(f"{path}: Parquet needs pyarrow; run pip install 'deepfake-edge[hub]'") from None
+        raise UsageError(f"{path}: Parquet needs pyarrow; run pip install pyarrow fsspec aiohttp") from None
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow

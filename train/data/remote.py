@@ -58,7 +58,7 @@ def _from_store(address: str) -> Path:
     try:
         from edge_runtime.bulk.storage import names_below, read_range
     except ImportError:
-        raise UsageError(f"{address}: needs pyarrow; run pip install 'deepfake-edge[bulk]'") from None
+        raise UsageError(f"{address}: needs pyarrow; run pip install pyarrow fsspec aiohttp") from None
 
     def blocks(name: str) -> Iterator[bytes]:
         return (read_range(f"{address}/{name}", at, BLOCK) for at in range(0, sizes[name], BLOCK))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'deepfake-edge[bulk]'")
+pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow fsspec aiohttp")
 import pyarrow.parquet as pq
 
 from edge_runtime.bulk.cli import main

@@ -15,7 +15,7 @@ PICTURES, PART = 600, 5
 @pytest.fixture(scope="module")
 def cluster():
     """The address of a cluster of two raylets with one CPU each."""
-    pytest.importorskip("ray", reason="needs ray: pip install 'deepfake-edge[ray]'")
+    pytest.importorskip("ray", reason="needs ray: pip install ray")
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
