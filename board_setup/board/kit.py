@@ -57,9 +57,9 @@ class Kit(NamedTuple):
 
     @property
     def wheels_id(self) -> str:
-        """Identify the set of wheels: two kits with the same wheels share a virtual environment."""
+        """Identify the set of wheels and their Python: kits in which these are equal share a virtual environment."""
         wheels = sorted((name, digest) for name, digest in self.files.items() if name.startswith("wheels/"))
-        return hashlib.sha256(repr((self.python, self.archive, wheels)).encode()).hexdigest()[:12]
+        return hashlib.sha256(repr((self.python, self.files.get(self.archive, ""), wheels)).encode()).hexdigest()[:12]
 
 
 class Head(NamedTuple):

@@ -19,7 +19,8 @@ RULE_PATH = "/etc/udev/rules.d/70-deepfake-edge.rules"
 JOURNALD_PATH = "/etc/systemd/journald.conf.d/deepfake-edge.conf"
 STATE = "/var/lib/deepfake-edge-state"
 FORWARD_STATE = "/var/lib/deepfake-edge-forward"
-WRITTEN_AT_RUN_TIME = ("/var/cache/deepfake-edge", "/var/log/deepfake-edge", STATE, FORWARD_STATE)
+CACHE = "/var/cache/deepfake-edge"
+WRITTEN_AT_RUN_TIME = (CACHE, "/var/log/deepfake-edge", STATE, FORWARD_STATE)
 MONITOR = STATE + "/monitor"
 """Where the service notes whether faces drift, see docs/operations.md."""
 

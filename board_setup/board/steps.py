@@ -40,6 +40,7 @@ class Target:
         live: whether this is the running system, so that systemd, udev and groups are changed too.
         systemd: its version, 0 if it does not run here.
         user: who gets access to camera and GPU besides the service; None for nobody.
+        places: where the virtual environment may be: a damaged one that is in use is replaced at the other place.
         fastest: the device and precision that were measured to be fastest, empty if nothing was measured.
     """
 
@@ -52,10 +53,11 @@ class Target:
         self.systemd = service.systemd_version() if self.live else 0
         self.unpacked = os.path.join(layout.programs, "kits", self.kit.id)
         self.own_python = os.path.join(layout.programs, "python-" + self.kit.files.get(self.kit.archive, "")[:8])
-        self.runtime = os.path.join(layout.runtimes, self.kit.wheels_id)
         self.version = os.path.join(layout.versions, self.kit.id)
         self.fastest = ""
-        self._runtime_is_intact = False
+        self._runtime = ""
+        first = os.path.join(layout.runtimes, self.kit.wheels_id)
+        self.places = [first, first + "-2"]
 
     @property
     def python(self) -> str:
@@ -73,10 +75,16 @@ class Target:
         """Return whether this tool is in place as the kit has it."""
         return disk.has_sha256(self.layout.tool, self.kit.files.get(kit.TOOL, ""))
 
-    def has_runtime(self) -> bool:
-        """Return whether the virtual environment is intact; its hundreds of megabytes are read only once."""
-        self._runtime_is_intact = self._runtime_is_intact or environment.is_intact(self.runtime)
-        return self._runtime_is_intact
+    @property
+    def runtime(self) -> str:
+        """Path of the intact virtual environment, empty without one; its hundreds of megabytes are read only once."""
+        self._runtime = self._runtime or next(filter(environment.is_intact, self.places), "")
+        return self._runtime
+
+    def links_to_damaged(self) -> List[str]:
+        """Return the links of versions that lead to a damaged virtual environment with this kit's wheels."""
+        damaged = {os.path.realpath(path) for path in self.places if path != self.runtime}
+        return [link for link, path in versions.runtime_links(self.layout).items() if path in damaged]
 
     def damaged_files(self) -> List[str]:
         """Return the bundle's files that differ from the kit."""
@@ -87,7 +95,7 @@ class Target:
     def has_version(self) -> bool:
         """Return whether the version's folder is as the kit has it and uses this runtime."""
         linked = os.path.realpath(os.path.join(self.version, "runtime")) == os.path.realpath(self.runtime)
-        return linked and not self.damaged_files()
+        return bool(self.runtime) and linked and not self.damaged_files()
 
     def is_current(self) -> bool:
         """Return whether this version is the one in use."""
@@ -101,8 +109,10 @@ class Target:
         """Remove what a failed step left behind, which may be what filled the disk."""
         for path in (self.unpacked, self.own_python, self.version):
             shutil.rmtree(path + disk.PARTIAL, ignore_errors=True)
-        if not os.path.exists(os.path.join(self.runtime, disk.COMPLETE)):
-            shutil.rmtree(self.runtime, ignore_errors=True)
+        used = versions.runtime_links(self.layout).values()
+        for path in self.places:
+            if not os.path.exists(os.path.join(path, disk.COMPLETE)) and os.path.realpath(path) not in used:
+                shutil.rmtree(path, ignore_errors=True)
 
     def distrust(self) -> None:
         """Let this version be checked and started again after a repair."""
@@ -116,7 +126,7 @@ def unpack_kit(target: Target) -> Step:
     """Unpack and check the kit, and put this tool in place."""
 
     def is_done() -> bool:
-        made = (target.has_python, target.has_runtime, target.has_version, target.has_tool)
+        made = (target.has_python, lambda: target.runtime, target.has_version, target.has_tool)
         return os.path.isdir(target.unpacked) or all(done() for done in made)
 
     def do() -> None:
@@ -172,17 +182,25 @@ def provide_python(target: Target) -> Step:
 
 
 def make_runtime(target: Target) -> Step:
-    """Make the virtual environment."""
+    """Make the virtual environment; a damaged one stays until its replacement is complete, since it may be in use."""
+
+    def is_done() -> bool:
+        return bool(target.runtime) and not target.links_to_damaged()
 
     def do() -> None:
-        target.distrust()
-        wheels = os.path.join(target.unpacked, "wheels")
-        os.makedirs(target.layout.runtimes, exist_ok=True)
-        shutil.rmtree(target.runtime, ignore_errors=True)
-        environment.make(target.python, target.runtime, wheels, target.kit.requirement)
-        environment.mark_complete(target.runtime)
+        if not target.runtime:
+            wheels = os.path.join(target.unpacked, "wheels")
+            used = versions.runtime_links(target.layout).values()
+            place = next((path for path in target.places if os.path.realpath(path) not in used), target.places[-1])
+            os.makedirs(target.layout.runtimes, exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+            environment.make(target.python, place, wheels, target.kit.requirement)
+            target.distrust()
+            environment.mark_complete(place)
+        for link in target.links_to_damaged():
+            disk.link(target.runtime, link)
 
-    return Step("runtime", f"make a virtual environment with {target.kit.requirement}", target.has_runtime, do)
+    return Step("runtime", f"make a virtual environment with {target.kit.requirement}", is_done, do)
 
 
 def copy_detector(target: Target) -> Step:
@@ -223,7 +241,7 @@ def check_version(target: Target) -> Step:
     """Let the new version judge its golden pictures on this board."""
 
     def is_done() -> bool:
-        return target.found_good() and target.has_runtime() and target.has_version()
+        return target.found_good() and target.has_version()
 
     def do() -> None:
         python = os.path.join(target.version, "runtime", "bin", "python")

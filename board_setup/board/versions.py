@@ -1,10 +1,11 @@
 """The versions on a board: which are installed, which is current, and rolling back."""
 
+import glob
 import json
 import os
 import shutil
 import time
-from typing import List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional
 
 from board_setup.board import disk, service
 from board_setup.board.layout import Layout
@@ -123,15 +124,33 @@ def remember(layout: Layout, version: str, *, good: bool) -> None:
     disk.write(layout.state + "/history.json", json.dumps([entry._asdict() for entry in entries], indent=1))
 
 
+def runtime_links(layout: Layout) -> Dict[str, str]:
+    """Return the path of each version's link to its virtual environment, and where it leads."""
+    links = glob.glob(os.path.join(glob.escape(layout.versions), "*", "runtime"))
+    return {link: os.path.realpath(link) for link in links}
+
+
 def tidy(layout: Layout) -> None:
-    """Keep the current version, those to go back to, and the virtual environments that they use; remove the rest."""
+    """Keep the current version, those to go back to, and what they run with; remove the rest."""
     now = current_version(layout)
     kept = {now, *_before(layout, now)[1 - KEPT :]}
     for name in os.listdir(layout.versions):
         if name not in kept:
             shutil.rmtree(os.path.join(layout.versions, name))
-    used = {os.path.realpath(os.path.join(layout.versions, name, "runtime")) for name in kept}
+    used = set(runtime_links(layout).values())
     for name in os.listdir(layout.runtimes):
         path = os.path.join(layout.runtimes, name)
         if os.path.realpath(path) not in used:
             shutil.rmtree(path)
+    pythons = [os.path.realpath(os.path.join(path, "bin", "python")) for path in used]
+    for path in glob.glob(os.path.join(glob.escape(layout.programs), "python-*")):
+        if not any(python.startswith(os.path.realpath(path) + os.sep) for python in pythons):
+            # Renamed first: what a power cut leaves of it must not look complete.
+            os.rename(path, path + disk.PARTIAL)
+            shutil.rmtree(path + disk.PARTIAL)
+    # OpenVINO compiles each network into a file of its own. Those made before the oldest version are of removed ones;
+    # another one is compiled again.
+    oldest = min(os.stat(os.path.join(layout.versions, name)).st_mtime for name in os.listdir(layout.versions))
+    for path in glob.glob(os.path.join(glob.escape(layout.at(service.CACHE)), "*.blob")):
+        if os.stat(path).st_mtime < oldest:
+            os.unlink(path)

@@ -58,6 +58,9 @@ def quick_environment(python: str, target: str, wheels: str, requirement: str) -
         check = wheel.read("edge_runtime/model/check.py").decode()
     folder.mkdir(parents=True)
     (folder / "check.py").write_text(check)
+    if "/python-" in python:
+        (folder / "python").symlink_to(python)
+        return
     for name, script in (
         # In place of: python -I -B -c PROGRAM --model FOLDER
         ("python", f'shift 4; exec {sys.executable} -I -S {folder}/check.py "$@"'),
@@ -207,6 +210,7 @@ class PowerCutError(BaseException):
 
 
 LAST_WRITE = 29
+LAST_WRITE_OF_A_REPAIR = 11
 
 
 def cut_power(monkeypatch, number: int) -> None:
@@ -395,6 +399,79 @@ def test_no_more_than_three_versions_are_kept(kits, layout) -> None:
     assert len(list(Path(layout.runtimes).iterdir())) == 1
 
 
+def test_pythons_and_compiled_networks_of_removed_versions_are_removed(tmp_path, layout) -> None:
+    cache = Path(layout.at("/var/cache/deepfake-edge"))
+    cache.mkdir(parents=True)
+    # In place of: python -I -B -c PROGRAM --model FOLDER
+    script = f'#!/bin/sh\nshift 4; exec {sys.executable} -I -S "$(dirname "$0")/check.py" "$@"\n'
+    for number, archive in enumerate("abcdd", 1):
+        contents = {"python/cpython.tar.gz": packed_python(PYTHON, f"{script}# {archive}\n".encode())}
+        put_in(make_kit(tmp_path / "kit.tar", str(number), contents=contents), layout)
+        (cache / f"{number}.blob").touch()
+        assert Path(layout.python).resolve().read_text() == f"{script}# {archive}\n"
+    assert {path.name for path in Path(layout.versions).iterdir()} == {"3-aa", "4-aa", "5-aa"}
+    assert len(list(Path(layout.runtimes).iterdir())) == 2
+    left = Path(layout.programs).glob("python-*/bin/python*")
+    assert sorted(path.read_text()[-2] for path in left) == ["c", "d"]
+    assert {path.name for path in cache.iterdir()} == {"3.blob", "4.blob", "5.blob"}
+
+
+def damage_runtime(layout: Layout) -> Path:
+    """Damage the current version's virtual environment in a way that does not keep it from running."""
+    runtime = Path(layout.current, "runtime").resolve()
+    (runtime / disk.COMPLETE).unlink()
+    return runtime
+
+
+@pytest.mark.parametrize("kit", ["1.tar", "2.tar"])
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), PowerCutError()], ids=["full", "cut"])
+def test_running_version_survives_a_repair_that_fails(kits, layout, monkeypatch, kit, failure) -> None:
+    put_in(kits / "1.tar", layout)
+    damaged = damage_runtime(layout)
+
+    def fail(python: str, target: str, *others: str) -> None:
+        Path(target).mkdir()
+        raise failure
+
+    with monkeypatch.context() as patched:
+        patched.setattr(environment, "make", fail)
+        with pytest.raises((InstallError, PowerCutError)):
+            put_in(kits / kit, layout)
+    assert (versions.current_version(layout), detect(layout)) == ("1-aa", "detecting\n")
+    if isinstance(failure, OSError):
+        assert list(Path(layout.runtimes).iterdir()) == [damaged]
+    put_in(kits / kit, layout)
+    assert detect(layout) == "detecting\n"
+    # Versions that shared the damaged one share its replacement.
+    (replacement,) = Path(layout.runtimes).iterdir()
+    assert replacement != damaged
+    assert {path.resolve() for path in Path(layout.versions).glob("*/runtime")} == {replacement}
+    assert done_steps(put_in(kits / kit, layout)) == []
+
+
+@pytest.mark.parametrize("number", range(LAST_WRITE_OF_A_REPAIR + 1))
+def test_running_version_survives_a_power_cut_in_its_repair(kits, layout, number) -> None:
+    put_in(kits / "1.tar", layout)
+    damage_runtime(layout)
+    with pytest.MonkeyPatch.context() as patched:
+        cut_power(patched, number)
+        with pytest.raises(PowerCutError):
+            put_in(kits / "1.tar", layout)
+    assert detect(layout) == "detecting\n"
+    put_in(kits / "1.tar", layout)
+    assert detect(layout) == "detecting\n"
+    assert environment.is_intact(str(Path(layout.current, "runtime").resolve()))
+    assert versions.history(layout)[-1][::2] == ("1-aa", True)
+    assert done_steps(put_in(kits / "1.tar", layout)) == []
+
+
+def test_power_cuts_reach_the_last_write_of_a_repair(kits, layout, monkeypatch) -> None:
+    put_in(kits / "1.tar", layout)
+    damage_runtime(layout)
+    cut_power(monkeypatch, LAST_WRITE_OF_A_REPAIR + 1)
+    put_in(kits / "1.tar", layout)
+
+
 @pytest.fixture
 def bare_root(layout) -> Layout:
     """A root as a bare board has it, with one file of somebody else."""
@@ -446,15 +523,22 @@ def test_missing_python_is_named(tmp_path, layout) -> None:
 
 @pytest.mark.slow
 def test_standalone_python_is_installed(tmp_path, real_layout) -> None:
-    script = f'#!/bin/sh\nexec {sys.executable} "$@"\n'.encode()
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        member = tarfile.TarInfo(f"python/bin/python{PYTHON}")
-        member.size, member.mode = len(script), 0o755
-        tar.addfile(member, io.BytesIO(script))
-    put_in(make_kit(tmp_path / "kit.tar", "1", contents={"python/cpython.tar.gz": archive.getvalue()}), real_layout)
-    assert next(Path(real_layout.programs).glob(f"python-*/bin/python{PYTHON}"))
+    version, archive = system_python()
+    contents = {"python/cpython.tar.gz": archive}
+    put_in(make_kit(tmp_path / "kit.tar", "1", contents=contents, python=version), real_layout)
+    (installed,) = Path(real_layout.programs).glob("python-*")
+    assert Path(real_layout.python).resolve() == installed / "bin" / f"python{version}"
     assert versions.current_version(real_layout) == "1-aa"
+
+
+def packed_python(version: str, program: bytes) -> bytes:
+    """Return a program packed as a standalone Python."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo(f"python/bin/python{version}")
+        member.size, member.mode = len(program), 0o755
+        tar.addfile(member, io.BytesIO(program))
+    return archive.getvalue()
 
 
 @pytest.mark.slow
