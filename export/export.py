@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 from torch import nn
 
@@ -26,7 +28,7 @@ from export.convert.onnx import OnnxNetwork, read_source, to_onnx
 from export.convert.openvino import save_network, to_openvino, write_contract
 from export.convert.saliency import OUTPUTS, explain
 from export.faces import ExportFaces, choose_faces, draw_faces
-from export.int8.gate import Logits
+from export.int8.gate import Logits, Reading
 from export.int8.search import Int8Choice, find_int8
 from export.options import ONNX, ExportOptions, allowed_errors
 from export.proof.certificate import Certificate, Measured, certify
@@ -34,7 +36,7 @@ from export.proof.golden import golden_pool, measure_golden, write_golden
 from export.proof.reference import write_reference
 from export.proof.report import write_export_report
 from train.data.face_finder import HOW_TO_GET
-from train.evaluation.calibrate import fit_calibration, log_odds, refit
+from train.evaluation.calibrate import log_odds, refit
 from train.evaluation.logits import face_qualities, judge
 from train.evaluation.metrics import measure
 from train.evaluation.training_faces import checkpoint_faces, write_training_faces
@@ -194,17 +196,20 @@ def prove(model: nn.Module, networks: Mapping[str, Path], context: Context) -> P
     measured = measure_floats(model, networks, context)
     if not faces.calibration:
         context.steps.note(UNCALIBRATED)
-        certificate = certify(measured, None, Calibration())
+        certificate = certify(measured, None, Reading(Calibration()))
         return Proof(context.contract, certificate, Int8Choice(), (*faces.notes, UNCALIBRATED))
     allowed = allowed_errors(context.contract, options)
-    reading = fit_calibration(measured["fp32", BOARD], faces.labels, **allowed)
+    like = context.contract.calibration(CHECKPOINT)
+    qualities = face_qualities(faces.measured, context.contract) if like.groups else None
+    # The reading that FP32 ships with, so that the gate counts the decisions that change on the board.
+    reading = Reading(refit(like, measured["fp32", BOARD], faces.labels, qualities, **allowed), qualities)
     choice = Int8Choice()
     if Precision.INT8.value in options.parts:
         choice = find_int8(context, networks["fp32"], measured["fp32", BOARD], reading)
     if choice.chosen:
         measured |= {("int8", isa): logits for isa, logits in choice.chosen.logits.items()}
     return Proof(
-        contract=calibrate(context.contract, measured, faces, allowed),
+        contract=calibrate(context.contract, measured, faces, qualities, allowed),
         certificate=certify(measured, faces.labels, reading),
         choice=choice,
         notes=(*faces.notes, *choice.notes),
@@ -228,15 +233,19 @@ def measure_floats(model: nn.Module, networks: Mapping[str, Path], context: Cont
 
 
 def calibrate(
-    contract: ModelContract, measured: Measured, faces: ExportFaces, allowed: Mapping[str, float]
+    contract: ModelContract,
+    measured: Measured,
+    faces: ExportFaces,
+    qualities: NDArray[np.float64] | None,
+    allowed: Mapping[str, float],
 ) -> ModelContract:
     """Return `contract` with temperature, thresholds and figures of each precision, as the board computes it.
 
-    FP16 is not measured under the board's instruction set; its logits are the workstation's.
+    FP16 is not measured under the board's instruction set; its logits are the workstation's. `qualities` are those of
+    the measured faces [N, 3], None if the checkpoint's calibration has no groups.
     """
     calibrations, metrics = dict(contract.calibrations), dict(contract.metrics)
     like = contract.calibration(CHECKPOINT)
-    qualities = face_qualities(faces.measured, contract) if like.groups else None
     for name in (precision.value for precision in Precision):
         logits = measured.get((name, BOARD), measured.get((name, "native")))
         if logits is not None:

@@ -121,7 +121,8 @@ def _latency_table(rows: list[Row]) -> Table:
     }
     note = (
         "From file to verdict, median over the rounds. The first verdict counts from the start of the process; the "
-        "compiled model is cached from the second round on. Logits and decisions: on the timed pictures."
+        "compiled model is cached from the second round on. Logits and decisions (by the larger logit): on the timed "
+        "pictures."
     )
     return _table(columns, [row for row in rows if row.median(SPEED) is not None], note)
 

@@ -53,7 +53,7 @@ class Row:
         facts: threads, streams and kernels of what ran.
         latencies_ms: percentiles 0 to 100 of the latency from file to verdict, mean over the rounds.
         difference: largest difference of a logit from FP32's on the timed pictures; None without logits.
-        changed: on how many of these pictures the decision differs from FP32's.
+        changed: on how many of these pictures another logit is the larger one than in FP32's.
         failed: why it could not be measured, or None.
     """
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from edge_runtime.judging.decide import fake_scores
 from edge_runtime.model.contract import Calibration
 from edge_runtime.plain_json import plain
+from train.evaluation.calibrate import log_odds
 from train.evaluation.metrics import Figure, paired_bootstrap
 
 Logits = NDArray[np.float32]
@@ -84,22 +85,46 @@ class Difference:
         return self.changed / self.faces
 
 
-def difference(before: Logits, after: Logits, reading: Calibration) -> Difference:
-    """Compare logits of the same faces, both read with the same temperature and balanced threshold.
+@dataclass(frozen=True)
+class Reading:
+    """How logits of the measured faces are read: as FP32's are in the bundle.
+
+    `qualities` are the faces' sharpness, blockiness and size [N, 3]; None for a calibration without groups.
+    """
+
+    calibration: Calibration
+    qualities: NDArray[np.float64] | None = None
+
+    def log_odds(self, logits: Logits) -> NDArray[np.float64]:
+        """Return the log-odds of fake [M] of the first M faces, whose `logits` [M, 2] are given."""
+        qualities = None if self.qualities is None else self.qualities[: len(logits)]
+        return log_odds(logits, self.calibration, qualities)
+
+    def scores(self, logits: Logits) -> NDArray[np.float64]:
+        """Return the probabilities of fake [M] of the first M faces."""
+        return np.asarray(expit(self.log_odds(logits)))
+
+    def auc(self, labels: Sequence[int], logits: Logits) -> float:
+        """Return the area under the ROC curve of the first M faces."""
+        return float(roc_auc_score(labels, self.log_odds(logits)))
+
+
+def difference(before: Logits, after: Logits, reading: Reading) -> Difference:
+    """Compare logits of the same faces, both with the same `reading`.
 
     Accuracy hardly changes around the best threshold, so one fitted to each would move on its own and count faces as
     changed that quantization left alone.
     """
     change = np.abs(after.astype(np.float64) - before.astype(np.float64))
-    first, second = (fake_scores(logits, reading) for logits in (before, after))
-    gap = np.abs(second - first)
+    first, second = reading.scores(before), reading.scores(after)
+    gap, threshold = np.abs(second - first), reading.calibration.balanced
     return Difference(
         faces=len(before),
         max_logit=float(change.max()),
         mean_logit=float(change.mean()),
         max_score=float(gap.max()),
         mean_score=float(gap.mean()),
-        changed=int(((first >= reading.balanced) != (second >= reading.balanced)).sum()),
+        changed=int(((first >= threshold) != (second >= threshold)).sum()),
         moved=int((change.max(axis=1) > EQUAL).sum()),
     )
 
@@ -146,7 +171,7 @@ def judge_candidate(
     fp32_board: Logits,
     native: Logits,
     board: Logits,
-    reading: Calibration,
+    reading: Reading,
     limits: GateLimits,
 ) -> GateResult:
     """Compare a candidate's logits [N, 2] under both instruction sets with the limits.
@@ -158,7 +183,7 @@ def judge_candidate(
         fp32_board: logits [N, 2] of FP32 under the board's instruction set.
         native: under the workstation's instruction set.
         board: under the board's.
-        reading: FP32's temperature and balanced threshold.
+        reading: FP32's, for all logits.
         limits: what may change.
     """
     if not (np.isfinite(native).all() and np.isfinite(board).all()):
@@ -168,7 +193,7 @@ def judge_candidate(
         )
         return GateResult(name, math.nan, figure, change, change, refusals=(Refusal(Criterion.NOT_FINITE),))
     against_fp32, to_board = difference(fp32_board, board, reading), difference(native, board, reading)
-    scores = [fake_scores(logits, reading) for logits in (fp32_board, board)]
+    scores = [reading.scores(logits) for logits in (fp32_board, board)]
     auc_change = paired_bootstrap(labels, *scores, figure="auc", groups=groups)
     checked = (
         Refusal(Criterion.AUC_LOSS, -auc_change["value"], limits.auc_loss),
@@ -178,7 +203,7 @@ def judge_candidate(
     )
     return GateResult(
         name=name,
-        auc=auc_of(labels, board),
+        auc=reading.auc(labels, board),
         auc_change=auc_change,
         against_fp32=against_fp32,
         to_board=to_board,
@@ -195,12 +220,12 @@ class LimitMetric:
 
     labels: Sequence[int]
     fp32: Logits
-    reading: Calibration
+    reading: Reading
     limits: GateLimits
 
     def __call__(self, logits: Logits) -> float:
         """Return the metric of `logits`; larger is better."""
-        auc_loss = auc_of(self.labels, self.fp32) - auc_of(self.labels, logits)
+        auc_loss = self.reading.auc(self.labels, self.fp32) - self.reading.auc(self.labels, logits)
         changed = difference(self.fp32, logits, self.reading).changed_share
         used = (auc_loss / max(self.limits.auc_loss, 1e-9), changed / max(self.limits.changed, 1e-9))
         return 1.0 - 0.01 * max(*used, 0.0)
@@ -210,11 +235,6 @@ def margins(logits: Logits) -> NDArray[np.float64]:
     """Return logit of fake − logit of real, [N]."""
     margin: NDArray[np.float64] = np.diff(logits.astype(np.float64), axis=1)[:, 0]
     return margin
-
-
-def auc_of(labels: Sequence[int], logits: Logits) -> float:
-    """Return the area under the ROC curve."""
-    return float(roc_auc_score(labels, margins(logits)))
 
 
 def best(results: Sequence[GateResult]) -> GateResult | None:

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from board_setup.isa import BOARD
-from edge_runtime.model.contract import Calibration
 from export.context import Context
-from export.int8.gate import Criterion, GateResult, LimitMetric, Logits, best, closest, judge_candidate
+from export.int8.gate import Criterion, GateResult, LimitMetric, Logits, Reading, best, closest, judge_candidate
 from export.int8.quantize import Control, Int8Candidate, layers_in_int8, quantize, sensitive_layers
 
 
@@ -34,11 +33,11 @@ class Int8Choice:
     notes: tuple[str, ...] = ()
 
 
-def find_int8(context: Context, fp32: Path, fp32_board: Logits, reading: Calibration) -> Int8Choice:
+def find_int8(context: Context, fp32: Path, fp32_board: Logits, reading: Reading) -> Int8Choice:
     """Try the candidates, then the fallbacks, then accuracy control, until the gate accepts one.
 
-    `fp32_board` are the logits [N, 2] of the network `fp32` under the board's instruction set, `reading` its
-    temperature and balanced threshold.
+    `fp32_board` are the logits [N, 2] of the network `fp32` under the board's instruction set; `reading` says how they
+    are read.
     """
     attempts: dict[str, Attempt] = {}
     notes: list[str] = []
@@ -71,9 +70,7 @@ def find_int8(context: Context, fp32: Path, fp32_board: Logits, reading: Calibra
     return Int8Choice(tuple(results()), None, failure, (*notes, failure))
 
 
-def _attempt(
-    context: Context, candidate: Int8Candidate, fp32: Path, fp32_board: Logits, reading: Calibration
-) -> Attempt:
+def _attempt(context: Context, candidate: Int8Candidate, fp32: Path, fp32_board: Logits, reading: Reading) -> Attempt:
     faces, limits = context.faces, context.options.limits
     network = context.work / candidate.name.replace(" ", "_") / "model.xml"
     control, isa = None, "native"

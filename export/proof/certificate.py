@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from board_setup.isa import BOARD
-from edge_runtime.model.contract import Calibration
 from edge_runtime.plain_json import plain
-from export.int8.gate import Difference, Logits, auc_of, difference, margins
+from export.int8.gate import Difference, Logits, Reading, difference, margins
 
 Measured = Mapping[tuple[str, str], Logits]
 """Logits [N, 2] by network and instruction set."""
@@ -60,7 +59,7 @@ class Certificate:
         return values
 
 
-def certify(measured: Measured, labels: Sequence[int] | None, reading: Calibration) -> Certificate:
+def certify(measured: Measured, labels: Sequence[int] | None, reading: Reading) -> Certificate:
     """Compare the stages that were measured, all with one `reading`.
 
     PyTorch and ONNX may have judged only the first of the faces; `labels` are those of all faces, None where unknown.
@@ -80,7 +79,7 @@ def certify(measured: Measured, labels: Sequence[int] | None, reading: Calibrati
             CertificateStage(
                 name=name,
                 faces=len(logits),
-                auc=auc_of(common, logits[: len(common)]) if common and len(set(common)) == 2 else None,
+                auc=reading.auc(common, logits[: len(common)]) if common and len(set(common)) == 2 else None,
                 from_pytorch=compare(pytorch, logits) if index else None,
                 from_before=compare(logits_before, logits) if index else None,
                 before=before,

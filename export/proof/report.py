@@ -52,7 +52,8 @@ def certificate_blocks(certificate: Certificate) -> list[str | Table]:
     words = (
         f"Measured on {certificate.faces} labelled faces that did not calibrate; FP32's logit of fake less logit of "
         f"real spreads over {certificate.spread:.1f}. “On the board” is a process capped to the board's instruction "
-        "set (SSE4.2). Scores and decisions are read with FP32's temperature and balanced threshold."
+        "set (SSE4.2). Scores and decisions are read as FP32's: with its temperature, quality groups "
+        "and balanced threshold."
     )
 
     def changes(change: Difference | None) -> list[str]:

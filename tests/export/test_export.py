@@ -15,17 +15,28 @@ from edge_runtime.inference.classifier import Classifier
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.faces import FACE_MODEL
 from edge_runtime.model.bundle import Bundle
-from edge_runtime.model.contract import CHECKPOINT, Calibration, ModelContract, Precision
+from edge_runtime.model.contract import (
+    CHECKPOINT,
+    Calibration,
+    ModelContract,
+    PixelRecipe,
+    Precision,
+    QualityGroup,
+)
 from edge_runtime.model.golden import check_golden
 from edge_runtime.pixels.pictures import read_picture
 from edge_runtime.pixels.preprocess import face_pixels
-from export.export import calibrate, export_bundle
+from export.context import Context, Steps
+from export.export import calibrate, export_bundle, prove
 from export.faces import choose_faces
+from export.int8.gate import Reading
+from export.int8.search import Int8Choice
 from export.options import ExportOptions, allowed_errors
 from export.proof.certificate import certify
 from train.data.catalog import Catalog
 from train.data.face_finder import installed_face_model
 from train.evaluation.calibrate import fit_calibration
+from train.evaluation.logits import face_qualities
 from train.evaluation.training_faces import among, bundle_faces, face_mark
 
 
@@ -104,7 +115,7 @@ def test_every_auc_of_the_certificate_is_of_the_same_faces() -> None:
     margin[10:] *= -1
     logits = np.stack([-margin / 2, margin / 2], axis=1).astype(np.float32)
     measured = {("torch", "native"): logits[:10], ("fp32", "native"): logits, ("fp32", BOARD): logits}
-    stages = certify(measured, labels, Calibration()).stages
+    stages = certify(measured, labels, Reading(Calibration())).stages
     assert [stage.auc for stage in stages] == [1.0, 1.0, 1.0]
     assert [stage.faces for stage in stages] == [10, 40, 40]
     assert [stage.from_before.faces for stage in stages[1:]] == [10, 40]
@@ -136,9 +147,30 @@ def test_int8_is_calibrated_as_the_board_computes(tiny_data: Path, monkeypatch: 
     margin = np.where(faces.labels, 1.0, -1.0) + np.random.default_rng(0).normal(0, 1, 40)
     logits = np.stack([-margin / 2, margin / 2], 1).astype(np.float32)
     measured = {("int8", "native"): logits * 3 + 1, ("int8", BOARD): logits}
-    found = calibrate(ModelContract("tiny"), measured, faces, {})
+    found = calibrate(ModelContract("tiny"), measured, faces, None, {})
     assert found.calibration("int8") == fit_calibration(logits, faces.labels)
     assert found.metrics["int8"] == {"threshold": found.calibration("int8").balanced, "groups": faces.groups}
+
+
+def test_the_gate_reads_logits_as_fp32_ships(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contract = ModelContract("tiny", input_size=32, pixels=PixelRecipe(resize_to=None))
+    faces = choose_faces(tiny_data, calibration=2, measured=40)
+    qualities = face_qualities(faces.measured, contract)
+    limit = float(np.median(qualities[:, 0]))
+    groups = (QualityGroup(limit, None, None, 1.0, 2.0), QualityGroup(None, None, None, 1.0, 0.0))
+    contract = contract.replace(calibrations={CHECKPOINT: Calibration(groups=groups)})
+    margin = np.where(faces.labels, 1.0, -1.0) + np.random.default_rng(0).normal(0, 1, 40)
+    logits = np.stack([-margin / 2, margin / 2], 1).astype(np.float32)
+    measured = {("torch", "native"): logits, ("fp32", "native"): logits, ("fp32", BOARD): logits}
+    readings: list[Reading] = []
+    monkeypatch.setattr("export.export.measure_floats", lambda *given: measured)
+    monkeypatch.setattr("export.export.find_int8", lambda *given: readings.append(given[-1]) or Int8Choice())
+    context = Context(contract, faces, ExportOptions(), workers=None, steps=Steps(), work=tiny_data)
+    proof = prove(None, {"fp32": tiny_data}, context)
+    assert readings[0].calibration == proof.contract.calibration("fp32")
+    assert readings[0].calibration.balanced != fit_calibration(logits, faces.labels).balanced
+    assert np.array_equal(readings[0].qualities, qualities)
+    assert proof.certificate.stages[0].auc == pytest.approx(proof.contract.metrics["fp32"]["auc"]["value"])
 
 
 @pytest.mark.parametrize(

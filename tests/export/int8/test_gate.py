@@ -8,11 +8,21 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from edge_runtime.judging.decide import fake_scores
-from edge_runtime.model.contract import Calibration
-from export.int8.gate import Criterion, GateLimits, GateResult, LimitMetric, best, closest, difference, judge_candidate
+from edge_runtime.model.contract import Calibration, QualityGroup
+from export.int8.gate import (
+    Criterion,
+    GateLimits,
+    GateResult,
+    LimitMetric,
+    Reading,
+    best,
+    closest,
+    difference,
+    judge_candidate,
+)
 from train.evaluation.metrics import pairwise_auc
 
-READING = Calibration(temperature=1.0, balanced=0.5)
+READING = Reading(Calibration(temperature=1.0, balanced=0.5))
 LABELS = [0, 1] * 50
 
 
@@ -46,6 +56,22 @@ def test_a_difference_in_logits_scores_and_decisions() -> None:
     assert found.max_score == pytest.approx(1 / (1 + np.exp(-1.5)) - 1 / (1 + np.exp(-1.0)))
     assert (found.changed, found.changed_share) == (1, pytest.approx(1 / 3))
     assert found.moved == 2
+
+
+def test_decisions_are_those_of_each_face_s_quality() -> None:
+    """The blurred half of the faces reads 3 higher: what changes is what the board would call otherwise."""
+    groups = (QualityGroup(0.5, None, None, 2.0, 3.0), QualityGroup(None, None, None, 1.0, 0.0))
+    qualities = np.array([[0.4, 1.0, 200.0], [0.6, 1.0, 200.0]] * 2)
+    reading = Reading(Calibration(groups=groups), qualities)
+    before = np.array([[0.0, -1.4], [0.0, -1.4], [0.0, 1.0], [0.0, 0.1]], np.float32)
+    found = difference(before, before - np.array([0.0, 0.3], np.float32), reading)
+    assert found.changed == 2
+    assert found.max_logit == pytest.approx(0.3)
+    assert reading.log_odds(before) == pytest.approx([0.2, -1.4, 5.0, 0.1])
+    assert reading.log_odds(before[:1]) == pytest.approx([0.2])
+    assert reading.auc([0, 1, 1, 0], before) == 0.5
+    metric = LimitMetric([0, 1, 1, 0], before, reading, GateLimits(auc_loss=1.0, changed=0.5))
+    assert metric(before - np.array([0.0, 0.3], np.float32)) == pytest.approx(0.99)
 
 
 @pytest.mark.parametrize(

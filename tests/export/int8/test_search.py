@@ -13,7 +13,7 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Calibration
 from export.context import Context, Steps
 from export.faces import choose_faces
-from export.int8.gate import Criterion
+from export.int8.gate import Criterion, Reading
 from export.int8.measure import measure_networks
 from export.int8.quantize import Int8Candidate, LayerNoise, quantize, sensitive_layers
 from export.int8.search import Int8Choice, find_int8
@@ -67,7 +67,7 @@ def search(tiny_bundle: Bundle, tiny_data: Path, tmp_path: Path) -> Callable[...
         context = Context(
             contract=tiny_bundle.contract, faces=faces, options=given, workers=workers, steps=Steps(), work=tmp_path
         )
-        found = find_int8(context, tiny_bundle.model("fp32"), logits(faces.measured), Calibration())
+        found = find_int8(context, tiny_bundle.model("fp32"), logits(faces.measured), Reading(Calibration()))
         assert all(measured == faces.measured for measured in workers.measured)
         assert all(given[4] == faces.calibration for given, _ in workers.quantized)
         return found, workers
