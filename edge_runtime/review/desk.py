@@ -56,7 +56,8 @@ class ReviewDesk:
         self.database = ReviewDatabase(path, create=True)
         self._lock = threading.Lock()
         self._known: dict[Path, tuple[int, datetime]] = {}
-        self._unreadable: set[Path] = set()
+        # By what tells whether a file has changed: it may still have been on its way.
+        self._unreadable: dict[Path, tuple[int, int]] = {}
         self.refresh()
 
     @property
@@ -68,9 +69,9 @@ class ReviewDesk:
         """Take in new faces, and delete those whose time is over."""
         with self._lock:
             files = {path for path in self._folder.rglob("face-*.png*") if NAME.fullmatch(path.name)}
-            self._unreadable &= files
+            self._unreadable = {path: seen for path, seen in self._unreadable.items() if _state(path) == seen}
             known = {path: face for path, face in self._known.items() if path in files}
-            fresh = sorted(files - self._unreadable - known.keys(), key=lambda path: path.name)
+            fresh = sorted(files - self._unreadable.keys() - known.keys(), key=lambda path: path.name)
             read = [found for path in fresh if (found := self._read(path))]
             numbers = self.database.add_faces([face for face, _ in read])
             known.update((face.path, (number, expiry)) for number, (face, expiry) in zip(numbers, read, strict=True))
@@ -85,6 +86,7 @@ class ReviewDesk:
 
     def _read(self, path: Path) -> tuple[ReviewFace, datetime] | None:
         """Return a face, and when it must be gone; None if it can't be read."""
+        state = _state(path)
         try:
             data = path.read_bytes()
             record = read_record(self._opened(path, data))
@@ -100,7 +102,7 @@ class ReviewDesk:
             expiry = parse_time(record["delete_after"])
         except (PictureError, OSError, ValueError) as error:
             log.warning(f"{path}: {error}")
-            self._unreadable.add(path)
+            self._unreadable[path] = state
             return None
         return face, expiry
 
@@ -127,3 +129,12 @@ class ReviewDesk:
             return None if png is None else (png, read_record(png))
         except (PictureError, OSError):
             return None
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Return time and size of a file; zeros if it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size

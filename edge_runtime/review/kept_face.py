@@ -22,6 +22,8 @@ REASONS = "|".join(reason.value for reason in KeptFor)
 NAME = re.compile(rf"face-(\d{{8}}T\d{{9}})Z-({REASONS})-([0-9a-f]{{16}})\.png(?:\.age)?")
 """Time, why it was kept, perceptual hash: what a restarted board needs, and all that can be read without the key."""
 
+PNG_END = b"IEND\xaeB`\x82"
+
 RECORD = "deepfake-edge"
 """Key of the PNG's text with the record."""
 
@@ -96,6 +98,8 @@ def read_record(png: bytes) -> dict[str, Any]:
         PictureError: this is not such a PNG.
     """
     try:
+        if not png.endswith(PNG_END):
+            raise ValueError("cut off")
         with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
             record = dict(json.loads(picture.info[RECORD]))
         # Whoever has the public key can write one: only what was checked reaches a page.

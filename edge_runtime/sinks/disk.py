@@ -46,6 +46,8 @@ def rotate(path: Path) -> None:
     Raises:
         OSError: the folder does not allow it.
     """
+    # If the file is gone, nothing else may move: the oldest would be lost for nothing.
+    path.stat()
     for number in range(KEPT - 1, 0, -1):
         with contextlib.suppress(FileNotFoundError):
             numbered(path, number).replace(numbered(path, number + 1))

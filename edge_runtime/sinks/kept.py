@@ -17,13 +17,17 @@ from edge_runtime.sinks.disk import has_room
 TIDY_S = 60.0
 """Time between two searches for old files while none is written."""
 
+LONGEST_S = 100 * 365 * 86400.0
+"""The longest that files may be kept."""
+
 
 class KeptFiles:
     """Files that only their owner can read, of names that `pattern` matches; other files are left alone.
 
     Files older than `max_age_s` are deleted, and the oldest while all together are larger than `max_bytes`. The folder
-    is created if missing, for its owner alone; UsageError if it can't be used. `beside` are names of further files that
-    may be in a folder that others can open; it is then closed to them.
+    is created if missing, for its owner alone; UsageError if it can't be used, or if `max_age_s` is below 0 or above
+    100 years. `beside` are names of further files that may be in a folder that others can open; it is then closed to
+    them.
     """
 
     def __init__(
@@ -38,8 +42,11 @@ class KeptFiles:
         self.folder, self._pattern = folder, pattern
         self._max_age_s, self._max_bytes = max_age_s, max_bytes
         self._tidied = -TIDY_S
+        if not 0.0 <= max_age_s <= LONGEST_S:
+            raise UsageError(f"{folder}: files can't be kept for {max_age_s / 86400.0:g} days; give 0 to 36500")
         # When each file was made, on the monotonic clock: the board's own clock may be set while we run.
         self._made: dict[Path, float] = {}
+        self._own: set[Path] = set()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for partial in folder.glob(".*.partial"):
@@ -71,6 +78,7 @@ class KeptFiles:
         path = self.folder / name
         write_atomic(path, data, opener=functools.partial(os.open, mode=0o600))
         self._made[path] = time.monotonic()
+        self._own.add(path)
 
     def tidy(self, coming: int = 0) -> None:
         """Delete what is too old, then the oldest until there is room for `coming` bytes."""
@@ -82,9 +90,10 @@ class KeptFiles:
                 with contextlib.suppress(OSError):
                     if self._pattern.fullmatch(path.name):
                         stat = path.stat()
-                        # A time in the future comes from a wrong clock, then or now.
-                        age_s = max(0.0, time.time() - stat.st_mtime)
-                        made[path], sizes[path] = self._made.get(path, now - age_s), stat.st_size
+                        made[path], sizes[path] = self._made.get(path, now), stat.st_size
+                        if path not in self._own:
+                            # The clock may have been behind when we began, and been set since.
+                            made[path] = min(made[path], now - (time.time() - stat.st_mtime))
         total = sum(sizes.values()) + coming
         for path in sorted(made, key=lambda path: (made[path], path)):
             if now - made[path] > self._max_age_s or total > self._max_bytes:
@@ -92,6 +101,7 @@ class KeptFiles:
                     path.unlink(missing_ok=True)
                     total -= sizes.pop(path)
         self._made = {path: made[path] for path in sizes}
+        self._own &= sizes.keys()
 
     def tidy_if_due(self) -> None:
         """Delete what is too old, unless that was done within TIDY_S."""

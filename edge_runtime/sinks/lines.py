@@ -5,6 +5,7 @@ import csv
 import io
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from edge_runtime.sinks.disk import rotate
 class LineFile(Sink):
     """A file to which whole lines are appended; a line is in the file when `append` returns.
 
-    A line that does not fit on the disk is removed as a whole and counted as lost.
+    A line that does not fit on the disk is removed as a whole and counted as lost. If somebody moves or deletes the
+    file, the next line begins a new one.
 
     Args:
         path: `-` is standard output.
@@ -32,23 +34,26 @@ class LineFile(Sink):
     ) -> None:
         self._path, self._standard = Path(path), str(path) == "-"
         super().__init__("standard output" if self._standard else path)
-        self._header, self._rotate_at = header, None if self._standard else rotate_at
+        self._begins, self._header, self._rotate_at = begins.encode(), header, rotate_at
         self._header_is_due = False
         try:
-            if self._path.is_file() and not self._standard:
-                with self._path.open("rb") as file:
-                    start = file.read(len(begins.encode()))
-                if start and not start.strip(b"\0"):
-                    # A power cut left zeros where the first lines were.
-                    rotate(self._path)
-                elif not begins.encode().startswith(start):
-                    raise UsageError(f"{path}: holds something else, lines are not appended to it; choose another file")
             self._file = os.dup(1) if self._standard else self._open()
         except OSError as error:
             raise UsageError(f"{path}: can't be written ({error.strerror}); choose another place") from None
         self._begin()
 
     def _open(self) -> int:
+        if self._path.is_file():
+            with self._path.open("rb") as file:
+                start = file.read(len(self._begins))
+            cut_off = len(start) < len(self._begins) and self._begins.startswith(start)
+            if start and (cut_off or not start.strip(b"\0")):
+                # A power cut left half a line, or zeros where the first lines were.
+                rotate(self._path)
+            elif start and start != self._begins:
+                raise UsageError(
+                    f"{self._path}: holds something else, lines are not appended to it; choose another file"
+                )
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def _begin(self) -> None:
@@ -69,16 +74,30 @@ class LineFile(Sink):
         self._header_is_due = reason is not None
         return reason
 
+    def _renew(self) -> None:
+        """Go on in a new file if this one is long enough, or is no longer in its place."""
+        own = os.fstat(self._file)
+        if not stat.S_ISREG(own.st_mode):
+            return
+        try:
+            in_place = os.path.samestat(self._path.stat(), own)
+        except FileNotFoundError:
+            in_place = False
+        if in_place and (self._rotate_at is None or own.st_size < self._rotate_at):
+            return
+        if in_place:
+            rotate(self._path)
+        fresh = self._open()
+        os.close(self._file)
+        self._file = fresh
+        self._begin()
+
     def append(self, line: str) -> None:
         """Append `line`, which has no line end, or count it as lost."""
-        if self._rotate_at is not None and os.fstat(self._file).st_size >= self._rotate_at:
-            # If the file can't be renamed, the line goes into the long file.
-            with contextlib.suppress(OSError):
-                rotate(self._path)
-                fresh = self._open()
-                os.close(self._file)
-                self._file = fresh
-                self._begin()
+        if not self._standard:
+            # If that fails, the line goes into the file as it is.
+            with contextlib.suppress(OSError, UsageError):
+                self._renew()
         reason = self._write_header() or self._write(line)
         if reason is None:
             self.losses.over()

@@ -15,6 +15,9 @@ from edge_runtime.sinks import Sink
 from edge_runtime.sinks.kept import KeptFiles
 
 MEGABYTE = 1 << 20
+JPEG_SIDE = 65_500
+"""The most pixels a side of a JPEG that libjpeg writes."""
+
 NAME = re.compile(r"edge-\d{8}T\d{9}Z-.*\.jpg")
 
 
@@ -44,8 +47,9 @@ class SnapshotSink(Sink):
         if self._is_news(result) and (picture := judged.shown()) is not None:
             if self._blur:
                 picture = blurred(picture, [face.box for face in result.faces])
-            file = io.BytesIO()
-            draw_result(picture, result, result.notice or "").save(file, "JPEG", quality=90)
+            file, drawn = io.BytesIO(), draw_result(picture, result, result.notice or "")
+            drawn.thumbnail((JPEG_SIDE, JPEG_SIDE))
+            drawn.save(file, "JPEG", quality=90)
             try:
                 self._kept.save(snapshot_name(result), file.getvalue())
                 self.losses.over()

@@ -12,27 +12,41 @@ from edge_runtime.pipeline import Judged
 from edge_runtime.printable import printable
 from edge_runtime.sinks import Sink
 
+MOST_KINDS = 20
+"""Different failures of a source that are told before it recovers."""
+
 
 class PlainLines(Sink):
-    """One line per face on `out`; with `failures_only`, for a journal, only failures and the first frame after one."""
+    """One line per face on `out`.
+
+    With `failures_only`, for a journal: of each source only the first failure of a kind, and the first frame after it.
+    """
 
     def __init__(self, out: TextIO | None = None, *, failures_only: bool = False) -> None:
         self._out = sys.stdout if out is None else out
         super().__init__(getattr(self._out, "name", "the terminal"))
         self._failures_only = failures_only
-        self._failing: set[str] = set()
+        # What each failing source was said to suffer from.
+        self._failing: dict[str, set[str]] = {}
         self._rate = RollingRate()
 
     def write(self, judged: Judged) -> None:
         """Print one frame."""
         result = judged.result
         failing = result.state is not SourceState.OK or result.error is not None
-        is_back = not failing and result.source in self._failing
-        # A picture is judged once, so it can't recover.
-        (self._failing.add if failing and not judged.still else self._failing.discard)(result.source)
+        said = self._failing.get(result.source, set())
+        is_news = bool(said)
+        if failing:
+            text = f"{result.state.value} {result.error}"
+            is_news = text not in said and len(said) < MOST_KINDS
+            # A picture is judged once, so it can't recover.
+            if is_news and not judged.still:
+                self._failing[result.source] = said | {text}
+        else:
+            self._failing.pop(result.source, None)
         if result.state is SourceState.OK:
             self._rate.add()
-        if self._failures_only and not (failing or is_back):
+        if self._failures_only and not is_news:
             return
         try:
             print("\n".join(frame_lines(result, self._rate.per_second)), file=self._out, flush=True)

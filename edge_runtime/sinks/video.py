@@ -26,7 +26,7 @@ CHANGING_FPS = 30.0
 
 
 class VideoSink(Sink):
-    """One video file; frames are scaled to the size of the first.
+    """One video file; frames are scaled to the size of the first. A file that is there already is rotated.
 
     Args:
         path: ends in .mp4, .mkv or .avi; UsageError if it can't be written.
@@ -112,6 +112,11 @@ class VideoSink(Sink):
             usual = any(abs(rate * by - round(rate * by)) < 0.01 for by in (1.0, 1.001))
             self._fps = rate if usual else CHANGING_FPS
         self._last, self._due, self._before = None, 0.0, None
+        try:
+            if self._path.is_file() and self._path.stat().st_size:
+                rotate(self._path)
+        except OSError as error:
+            raise UsageError(f"{self._path}: can't be renamed ({error.strerror}); choose another place") from None
         return open_writer(self._path, self._fps, self._size)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ import errno
 import io
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
@@ -89,6 +90,25 @@ def test_long_files_are_rotated_and_few_kept(tmp_path):
     kept = [json.loads(line)["frame"] for name in files[-2::-1] + files[-1:] for line in (tmp_path / name).open()]
     assert kept == list(range(kept[0], 100))
     assert all((tmp_path / name).stat().st_size < 2600 for name in files)
+
+
+@pytest.mark.parametrize("rotate_at", [None, 2000])
+@pytest.mark.parametrize("put_there", [None, b"", b'{"source": "older"}\n', b"RIFF"])
+def test_a_file_moved_by_hand_is_begun_anew(tmp_path, rotate_at, put_there):
+    path, moved = tmp_path / "out.jsonl", tmp_path / "moved.jsonl"
+    with JsonlSink(path, rotate_at=rotate_at) as sink:
+        fill(sink, 20)
+        before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file != path}
+        path.rename(moved)
+        if put_there is not None:
+            path.write_bytes(put_there)
+        for number in (100, 101):
+            sink.write(frame(number))
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    foreign = put_there == b"RIFF"
+    lines = (moved if foreign else path).read_text().splitlines()
+    assert [json.loads(line)["frame"] for line in lines[-2:]] == [100, 101]
+    assert not foreign or path.read_bytes() == put_there
 
 
 def test_every_rotated_csv_has_a_header(tmp_path):
@@ -268,6 +288,13 @@ def test_a_long_video_is_rotated(tmp_path):
     assert all(cv2.VideoCapture(str(video)).read()[0] for video in videos)
 
 
+def test_a_video_that_is_there_already_is_kept(tmp_path):
+    for count in (3, 5):
+        with VideoSink(tmp_path / "seen.avi") as sink:
+            fill(sink, count)
+    assert [frames_of(tmp_path / name) for name in ("seen.1.avi", "seen.avi")] == [3, 5]
+
+
 def test_a_video_that_can_not_be_renamed_continues(tmp_path, monkeypatch):
     def refused(path):
         raise PermissionError(errno.EACCES, "denied")
@@ -311,6 +338,36 @@ def test_a_set_clock_deletes_no_snapshots(tmp_path, monkeypatch):
         monkeypatch.setattr("edge_runtime.sinks.kept.time.time", lambda: real() + 1e6)
         sink.write(with_verdict(Verdict.REAL, 1))
         assert len(list((tmp_path / "s").iterdir())) == 2
+
+
+def test_a_clock_that_was_behind_at_the_start_keeps_no_old_snapshots(tmp_path, monkeypatch):
+    days, real = 86400.0, time.time
+    with SnapshotSink(tmp_path / "s") as sink:
+        sink.write(frame(0))
+    (old,) = (tmp_path / "s").iterdir()
+    os.utime(old, (real() - 20 * days, real() - 20 * days))
+    monkeypatch.setattr("edge_runtime.sinks.kept.time.time", lambda: real() - 40 * days)
+    with SnapshotSink(tmp_path / "s", max_age_s=14 * days) as sink:
+        sink.write(frame(1))
+        assert old.exists()
+        monkeypatch.setattr("edge_runtime.sinks.kept.time.time", real)
+        sink.write(with_verdict(Verdict.REAL, 2))
+    assert not old.exists()
+    assert len(list((tmp_path / "s").iterdir())) == 2
+
+
+@pytest.mark.parametrize("days", [-1.0, 1e7, math.inf, math.nan])
+def test_pictures_are_kept_for_a_time_that_exists(tmp_path, days):
+    with pytest.raises(UsageError, match=r"can't be kept for .* days; give 0 to 36500"):
+        SnapshotSink(tmp_path / "s", max_age_s=days * 86400.0)
+
+
+def test_a_picture_wider_than_a_jpeg_is_kept_smaller(tmp_path):
+    with SnapshotSink(tmp_path / "s") as sink:
+        sink.write(frame(0, size=(70_000, 48)))
+    (path,) = (tmp_path / "s").iterdir()
+    with Image.open(path) as kept:
+        assert kept.width == 65_500
 
 
 def test_a_snapshots_name_leads_nowhere():
@@ -369,6 +426,19 @@ def test_a_journal_gets_failures_and_recoveries():
         sink.write(frame(3))
     assert [line.split("  ")[0] for line in out.getvalue().splitlines()] == ["door #1", "door #2"]
     assert "lost: unplugged" in out.getvalue()
+
+
+def test_a_journal_gets_each_failure_once(tmp_path):
+    out = io.StringIO()
+    with PlainLines(out, failures_only=True) as sink:
+        for number in range(0, 1800, 2):
+            sink.write(frame(number, error="broken"))
+            sink.write(frame(number + 1, error="cut off"))
+        sink.write(frame(1800))
+        sink.write(frame(1801, error="broken"))
+    assert [line.split("  ")[0] for line in out.getvalue().splitlines()] == [
+        *("door #0", "door #1", "door #1800", "door #1801")
+    ]
 
 
 def test_faces_of_one_picture_are_numbered():
@@ -432,8 +502,10 @@ def test_brackets_in_names_are_not_markup():
 
 
 @pytest.mark.parametrize("sink", [JsonlSink, CsvSink])
-def test_zeros_of_a_power_cut_are_put_aside(tmp_path, sink):
-    path, zeros = tmp_path / "results", bytes(4096) + b"later lines\n"
+@pytest.mark.parametrize("zeros", [bytes(4096) + b"later lines\n", b"\0", None])
+def test_what_a_power_cut_left_is_put_aside(tmp_path, sink, zeros):
+    path = tmp_path / "results"
+    zeros = zeros or {JsonlSink: b'{"sour', CsvSink: b"source,fr"}[sink]
     path.write_bytes(zeros)
     written = sink(path)
     written.write(frame())

@@ -135,6 +135,20 @@ def test_files_that_can_not_be_opened_are_counted(opened, whole_detector, places
     assert ENGLISH["review_unreadable"].format(count=2) in html.unescape(text)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_a_face_that_is_still_being_copied_is_taken_when_it_is_whole(places, share):
+    (face, *_) = (places.folder / "board1").glob("face-*")
+    copy, data = places.folder / face.name, face.read_bytes()
+    copy.write_bytes(data[: int(share * len(data))])
+    face.unlink()
+    desk = ReviewDesk(places)
+    assert (len(desk.faces()), desk.unreadable) == (2, 1)
+    copy.write_bytes(data)
+    desk.refresh()
+    assert (len(desk.faces()), desk.unreadable) == (3, 0)
+    assert len(ReviewDesk(places).faces()) == 3
+
+
 def test_a_forged_record_reaches_no_page(tmp_path, places, opened, whole_detector):
     keep(tmp_path / "kept/forged", [], range(20, 21), source=HOSTILE)
     with opened(whole_detector, Settings(review=places), follow_redirects=True) as client:
