@@ -299,9 +299,9 @@ def has_camera() -> bool:
     return any(re.match(r"video\d+$", name) for name in os.listdir("/dev"))
 
 
-def is_enabled() -> bool:
-    """Return whether systemd starts the service at boot."""
-    return commands.succeeds(["systemctl", "is-enabled", "--quiet", SERVICE])
+def is_enabled(unit: str) -> bool:
+    """Return whether systemd starts a unit at boot."""
+    return commands.succeeds(["systemctl", "is-enabled", "--quiet", unit])
 
 
 def systemd_version() -> int:

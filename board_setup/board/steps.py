@@ -296,18 +296,25 @@ def add_groups(target: Target, user: str) -> Step:
     return Step("groups", f"add {user} to {' and '.join(service.existing_groups())}", lambda: not missing(), do)
 
 
-def write_file(target: Target, name: str, path: str, text: str, after: Sequence[Sequence[str]]) -> Step:
-    """Write a configuration file and make the system read it."""
+def write_file(
+    target: Target, name: str, path: str, text: str, after: Sequence[Sequence[str]], *, unit: str = ""
+) -> Step:
+    """Write a configuration file and make the system read it with the commands `after`, which enable `unit`."""
     path = target.layout.at(path)
+    was_read = os.path.join(target.layout.state, "read", name)
 
     def is_done() -> bool:
-        is_active = name != "unit" or not target.live or service.is_enabled()
-        return disk.read_text(path) == text and is_active
+        is_active = not unit or not target.live or service.is_enabled(unit)
+        return disk.read_text(path) == disk.read_text(was_read) == text and is_active
 
     def do() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(was_read)
         disk.write(path, text)
         for command in after if target.live else ():
             commands.run(command)
+        # Only now: one of the commands may fail, or the power.
+        disk.write(was_read, text)
 
     return Step(name, f"write {path}", is_done, do)
 
@@ -315,13 +322,15 @@ def write_file(target: Target, name: str, path: str, text: str, after: Sequence[
 def configure_system(target: Target) -> List[Step]:
     """Write what udev, journald and systemd read."""
     unit = service.unit(target.layout, groups=service.existing_groups(), systemd=target.systemd)
-    enable = (("systemctl", "daemon-reload"), ("systemctl", "enable", SERVICE))
-    forward = (("systemctl", "daemon-reload"), ("systemctl", "enable", FORWARD))
+    forward = service.forward_unit(target.layout)
+    enable, enable_forward = (
+        (("systemctl", "daemon-reload"), ("systemctl", "enable", name)) for name in (SERVICE, FORWARD)
+    )
     return [
         write_file(target, "camera", service.RULE_PATH, service.UDEV_RULE, service.RELOAD_RULES),
         write_file(target, "journal", service.JOURNALD_PATH, service.JOURNALD, service.RESTART_JOURNAL),
-        write_file(target, "unit", service.UNIT_PATH, unit, enable),
-        write_file(target, "forward", service.FORWARD_PATH, service.forward_unit(target.layout), forward),
+        write_file(target, "unit", service.UNIT_PATH, unit, enable, unit=SERVICE),
+        write_file(target, "forward", service.FORWARD_PATH, forward, enable_forward, unit=FORWARD),
     ]
 
 

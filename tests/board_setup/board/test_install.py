@@ -23,7 +23,7 @@ from helpers.kits import PYTHON, make_kit
 from board_setup import cli
 from board_setup.board import commands, disk, environment, service, steps, undo, versions
 from board_setup.board.install import install, next_step
-from board_setup.board.layout import Layout
+from board_setup.board.layout import FORWARD, SERVICE, Layout
 from board_setup.board.service import ServiceError
 from board_setup.board.steps import InstallError, Target
 from board_setup.board.versions import VersionError
@@ -209,7 +209,7 @@ class PowerCutError(BaseException):
     """Nothing catches it, as nothing catches a power cut."""
 
 
-LAST_WRITE = 29
+LAST_WRITE = 33
 LAST_WRITE_OF_A_REPAIR = 11
 
 
@@ -589,6 +589,64 @@ def test_driver_packages_are_installed_once_and_removed(tmp_path, layout, monkey
     put_in(kit, layout)
     take_out(layout)
     assert ran == [["dpkg", "--install", "driver.deb"], ["dpkg", "--purge", "driver"]]
+
+
+CONFIGURED = (
+    "udevadm control --reload",
+    "udevadm trigger --subsystem-match=video4linux",
+    "systemctl restart systemd-journald",
+    "systemctl daemon-reload",
+    "systemctl enable deepfake-edge.service",
+    "systemctl enable deepfake-edge-forward.service",
+)
+
+
+@pytest.mark.parametrize("failure", [commands.CommandError("it failed"), PowerCutError()], ids=["fails", "cut"])
+@pytest.mark.parametrize("failing", CONFIGURED)
+def test_system_reads_its_files_after_a_command_failed(kits, layout, monkeypatch, failing, failure) -> None:
+    """What the system was told counts, not only that the file is there."""
+    ran: list[str] = []
+
+    def run(command) -> None:
+        if " ".join(command) == failing:
+            raise failure
+        ran.append(" ".join(command))
+
+    def configure() -> list[str]:
+        ran.clear()
+        target = Target(str(kits / "1.tar"), layout, None)
+        target.live = True
+        plan = steps.configure_system(target)
+        for step in [step for step in plan if not step.is_done()]:
+            step.do()
+        return [step.name for step in plan if not step.is_done()]
+
+    enabled = "systemctl is-enabled --quiet deepfake-edge"
+    monkeypatch.setattr(commands, "succeeds", lambda command: " ".join(command).startswith(enabled))
+    monkeypatch.setattr(commands, "run", run)
+    with pytest.raises(type(failure)):
+        configure()
+    monkeypatch.setattr(commands, "run", lambda command: ran.append(" ".join(command)))
+    assert configure() == []
+    assert failing in ran
+    configure()
+    assert ran == []
+
+
+@pytest.mark.parametrize("unit", [SERVICE, FORWARD])
+def test_unit_that_is_not_enabled_is_enabled(kits, layout, monkeypatch, unit) -> None:
+    ran: list[str] = []
+    target = Target(str(kits / "1.tar"), layout, None)
+    target.live = True
+    monkeypatch.setattr(commands, "run", lambda command: ran.append(" ".join(command)))
+    for step in steps.configure_system(target):
+        step.do()
+    ran.clear()
+    monkeypatch.setattr(commands, "succeeds", lambda command: command[-1] != unit)
+    left = [step for step in steps.configure_system(target) if not step.is_done()]
+    for step in left:
+        step.do()
+    assert (len(left), ran) == (1, ["systemctl daemon-reload", f"systemctl enable {unit}"])
 
 
 def test_every_user_leaves_the_groups_again(kits, layout, monkeypatch) -> None:
