@@ -39,9 +39,9 @@ def compare_detectors(
 
     **Examples**
 
-    `compare-detectors detector/ next/ --data faces/catalog.csv --data reviewed/catalog.csv`
+    `compare-detectors detector/ next/ --data prepared/ --data reviewed/`
 
-    `compare-detectors old.pth new.pth --data faces/catalog.csv --allow coverage=0.1`
+    `compare-detectors old.pth new.pth --data prepared/ --allow coverage=0.1`
 
     `compare-detectors detector/ next/ --disagreements shadow.jsonl --reviews reviews.sqlite` asks the field alone.
     """
