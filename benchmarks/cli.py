@@ -27,19 +27,14 @@ def _name_missing_extra() -> Iterator[None]:
 def benchmark(**options: Any) -> int:
     """Measure bundles on this machine: speed, latency, memory and accuracy by precision and device.
 
-    - `edge-benchmark --model detector --data faces --out report` finds the best precision for this machine
-
-    - `edge-benchmark --model a --model b --data faces --out report` compares backbones
-
-    - `edge-benchmark … --isa native --isa sse42` also measures as a CPU without AVX computes
-
-    - `edge-benchmark --tune --data faces --out report` finds the best setting and saves it for edge-detect
-
-    - `edge-benchmark … --minutes 30` then runs the best case for half an hour and plots FPS and clock
-
-    - `edge-benchmark frontier a b --data faces --out report` compares networks: AUC against the rate without AVX
-
-    - `edge-benchmark compare A.json B.json` shows what got faster or slower; exit code 1 if anything got worse
+    Examples:
+    - `edge-benchmark --model detector --data faces --out report   # find the best precision for this machine`
+    - `edge-benchmark --model a --model b --data faces --out report   # compare backbones`
+    - `edge-benchmark --data faces --out report --isa native --isa sse42   # also measure as a CPU without AVX computes`
+    - `edge-benchmark --tune --data faces --out report   # find the best setting and save it for edge-detect`
+    - `edge-benchmark --data faces --out report --minutes 30   # then run the best case for half an hour`
+    - `edge-benchmark frontier a b --data faces --out report   # compare networks: AUC against the rate without AVX`
+    - `edge-benchmark compare A.json B.json   # what got faster or slower; exit code 1 if anything got worse`
     """
     with _name_missing_extra():
         from benchmarks.measure.session import run_session
@@ -54,6 +49,9 @@ def compare(
 
     Exit code 1 if anything got worse or no longer runs, so it can be used in CI. Both reports must be from one machine
     and have at least 3 rounds.
+
+    Examples:
+    - `edge-benchmark compare A/report.json B/report.json`
     """
     with _name_missing_extra():
         from benchmarks.results import compare as comparing
@@ -66,10 +64,12 @@ def compare(
 
 
 def frontier(
-    models: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles with an INT8 network.")],
+    models: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Bundles with an INT8 network.")],
     data: Annotated[list[Path], typer.Option(help="Labelled faces: catalog.csv or folder; several: a column each.")],
     out: Annotated[Path, typer.Option(help="Folder for frontier.html, .md, .png and report.json.")],
-    rounds: Annotated[int, typer.Option(min=1, help="How often each network is measured, A B A B …")] = Options.rounds,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds, in which each network is measured once.")
+    ] = Options.rounds,
     seconds: Annotated[float, typer.Option(min=0.05, help="Seconds per timing.")] = Options.seconds,
     pictures: Annotated[int | None, typer.Option(min=2, help="Faces for accuracy (default: the test split).")] = None,
 ) -> int:
@@ -77,6 +77,9 @@ def frontier(
 
     All are measured in one interleaved run, capped to SSE4.2. If ResNet-50 at 224 pixels is among them, the table
     estimates what each would reach on an N5105, from published rates.
+
+    Examples:
+    - `edge-benchmark frontier runs/a/detector runs/b/detector --data faces --out report`
     """
     with _name_missing_extra():
         from benchmarks.frontier import measure_frontier, write_frontier

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edge_runtime.command import INTERRUPTED, run_command
+from edge_runtime.command import INTERRUPTED, MODEL_HELP, run_command
 from edge_runtime.defaults import (
     MIN_FACE_PX,
     REVIEW_DAYS,
@@ -58,7 +58,7 @@ def edge_detect(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[INPUT]...",
+            metavar="INPUT",
             help="Pictures, folders, globs, videos, http(s):// or rtsp:// cameras; - reads JPEGs from standard input.",
         ),
     ] = None,
@@ -66,10 +66,7 @@ def edge_detect(
     list_cameras: Annotated[bool, _camera("--list-cameras", help="List the cameras and exit.")] = False,
     model: Annotated[
         Path | None,
-        typer.Option(
-            help="Bundle, or hf://user/name@revision (default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or "
-            "shipped one)."
-        ),
+        typer.Option(help=MODEL_HELP),
     ] = None,
     device: Annotated[Device, typer.Option(help="Device that runs the network.")] = "AUTO",
     precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = "auto",
@@ -126,7 +123,7 @@ def edge_detect(
     review_purpose: Annotated[str, _review(help="Why they are kept; stored beside them.")] = "",
     review_key: Annotated[
         list[str] | None,
-        _review(help="Encrypt them for this public key, age1…, of `edge-serve keygen`; can be repeated."),
+        _review(help="Encrypt them for this public key of `edge-serve keygen`; can be repeated."),
     ] = None,
     review_unencrypted: Annotated[
         bool, _review("--review-unencrypted", help="Keep them without encryption, which needs no key.")

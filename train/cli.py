@@ -1,5 +1,6 @@
 """The commands `prepare-faces`, `train-detector`, `evaluate-detector` and `leave-one-out`."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,11 @@ from train.choices import (
 from train.commands.console import tell_evaluation, tell_prepared, tell_table, tell_trained
 from train.data.catalog import SEED, SHARES
 
+_pictures, _faces, _reviewed, _network, _data, _training, _figures, _videos, _results = (
+    functools.partial(typer.Option, rich_help_panel=panel)
+    for panel in ["Pictures", "Faces", "Reviewed faces", "Network", "Data", "Training", "Figures", "Videos", "Results"]
+)
+
 
 def prepare_faces(
     sources: Annotated[
@@ -32,19 +38,19 @@ def prepare_faces(
         typer.Argument(help="Folders of faces, in a known layout; also hf://datasets/user/name, kaggle://owner/name."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for catalog.csv and audit.html.")] = Path("prepared"),
-    real: Annotated[list[Path] | None, typer.Option(help="A folder of real faces; repeatable.")] = None,
-    fake: Annotated[list[Path] | None, typer.Option(help="A folder of fakes; repeatable.")] = None,
-    layout: Annotated[str, typer.Option(help="Name of the layout, if it is not recognized.")] = "",
-    folders: Annotated[Folders, typer.Option(help="What folders below real/ and fake/ are.")] = Folders.AUTO,
+    real: Annotated[list[Path] | None, _pictures(help="A folder of real faces; repeatable.")] = None,
+    fake: Annotated[list[Path] | None, _pictures(help="A folder of fakes; repeatable.")] = None,
+    layout: Annotated[str, _pictures(help="Name of the layout, if it is not recognized.")] = "",
+    folders: Annotated[Folders, _pictures(help="What folders below real/ and fake/ are.")] = Folders.AUTO,
     split: Annotated[str, typer.Option(help="Shares of train, valid and test.")] = SHARES,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = SEED,
-    min_quality: Annotated[float, typer.Option(min=0.0, help="Leave out blurred and dark faces; 10 is usual.")] = 0.0,
-    crop: Annotated[bool, typer.Option("--crop", help="Find the face in each picture, as the board does.")] = False,
-    face_model: Annotated[Path | None, typer.Option(help="The face detector's model file.")] = None,
-    harmonize: Annotated[int, typer.Option(min=0, help="Encode both classes alike, at this many pixels a side.")] = 0,
-    reviewed: Annotated[Path | None, typer.Option(help="Add the faces of this review database to --base.")] = None,
-    base: Annotated[Path | None, typer.Option(help="The catalog to make a new version of.")] = None,
-    private_key: Annotated[Path | None, typer.Option(help="Opens reviewed pictures that are encrypted.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the split.")] = SEED,
+    min_quality: Annotated[float, _faces(min=0.0, help="Leave out blurred and dark faces; 10 is usual.")] = 0.0,
+    crop: Annotated[bool, _faces("--crop", help="Find the face in each picture, as the board does.")] = False,
+    face_model: Annotated[Path | None, _faces(help="The face detector's model file.")] = None,
+    harmonize: Annotated[int, _faces(min=0, help="Encode both classes alike, at this many pixels a side.")] = 0,
+    reviewed: Annotated[Path | None, _reviewed(help="Add the faces of this review database to --base.")] = None,
+    base: Annotated[Path | None, _reviewed(help="The catalog to make a new version of.")] = None,
+    private_key: Annotated[Path | None, _reviewed(help="Opens reviewed pictures that are encrypted.")] = None,
     shards: Annotated[Path | None, typer.Option(help="Also copy the faces into tar shards in this folder.")] = None,
 ) -> int:
     """Make a catalog of faces: cleaned, split without leaks, audited for shortcuts.
@@ -52,15 +58,11 @@ def prepare_faces(
     No picture is deleted; quarantine.csv lists those that are left out. Exits with 1 if the audit finds a fault
     or a split lacks a class.
 
-    **Examples**
-
-    `prepare-faces faces/ --out prepared` where faces/ holds real/ and fake/.
-
-    `prepare-faces iFakeFaceDB/ VGGFace2/ --crop --out prepared` for data sets of one class each.
-
-    `prepare-faces --real photos/ --fake generated/ --harmonize 256 --out prepared`
-
-    `prepare-faces --reviewed reviews.sqlite --base prepared --out prepared2` adds what people reviewed.
+    Examples:
+    - `prepare-faces faces/ --out prepared   # faces/ holds real/ and fake/`
+    - `prepare-faces iFakeFaceDB/ VGGFace2/ --crop --out prepared   # data sets of one class each`
+    - `prepare-faces --real photos/ --fake generated/ --harmonize 256 --out prepared`
+    - `prepare-faces --reviewed reviews.sqlite --base prepared --out reviewed   # add what people reviewed`
     """
     from train.commands.shards import shards_folder, write_shards
 
@@ -107,57 +109,51 @@ def train_detector(
         list[Path], typer.Argument(help="A catalog.csv, shards, or a folder with real/ and fake/; several combine.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run, new or to resume.")] = Path("runs/detector"),
-    arch: Annotated[str, typer.Option(help="The backbone.")] = "resnet50",
-    preset: Annotated[Preset, typer.Option(help="The recipe.")] = Preset.DEFAULT,
-    weights: Annotated[str | None, typer.Option(help="imagenet, none, or a file.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="A checkpoint to learn from, besides the labels.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training faces.")] = None,
-    batch: Annotated[int | None, typer.Option(min=2, help="Faces per step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--lr", min=0.0, help="Highest learning rate.")] = None,
-    pixels: Annotated[InputPreset | None, typer.Option("--input", help="How a face becomes pixels.")] = None,
-    input_size: Annotated[int | None, typer.Option(min=32, help="Pixels a side of the network's input.")] = None,
-    without: Annotated[str, typer.Option(help="Augmentations to leave out, separated by commas, or all.")] = "",
-    spared: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of faces without damaging augmentations.")
+    arch: Annotated[str, _network(help="The backbone.")] = "resnet50",
+    preset: Annotated[Preset, typer.Option(metavar="NAME", help=f"The recipe: {', '.join(Preset)}.")] = Preset.DEFAULT,
+    weights: Annotated[str | None, _network(help="imagenet, none, or a file.")] = None,
+    teacher: Annotated[Path | None, _network(help="A checkpoint to learn from, besides the labels.")] = None,
+    epochs: Annotated[int | None, _training(min=1, help="Passes over the training faces.")] = None,
+    batch: Annotated[int | None, _training(min=2, help="Faces per step.")] = None,
+    learning_rate: Annotated[float | None, _training("--lr", min=0.0, help="Highest learning rate.")] = None,
+    pixels: Annotated[
+        InputPreset | None,
+        _network("--input", metavar="NAME", help=f"Face to pixels: {', '.join(InputPreset)}."),
     ] = None,
+    input_size: Annotated[int | None, _network(min=32, help="Pixels a side of the network's input.")] = None,
+    without: Annotated[str, _data(help="Augmentations to leave out, separated by commas, or all.")] = "",
+    spared: Annotated[float | None, _data(min=0, max=1, help="Share of faces without damaging augmentations.")] = None,
     staged: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of epochs that learn teacher maps alone.")
+        float | None, _training(min=0, max=1, help="Share of epochs that learn teacher maps alone.")
     ] = None,
-    progressive: Annotated[str | None, typer.Option(help="Growing crops, like 0.5:64,0.35:128.")] = None,
-    patience: Annotated[int | None, typer.Option(min=0, help="Epochs without a better AUC; 0: no limit.")] = None,
-    keep: Annotated[Keep | None, typer.Option(help="Keep the best epoch on validation, or the last.")] = None,
+    progressive: Annotated[str | None, _training(help="Growing crops, like 0.5:64,0.35:128.")] = None,
+    patience: Annotated[int | None, _training(min=0, help="Epochs without a better AUC; 0: no limit.")] = None,
+    keep: Annotated[Keep | None, _training(help="Keep the best epoch on validation, or the last.")] = None,
     framing: Annotated[
-        Framing | None, typer.Option(help="What the runtime judges: detected faces, or the whole.")
+        Framing | None, _network(help="What the runtime judges: detected faces, or the whole picture.")
     ] = None,
-    front_end: Annotated[FrontEnd | None, typer.Option(help="A fixed high-pass filter in the network.")] = None,
-    split: Annotated[str, typer.Option(help="Shares of train, valid and test, for a folder.")] = SHARES,
-    leave_out: Annotated[list[str] | None, typer.Option(help="A source or generator to leave out; repeatable.")] = None,
-    self_made: Annotated[
-        bool, typer.Option("--self-made", help="Add fakes: reals passed through autoencoders.")
-    ] = False,
-    self_blended: Annotated[
-        bool, typer.Option("--self-blended", help="Add fakes: reals blended into themselves.")
-    ] = False,
-    balance: Annotated[Balance | None, typer.Option(help="Draw each source of a class equally often.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = SEED,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that load pictures.")] = None,
-    precision: Annotated[StepPrecision, typer.Option(help="Precision of a training step.")] = StepPrecision.AUTO,
-    device: Annotated[TrainingDevice, typer.Option(help="Where to train.")] = TrainingDevice.AUTO,
-    max_fpr: Annotated[float, typer.Option(help="Share of real faces that may be called fake.")] = 0.01,
-    max_fnr: Annotated[float, typer.Option(help="Share of fakes that may be called real.")] = 0.01,
-    licence: Annotated[str, typer.Option(help="Rights to the data, for the model card.")] = "",
-    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Leave faces out of the report.")] = False,
-    demo: Annotated[bool, typer.Option("--demo", help="Mark the model: the faces are drawn samples.")] = False,
+    front_end: Annotated[FrontEnd | None, _network(help="A fixed high-pass filter in the network.")] = None,
+    split: Annotated[str, _data(help="Shares of train, valid and test, for a folder.")] = SHARES,
+    leave_out: Annotated[list[str] | None, _data(help="A source or generator to leave out; repeatable.")] = None,
+    self_made: Annotated[bool, _data("--self-made", help="Add fakes: reals passed through autoencoders.")] = False,
+    self_blended: Annotated[bool, _data("--self-blended", help="Add fakes: reals blended into themselves.")] = False,
+    balance: Annotated[Balance | None, _data(help="Draw each source of a class equally often.")] = None,
+    seed: Annotated[int, _training(help="Seed of all random draws.")] = SEED,
+    workers: Annotated[int | None, _training(min=0, help="Processes that load pictures.")] = None,
+    precision: Annotated[StepPrecision, _training(help="Precision of a training step.")] = StepPrecision.AUTO,
+    device: Annotated[TrainingDevice, _training(help="Where to train.")] = TrainingDevice.AUTO,
+    max_fpr: Annotated[float, _results(help="Share of real faces that may be called fake.")] = 0.01,
+    max_fnr: Annotated[float, _results(help="Share of fakes that may be called real.")] = 0.01,
+    licence: Annotated[str, _results(help="Rights to the data, for the model card.")] = "",
+    no_pictures: Annotated[bool, _results("--no-pictures", help="Leave faces out of the report.")] = False,
+    demo: Annotated[bool, _results("--demo", help="Mark the model: the faces are drawn samples.")] = False,
 ) -> int:
     """Train a detector on faces.
 
-    **Examples**
-
-    `train-detector faces/ --out runs/resnet50` fine-tunes ResNet-50 from ImageNet weights.
-
-    `train-detector multi/ stylegan/train --arch efficientnet_lite0 --out runs/pool` learns from several data sets.
-
-    `train-detector faces/ --preset taught --teacher runs/lite0/best.pth --out runs/resnet50` works offline.
+    Examples:
+    - `train-detector prepared/ --out runs/resnet50   # fine-tune ResNet-50 from ImageNet weights`
+    - `train-detector multi/ stylegan/train --arch efficientnet_lite0 --out runs/pool   # several data sets`
+    - `train-detector prepared/ --preset taught --teacher runs/lite0/best.pth --out runs/resnet50   # offline`
     """
     from train.commands.train import TrainingOptions
     from train.commands.train import train_detector as train
@@ -213,35 +209,31 @@ def evaluate_detector(
     split: Annotated[str, typer.Option(help="train, valid, test or all; auto is test where there is one.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="Precision of a bundle: fp32, fp16 or int8.")] = None,
     device: Annotated[str, typer.Option(help="Device for a bundle: CPU or GPU.")] = "CPU",
-    robustness: Annotated[Robustness, typer.Option(help="Grid of damaged pictures.")] = Robustness.ONE,
-    robustness_faces: Annotated[int, typer.Option(min=2, help="Faces per row of the robustness grid.")] = 400,
-    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Leave faces out of the report.")] = False,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
+    robustness: Annotated[Robustness, _figures(help="Grid of damaged pictures.")] = Robustness.ONE,
+    robustness_faces: Annotated[int, _figures(min=2, help="Faces per row of the robustness grid.")] = 400,
+    no_pictures: Annotated[bool, _results("--no-pictures", help="Leave faces out of the report.")] = False,
+    bootstrap: Annotated[int, _figures(min=0, help="Resamples for the intervals.")] = 1000,
     attacks: Annotated[
-        bool, typer.Option("--attacks", help="Attack a checkpoint: FGSM, PGD, fakes through an autoencoder.")
+        bool, _figures("--attacks", help="Attack a checkpoint: FGSM, PGD, fakes through an autoencoder.")
     ] = False,
-    by: Annotated[str, typer.Option(help="Figures by source, generator, or both: source,generator.")] = "",
-    pairs: Annotated[list[str] | None, typer.Option(help="GENERATOR:SOURCE that belong together; repeatable.")] = None,
-    scores: Annotated[Path | None, typer.Option(help="Write one line per face or video to this CSV file.")] = None,
+    by: Annotated[str, _figures(help="Figures by source, generator, or both: source,generator.")] = "",
+    pairs: Annotated[list[str] | None, _figures(help="GENERATOR:SOURCE that belong together; repeatable.")] = None,
+    scores: Annotated[Path | None, _results(help="Write one line per face or video to this CSV file.")] = None,
     videos: Annotated[
-        bool, typer.Option("--videos", help="Judge videos: files, or folders of frames, in real/ and fake/.")
+        bool, _videos("--videos", help="Judge videos: files, or folders of frames, in real/ and fake/.")
     ] = False,
     fit_video: Annotated[
-        bool, typer.Option("--fit-video", help="Fit thresholds to these videos and write them into the bundle.")
+        bool, _videos("--fit-video", help="Fit thresholds to these videos and write them into the bundle.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: Annotated[bool, _results("--json", help="Print the figures as JSON.")] = False,
 ) -> int:
     """Measure a detector on faces that it was not trained on.
 
-    **Examples**
-
-    `evaluate-detector runs/resnet50/best.pth faces/catalog.csv --out runs/resnet50/test`
-
-    `evaluate-detector detector/ multi/ --by source,generator --pairs dfdc_swap:dfdc` for figures across sources.
-
-    `evaluate-detector detector/ other_faces/ --precision int8 --no-pictures` for a bundle and a report to share.
-
-    `evaluate-detector detector/ clips/ --fit-video` for videos in clips/real and clips/fake.
+    Examples:
+    - `evaluate-detector runs/resnet50/best.pth prepared/ --out runs/resnet50/test`
+    - `evaluate-detector detector/ multi/ --by source,generator --pairs dfdc_swap:dfdc   # figures across sources`
+    - `evaluate-detector detector/ other_faces/ --precision int8 --no-pictures   # a report to share`
+    - `evaluate-detector detector/ clips/ --fit-video   # videos in clips/real and clips/fake`
     """
     from train.commands.evaluate import EvaluationOptions
     from train.commands.evaluate import evaluate_detector as evaluate
@@ -286,7 +278,9 @@ def evaluate_detector_main() -> None:
 def leave_one_out(
     data: Annotated[list[str], typer.Argument(help="Data as for train-detector; after --, its options.")],
     out: Annotated[Path, typer.Option(help="Folder for the trainings and the table.")] = Path("leave-one-out"),
-    group: Annotated[list[str] | None, typer.Option(help="NAME=SOURCE,GENERATOR,… to leave out; repeatable.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="NAME=SOURCE,GENERATOR to leave out together; repeatable.")
+    ] = None,
     pairs: Annotated[list[str] | None, typer.Option(help="GENERATOR:SOURCE that belong together; repeatable.")] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the intervals.")] = 1000,
 ) -> int:
@@ -294,9 +288,8 @@ def leave_one_out(
 
     Run it again to resume. It writes leave-one-out.json, .md and .html.
 
-    **Examples**
-
-    `leave-one-out multi/ --group gan=progan,stylegan3 --group sd=sdxl,sd3,sd15 --out loo -- --arch efficientnet_lite0`
+    Examples:
+    - `leave-one-out multi/ --group gan=progan,stylegan3 --out loo -- --arch efficientnet_lite0`
     """
     from train.commands.leave_one_out import LeaveOneOutOptions, parse_groups, table
     from train.commands.leave_one_out import leave_one_out as leave

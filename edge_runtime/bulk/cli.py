@@ -1,5 +1,6 @@
 """The command `judge-pictures`."""
 
+import functools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from edge_runtime.command import run_command
+from edge_runtime.command import MODEL_HELP, run_command
 from edge_runtime.defaults import MIN_FACE_PX
 from edge_runtime.errors import DeviceError, UsageError
 from edge_runtime.plain_json import plain
@@ -29,35 +30,35 @@ FAILURES_SHOWN = 5
 FOOTERS_AT_ONCE = 16
 
 
+_output, _parts = (functools.partial(typer.Option, rich_help_panel=panel) for panel in ("Output", "Parts and workers"))
+
+
 def judge_pictures(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Folders, lists (.txt), tar shards, Parquet files, pictures; as paths, s3://, gs:// or https://.",
         ),
     ],
     out: Annotated[str | None, typer.Option(help="Folder or s3:// or gs:// prefix for the Parquet files.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="Bundle, or hf://user/name@revision (default: $DEEPFAKE_EDGE_MODEL, ./detector, the installed or "
-            "shipped one)."
-        ),
+        typer.Option(help=MODEL_HELP),
     ] = None,
     column: Annotated[str | None, typer.Option(help="Parquet column with bytes, paths or addresses.")] = None,
-    part_size: Annotated[int, typer.Option(min=1, help="Pictures of a part.")] = 10_000,
+    part_size: Annotated[int, _parts(min=1, help="Pictures per part.")] = 10_000,
     part: Annotated[
-        str | None, typer.Option(metavar="K/N", help="Judge only the K-th of N shares, for Slurm and the like.")
+        str | None, _parts(metavar="K/N", help="Judge only the K-th of N shares, for Slurm and the like.")
     ] = None,
-    engine: Annotated[EngineName, typer.Option(help="What runs the workers.")] = "local",
+    engine: Annotated[EngineName, _parts(help="What runs the workers.")] = "local",
     ray_address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster (default: $RAY_ADDRESS, or start one here).")
+        str | None, _parts(help="A running Ray cluster (default: $RAY_ADDRESS, or start one here).")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes (default: one for each --threads cores).")
+        int | None, _parts(min=1, help="Worker processes (default: one for each --threads cores).")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the network in each worker.")] = 1,
+    threads: Annotated[int, _parts(min=1, help="Threads of the network in each worker.")] = 1,
     device: Annotated[Literal["AUTO", "CPU", "GPU"], typer.Option(help="Device that runs the network.")] = "AUTO",
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Precision of the network.")
@@ -74,19 +75,19 @@ def judge_pictures(
         typer.Option("--careful", help="No verdict where slight changes of a face change it; four times the work."),
     ] = False,
     write_list: Annotated[
-        Path | None, typer.Option(help="Only write the list of all pictures, an input for later runs, and exit.")
+        Path | None, _output(help="Only write the list of all pictures, an input for later runs, and exit.")
     ] = None,
     json_summary: Annotated[
-        bool, typer.Option("--json-summary", help="Print the summary as JSON on standard output.")
+        bool, _output("--json-summary", help="Print the summary as JSON on standard output.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and the summary.")] = False,
+    quiet: Annotated[bool, _output("--quiet", "-q", help="Print only errors and the summary.")] = False,
 ) -> int:
     """Judge millions of pictures in parts; the same command again continues where it was stopped.
 
     Examples:
     - `judge-pictures faces/ --out verdicts/`
     - `judge-pictures shards/{000..127}.tar --out s3://bucket/verdicts --engine ray`
-    - `judge-pictures all.txt --out verdicts/ --part 3/64`
+    - `judge-pictures all.txt --out verdicts/ --part 3/64   # the third of 64 jobs`
     """
     try:
         import pyarrow  # noqa: F401

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import logging
 import math
 import re
@@ -31,22 +32,25 @@ SAVE_S = 1.0
 """The place on the disk is at most this old, so a power cut sends at most so much twice."""
 
 
+_broker = functools.partial(typer.Option, rich_help_panel="Broker")
+
+
 def edge_forward(
     broker: Annotated[str, typer.Argument(help="mqtt://HOST[:PORT], or mqtts:// for TLS.")],
     spool: Annotated[Path, typer.Option(help="File that edge-detect --jsonl writes.")] = Path(
         "/var/log/deepfake-edge/results.jsonl"
     ),
     board: Annotated[str | None, typer.Option(help="Name of this board.", show_default="the host's")] = None,
-    user: Annotated[str | None, typer.Option(help="User at the broker.")] = None,
-    password_file: Annotated[Path | None, typer.Option(help="File with the password in its first line.")] = None,
-    ca: Annotated[Path | None, typer.Option(help="Certificate of the broker's authority (PEM).")] = None,
-    cert: Annotated[Path | None, typer.Option(help="This board's certificate (PEM).")] = None,
-    key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
-    topic: Annotated[str, typer.Option(help="First part of every topic.")] = "deepfake-edge",
-    discovery: Annotated[str, typer.Option(help="Home Assistant's discovery prefix; '' for none.")] = "homeassistant",
+    user: Annotated[str | None, _broker(help="User at the broker.")] = None,
+    password_file: Annotated[Path | None, _broker(help="File with the password in its first line.")] = None,
+    ca: Annotated[Path | None, _broker(help="Certificate of the broker's authority (PEM).")] = None,
+    cert: Annotated[Path | None, _broker(help="This board's certificate (PEM).")] = None,
+    key: Annotated[Path | None, _broker(help="Its private key (PEM).")] = None,
+    topic: Annotated[str, _broker(help="First part of every topic.")] = "deepfake-edge",
+    discovery: Annotated[str, _broker(help="Home Assistant's discovery prefix; '' for none.")] = "homeassistant",
     state: Annotated[
         Path | None,
-        typer.Option(help="File that keeps the place reached.", show_default="forward.json in the state folder"),
+        typer.Option(help="File that stores the read position.", show_default="forward.json in the state folder"),
     ] = None,
 ) -> int:
     """Send each result to an MQTT broker, once, through outages of the broker and power cuts.

@@ -1,5 +1,6 @@
 """The command `edge-serve`."""
 
+import functools
 import logging
 import sys
 from contextlib import nullcontext, suppress
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_runtime.cli import Device, Faces, PrecisionChoice
-from edge_runtime.command import run_command
+from edge_runtime.command import MODEL_HELP, run_command
 from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import DEMO_NOTICE
 from edge_runtime.printable import printable
@@ -18,30 +19,36 @@ if TYPE_CHECKING:
     from edge_runtime.detector import Detector
 
 
+_network, _live, _review, _limits = (
+    functools.partial(typer.Option, rich_help_panel=panel) for panel in ("Network", "Live page", "Review", "Limits")
+)
+
+
 def edge_serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
+    host: Annotated[str, _network(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, _network(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     model: Annotated[
-        Path | None, typer.Option(help="Folder of the bundle (default: the one that edge-detect finds).")
+        Path | None,
+        typer.Option(help=MODEL_HELP),
     ] = None,
     camera: Annotated[
-        str | None, typer.Option(help="Source of the live page: a number, a device file, an address or a video.")
+        str | None, _live(help="Source of the live page: a number, a device file, an address or a video.")
     ] = None,
     review: Annotated[
-        Path | None, typer.Option(help="Folder of faces that edge-detect --review kept; adds the page /review.")
+        Path | None, _review(help="Folder of faces that edge-detect --review kept; adds the page /review.")
     ] = None,
     review_private_key: Annotated[
-        Path | None, typer.Option(help="File of the private key that opens these faces, from `edge-serve keygen`.")
+        Path | None, _review(help="File of the private key that opens these faces, from `edge-serve keygen`.")
     ] = None,
     review_database: Annotated[
-        Path | None, typer.Option(help="SQLite file of the reviews (default: reviews.sqlite in the folder).")
+        Path | None, _review(help="SQLite file of the reviews (default: reviews.sqlite in the folder).")
     ] = None,
     monitor: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Notice drift of uploaded and live faces; keep summaries in DIR.")
     ] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File with the token that clients must present.")] = None,
+    token_file: Annotated[Path | None, _network(help="File with the token that clients must present.")] = None,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Another host name of this service, e.g. behind a proxy; repeatable.")
+        list[str] | None, _network(help="Another host name of this service, e.g. behind a proxy; repeatable.")
     ] = None,
     device: Annotated[Device, typer.Option(help="Device that runs the network.")] = "AUTO",
     precision: Annotated[PrecisionChoice, typer.Option(help="Precision of the network.")] = "auto",
@@ -55,20 +62,21 @@ def edge_serve(
         typer.Option("--careful", help="No verdict where slight changes of a face change it; four times the work."),
     ] = False,
     always: Annotated[
-        bool, typer.Option("--always", help="Live page: search and judge every frame, not only where it counts.")
+        bool, _live("--always", help="Live page: search and judge every frame, not only where it counts.")
     ] = False,
-    max_body_mb: Annotated[int, typer.Option(min=1, help="Largest request in MB.")] = 64,
-    max_megapixels: Annotated[float, typer.Option(min=0.01, max=10_000, help="Largest picture in megapixels.")] = 50,
-    max_files: Annotated[int, typer.Option(min=1, help="Most pictures per request.")] = 32,
-    max_requests: Annotated[int, typer.Option(min=1, help="Most requests at once; one more gets 429.")] = 128,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Most crops waiting for the detector; then 503.")] = 256,
+    max_body_mb: Annotated[int, _limits(min=1, help="Largest request in MB.")] = 64,
+    max_megapixels: Annotated[float, _limits(min=0.01, max=10_000, help="Largest picture in megapixels.")] = 50,
+    max_files: Annotated[int, _limits(min=1, help="Most pictures per request.")] = 32,
+    max_requests: Annotated[int, _limits(min=1, help="Most requests at once; one more gets 429.")] = 128,
+    max_waiting: Annotated[int, _limits(min=1, help="Most crops waiting for the detector; then 503.")] = 256,
 ) -> None:
     """Serve the detector as a web page and an HTTP API.
 
-    - `edge-serve`: the page at http://127.0.0.1:8000/, for this machine only
-    - `edge-serve --camera 0`: with a live page of the first camera
-    - `edge-serve --host 0.0.0.0 --token-file token`: for other machines, which need the token
-    - `curl -F image=@face.jpg http://127.0.0.1:8000/predict`: the API
+    Examples:
+    - `edge-serve   # the page at http://127.0.0.1:8000/, for this machine only`
+    - `edge-serve --camera 0   # with a live page of the first camera`
+    - `edge-serve --host 0.0.0.0 --token-file token   # for other machines, which need the token`
+    - `curl -F image=@face.jpg http://127.0.0.1:8000/predict   # the API`
     """
     _require_extras()
     from edge_runtime.detector import Detector, renew
@@ -174,9 +182,13 @@ def _show_sign_in(link: str) -> None:
 def keygen(
     file: Annotated[Path, typer.Argument(help="File of the private key; it must not exist.")],
 ) -> None:
-    """Make the key pair that faces are kept for review with: the private key stays in FILE, on the workstation.
+    """Create the key pair that encrypts faces kept for review.
 
-    - `edge-serve keygen review.key` prints the public key, for `edge-detect --review-key` on the boards
+    FILE gets the private key and stays on the workstation. The public key is printed, for `edge-detect --review-key` on
+    the boards.
+
+    Examples:
+    - `edge-serve keygen review.key`
     """
     from edge_runtime.review.sealing import write_key_pair
 
