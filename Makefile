@@ -19,7 +19,7 @@ help:
 	@echo "make lint                check format, style, types and who imports whom"
 	@echo "make test-board          run the detector on a whole virtual board (minutes; needs root and Debian)"
 	@echo "make soak                the long runs: a million frames, fuzzing, power cuts, load (hours)"
-	@echo "make results FACES=folder the figures of docs/results/ anew (an hour)"
+	@echo "make results FACES=folder recompute the figures in docs/results (an hour)"
 	@echo "make clean               remove the virtual environment and what the demo made"
 
 setup: $(INSTALLED)

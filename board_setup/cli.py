@@ -79,7 +79,7 @@ def add_command(
     text = inspect.getdoc(run) or ""
     summary = text.splitlines()[0].rstrip(".")
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary[0].lower() + summary[1:], description=text, epilog=f"example: {example}"
+        name, help=summary[0].lower() + summary[1:], description=text, epilog=f"Examples: {example}"
     )
     parser.add_argument("--root", default="/", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)

@@ -56,13 +56,16 @@ def add_workstation_commands(
     command.add_argument("path", metavar="KIT|BUNDLE", help="the kit, or the folder of the bundle, to sign")
     command.add_argument("--key", required=True, help="the private key, or the public one of a key in the ssh-agent")
     command.add_argument(
-        "--valid-days", type=between(float, 0.001, 36500), default=VALID_DAYS, help="default: %(default)s"
+        "--valid-days",
+        type=between(float, 0.001, 36500),
+        default=VALID_DAYS,
+        help="days until the signature expires (default: %(default)s)",
     )
     counter_help = (
         "kits only: boards refuse a kit whose counter is not above that of the last installed one (default: Unix time)"
     )
     command.add_argument("--counter", type=between(int, 0, 1 << 62), help=counter_help)
-    trust_help = "kits only: once it is installed, boards trust this key instead of those until now; may be repeated"
+    trust_help = "kits only: once it is installed, boards trust this key instead of the current ones; may be repeated"
     command.add_argument("--trust", action="append", default=[], metavar="PUB", help=trust_help)
 
     command = add(deploy_kit, "deploy", "setup-board deploy edge@board --kit kit.tar")

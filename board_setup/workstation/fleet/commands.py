@@ -49,25 +49,34 @@ def add_fleet_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--poll-seconds",
         type=between(float, 0.1, 3600),
         default=pace.poll_s,
-        help="time between two looks at a wave (default: %(default)g)",
+        help="seconds between status checks (default: %(default)g)",
     )
     command.add_argument(
-        "--max-failed", type=count, default=limits.failed, help="boards on which it may fail (default: %(default)s)"
+        "--max-failed",
+        type=count,
+        default=limits.failed,
+        help="boards on which the installation may fail (default: %(default)s)",
     )
     command.add_argument(
-        "--max-restarts", type=count, default=limits.restarts, help="of the service on a board (default: %(default)s)"
+        "--max-restarts",
+        type=count,
+        default=limits.restarts,
+        help="restarts of the service tolerated on one board (default: %(default)s)",
     )
     command.add_argument(
-        "--max-drift", type=count, default=limits.drift, help="boards that may begin to drift (default: %(default)s)"
+        "--max-drift", type=count, default=limits.drift, help="boards that may start to drift (default: %(default)s)"
     )
     command.add_argument(
         "--max-disagreement",
         type=share,
         default=limits.disagreement,
-        help="share of faces that may be judged otherwise than before (default: %(default)g)",
+        help="share of faces that may be judged differently than before (default: %(default)g)",
     )
     command.add_argument(
-        "--min-faces", type=count, default=limits.faces, help="that a wave must have judged (default: %(default)s)"
+        "--min-faces",
+        type=count,
+        default=limits.faces,
+        help="faces a wave must judge before it passes (default: %(default)s)",
     )
     command.add_argument(
         "--max-away",
