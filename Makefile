@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DATA ?=
-OUT ?= demo
+# Not from the environment: make clean removes it.
+OUT := demo
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint test-board soak results clean
@@ -88,4 +89,6 @@ lint: $(INSTALLED)
 	@$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) '$(OUT)'
+	rm -rf $(VENV)
+	@if [ -e '$(OUT)/made-by-demo.txt' ]; then echo "rm -rf '$(OUT)'"; rm -rf '$(OUT)'; \
+	elif [ -e '$(OUT)' ]; then echo "$(OUT) is kept: it lacks the demo's made-by-demo.txt; delete it yourself"; fi

@@ -38,6 +38,10 @@ WIDER_GATE = ("--max-changed", "0.05", "--max-auc-loss", "0.01")
 """For drawn faces: on some 140 faces a single changed decision is nearly 1 %."""
 
 
+MARK = "made-by-demo.txt"
+"""This file is in a folder that the demo made; `make clean` removes no other."""
+
+
 @dataclass(frozen=True)
 class DemoScale:
     """How much the demo does; the default takes less than ten minutes on two cores.
@@ -253,12 +257,16 @@ def run_demo(out: Path, data: Path | None, scale: DemoScale) -> list[StepResult]
         StepError: a step failed.
     """
     out, data = output_folder(out), expand(data) if data else None
+    home = out
     if data:
         out = out / f"own-{data.resolve().name}"
         if not data.exists():
             raise DataError(f"{data}: not found; give a folder with real/ and fake/")
         if out.resolve().is_relative_to(data.resolve()):
             raise UsageError(f"--out {out}: is inside the folder of your faces; choose another folder")
+    if not home.exists() or not any(home.iterdir()):
+        home.mkdir(parents=True, exist_ok=True)
+        (home / MARK).write_text("make demo made this folder; make clean removes it.\n", encoding="utf-8")
     began = time.monotonic()
     if data:
         scale = start_pretrained(out, scale)

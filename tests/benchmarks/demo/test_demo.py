@@ -20,7 +20,7 @@ from benchmarks.demo.demo import (
     start_pretrained,
 )
 from benchmarks.demo.pace import Pace
-from benchmarks.demo.steps import JOURNAL, StepResult, StepState
+from benchmarks.demo.steps import JOURNAL, StepError, StepResult, StepState
 from edge_runtime.errors import DataError, UsageError
 from train.models.backbones import build_backbone
 
@@ -34,6 +34,19 @@ def commands(data: Path | None = None, scale: DemoScale = SCALE) -> dict[str, tu
 
 def option(command: tuple[str, ...], name: str) -> str:
     return command[command.index(name) + 1]
+
+
+@pytest.mark.parametrize(("before", "marked"), [([], True), (["mine.jpg"], False)])
+def test_only_a_folder_that_the_demo_made_is_marked(tmp_path, monkeypatch, before, marked):
+    def fail(steps, folder):
+        raise StepError("stopped")
+
+    for name in before:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(demo, "run_steps", fail)
+    with pytest.raises(StepError):
+        run_demo(tmp_path, None, demo.TINY)
+    assert (tmp_path / demo.MARK).exists() is marked
 
 
 def test_drawn_faces_train_a_demo_from_scratch():
