@@ -59,7 +59,7 @@ class Judgement:
         return np.asarray(self.scores() >= self.calibration.balanced)
 
 
-def choose_faces(catalog: Catalog, count: int | None, seed: int = SEED) -> tuple[FaceRecord, ...]:
+def choose_test_faces(catalog: Catalog, count: int | None, seed: int = SEED) -> tuple[FaceRecord, ...]:
     """Return `count` faces, half of them fake, or all (None) of the test split; of valid or all if that is empty."""
     records = next((found for name in ("test", "valid") if (found := catalog.split(name))), catalog.records)
     return pick_faces(records, count, seed)

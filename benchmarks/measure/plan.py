@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure.accuracy import choose_faces
+from benchmarks.measure.accuracy import choose_test_faces
 from benchmarks.measure.cases import ENGINE_NAMES, ISA_NAMES, ONNX_FILE, Case, EngineKind, Job, Mode
 from benchmarks.options import Options
 from benchmarks.results.schema import LeftOut
@@ -103,7 +103,7 @@ def make_plan(options: Options, advance: Callable[[int], None] = lambda _: None)
     bundles = name_bundles([Bundle.open(path) for path in options.model or ()] or [find_bundle()])
     catalog = load_data(options.data, advance=advance)
     count = options.pictures or (TUNING_PICTURES if options.tune else None)
-    records, unreadable = take_readable(choose_faces(catalog, count))
+    records, unreadable = take_readable(choose_test_faces(catalog, count))
     if not records:
         raise DataError(f"{options.data}: none of the faces to measure can be read; run prepare-faces again")
     gpus = [name for name in openvino_core().available_devices if name.startswith("GPU")]

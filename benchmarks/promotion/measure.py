@@ -29,7 +29,7 @@ class Chosen:
     trained: int
 
 
-def choose_faces(data: Sequence[Path], pair: Sequence[Subject]) -> Chosen:
+def faces_to_compare(data: Sequence[Path], pair: Sequence[Subject]) -> Chosen:
     """Return the test splits of `data` without faces that a detector of `pair` was trained on; a picture counts once.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.measure.circumstances import Circumstances
 from benchmarks.promotion.field import field_test
 from benchmarks.promotion.gates import Gate, accuracy_gates, machine_gate
-from benchmarks.promotion.measure import choose_faces, judge_both, measure_machine
+from benchmarks.promotion.measure import faces_to_compare, judge_both, measure_machine
 from edge_runtime.errors import UsageError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import CHECKPOINT, Precision
@@ -123,7 +123,7 @@ def _measure(
     rounds: int,
     seconds: float,
 ) -> _Measured:
-    chosen = choose_faces(data, pair)
+    chosen = faces_to_compare(data, pair)
     before, after = judge_both(pair, chosen.faces)
     gates, small = accuracy_gates(before, after, allowed, bootstrap)
     notes = [f"{name}: too few faces for gates of its own" for name in small]

@@ -48,7 +48,7 @@ class Kind(str, Enum):
     LOST = "no longer runs"
 
 
-class Verdict(str, Enum):
+class Direction(str, Enum):
     """Whether a change is significant, and in which direction."""
 
     BETTER = "better"
@@ -78,7 +78,7 @@ class Change:
     low: float = math.nan
     high: float = math.nan
     p: float = math.nan
-    verdict: Verdict = Verdict.SAME
+    direction: Direction = Direction.SAME
     reason: str = ""
 
     @property
@@ -102,12 +102,12 @@ class Comparison:
     @property
     def worse(self) -> list[Change]:
         """The regressions."""
-        return [change for change in self.changes if change.verdict is Verdict.WORSE]
+        return [change for change in self.changes if change.direction is Direction.WORSE]
 
     @property
     def better(self) -> list[Change]:
         """The improvements."""
-        return [change for change in self.changes if change.verdict is Verdict.BETTER]
+        return [change for change in self.changes if change.direction is Direction.BETTER]
 
 
 def compare(before: Report, after: Report) -> Comparison:
@@ -136,7 +136,7 @@ def compare(before: Report, after: Report) -> Comparison:
     # The procedure refuses an empty list.
     adjusted = stats.false_discovery_control([change.p for change in speeds], method="bh") if speeds else ()
     judged = [
-        replace(change, verdict=Verdict.BETTER if change.gained else Verdict.WORSE) if p < LEVEL else change
+        replace(change, direction=Direction.BETTER if change.gained else Direction.WORSE) if p < LEVEL else change
         for change, p in zip(speeds, adjusted, strict=True)
     ]
     compared = (*judged, *_accuracies(before, after))
@@ -161,7 +161,7 @@ def _usable(row: Row, figure: str) -> list[float]:
 
 
 def weigh(case: str, figure: str, before: Sequence[float], after: Sequence[float], floor: float) -> Change:
-    """Return how `after` differs from `before`, each the rounds of one figure, all above 0; the verdict is left open.
+    """Return how `after` differs from `before`, each the rounds of one figure, all above 0; the direction is left open.
 
     `floor` is the difference of logarithms up to which nothing counts as a change.
     """
@@ -195,10 +195,10 @@ def _accuracies(before: Report, after: Report) -> Iterator[Change]:
         was, now = old[network].figures.get("auc"), new[network].figures.get("auc")
         if same_faces and was and now:
             lower, higher = now["value"] < was["low"], now["value"] > was["high"]
-            verdict = Verdict.WORSE if lower else Verdict.BETTER if higher else Verdict.SAME
-            yield Change(network, Kind.AUC, before=was["value"], after=now["value"], verdict=verdict)
+            direction = Direction.WORSE if lower else Direction.BETTER if higher else Direction.SAME
+            yield Change(network, Kind.AUC, before=was["value"], after=now["value"], direction=direction)
         if new[network].golden is GoldenState.WRONG and old[network].golden is not GoldenState.WRONG:
-            yield Change(network, Kind.GOLDEN, verdict=Verdict.WORSE)
+            yield Change(network, Kind.GOLDEN, direction=Direction.WORSE)
 
 
 def _network(accuracy: Accuracy) -> str:
@@ -211,11 +211,11 @@ def _lost(before: Report, after: Report) -> Iterator[Change]:
     failed = {row.case.key: row.failed for row in after.rows}
     for key in (row.case.key for row in before.rows if row.rounds and not row.failed):
         if key not in ran:
-            yield Change(key, Kind.LOST, verdict=Verdict.WORSE, reason=failed.get(key) or "not measured")
+            yield Change(key, Kind.LOST, direction=Direction.WORSE, reason=failed.get(key) or "not measured")
     networks = {_network(accuracy): accuracy.failed for accuracy in after.accuracies}
     for network in (_network(accuracy) for accuracy in before.accuracies if accuracy.failed is None):
         if reason := networks.get(network, "not measured"):
-            yield Change(network, Kind.LOST, verdict=Verdict.WORSE, reason=f"its accuracy: {reason}")
+            yield Change(network, Kind.LOST, direction=Direction.WORSE, reason=f"its accuracy: {reason}")
 
 
 def _circumstances(before: Report, after: Report) -> Iterator[str]:
@@ -251,7 +251,7 @@ def lines(found: Comparison) -> Iterator[str]:
     else:
         yield f"No difference beyond the noise in {figures}."
     for change in (*found.worse, *found.better):
-        yield f"  {change.verdict.value}: {change.case}: {_words(change)}"
+        yield f"  {change.direction.value}: {change.case}: {_words(change)}"
     if abs(found.pace - 1.0) >= 0.01:
         percent = 100 * (found.pace - 1)
         yield f"  the machine's own pace: {percent:+.1f} % in the second report, not counted as a change"

@@ -236,7 +236,7 @@ def status(output: Optional[Callable[[List[str]], str]] = None) -> Status:
     )
 
 
-def last_line(invocations: Optional[Set[str]] = None) -> str:
+def last_logged_line(invocations: Optional[Set[str]] = None) -> str:
     """Return the last line that the service printed, or with `invocations` the last one of these runs."""
     chosen = [f"_SYSTEMD_INVOCATION_ID={name}" for name in invocations or () if name]
     match = chosen or [f"_SYSTEMD_UNIT={SERVICE}"]
@@ -248,7 +248,7 @@ def last_line(invocations: Optional[Set[str]] = None) -> str:
 
 def last_line_of(status: Status) -> str:
     """Return the last line of a running service's current run; of any run if it does not run."""
-    return last_line({status.invocation} if status.active == "active" else None)
+    return last_logged_line({status.invocation} if status.active == "active" else None)
 
 
 def drift(layout: Layout) -> str:
@@ -290,8 +290,8 @@ def restart() -> None:
             if status() == now:
                 return
         elif now.active == "failed" or now.restarts > 1:
-            raise ServiceError(f"{SERVICE} does not stay up: {last_line(runs)}")
-    raise ServiceError(f"{SERVICE} was not ready after {START_TIMEOUT_S:.0f} s: {last_line(runs)}")
+            raise ServiceError(f"{SERVICE} does not stay up: {last_logged_line(runs)}")
+    raise ServiceError(f"{SERVICE} was not ready after {START_TIMEOUT_S:.0f} s: {last_logged_line(runs)}")
 
 
 def has_camera() -> bool:

@@ -19,7 +19,7 @@ from edge_runtime.plain_json import plain
 from edge_runtime.printable import printable
 
 if TYPE_CHECKING:
-    from edge_runtime.bulk.engines import Engine
+    from edge_runtime.bulk.engines import WorkerPool
     from edge_runtime.bulk.parts import Job, PictureList
     from edge_runtime.bulk.rows import Counts
 
@@ -119,7 +119,7 @@ def judge_pictures(
         raise UsageError(f"{inputs[0]}: no pictures in it; check the name")
     if not quiet:
         print(f"{pictures.pictures:,} pictures in {len(pictures.pieces):,} parts", file=sys.stderr, flush=True)
-    tally = _run(job, pictures, lambda: _engine(engine, workers, threads, ray_address), quiet=quiet)
+    tally = _run(job, pictures, lambda: _worker_pool(engine, workers, threads, ray_address), quiet=quiet)
     tally["seconds"] = round(time.monotonic() - began, 3)
     tally |= {"out": out, "model": job.model, "model_sha256": job.model_sha256, "detector": printable(bundle.origin)}
     _print_summary(tally, as_json=json_summary)
@@ -134,7 +134,7 @@ def parse_share(text: str | None) -> tuple[int, int]:
     return int(found[1]) - 1, int(found[2])
 
 
-def _engine(name: EngineName, workers: int | None, threads: int, ray_address: str | None) -> "Engine":
+def _worker_pool(name: EngineName, workers: int | None, threads: int, ray_address: str | None) -> "WorkerPool":
     if name == "ray":
         from edge_runtime.bulk.ray_engine import RayActors
 

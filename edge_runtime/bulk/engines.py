@@ -17,7 +17,7 @@ MAX_DEATHS = 10
 """A part is given up after so many workers died of it."""
 
 
-class Engine(Protocol):
+class WorkerPool(Protocol):
     """Runs parts on workers, in any order, each with one detector that stays loaded."""
 
     def run(self, job: Job, pictures: PictureList, numbers: Sequence[int]) -> Iterator[Outcome]:

@@ -104,7 +104,7 @@ class _Track:
         means = [float(odds[part == number].mean()) for number in np.unique(part)]
         enough = len(odds) >= MIN_FRAMES and len(means) >= MIN_FRAMES // 2
         score = probability(trimmed_mean(means)) if enough else None
-        fake_s = () if self.doubt else fake_segments(times, odds, log_odds(self.calibration.high))
+        fake_s = () if self.doubt else fake_segments(times, odds, logit(self.calibration.high))
         verdict = Verdict.UNCERTAIN if score is None or self.doubt else self.calibration.verdict(score)
         if verdict is Verdict.FAKE:
             fake_s = fake_s or ((self.from_s, self.to_s),)
@@ -143,14 +143,14 @@ def _rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def log_odds(score: float) -> float:
+def logit(score: float) -> float:
     """Return the logarithm of a probability's odds, finite at 0 and 1 too."""
     bounded = min(max(score, 1e-15), 1.0 - 1e-15)
     return math.log(bounded / (1.0 - bounded))
 
 
 def probability(odds: float) -> float:
-    """Return the inverse of `log_odds`."""
+    """Return the inverse of `logit`."""
     return 1.0 / (1.0 + math.exp(-odds))
 
 
@@ -224,7 +224,7 @@ class FileVerdicts:
                     track = tracks[face.track] = _Track(face.track, calibration, result.frame, position_s)
                 track.frames, track.last, track.to_s = track.frames + 1, result.frame, position_s
                 if face.score is not None:
-                    track.judged.extend((result.frame, position_s, log_odds(face.score)))
+                    track.judged.extend((result.frame, position_s, logit(face.score)))
                     if face.reason_code and face.reason_code in DOUBTS:
                         track.doubts[face.reason_code] += 1
 

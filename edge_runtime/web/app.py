@@ -24,7 +24,7 @@ from edge_runtime.web.api import api_router
 from edge_runtime.web.http.login import login_router
 from edge_runtime.web.http.problems import ProblemError, ProblemKind
 from edge_runtime.web.http.request_limits import RequestLimiter
-from edge_runtime.web.http.security import Gate
+from edge_runtime.web.http.security import AccessControl
 from edge_runtime.web.http.sessions import Sessions
 from edge_runtime.web.pages import HERE, Pages, live_router, page_router
 from edge_runtime.web.review import review_router
@@ -103,7 +103,7 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _validation_problem)
     app.add_exception_handler(DataError, _review_problem)
     app.add_middleware(RequestLimiter, limits=settings.limits, is_full=lambda: judge.queue.full)
-    app.add_middleware(Gate, settings=settings, sessions=sessions, count=metrics.count_problem)
+    app.add_middleware(AccessControl, settings=settings, sessions=sessions, count=metrics.count_problem)
     _describe_problems(app)
     return app
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edge_runtime.atomic import write_atomic
 from edge_runtime.detector import Detector
 from edge_runtime.errors import DataError, EdgeError, UsageError
-from edge_runtime.judging.summary import FileVerdicts, VideoVerdict, log_odds
+from edge_runtime.judging.summary import FileVerdicts, VideoVerdict, logit
 from edge_runtime.model.bundle import BUNDLE_SIGNATURE, MANIFEST, Bundle
 from edge_runtime.model.contract import LABELS, Calibration, Framing, Verdict
 from edge_runtime.pixels.file_types import SUFFIXES
@@ -188,7 +188,7 @@ def fit_video_thresholds(calibration: Calibration, judged: JudgedVideos) -> Cali
     if min(counts) < FEWEST_VIDEOS:
         held = " and ".join(f"{count} {name}" for count, name in zip(counts, LABELS, strict=True))
         raise DataError(f"thresholds need {FEWEST_VIDEOS} judged videos of each class, here are {held}; add some")
-    odds = np.array([log_odds(score) for score in judged.scores[scored]])
+    odds = np.array([logit(score) for score in judged.scores[scored]])
     edges = find_edges(odds, labels[scored], [""] * len(odds), calibration)
     return with_thresholds(calibration, odds, labels[scored], edges)
 

@@ -62,7 +62,7 @@ def knows_host(host: str, settings: Settings) -> bool:
     return is_loopback(name) or name in settings.hosts
 
 
-class Gate:
+class AccessControl:
     """The outermost middleware: checks access, adds the security headers, and turns exceptions into error answers.
 
     `count` is called with the kind of each problem.

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.measure import accuracy
 from benchmarks.measure import run as module
-from benchmarks.measure.accuracy import Judgement, choose_faces, summarize
+from benchmarks.measure.accuracy import Judgement, choose_test_faces, summarize
 from benchmarks.measure.cases import EngineKind, Mode, Round
 from benchmarks.measure.plan import Plan, list_cases, name_bundles, picture_files
 from benchmarks.measure.run import Run
@@ -34,7 +34,7 @@ OPTIONS = Options(data=Path("faces"), out=Path("out"), rounds=2, seconds=0.05, f
 
 @pytest.fixture(scope="module")
 def plan(bundle, faces) -> Plan:
-    return Plan(OPTIONS, {"tiny": bundle}, choose_faces(load_data(faces), None), fingerprint="ab")
+    return Plan(OPTIONS, {"tiny": bundle}, choose_test_faces(load_data(faces), None), fingerprint="ab")
 
 
 def with_options(plan: Plan, **changes) -> Plan:
@@ -241,8 +241,8 @@ def test_bundle_given_twice_is_refused(bundle):
 
 def test_chosen_faces_are_balanced_and_repeatable(faces):
     catalog = load_data(faces, split="10/0/90")
-    chosen = choose_faces(catalog, 6)
+    chosen = choose_test_faces(catalog, 6)
     assert [record.label for record in chosen].count(1) == 3
-    assert chosen == choose_faces(catalog, 6)
+    assert chosen == choose_test_faces(catalog, 6)
     assert set(chosen) <= set(catalog.split("test"))
-    assert choose_faces(catalog, None) == catalog.split("test")
+    assert choose_test_faces(catalog, None) == catalog.split("test")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks.promotion.cli import compare_detectors
 from benchmarks.promotion.field import read_disagreements
-from benchmarks.promotion.measure import choose_faces
+from benchmarks.promotion.measure import faces_to_compare
 from benchmarks.promotion.shadow_cost import shadow_cost
 from benchmarks.studies.small import SIZE, small_contract, write_small_bundle
 from edge_runtime.command import command_app
@@ -118,10 +118,10 @@ def test_one_class_is_refused(old, faces, tmp_path):
 
 def test_known_faces_are_left_out(old, faces):
     subject = open_subject(old)
-    every = choose_faces([faces / "door", faces / "hall", faces / "door"], [subject])
+    every = faces_to_compare([faces / "door", faces / "hall", faces / "door"], [subject])
     assert (len(every.faces), every.trained) == (80, 0)
     learned = frozenset(face_mark(face) for face in every.faces[:30])
-    kept = choose_faces([faces / "door", faces / "hall"], [subject, replace(subject, trained=learned)])
+    kept = faces_to_compare([faces / "door", faces / "hall"], [subject, replace(subject, trained=learned)])
     assert (kept.trained, kept.faces) == (30, every.faces[30:])
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.results.compare import FLOOR, Kind, Verdict, compare, lines, weigh
+from benchmarks.results.compare import FLOOR, Direction, Kind, compare, lines, weigh
 from benchmarks.results.schema import GoldenState, Row
 from edge_runtime.errors import UsageError
 
@@ -128,6 +128,6 @@ def test_failed_cases_and_accuracies_are_worse(make_report):
         ("resnet50/runtime/int8/CPU/throughput/native", "killed by SIGILL"),
         ("resnet50/int8/CPU/native", "its accuracy: out of memory"),
     ]
-    assert {change.verdict for change in found.worse} == {Verdict.WORSE}
+    assert {change.direction for change in found.worse} == {Direction.WORSE}
     empty = make_report(seed=3, accuracies=())
     assert compare(make_report(), replace(empty, rows=tuple(map(failed, empty.rows)))).worse

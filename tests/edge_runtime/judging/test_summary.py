@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from benchmarks.studies.small import small_contract
 from edge_runtime.judging.decide import reason_text
 from edge_runtime.judging.results import FaceResult, FrameResult, Reason, SourceState
-from edge_runtime.judging.summary import DOUBTS, FileVerdicts, fake_segments, log_odds, probability
+from edge_runtime.judging.summary import DOUBTS, FileVerdicts, fake_segments, logit, probability
 from edge_runtime.judging.summary_text import clock, shortened, summary_text, video_lines
 from edge_runtime.judging.tracking import Shots
 from edge_runtime.model.contract import Calibration, ContractError, ModelContract, Verdict
@@ -174,8 +174,8 @@ def test_of_many_faces_the_most_suspicious_are_shown():
 
 
 def test_odds_and_times():
-    assert probability(log_odds(0.3)) == pytest.approx(0.3)
-    assert math.isfinite(log_odds(0.0) + log_odds(1.0))
+    assert probability(logit(0.3)) == pytest.approx(0.3)
+    assert math.isfinite(logit(0.0) + logit(1.0))
     assert [clock(value) for value in (0.0, 59.96, 75.25, 3671.0)] == ["0:00.0", "1:00.0", "1:15.2", "1:01:11.0"]
 
 

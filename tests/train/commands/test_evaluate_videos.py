@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks.studies.small import small_contract, write_small_bundle
 from edge_runtime.detector import Detector
 from edge_runtime.errors import DataError, UsageError
-from edge_runtime.judging.summary import FileVerdicts, log_odds
+from edge_runtime.judging.summary import FileVerdicts, logit
 from edge_runtime.model.bundle import BUNDLE_SIGNATURE, MANIFEST, Bundle
 from train.cli import evaluate_detector
 from train.commands.evaluate import EvaluationOptions
@@ -74,8 +74,8 @@ def test_thresholds_for_videos_are_fitted_written_and_used(clips, bundle, tmp_pa
 
     assert set(evaluation.fitted) == {"fp32", "int8"}
     fitted = Bundle.open(bundle).contract.calibration("int8")
-    odds = np.array([log_odds(score) for score in reals])
-    assert log_odds(fitted.video_high) == pytest.approx(upper_quantile(odds, 0.01), abs=1e-4)
+    odds = np.array([logit(score) for score in reals])
+    assert logit(fitted.video_high) == pytest.approx(upper_quantile(odds, 0.01), abs=1e-4)
     assert fitted.video_high > reals.max()
     assert fitted.video_low < fakes.min()
     assert (fitted.low, fitted.high) == (0.3, 0.7)
