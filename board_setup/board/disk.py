@@ -1,6 +1,7 @@
 """Files that are complete or absent, also after a power cut."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,10 @@ PARTIAL = ".partial"
 
 COMPLETE = ".complete"
 """A file in a folder that marks the folder as complete."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk."""
 
 
 class DamagedError(BoardError):

@@ -50,7 +50,7 @@ def make(python: str, target: str, wheels: str, requirement: str) -> None:
 def mark_complete(folder: str) -> None:
     """Mark an environment as complete, after it has reached the disk, with the list of its distributions."""
     os.sync()
-    records = glob.glob(os.path.join(folder, RECORDS))
+    records = glob.glob(os.path.join(glob.escape(folder), RECORDS))
     disk.write(os.path.join(folder, disk.COMPLETE), "\n".join(os.path.relpath(path, folder) for path in records))
 
 

@@ -9,7 +9,7 @@ import shutil
 import tarfile
 from typing import Callable, List, Optional
 
-from board_setup.board import kit, service, signing, steps, undo, versions
+from board_setup.board import disk, kit, service, signing, steps, undo, versions
 from board_setup.board.layout import Layout
 from board_setup.board.steps import InstallError, Step, Target
 from board_setup.errors import BoardError
@@ -59,7 +59,9 @@ def install(
             step.do()
         except (OSError, BoardError, tarfile.TarError) as error:
             target.remove_partial()
-            raise InstallError(f"{step.name}: {error}") from error
+            is_full = isinstance(error, OSError) and error.errno in disk.FULL
+            problem = "the disk is full; make room, then run the same command again" if is_full else error
+            raise InstallError(f"{step.name}: {problem}") from error
         # The next step builds on this one, so a power cut must not undo it.
         os.sync()
         if not step.is_done():

@@ -17,6 +17,7 @@ import re
 import tarfile
 from typing import IO, Any, Dict, List, NamedTuple
 
+from board_setup.board import disk
 from board_setup.errors import BoardError
 
 FORMAT = 1
@@ -162,6 +163,7 @@ def unpack(path: str, folder: str, kit: Kit) -> None:
 
     Raises:
         KitError: a file is missing, changed, or not in the manifest.
+        OSError: the disk is full.
     """
     seen = set()
     try:
@@ -181,6 +183,8 @@ def unpack(path: str, folder: str, kit: Kit) -> None:
                 copy_checked(source, os.path.join(folder, member.name), kit.files[member.name], path)
                 seen.add(member.name)
     except READ_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in disk.FULL:
+            raise
         raise KitError(f"{path}: can't be unpacked ({error}); copy or pack it again") from None
     missing = sorted(set(kit.files) - seen)
     if missing:

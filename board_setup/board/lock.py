@@ -16,20 +16,28 @@ class BusyError(BoardError):
     """EX_TEMPFAIL of sysexits.h."""
 
 
+LOCK_FILE = "/run/setup-board.lock"
+"""Any user could hold a lock on a file or folder that all may read."""
+
+
 @contextlib.contextmanager
 def exclusive(layout: Layout) -> Iterator[None]:
     """Hold the lock until the block or the process ends.
 
-    The root folder itself is locked (flock(2)), so no lock file is left behind.
+    A board's lock (flock(2)) is on a file that only root can open. Below another root that folder itself is locked, so
+    no file is left behind.
 
     Raises:
         BusyError: another process holds the lock.
     """
-    os.makedirs(layout.root, exist_ok=True)
-    folder = os.open(layout.root, os.O_RDONLY | os.O_DIRECTORY)
+    if layout.is_live:
+        descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    else:
+        os.makedirs(layout.root, exist_ok=True)
+        descriptor = os.open(layout.root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(
                 f"{layout.root}: another setup-board is changing this board; wait until it ends "
@@ -37,4 +45,4 @@ def exclusive(layout: Layout) -> Iterator[None]:
             ) from None
         yield
     finally:
-        os.close(folder)
+        os.close(descriptor)

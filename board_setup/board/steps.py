@@ -86,16 +86,16 @@ class Target:
         damaged = {os.path.realpath(path) for path in self.places if path != self.runtime}
         return [link for link, path in versions.runtime_links(self.layout).items() if path in damaged]
 
-    def damaged_files(self) -> List[str]:
-        """Return the bundle's files that differ from the kit."""
+    def damaged_files(self, folder: str) -> List[str]:
+        """Return the bundle's files that are missing in a version's folder or differ from the kit."""
         names = [name[len(kit.BUNDLE) :] for name in self.kit.files if name.startswith(kit.BUNDLE)]
         digests = {name: self.kit.files[kit.BUNDLE + name] for name in names}
-        return [name for name in names if not disk.has_sha256(os.path.join(self.version, name), digests[name])]
+        return [name for name in names if not disk.has_sha256(os.path.join(folder, name), digests[name])]
 
     def has_version(self) -> bool:
         """Return whether the version's folder is as the kit has it and uses this runtime."""
         linked = os.path.realpath(os.path.join(self.version, "runtime")) == os.path.realpath(self.runtime)
-        return bool(self.runtime) and linked and not self.damaged_files()
+        return bool(self.runtime) and linked and not self.damaged_files(self.version)
 
     def is_current(self) -> bool:
         """Return whether this version is the one in use."""
@@ -208,18 +208,16 @@ def copy_detector(target: Target) -> Step:
 
     def do() -> None:
         bundle = os.path.join(target.unpacked, kit.BUNDLE)
-        if os.path.isdir(target.version):
+        exists = os.path.isdir(target.version)
+        if exists:
             target.distrust()
-            for name in target.damaged_files():
-                disk.copy(os.path.join(bundle, name), os.path.join(target.version, name))
-            disk.link(target.runtime, os.path.join(target.version, "runtime"))
-            return
-        partial = target.version + disk.PARTIAL
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(bundle, partial)
-        os.symlink(target.runtime, os.path.join(partial, "runtime"))
-        os.sync()
-        os.rename(partial, target.version)
+        folder = target.version if exists else disk.empty_folder(target.version + disk.PARTIAL)
+        for name in target.damaged_files(folder):
+            disk.copy(os.path.join(bundle, name), os.path.join(folder, name))
+        disk.link(target.runtime, os.path.join(folder, "runtime"))
+        if not exists:
+            os.sync()
+            os.rename(folder, target.version)
 
     return Step("detector", f"copy it to {target.version}", target.has_version, do)
 

@@ -71,7 +71,7 @@ def pack(
         if report:
             take_report(report, folder)
         if debs:
-            packages = sorted(glob.glob(os.path.join(debs, "*.deb")))
+            packages = sorted(glob.glob(os.path.join(glob.escape(debs), "*.deb")))
             if not packages:
                 raise KitError(f"{debs}: holds no .deb")
             os.makedirs(os.path.join(folder, "debs"))
@@ -94,7 +94,9 @@ def pack(
 
 def choose_bundle(named: Optional[str], project: Optional[str]) -> str:
     """Return the bundle to pack: the one `named`, else ./detector, else the one that ships with the project."""
-    shipped = os.path.join(project or os.path.dirname(PACKAGE), "edge_runtime", "detectors", "*", "model.json")
+    shipped = os.path.join(
+        glob.escape(project or os.path.dirname(PACKAGE)), "edge_runtime", "detectors", "*", "model.json"
+    )
     found = ["detector/model.json", *sorted(glob.glob(shipped))]
     whole = [os.path.dirname(path) for path in found if os.path.isfile(path)]
     return os.path.expanduser(named) if named else (whole or ["detector"])[0]

@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=10.0)
     options = parser.parse_args()
     frames = []
-    for path in sorted(glob.glob(os.path.join(options.folder, "*.jpg"))):
+    for path in sorted(glob.glob(os.path.join(glob.escape(options.folder), "*.jpg"))):
         with open(path, "rb") as file:
             frames.append(file.read())
     device = os.open(options.device, os.O_RDWR)

@@ -50,6 +50,22 @@ def test_killed_process_releases_the_lock(layout) -> None:
             pass
 
 
+def test_other_users_can_not_hold_the_lock_of_a_board(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "setup-board.lock"
+    monkeypatch.setattr(lock, "LOCK_FILE", str(path))
+    hold = "import fcntl, os, sys; fcntl.flock(os.open('/', os.O_RDONLY), fcntl.LOCK_EX); print('held', flush=True); "
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{hold}sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with lock.exclusive(Layout("/")):
+            assert path.stat().st_mode & 0o777 == 0o600
+            with pytest.raises(lock.BusyError), lock.exclusive(Layout("/")):
+                pass
+        holder.kill()
+
+
 def test_no_lock_file_is_left(layout) -> None:
     with lock.exclusive(layout):
         pass

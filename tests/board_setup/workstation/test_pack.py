@@ -223,6 +223,14 @@ def test_unprintable_file_name_is_refused(tmp_path, no_downloads, capsys) -> Non
     assert not (tmp_path / "kit.tar").exists()
 
 
+def test_folders_may_have_any_name(tmp_path, no_downloads) -> None:
+    (tmp_path / "debs[1]").mkdir()
+    (tmp_path / "debs[1]" / "driver.deb").write_text("")
+    kit, bundle = tmp_path / "kit.tar", write_bundle(tmp_path / "detector")
+    assert run("pack", "--out", str(kit), "--model", str(bundle), "--debs", str(tmp_path / "debs[1]")) == 0
+    assert "debs/driver.deb" in kits.read_kit(str(kit)).files
+
+
 def test_full_disk_leaves_nothing(tmp_path, no_downloads, capsys) -> None:
     bundle = write_bundle(tmp_path / "detector", size=100_000)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
