@@ -122,7 +122,10 @@ def train_detector(
     ] = None,
     input_size: Annotated[int | None, _network(min=32, help="Pixels a side of the network's input.")] = None,
     without: Annotated[str, _data(help="Augmentations to leave out, separated by commas, or all.")] = "",
-    spared: Annotated[float | None, _data(min=0, max=1, help="Share of faces without damaging augmentations.")] = None,
+    clean_share: Annotated[
+        float | None, _data(min=0, max=1, help="Share of faces without damaging augmentations.")
+    ] = None,
+    spared: Annotated[float | None, typer.Option(min=0, max=1, hidden=True, help="Its former name.")] = None,
     staged: Annotated[
         float | None, _training(min=0, max=1, help="Share of epochs that learn teacher maps alone.")
     ] = None,
@@ -186,7 +189,7 @@ def train_detector(
         "front_end": front_end,
         "framing": framing,
         "balance": balance,
-        "spared": spared,
+        "clean_share": clean_share if spared is None else spared,
         "staged": staged,
         "progressive": parse_progressive(progressive) if progressive else None,
         "patience": patience,

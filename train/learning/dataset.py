@@ -34,7 +34,7 @@ class FaceDataset(Dataset[Sample]):
         chances: how often each augmentation is applied.
         sizes: pixels a side by epoch; the last one holds for all later epochs, the contract's if there is none.
         ramp: epochs over which the augmentations grow to their chances.
-        spared: share of an epoch's faces that keep their traces: only placement is augmented.
+        clean_share: share of an epoch's faces that keep their traces: only placement is augmented.
     """
 
     records: Sequence[FaceRecord]
@@ -43,7 +43,7 @@ class FaceDataset(Dataset[Sample]):
     _: KW_ONLY
     sizes: Sequence[int] = ()
     ramp: int = 0
-    spared: float = 0.0
+    clean_share: float = 0.0
     seed: int = SEED
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class FaceDataset(Dataset[Sample]):
         sizes = self.sizes or (self.contract.input_size,)
         size = sizes[min(epoch, len(sizes) - 1)]
         share = min(epoch / self.ramp, 1.0) if self.ramp else 1.0
-        if self.spared and random.random() < self.spared:
+        if self.clean_share and random.random() < self.clean_share:
             share = 0.0
         chances = ramped(self.chances, share)
         region = choose_part(face.size, size, self.contract.pixels, chances, random)

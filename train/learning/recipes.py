@@ -43,7 +43,7 @@ class Recipe:
             bottom up, each with a warm-up and its own schedule.
         ramp: share of the epochs over which the augmentations that damage a face's traces grow from 0 to their chances,
             so that a network finds the traces first.
-        spared: share of an epoch's faces whose traces no augmentation damages, so that they are not unlearned.
+        clean_share: share of an epoch's faces whose traces no augmentation damages, so that they are not unlearned.
     """
 
     weights: str = "imagenet"
@@ -71,7 +71,7 @@ class Recipe:
     staged: float = 0.0
     chances: Chances = field(default_factory=lambda: dict(FULL))
     ramp: float = 0.3
-    spared: float = 0.0
+    clean_share: float = 0.0
     seed: int = SEED
 
     def replace(self, **changes: Any) -> "Recipe":
@@ -134,7 +134,7 @@ ARTICLE = Recipe(
 )
 
 PRESETS: Mapping[Preset, Recipe] = {
-    Preset.DEFAULT: Recipe(patience=10, spared=0.4),
+    Preset.DEFAULT: Recipe(patience=10, clean_share=0.4),
     Preset.SCRATCH: Recipe(
         weights="none", epochs=60, progressive=SMALL_FIRST, statistics=0, chances={**FULL, "recapture": 0.02}
     ),

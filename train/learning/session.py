@@ -112,6 +112,8 @@ class Session:
         with self._damage_reported():
             found = load_checkpoint(last) if last.exists() else None
             old = dict(found.extra.get("recipe", {})) if found else {}
+            if "spared" in old:
+                old["clean_share"] = old.pop("spared")  # Its former name.
         if found is None:
             return None
         before = found.contract

@@ -96,7 +96,7 @@ class Trainer:
             recipe.chances,
             sizes=(size,) if find_backbone(arch).one_size else recipe.sizes(size),
             ramp=round(recipe.ramp * recipe.epochs),
-            spared=recipe.spared,
+            clean_share=recipe.clean_share,
             seed=recipe.seed,
         )
         taught = load_teacher(teacher, model, self.dataset, recipe, self.accelerator.device) if teacher else None

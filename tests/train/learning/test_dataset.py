@@ -46,13 +46,13 @@ def test_crops_grow_by_epoch(records):
     assert sides == [32, 40, 48, 48, 48, 40]
 
 
-def test_other_faces_are_spared_in_each_epoch(records):
+def test_other_faces_stay_clean_in_each_epoch(records):
     plain = FaceDataset(records, CONTRACT, {})
-    spared = FaceDataset(records, CONTRACT, {"grey": 1.0}, spared=0.5)
+    sparing = FaceDataset(records, CONTRACT, {"grey": 1.0}, clean_share=0.5)
 
     def untouched(epoch):
         keys = (epoch * len(records) + index for index in range(len(records)))
-        return [torch.equal(spared[key][0], plain[index][0]) for index, key in enumerate(keys)]
+        return [torch.equal(sparing[key][0], plain[index][0]) for index, key in enumerate(keys)]
 
     assert 0.2 < np.mean(untouched(0)) < 0.8
     assert untouched(0) != untouched(1)

@@ -299,6 +299,19 @@ def test_running_average_is_judged_and_kept(catalog, tmp_path):
     assert run.state.progress.best_epoch < 2 or same(load_checkpoint(tmp_path / "best.pth").state_dict, average)
 
 
+def test_former_name_of_clean_share_is_read(whole, catalog, tmp_path):
+    out = tmp_path / "old"
+    shutil.copytree(whole, out)
+    values = torch.load(out / "last.pth", weights_only=True)
+    values["recipe"]["spared"] = values["recipe"].pop("clean_share")
+    torch.save(values, out / "last.pth")
+    again = trainer(catalog, out)
+    assert again.state.progress.finished
+    again.session.close()
+    with pytest.raises(UsageError, match=r"clean_share 0\.0, not 0\.5"):
+        trainer(catalog, out, replace(TINY, clean_share=0.5))
+
+
 def test_teacher_is_needed_to_resume(catalog, tmp_path, tiny_teacher, tiny_checkpoint):
     run = trainer(catalog, tmp_path, teacher=tiny_teacher)
     before = {key: value.clone() for key, value in run.state.objective.state().items()}
