@@ -67,11 +67,11 @@ class RepeatedPictures(Source):
         for index, path in enumerate(itertools.cycle(self._paths)):
             if stop.is_set() or not self._clock.goes_on(index):
                 return
-            yield picture_frame(path, index)
+            yield frame_without_provenance(path, index)
 
 
-def picture_frame(path: str, index: int = 0) -> Frame:
-    """Return a picture file as a frame."""
+def frame_without_provenance(path: str, index: int = 0) -> Frame:
+    """Return a picture file as a frame whose marks of origin are not read, as no other engine reads them."""
     return Frame(path, index, partial(read_picture, path), still=True)
 
 
@@ -95,7 +95,7 @@ class RuntimeEngine:
 
     def verdict(self, path: str) -> object:
         """Judge one picture file."""
-        return Verdicts(self.contract).of_frame(self._scorer(picture_frame(path)))
+        return Verdicts(self.contract).of_frame(self._scorer(frame_without_provenance(path)))
 
     def time_model(self, crops: Sequence[Pixels], limits: TimingLimits) -> Timing:
         """Time inference on crops [1, H, W, 3] in memory."""

@@ -61,9 +61,11 @@ def judge_both(pair: Sequence[Subject], faces: Sequence[FaceRecord]) -> tuple[Ju
     Raises:
         DataError: none can be read.
     """
-    logits = [
-        in_process(_logits, subject.path, subject.precision, faces, isa=_isa(subject.precision)) for subject in pair
-    ]
+    logits = []
+    for subject in pair:
+        # A checkpoint runs in PyTorch, which the board never does.
+        isa = "native" if subject.precision == CHECKPOINT else BOARD
+        logits.append(in_process(_logits, subject.path, subject.precision, faces, isa=isa))
     read = np.logical_and.reduce([np.isfinite(rows).all(axis=1) for rows in logits])
     if not read.any():
         raise DataError(f"none of the {len(faces)} pictures can be read; run prepare-faces again")
@@ -75,12 +77,8 @@ def judge_both(pair: Sequence[Subject], faces: Sequence[FaceRecord]) -> tuple[Ju
     return old, new
 
 
-def _isa(precision: str) -> str:
-    """Return the cap: a checkpoint runs in PyTorch, which the board never does."""
-    return "native" if precision == CHECKPOINT else BOARD
-
-
 def _logits(path: Path, precision: str, faces: Sequence[FaceRecord]) -> NDArray[np.float32]:
+    """Runs in a process of its own."""
     subject = open_subject(path, precision=None if precision == CHECKPOINT else precision)
     return subject.logits(faces, None, None)
 

@@ -78,13 +78,11 @@ class FieldTest:
             self.fakes = counted
         else:
             self.reals = counted
-        if self.state is FieldState.OPEN and (state := self._answer()) is not FieldState.OPEN:
-            self.state, self.decided_at = state, self.reviewed
-
-    def _answer(self) -> FieldState:
-        if self.worse >= 1.0 / self._alpha:
-            return FieldState.WORSE
-        return FieldState.BETTER if self.better >= 1.0 / self._alpha else FieldState.OPEN
+        if self.state is FieldState.OPEN:
+            if self.worse >= 1.0 / self._alpha:
+                self.state, self.decided_at = FieldState.WORSE, self.reviewed
+            elif self.better >= 1.0 / self._alpha:
+                self.state, self.decided_at = FieldState.BETTER, self.reviewed
 
     @property
     def worse(self) -> float:

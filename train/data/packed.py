@@ -104,7 +104,9 @@ def _has_own_pictures(folder: Path, files: Sequence[Path], labelled: bool) -> bo
 
 def _unpack(folder: Path, shards: Sequence[Path], labelled: bool, out: Path) -> None:
     """Write the pictures in `shards` of `folder` into `out`; for errors see `unpacked`."""
-    splits = {shard: _split(shard.relative_to(folder.resolve()).as_posix()) for shard in shards}
+    named, root = re.compile(rf"(?:^|[/_.-]){SPLIT}(?=[/_.-])", re.IGNORECASE), folder.resolve()
+    found = {shard: named.search(shard.relative_to(root).as_posix()) for shard in shards}
+    splits = {shard: SPLIT_FOLDERS[name["split"].lower()] if name else "" for shard, name in found.items()}
     told_apart = labelled and len(set(splits.values())) > 1 and all(splits.values())
     names = _card_names(folder / "README.md")
     number = without = 0
@@ -126,11 +128,6 @@ def _unpack(folder: Path, shards: Sequence[Path], labelled: bool, out: Path) -> 
         )
     if without:
         print(f"{folder.name}: {without} of {number} pictures have no label and are left out", file=sys.stderr)
-
-
-def _split(path: str) -> str:
-    found = re.search(rf"(?:^|[/_.-]){SPLIT}(?=[/_.-])", path, re.IGNORECASE)
-    return SPLIT_FOLDERS[found["split"].lower()] if found else ""
 
 
 def _card_names(card: Path) -> Names:
@@ -271,5 +268,6 @@ def _tar(path: Path, card: Names) -> Iterator[tuple[bytes, object, Sequence[str]
 
 
 def _rank(suffix: str) -> tuple[int, int]:
+    """Fewest dots first (`jpg` before `mask.png`), then the preferred formats."""
     last = suffix.rpartition(".")[2]
     return suffix.count("."), PREFERRED.index(last) if last in PREFERRED else len(PREFERRED)
