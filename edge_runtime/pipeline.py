@@ -181,6 +181,11 @@ class Pipeline:
         """Seconds since work on the oldest frame in work began; 0 if there is none."""
         return time.monotonic() - self._pending[0].began if self._pending else 0.0
 
+    @property
+    def waited_s(self) -> float:
+        """Seconds since the oldest faces that a device still has were given to it, if frames don't wait for them."""
+        return getattr(self._judges[0], "waited_s", 0.0)
+
     def results(self, tick: Callable[[], None] = lambda: None) -> Generator[Judged, None, None]:
         """Yield a result for every judged frame and every gap, in order within each source.
 

@@ -14,7 +14,7 @@ from edge_runtime.sinks import Sink
 from edge_runtime.systemd import Notifier, stopping_on_signals
 
 STUCK_S = 60.0
-"""After this long on one frame we stop pinging systemd's watchdog."""
+"""After this long on one frame, or without an answer from the device, we stop pinging systemd's watchdog."""
 
 
 class Observer(Protocol):
@@ -89,11 +89,12 @@ def run(
     """Pass every result of `pipeline` to `files` and every sink until its sources end or a signal arrives."""
     notifier, summary, began = Notifier(), Summary(), time.monotonic()
 
-    def ping() -> None:
-        if pipeline.busy_s < STUCK_S:
+    def ping(busy_s: float = 0.0) -> None:
+        if max(busy_s, pipeline.waited_s) < STUCK_S:
             notifier.alive()
 
-    with stopping_on_signals(pipeline.stop), contextlib.closing(pipeline.results(ping)) as results:
+    ticking = pipeline.results(lambda: ping(pipeline.busy_s))
+    with stopping_on_signals(pipeline.stop), contextlib.closing(ticking) as results:
         notifier.ready(status)
         for judged in results:
             summary.add(judged)
@@ -104,7 +105,7 @@ def run(
                 sink.write(judged)
             # Free the picture, perhaps hundreds of megabytes, before waiting for the next.
             del judged
-            notifier.alive()
+            ping()
     notifier.stopping()
     for observer in observers:
         observer.close()

@@ -70,7 +70,9 @@ def decide(
     """
     seen = face if track is None else track
     score = None if seen.logit is None else calibration.score(seen.logit)
-    verdict, reason = Verdict.UNCERTAIN, face.reason
+    verdict: Verdict = Verdict.UNCERTAIN
+    # A track's logits expire: its face may have been judged, but too long ago.
+    reason: Reason | None = face.reason or Reason.NOT_YET
     if score is not None:
         verdict, reason = calibration.verdict(score), None
         if seen.distance > 1.0:

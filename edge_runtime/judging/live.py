@@ -114,6 +114,13 @@ class LiveScorer:
                 self._watches[frame.source] = watch
         return self._watches[frame.source].score(frame)
 
+    @property
+    def waited_s(self) -> float:
+        """Seconds since the oldest faces whose logits are missing were given to the device; 0 if there are none."""
+        with self._lock:
+            watches = list(self._watches.values())
+        return max((watch.waited_s for watch in watches), default=0.0)
+
 
 class _Watch:
     """Attention to one live source. Its frames pass `_look` one at a time, in order; the rest runs beside it."""
@@ -130,7 +137,8 @@ class _Watch:
         self._tracker, self._clock, self._choice = tracker, clock, scorer.engine.choice
         self._crops_per_face = scorer.engine.contract.pixels.crops
         self._turns, self._lock = Turns(), threading.Lock()
-        self._pending: list[Future[dict[int, ScoredFace]]] = []
+        self._pending: dict[Future[dict[int, ScoredFace]], float] = {}
+        """Answers that are not there yet, and when their faces were given to the device."""
         self._index, self._taken, self._interval_s = -1, 0.0, USUAL_INTERVAL_S
         self._looked, self._rested_s, self._gaps = 0.0, 0.0, 0
         self._begin()
@@ -142,6 +150,13 @@ class _Watch:
         self._standings: dict[int, Standing] = {}
         self._faces: list[_Face] = []
         self._before: Glance | None = None
+
+    @property
+    def waited_s(self) -> float:
+        """As `LiveScorer.waited_s`."""
+        now = time.monotonic()
+        with self._lock:
+            return max((now - began for future, began in self._pending.items() if not future.done()), default=0.0)
 
     def score(self, frame: Frame) -> ScoredFrame:
         """Return `frame` scored."""
@@ -174,7 +189,7 @@ class _Watch:
         """Return the frame's faces, and those of them to be judged."""
         with self._lock:
             for future in [future for future in self._pending if future.done()]:
-                self._pending.remove(future)
+                del self._pending[future]
                 # A device's failure ends the run, even if it came too late for its own frame.
                 future.result()
             if frame.gaps != self._gaps:
@@ -275,7 +290,7 @@ class _Watch:
 
         future = self._device.submit(work)
         with self._lock:
-            self._pending.append(future)
+            self._pending[future] = began
         concurrent.futures.wait([future], self._left_s(frame))
         return future.result() if future.done() else {}
 

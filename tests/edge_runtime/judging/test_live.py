@@ -1,20 +1,26 @@
 """Live sources with a clock of their own: frames of 25 per second, judged one after the other unless told otherwise."""
 
+import contextlib
+import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from edge_runtime import run
 from edge_runtime.errors import DeviceError, PictureError
 from edge_runtime.inference.engine import Engine, choose
 from edge_runtime.inference.faces import DetectedFace
 from edge_runtime.judging.live import LiveScorer
 from edge_runtime.judging.results import Reason, SourceState
 from edge_runtime.judging.scorer import FrameScorer, Verdicts
+from edge_runtime.judging.summary import FileVerdicts
 from edge_runtime.model.contract import Verdict
 from edge_runtime.pipeline import Pipeline
+from edge_runtime.sinks.terminal import frame_lines
 from edge_runtime.sources import Frame, Gap, Source
 from edge_runtime.sources.opencv import CvView
 
@@ -38,9 +44,11 @@ class Device:
 
     def __init__(self, crop_s=0.0, requests=1):
         self.requests, self.crop_s, self.crops, self.fails = requests, crop_s, 0, False
-        self._lock = threading.Lock()
+        self._lock, self.answers = threading.Lock(), threading.Event()
+        self.answers.set()
 
     def logits(self, pixels):
+        self.answers.wait(30)
         with self._lock:
             self.crops += len(pixels)
             if self.fails:
@@ -60,7 +68,8 @@ class Camera:
         engine = Engine(bundle, choose(bundle), build=lambda *_, **__: self.device)
         self.now, self.number, self.colours = 0.0, 0, colours
         # Frames wait for their logits a second longer than usual, so that a busy machine changes nothing.
-        self.scorer = LiveScorer(FrameScorer(engine, moving_faces=self.faces), clock=lambda: self.now - 1.0)
+        self.longer_s = 1.0
+        self.scorer = LiveScorer(FrameScorer(engine, moving_faces=self.faces), clock=lambda: self.now - self.longer_s)
         self.verdicts = Verdicts(engine.contract)
 
     def picture(self, shift=0):
@@ -206,10 +215,64 @@ def test_late_answers_count_for_the_track(bundle):
     assert 0.0 < min(face.carried_s for face in faces if face.carried_s) < 1.0
 
 
+def test_a_face_without_answers_for_two_seconds_has_a_reason(bundle):
+    camera = Camera(bundle, (40, 40))
+    camera.move(10)
+    camera.device.answers.clear()
+    camera.longer_s = -1.0
+    results = camera.move(75)
+    # A track's logits count for two seconds.
+    seen = [(face.verdict, face.reason_code) for result in results for face in result.faces]
+    assert seen[0] == (Verdict.FAKE, None)
+    assert seen[60:] == [(Verdict.UNCERTAIN, Reason.NOT_YET)] * 15
+    assert results[-1].faces[0].carried_s == pytest.approx(3.0, abs=0.1)
+    assert "face 1  uncertain (not judged yet)" in frame_lines(results[-1], 25.0)[0]
+    camera.device.answers.set()
+    camera.longer_s = 1.0
+    (face,) = camera.move(10)[-1].faces
+    assert (face.verdict, face.reason) == (Verdict.FAKE, None)
+
+
+def test_the_watchdog_notices_a_device_that_hangs(bundle, tmp_path, monkeypatch):
+    """Frames don't wait for its answers, so they are judged all the same."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "1000")
+    monkeypatch.setattr(run, "STUCK_S", 0.3)
+    camera = Camera(bundle, (40, 40))
+    camera.scorer._clock = time.monotonic
+    written, pinged = [], []
+
+    class Sink:
+        losses = SimpleNamespace(count=0)
+
+        def write(self, judged):
+            if judged.result.state is not SourceState.OK:
+                return
+            written.append(judged.result.frame)
+            (camera.device.answers.clear if 10 <= judged.result.frame < 45 else camera.device.answers.set)()
+            with contextlib.suppress(BlockingIOError):
+                while listener.recv(4096) == b"WATCHDOG=1":
+                    pinged.append(judged.result.frame)
+
+        def conclude(self, files):
+            pass
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.setblocking(False)
+        pipeline = Pipeline([Played(camera, 60)], camera.scorer, camera.verdicts, workers=3)
+        run.run(pipeline, [Sink()], FileVerdicts(camera.scorer._scorer.engine.contract, "any"), "")
+    assert written[-1] == 59
+    assert {*range(10)} & {*pinged}
+    # 0.3 s of grace are 8 frames.
+    assert not {*range(22, 45)} & {*pinged}
+    assert {*range(50, 60)} & {*pinged}
+
+
 def test_a_device_that_fails_late_still_ends_the_run(bundle):
     camera = Camera(bundle, (40, 40))
     camera.move(5)
-    camera.device.fails, camera.scorer._clock = True, time.monotonic
+    camera.device.fails, camera.longer_s = True, -1.0
     # On a busy machine the device's thread may come to its failure some frames later.
     with pytest.raises(DeviceError):
         camera.move(200)
