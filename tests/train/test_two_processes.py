@@ -56,31 +56,47 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from train.data.build import load_data
+from train.evaluation.logits import PictureGoneError
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
 options = dict(epochs=3, staged=0.67) if sys.argv[4] == "staged" else dict(epochs=2)
-recipe = Recipe(weights="none", input_size=32, batch=16, chances={}, ema=0.0, **options)
+recipe = Recipe(weights="none", input_size=32, batch=8, chances={}, ema=0.0, **options)
 catalog, teacher, out = load_data(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-def trainer(name):
-    return Trainer(catalog, "resnet18", recipe, out / name, teacher=teacher, workers=0, precision="no", device="cpu")
+def trainer(name, **options):
+    fixed = dict(teacher=teacher, workers=0, precision="no", device="cpu")
+    return Trainer(catalog, "resnet18", recipe, out / name, **fixed, **options)
 trainer("whole").run()
 stopped = trainer("stopped")
-stopped.stop()
-with suppress(KeyboardInterrupt):
+if sys.argv[4] == "gone":
+    key = stopped.order.batches(0, rank=1, world=2)[2][0]
+    picture = stopped.dataset.records[key % len(stopped.dataset)].path
+    hidden = picture.with_suffix(".hidden")
+    if stopped.accelerator.is_main_process:
+        picture.rename(hidden)
+else:
+    stopped.stop()
+stopped.accelerator.wait_for_everyone()
+with suppress(KeyboardInterrupt, PictureGoneError):
     stopped.run()
 stopped.accelerator.wait_for_everyone()
-again = trainer("stopped")
+if sys.argv[4] == "gone" and stopped.accelerator.is_main_process:
+    hidden.rename(picture)
+stopped.accelerator.wait_for_everyone()
+again = trainer("stopped", save_every_s=0.0)
 assert again.state.progress.step > 0
 again.run()
 """
 
 
-@pytest.mark.parametrize("way", ["whole", "staged"])
-def test_two_processes_resume_with_a_teacher(faces, tiny_checkpoint, tmp_path, way):
-    launch(LAUNCHER, RESUMED, tmp_path, faces, tiny_checkpoint, tmp_path, way)
+@pytest.mark.parametrize("way", ["whole", "staged", "gone"])
+def test_two_processes_resume_with_a_teacher_and_their_figures(make_faces, tiny_checkpoint, tmp_path, way):
+    launch(LAUNCHER, RESUMED, tmp_path, make_faces(count=24), tiny_checkpoint, tmp_path, way)
     whole, stopped = (load_checkpoint(tmp_path / name / "last.pth") for name in ("whole", "stopped"))
     for key, weight in whole.state_dict.items():
         assert torch.allclose(stopped.state_dict[key].float(), weight.float(), atol=1e-4), key
+    rows, again = (run.extra["progress"]["history"] for run in (whole, stopped))
+    for name in ("step", "train_loss", "train_accuracy"):
+        assert [row.get(name, 0) for row in again] == pytest.approx([row.get(name, 0) for row in rows], rel=1e-4), name
     assert set(stopped.extra["hints"]) == {
         f"{stride}.{part}" for stride in (4, 8, 16, 32) for part in ("weight", "bias")
     }

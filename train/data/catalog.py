@@ -220,11 +220,15 @@ def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[str]]) -
         writer.writerows(rows)
 
 
+def box_text(box: Box | None) -> str:
+    """Return a box as a catalog has it, to six digits; empty for None."""
+    return " ".join(f"{edge:g}" for edge in box) if box else ""
+
+
 def catalog_row(face: FaceRecord, root: Path) -> list[str]:
     """Return a face's values of COLUMNS and IN_SHARD as text; its path is relative to `root` where it lies below."""
     path = face.path.relative_to(root) if face.path.is_relative_to(root) else face.path
-    box = " ".join(f"{edge:g}" for edge in face.box) if face.box else ""
-    values = (str(path), LABELS[face.label], face.split, face.source, face.generator, face.identity, box)
+    values = (str(path), LABELS[face.label], face.split, face.source, face.generator, face.identity, box_text(face.box))
     numbers = (face.sha256, face.phash, face.width, face.height, f"{face.sharpness:.2f}", face.offset, face.size)
     return [*values, *map(str, numbers)]
 

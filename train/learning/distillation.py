@@ -97,6 +97,7 @@ class Teacher:
         student: the network that learns. Its feature maps are recorded from now on.
         size: pixels a side of the images that both see.
         temperature: divides the logits of both (Hinton et al. 2015).
+        sha256: the teacher's `Checkpoint.network_sha256`; empty where unknown.
 
     Attributes:
         hints: by stride, the 1×1 convolution that turns the student's map into the teacher's (Romero et al. 2015). They
@@ -104,7 +105,8 @@ class Teacher:
         scales: by stride, what brings each channel of the teacher's map to mean 0 and variance 1; set by `measure`.
     """
 
-    def __init__(self, network: nn.Module, student: nn.Module, size: int, temperature: float) -> None:
+    def __init__(self, network: nn.Module, student: nn.Module, size: int, temperature: float, sha256: str = "") -> None:
+        self.sha256 = sha256
         self.network = network.eval().requires_grad_(False)
         self.teacher_maps, self.student_maps = FeatureMaps(network), FeatureMaps(student)
         self.scales: dict[int, Scale] = {}

@@ -1,5 +1,7 @@
 """Which faces each epoch draws, in which order."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.model.contract import LABELS
 from train.choices import Balance
-from train.data.catalog import FaceRecord
+from train.data.catalog import Catalog, FaceRecord, box_text
 from train.learning.dataset import MOST_EPOCHS
 from train.learning.recipes import Recipe
 
@@ -89,3 +91,19 @@ class EpochOrder:
         orders = [np.random.default_rng((self.seed, number, turn)).permutation(members) for turn in rounds]
         skipped = start - rounds.start * len(members)
         return np.concatenate([members[:0], *orders])[skipped : skipped + end - start]
+
+
+def drawing_hashes(catalog: Catalog, recipe: Recipe) -> dict[str, str]:
+    """Return SHA-256 hashes, by name, of what decides how `recipe` shows the faces besides contents, labels and splits.
+
+    `order` is that of the training faces, `boxes` those of training and validation, and `sources` the groups that an
+    epoch is balanced over, if it is. A catalog that was written and read again has the same.
+    """
+    train = catalog.split("train")
+    plan = EpochOrder.plan(train, recipe)
+    parts = {
+        "order": [face.sha256 for face in train],
+        "boxes": sorted((face.sha256, box_text(face.box)) for face in (*train, *catalog.split("valid"))),
+        "sources": [members.tolist() for members in plan.groups.values()] if plan.balanced else [],
+    }
+    return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}

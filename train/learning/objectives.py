@@ -24,7 +24,10 @@ class Labels:
     Attributes:
         hints: further modules that learn with the network; empty here.
         stages: the stride of the map that each of the first epochs learns; empty here.
+        teacher_sha256: that of the teacher; empty here.
     """
+
+    teacher_sha256 = ""
 
     _bare: nn.ModuleDict | None = None
     """The hints under the same names in one process and in several; None without a teacher."""
@@ -73,7 +76,7 @@ class Distilled(Labels):
 
     def __init__(self, counts: Sequence[int], recipe: Recipe, accelerator: Accelerator, teacher: Teacher) -> None:
         super().__init__(counts, recipe, accelerator)
-        self.teacher = teacher
+        self.teacher, self.teacher_sha256 = teacher, teacher.sha256
         self.hints = teacher.hints
         for name, hint in self.hints.items():
             self.hints[name] = accelerator.prepare(hint)
@@ -131,8 +134,9 @@ class MapByMap(Distilled):
 def load_teacher(path: Path, student: nn.Module, dataset: FaceDataset, recipe: Recipe, device: torch.device) -> Teacher:
     """Load a teacher and measure its maps on faces of `dataset` without augmentation, the same in every process."""
     contract = dataset.contract
-    network = load_model(load_checkpoint(path)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    teacher = Teacher(network, student, contract.input_size, recipe.teacher_temperature)
+    checkpoint = load_checkpoint(path)
+    network = load_model(checkpoint).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = Teacher(network, student, contract.input_size, recipe.teacher_temperature, checkpoint.network_sha256)
     if teacher.strides:
         faces = FaceDataset(dataset.records, contract, {}, seed=recipe.seed)
         count = min(MEASURED_FACES, len(faces))

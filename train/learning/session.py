@@ -20,6 +20,7 @@ from edge_runtime.errors import CheckpointError, DataError, UsageError
 from edge_runtime.model.contract import LABELS, Framing, ModelContract
 from train.data.catalog import CATALOG, Catalog
 from train.distributed import from_main
+from train.learning.epoch_order import drawing_hashes
 from train.learning.objectives import Labels
 from train.learning.recipes import Recipe
 from train.models.backbones import build_backbone, find_backbone, rebuild_backbone, with_front_end
@@ -87,16 +88,17 @@ class RunState:
 class Session:
     """One run in one folder, which it locks until `close`. The folder is not made before `begin`.
 
-    `saved_at` is when the state was saved last, or the session began, by the monotonic clock.
+    `saved_at` is when the state was saved last, or the session began (monotonic); `drawn` has its `drawing_hashes`.
 
     Raises:
         CheckpointError: the folder's last checkpoint is damaged.
-        DataError: the folder holds a run on other data.
+        DataError: the folder holds a run on other data, or that shows the same faces in another way.
         UsageError: the folder holds a run with another backbone or recipe, or another training runs there.
     """
 
     def __init__(self, out: Path, catalog: Catalog, contract: ModelContract, recipe: Recipe) -> None:
         self.out, self.catalog, self.contract, self.recipe = out, catalog, contract, recipe
+        self.drawn = drawing_hashes(catalog, recipe)
         self.saved_at = time.monotonic()
         self._lock: IO[str] | None = None
         self._writer: SummaryWriter | None = None
@@ -105,31 +107,34 @@ class Session:
 
     def _read_last(self) -> Checkpoint | None:
         """Lock the folder and return its last checkpoint, if it has one and that may be resumed."""
-        out, contract, recipe = self.out, self.contract, self.recipe
+        out, last, contract = self.out, self.out / LAST, self.contract
         if out.is_dir():
             self._take_lock()
-        last = out / LAST
         with self._damage_reported():
             found = load_checkpoint(last) if last.exists() else None
-            old = dict(found.extra.get("recipe", {})) if found else {}
+            if found is None:
+                return None
+            old, drawn = (dict(found.extra.get(name, {})) for name in ("recipe", "drawn"))
             if "spared" in old:
                 old["clean_share"] = old.pop("spared")  # Its former name.
-        if found is None:
-            return None
-        before = found.contract
-        if before.architecture != contract.architecture:
-            raise UsageError(
-                f"{out}: holds a run of {before.architecture}, not {contract.architecture}; give another --out"
-            )
-        if before.data != contract.data:
+        arch, new = found.contract.architecture, self.recipe.to_dict()
+        if arch != contract.architecture:
+            raise UsageError(f"{out}: holds a run of {arch}, not {contract.architecture}; give another --out")
+        if found.contract.data != contract.data:
             raise DataError(f"{out}: holds a run on other data; give its {CATALOG}, or another --out")
-        new = recipe.to_dict()
         for name in new:
             # A field that an older version did not have does not count. When to stop and what to keep may change.
             if name not in ("patience", "keep") and old.get(name, new[name]) != new[name]:
                 raise UsageError(
                     f"{out}: holds a run with {name} {old[name]}, not {new[name]}; "
                     "repeat its options to resume it, or give another --out"
+                )
+        before, now = found.contract.to_dict() | drawn, contract.to_dict() | self.drawn
+        for name in now:
+            if name not in ("version", "demo") and before.get(name, now[name]) != now[name]:
+                raise DataError(
+                    f"{out}: holds a run on the same pictures, but not with the same {name}; "
+                    f"give its {CATALOG} to resume it, or another --out"
                 )
         return found
 
@@ -162,13 +167,14 @@ class Session:
         if self._found is None:
             return
         saved = self._found.extra
-        before, now = saved.get("hints"), state.objective.state()
+        before, now, teacher = saved.get("hints"), state.objective.state(), state.objective.teacher_sha256
         if (before is None) != (now is None):
             had = "without" if before is None else "with"
             raise UsageError(
                 f"{self.out}: holds a run {had} a teacher; repeat its options to resume it, or give another --out"
             )
-        if before and now and {k: v.shape for k, v in before.items()} != {k: v.shape for k, v in now.items()}:
+        held, given = ({name: hint.shape for name, hint in (hints or {}).items()} for hints in (before, now))
+        if held != given or saved.get("teacher", teacher) != teacher:
             raise UsageError(
                 f"{self.out}: holds a run with another teacher, or of an older version; "
                 "give the same --teacher, or another --out"
@@ -253,6 +259,8 @@ class Session:
             catalog=str((self.out / CATALOG).resolve()),
             average=state.average.state_dict() if state.average else None,
             hints=state.objective.state(),
+            teacher=state.objective.teacher_sha256,
+            drawn=self.drawn,
             optimizer=state.optimizer.state_dict(),
             scaler=state.scaler.state_dict() if state.scaler else None,
             recipe=self.recipe.to_dict(),

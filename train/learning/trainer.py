@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +102,15 @@ class Trainer:
         )
         taught = load_teacher(teacher, model, self.dataset, recipe, self.accelerator.device) if teacher else None
         self.order = EpochOrder.plan(train, recipe)
-        self._require_same_run()
+        self._require_same_run(taught.sha256 if taught else "")
         objective = build_objective(self.order.counts, recipe, self.accelerator, taught, model)
         optimizer = build_optimizer(nn.ModuleList([model, objective.hints]), recipe)
         self.network, optimizer = self.accelerator.prepare(model, optimizer)
         self.state = RunState(model, average, objective, optimizer, self.accelerator.scaler)
         self.steps = len(train) // self.order.batch
         self.session.restore(self.state, self.steps)
+        if not self.accelerator.is_main_process:
+            self.state.tally = Tally()  # The main process has the sums over all.
         self.state.progress.finished = self._is_over()
         self.schedule = Schedule(recipe, self.steps, objective.stages)
         self._stop = threading.Event()
@@ -164,12 +167,12 @@ class Trainer:
         """Stop after the current step: save it and raise KeyboardInterrupt in `run`."""
         self._stop.set()
 
-    def _require_same_run(self) -> None:
+    def _require_same_run(self, teacher_sha256: str) -> None:
         world, batch = self.accelerator.num_processes, self.order.batch
         if batch < world:
             raise UsageError(f"--batch {batch}: fewer faces than the {world} processes; give a larger one")
         faces = hashlib.sha256("".join(face.sha256 for face in self.catalog.records).encode()).hexdigest()
-        ours = (self.contract, self.recipe, faces)
+        ours = (self.contract, self.recipe, faces, self.session.drawn, teacher_sha256)
         if from_main(lambda: ours) != ours:
             raise UsageError(
                 f"process {self.accelerator.process_index} has other faces or options than the first one; give all "
@@ -177,7 +180,7 @@ class Trainer:
             )
 
     def _train_epoch(self, loader: DataLoader[Any]) -> None:
-        state, progress, tally = self.state, self.state.progress, self.state.tally
+        state, progress, main = self.state, self.state.progress, self.accelerator.is_main_process
         epoch, done = progress.epoch, progress.step - progress.epoch * self.steps
         if state.objective.stages and progress.step == self.schedule.together:
             state.optimizer.state.clear()  # Drop Adam's moments: they belong to the stages.
@@ -189,19 +192,23 @@ class Trainer:
                 arrived = time.perf_counter()
                 gone = isinstance(batch, PictureGoneError)
                 if highest(gone):
+                    self._sum_tally()  # `run` saves it.
                     raise batch if gone else PictureGoneError("another process can't read a picture; see its message")
                 self._step(network, batch)
                 advance(1)
-                tally.waited_s += arrived - asked
+                state.tally.waited_s += arrived - asked
                 asked = time.perf_counter()
-                tally.worked_s += asked - arrived
+                state.tally.worked_s += asked - arrived
                 if progress.step % self.steps == 0:
                     continue  # `_finish_epoch` saves.
-                stopping = bool(highest(self._stop.is_set()))
-                due = stopping or time.monotonic() - self.session.saved_at > self._save_every_s
-                if due and self.accelerator.is_main_process:
-                    self.session.save(state)
-                if stopping:
+                due = main and time.monotonic() - self.session.saved_at > self._save_every_s
+                # A stop asked of any process counts 2, a save that is due 1.
+                asked_for = highest(2 if self._stop.is_set() else int(due))
+                if asked_for:
+                    self._sum_tally()
+                    if main:
+                        self.session.save(state)
+                if asked_for == 2:
                     raise KeyboardInterrupt
 
     def _step(self, network: nn.Module, batch: Batch) -> None:
@@ -245,12 +252,7 @@ class Trainer:
 
         `seconds` and `waiting` are this one's; `images_per_second` counts the faces of all in these seconds.
         """
-        state, tally, device = self.state, self.state.tally, self.accelerator.device
-        loss, right, faces = tally.loss, tally.right, tally.faces
-        if self.accelerator.num_processes > 1:
-            # A single process may run on Apple's GPU, which has no doubles.
-            sums = torch.tensor([loss, right, faces], dtype=torch.float64, device=device)
-            loss, right, faces = self.accelerator.reduce(sums, "sum").tolist()
+        state, tally, device = self.state, self._sum_tally(), self.accelerator.device
         busy_s = tally.waited_s + tally.worked_s
         stride = state.objective.stride(state.progress.epoch)
         row = {
@@ -258,9 +260,9 @@ class Trainer:
             "step": state.progress.step,
             **({"stride": stride} if stride else {}),
             "learning_rate": self.schedule.learning_rate(state.progress.step - 1),
-            "train_loss": loss / faces,
+            "train_loss": tally.loss / tally.faces,
             "seconds": busy_s,
-            "images_per_second": int(faces) / busy_s if busy_s else 0.0,
+            "images_per_second": tally.faces / busy_s if busy_s else 0.0,
             "waiting": tally.waited_s / busy_s if busy_s else 0.0,
         }
         if stride:
@@ -269,7 +271,18 @@ class Trainer:
         with self.accelerator.autocast():
             renew_statistics(model, contract, self.dataset.records, self.recipe.statistics, device)
             judged = validation_figures(model, contract, self.catalog.split("valid"), device)
-        return row | {"train_accuracy": right / faces} | judged
+        return row | {"train_accuracy": tally.right / tally.faces} | judged
+
+    def _sum_tally(self) -> Tally:
+        """Return the tally over all processes, which the main one keeps; the others start again at 0."""
+        tally, device = self.state.tally, self.accelerator.device
+        if self.accelerator.num_processes > 1:
+            # A single process may run on Apple's GPU, which has no doubles.
+            sums = torch.tensor([tally.loss, tally.right, tally.faces], dtype=torch.float64, device=device)
+            loss, right, faces = self.accelerator.reduce(sums, "sum").tolist()
+            tally = replace(tally, loss=loss, right=int(right), faces=int(faces))
+            self.state.tally = tally if self.accelerator.is_main_process else Tally()
+        return tally
 
     def _is_over(self) -> bool:
         progress, stages = self.state.progress, len(self.state.objective.stages)

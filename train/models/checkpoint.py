@@ -1,5 +1,7 @@
 """Checkpoints: a model's weights with its contract. Reading one never runs code from it."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +54,16 @@ class Checkpoint:
     catalog: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def network_sha256(self) -> str:
+        """SHA-256 over architecture, options and weights: the network alone, however it was calibrated since."""
+        head = json.dumps([self.contract.architecture, self.options], sort_keys=True, default=str)
+        digest = hashlib.sha256(head.encode())
+        for name, weight in sorted(self.state_dict.items()):
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+            digest.update(weight.numpy().tobytes())
+        return digest.hexdigest()
 
 
 def save_checkpoint(

@@ -17,8 +17,8 @@ import torch
 from accelerate import Accelerator
 
 from edge_runtime.errors import CheckpointError, DataError, UsageError
-from edge_runtime.model.contract import Framing
-from train.choices import Keep
+from edge_runtime.model.contract import Calibration, Framing
+from train.choices import FrontEnd, Keep
 from train.commands.train import calibrate_checkpoint
 from train.data.build import load_data
 from train.data.catalog import Catalog
@@ -27,7 +27,8 @@ from train.learning.epoch_order import EpochOrder
 from train.learning.recipes import Recipe
 from train.learning.trainer import Trainer
 from train.learning.validation import renew_statistics
-from train.models.checkpoint import load_checkpoint, load_model
+from train.models.backbones import with_front_end
+from train.models.checkpoint import load_checkpoint, load_model, save_checkpoint
 
 TINY = Recipe(weights="none", input_size=32, epochs=2, batch=8, chances={"flip": 0.5, "crop": 1.0}, ema=0.5)
 
@@ -257,6 +258,76 @@ def test_folder_of_another_run_is_refused(whole, catalog, faces):
             trainer(**{"catalog": catalog, "out": whole} | options)
 
 
+def without(out, *names):
+    """Take what an older version did not save out of a run's last checkpoint."""
+    values = torch.load(out / "last.pth", weights_only=True)
+    torch.save({name: value for name, value in values.items() if name not in names}, out / "last.pth")
+
+
+def changed(catalog, **change):
+    return Catalog(tuple(replace(face, **change) for face in catalog.records))
+
+
+def by_name(face):
+    return replace(face, source="phone" if face.path.stem < "012" else "studio")
+
+
+def test_same_pictures_drawn_otherwise_are_refused(whole, catalog):
+    faces = catalog.records
+    boxed = tuple(replace(face, box=(4.0, 4.0, 60.0, 60.0)) for face in faces)
+    for said, others in (("framing", boxed), ("sources", tuple(map(by_name, faces))), ("order", faces[::-1])):
+        with pytest.raises(DataError, match=rf"^.* but not with the same {said}; give its catalog\.csv .*\Z"):
+            trainer(Catalog(others), whole)
+
+
+@pytest.fixture(scope="module")
+def boxed(catalog):
+    return changed(catalog, box=(4.123456789, 4.0, 60.0, 60.0), source="phone")
+
+
+def test_boxes_of_a_run_are_needed_to_resume(boxed, tmp_path):
+    stop_after(trainer(boxed, tmp_path), 1)
+    for split in ("train", "valid"):
+        lone = boxed.split(split)[0]
+        faces = (replace(face, box=None) if face is lone else face for face in boxed.records)
+        with pytest.raises(DataError, match="not with the same boxes"):
+            trainer(Catalog(tuple(faces)), tmp_path)
+
+
+def test_what_training_never_sees_may_change(boxed, tmp_path):
+    """The sources too where an epoch is not balanced over them; the catalog is read back as it was written."""
+    run = trainer(boxed, tmp_path)
+    stop_after(run, 1)
+    again = Catalog.read(tmp_path / "catalog.csv")
+    faces = [replace(face, source="camera", identity=face.path.stem, phash="", sharpness=1.0) for face in again.records]
+    faces = [replace(face, box=(0.0, 0.0, 9.0, 9.0)) if face.split == "test" else face for face in faces]
+    assert trainer(Catalog(tuple(faces)), tmp_path, demo=True).state.progress.step == 1
+
+
+def test_balanced_run_keeps_its_sources(several, tmp_path):
+    stop_after(trainer(several, tmp_path), 1)
+    with pytest.raises(DataError, match="not with the same sources"):
+        trainer(changed(several, generator=""), tmp_path)
+    unused = Catalog(tuple(replace(face, source="x") if face.generator else face for face in several.records))
+    assert trainer(unused, tmp_path).state.progress.step == 1
+
+
+def test_run_of_an_older_version_resumes(catalog, tmp_path, tiny_teacher):
+    stop_after(trainer(catalog, tmp_path, teacher=tiny_teacher), 1)
+    without(tmp_path, "drawn", "teacher")
+    assert trainer(catalog, tmp_path, teacher=tiny_teacher).state.progress.step == 1
+
+
+def test_processes_share_boxes_and_teacher(catalog, boxed, tmp_path, tiny_teacher, monkeypatch):
+    first = []
+    monkeypatch.setattr("train.learning.trainer.from_main", lambda make: first.append(make()) or first[0])
+    recipe = replace(TINY, framing=Framing.DETECTED)
+    trainer(catalog, tmp_path / "first", recipe)
+    for faces, teacher in ((boxed, None), (catalog, tiny_teacher)):
+        with pytest.raises(UsageError, match="other faces or options"):
+            trainer(faces, tmp_path / "second", recipe, teacher=teacher)
+
+
 def test_split_without_a_class_is_refused(catalog, tmp_path):
     reals = Catalog(tuple(face for face in catalog.records if face.label == 0 or face.split != "valid"))
     with pytest.raises(DataError, match="the valid split holds no fake faces"):
@@ -325,6 +396,33 @@ def test_teacher_is_needed_to_resume(catalog, tmp_path, tiny_teacher, tiny_check
     again.session.close()
     with pytest.raises(UsageError, match="holds a run with another teacher"):
         trainer(catalog, tmp_path, teacher=tiny_checkpoint)
+
+
+@pytest.mark.parametrize("mapless", [False, True])
+def test_same_teacher_is_needed_to_resume(catalog, tmp_path, tiny_teacher, tiny_backbone, monkeypatch, mapless):
+    """Also where it has no maps to compare, or its file was overwritten; new thresholds do not make it another."""
+    if mapless:
+        monkeypatch.setattr("train.learning.distillation.STRIDES", ())
+    teacher = tmp_path / "teacher.pth"
+    shutil.copy(tiny_teacher, teacher)
+    stop_after(trainer(catalog, tmp_path / "run", teacher=teacher), 1)
+    own = load_checkpoint(teacher)
+    calibrated = own.contract.replace(calibrations={"checkpoint": Calibration(temperature=2.0)})
+    save_checkpoint(teacher, load_model(own), calibrated)
+    run = trainer(catalog, tmp_path / "run", teacher=teacher)
+    assert run.state.progress.step == 1
+    run.session.close()
+    save_checkpoint(teacher, tiny_backbone.build(2), own.contract)
+    with pytest.raises(UsageError, match="holds a run with another teacher"):
+        trainer(catalog, tmp_path / "run", teacher=teacher)
+
+
+def test_front_end_makes_another_network(tiny_teacher, tmp_path):
+    own = load_checkpoint(tiny_teacher)
+    save_checkpoint(tmp_path / "filtered.pth", with_front_end(load_model(own), FrontEnd.RESIDUAL), own.contract)
+    other = load_checkpoint(tmp_path / "filtered.pth")
+    assert same(own.state_dict, other.state_dict)
+    assert own.network_sha256 != other.network_sha256
 
 
 def test_staged_recipe_needs_feature_maps(catalog, tmp_path):
