@@ -202,7 +202,8 @@ def prove(model: nn.Module, networks: Mapping[str, Path], context: Context) -> P
     like = context.contract.calibration(CHECKPOINT)
     qualities = face_qualities(faces.measured, context.contract) if like.groups else None
     # The reading that FP32 ships with, so that the gate counts the decisions that change on the board.
-    reading = Reading(refit(like, measured["fp32", BOARD], faces.labels, qualities, **allowed), qualities)
+    fp32 = refit(like, measured["fp32", BOARD], faces.labels, qualities, groups=faces.groups, **allowed)
+    reading = Reading(fp32, qualities)
     choice = Int8Choice()
     if Precision.INT8.value in options.parts:
         choice = find_int8(context, networks["fp32"], measured["fp32", BOARD], reading)
@@ -249,7 +250,7 @@ def calibrate(
     for name in (precision.value for precision in Precision):
         logits = measured.get((name, BOARD), measured.get((name, "native")))
         if logits is not None:
-            reading = calibrations[name] = refit(like, logits, faces.labels, qualities, **allowed)
+            reading = calibrations[name] = refit(like, logits, faces.labels, qualities, groups=faces.groups, **allowed)
             scores = expit(log_odds(logits, reading, qualities))
             metrics[name] = measure(faces.labels, scores, threshold=reading.balanced, groups=faces.groups)
     return contract.replace(calibrations=calibrations, metrics=metrics)

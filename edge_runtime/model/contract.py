@@ -128,9 +128,10 @@ class Calibration:
         fitted: false if there were no labelled pictures to fit to.
         max_fpr: `high` was fitted so that at most this share of real faces is called fake.
         max_fnr: `low` was fitted so that at most this share of fake faces is called real. Refitting keeps both.
-        reals, fakes: how many faces of each class it was fitted to; 0 if unknown.
+        reals, fakes: how many faces of each class it was fitted to, those of one person, video or near-duplicate
+            picture counted as one; 0 if unknown. Earlier versions counted each face.
         fpr_bound, fnr_bound: what so many faces prove, with 95 % confidence, about faces like them: no larger share of
-            reals is called fake, and of fakes real.
+            reals is called fake, and of fakes real. A person with one error counts as an error.
         groups: by quality; the first that a face belongs to counts, and none leaves its score as it is.
         video_low, video_high: `low` and `high` for the score of a whole video; None: those of a face.
     """

@@ -102,7 +102,9 @@ def calibration_table(contract: ModelContract) -> Table:
         rows.append([name, f"{reading.temperature:.3f}", f"{reading.bias:+.3f}", *thresholds, *proven])
     columns = ("temperature", "bias", "real up to", "fake from", "balanced", "reals called fake", "fakes called real")
     return Table(
-        ("precision", *columns), rows, "Proven: no larger share, with 95 % confidence, of faces like the measured ones"
+        ("precision", *columns),
+        rows,
+        "Proven: no larger share, with 95 % confidence, of faces like the measured ones; a person or video counts once",
     )
 
 

@@ -90,7 +90,7 @@ def evaluate_videos(model: Path, data: Path, out: Path, options: EvaluationOptio
             judged[name] = judge_videos(bundle, videos, precision=name, device=options.device, progress=advance)
     figures, decided = video_figures(judged[precision], options.bootstrap)
     fingerprint = contents_fingerprint((hashes[video.path], video.label) for video in judged[precision].videos)
-    how = method(bundle.path, fingerprint, unit="videos", bootstrap=options.bootstrap)
+    how = method(bundle.path, fingerprint, bootstrap=options.bootstrap, videos=True)
     fitted, notes = _fit(bundle, {name: judged[name] for name in fit})
     labels, scored = judged[precision].labels, judged[precision].scored
     evaluation = VideoEvaluation(

@@ -186,9 +186,10 @@ def calibrate_checkpoint(
     clean = GradedFaces.of(valid, logits, face_qualities(valid, checkpoint.contract))
     picked = pick_faces(valid, COPIED)
     copies = damaged_copies(path, picked, checkpoint.contract)
-    calibration = fit_by_quality(clean, copies, max_fpr=max_fpr, max_fnr=max_fnr)
+    groups = group_faces(valid)
+    calibration = fit_by_quality(clean, copies, groups=groups, max_fpr=max_fpr, max_fnr=max_fnr)
     labels, scores = clean.labels, expit(log_odds(logits, calibration, clean.qualities))
-    figures = measure(labels, scores, threshold=calibration.balanced, groups=group_faces(valid), bootstrap=200)
+    figures = measure(labels, scores, threshold=calibration.balanced, groups=groups, bootstrap=200)
     contract = checkpoint.contract.replace(
         calibrations={CHECKPOINT: calibration}, metrics={CHECKPOINT: {"validation": figures}}
     )

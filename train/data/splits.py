@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -16,6 +17,9 @@ from edge_runtime.errors import DataError
 from edge_runtime.model.contract import LABELS
 from edge_runtime.pixels.phash import NEAR_BITS
 from train.data.catalog import SPLITS, FaceRecord
+
+Groups = Sequence[str] | None
+"""The group of each face [N]; None: each face is its own."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,14 @@ def group_faces(faces: Sequence[FaceRecord]) -> list[str]:
         name = f"{face.source}/{face.identity}" if face.identity else face.sha256 or str(face.path)
         names[component] = min(names.get(component, name), name)
     return [names[component] for component in components]
+
+
+def group_count(groups: Groups, chosen: NDArray[np.bool_]) -> int:
+    """Return how many groups the `chosen` faces [N] are of.
+
+    Faces of one person or video fail together, so a bound that counted each of them would prove too much.
+    """
+    return int(chosen.sum()) if groups is None else len(set(np.asarray(groups)[chosen]))
 
 
 def near_duplicates(hashes: Sequence[str]) -> list[tuple[int, int]]:

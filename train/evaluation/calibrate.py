@@ -15,6 +15,7 @@ from scipy.stats import beta
 from edge_runtime.errors import DataError
 from edge_runtime.model.contract import Calibration, QualityGroup
 from train.data.catalog import FaceRecord
+from train.data.splits import Groups, group_count
 
 TEMPERATURES = (0.05, 20.0)
 """Bounds of the temperature."""
@@ -39,7 +40,7 @@ EDGE = 1e-6
 
 
 def fit_calibration(
-    logits: ArrayLike, labels: ArrayLike, *, max_fpr: float = 0.01, max_fnr: float = 0.01
+    logits: ArrayLike, labels: ArrayLike, *, groups: Groups = None, max_fpr: float = 0.01, max_fnr: float = 0.01
 ) -> Calibration:
     """Fit temperature, bias and thresholds.
 
@@ -50,6 +51,7 @@ def fit_calibration(
     Args:
         logits: [N, 2].
         labels: [N], 0 real, 1 fake.
+        groups: [N], of train.data.splits.group_faces; what is proven counts them instead of faces.
         max_fpr: share of real faces called fake, in (0, 1).
         max_fnr: share of fakes called real, in (0, 1).
 
@@ -64,7 +66,7 @@ def fit_calibration(
     temperature, bias = fit_platt(values[:, 1] - values[:, 0], truth)
     fitted = Calibration(temperature=temperature, bias=bias, fitted=True, max_fpr=max_fpr, max_fnr=max_fnr)
     odds = log_odds(values, fitted)
-    return with_thresholds(fitted, odds, truth, find_edges(odds, truth, [""] * len(truth), fitted))
+    return with_thresholds(fitted, odds, truth, find_edges(odds, truth, [""] * len(truth), fitted), groups)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class GradedFaces:
 
 
 def fit_by_quality(
-    clean: GradedFaces, copies: GradedFaces, *, max_fpr: float = 0.01, max_fnr: float = 0.01
+    clean: GradedFaces, copies: GradedFaces, *, groups: Groups = None, max_fpr: float = 0.01, max_fnr: float = 0.01
 ) -> Calibration:
     """Fit a calibration whose thresholds also hold for damaged pictures and, as far as possible, for other sources.
 
@@ -109,14 +111,13 @@ def fit_by_quality(
     clean faces, 4.3 % and 2.9 % with groups but without sources), for 0.79 of the coverage. Doing the same for
     generators halved coverage. The grouping was chosen among nine on these very faces, so expect somewhat less.
 
-    Raises:
-        DataError: as for `fit_calibration`.
+    `groups` are those of the clean faces. Raises as `fit_calibration` does.
     """
     plain = fit_calibration(clean.logits, clean.labels, max_fpr=max_fpr, max_fnr=max_fnr)
     faces = clean + copies
     odds = log_odds(faces.logits, plain)
     pooled = find_edges(odds, faces.labels, faces.sources, plain)
-    left, groups = np.ones(len(odds), bool), []
+    left, qualities = np.ones(len(odds), bool), []
     for limits in quality_limits(faces):
         inside = left & np.all([faces.qualities[:, i] < limit for i, limit in enumerate(limits) if limit], axis=0)
         left &= ~inside
@@ -125,26 +126,32 @@ def fit_by_quality(
             sources = [source for source, member in zip(faces.sources, inside, strict=True) if member]
             edges = find_edges(odds[inside], faces.labels[inside], sources, plain)
         scale = (pooled[1] - pooled[0]) / max(edges[1] - edges[0], 1e-3)
-        groups.append(QualityGroup(*limits, scale=scale, shift=pooled[1] - scale * edges[1]))
-    fitted = replace(plain, groups=tuple(groups))
-    return with_thresholds(fitted, log_odds(clean.logits, fitted, clean.qualities), clean.labels, pooled)
+        qualities.append(QualityGroup(*limits, scale=scale, shift=pooled[1] - scale * edges[1]))
+    fitted = replace(plain, groups=tuple(qualities))
+    return with_thresholds(fitted, log_odds(clean.logits, fitted, clean.qualities), clean.labels, pooled, groups)
 
 
 def refit(
-    like: Calibration, logits: ArrayLike, labels: ArrayLike, qualities: NDArray[np.float64] | None, **allowed: float
+    like: Calibration,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    qualities: NDArray[np.float64] | None,
+    *,
+    groups: Groups = None,
+    **allowed: float,
 ) -> Calibration:
-    """Fit a calibration for another precision of the network that `like` was fitted to, with groups as in `like`.
+    """Fit a calibration for another precision of the network that `like` was fitted to, with its groups by quality.
 
     `logits` are of clean faces only, so that thresholds never become narrower than those of `like`.
     """
-    plain = fit_calibration(logits, labels, **allowed)
+    plain = fit_calibration(logits, labels, groups=groups, **allowed)
     if not like.groups or qualities is None:
         return plain
     fitted, truth = replace(plain, groups=like.groups), np.asarray(labels, dtype=np.int64)
     odds = log_odds(logits, fitted, qualities)
     low, high = find_edges(odds, truth, [""] * len(truth), fitted)
     edges = (min(low, float(logit(like.low))), max(high, float(logit(like.high))))
-    return with_thresholds(fitted, odds, truth, edges)
+    return with_thresholds(fitted, odds, truth, edges, groups)
 
 
 def quality_limits(faces: GradedFaces) -> list[tuple[float | None, float | None, float | None]]:
@@ -185,12 +192,19 @@ def find_edges(
 
 
 def with_thresholds(
-    calibration: Calibration, odds: NDArray[np.float64], truth: NDArray[np.int64], edges: tuple[float, float]
+    calibration: Calibration,
+    odds: NDArray[np.float64],
+    truth: NDArray[np.int64],
+    edges: tuple[float, float],
+    groups: Groups = None,
 ) -> Calibration:
-    """Return `calibration` with the thresholds just beyond `edges`, and what faces with `odds` [N] prove about them."""
+    """Return `calibration` with the thresholds just beyond `edges`, and what faces with `odds` [N] prove about them.
+
+    A group counts once, as an error if it holds one.
+    """
     low, high = float(np.nextafter(expit(edges[0] - EDGE), 0.0)), float(np.nextafter(expit(edges[1] + EDGE), 1.0))
     scores = expit(odds)
-    reals, fakes = int((truth == 0).sum()), int(truth.sum())
+    reals, fakes = group_count(groups, truth == 0), group_count(groups, truth == 1)
     return replace(
         calibration,
         low=low,
@@ -198,8 +212,8 @@ def with_thresholds(
         balanced=balanced_threshold(scores, truth),
         reals=reals,
         fakes=fakes,
-        fpr_bound=proven_share(int(((scores >= high) & (truth == 0)).sum()), reals),
-        fnr_bound=proven_share(int(((scores <= low) & (truth == 1)).sum()), fakes),
+        fpr_bound=proven_share(group_count(groups, (scores >= high) & (truth == 0)), reals),
+        fnr_bound=proven_share(group_count(groups, (scores <= low) & (truth == 1)), fakes),
     )
 
 
@@ -264,7 +278,7 @@ def upper_quantile(values: NDArray[np.float64], share: float) -> float:
 def proven_share(errors: int, faces: int) -> float:
     """Return the share of errors that `errors` among `faces` don't exceed with 95 % confidence (Clopper, Pearson 1934).
 
-    Without an error it is about 3 / faces, the rule of three.
+    Without an error it is about 3 / faces, the rule of three. Of faces that depend on each other, count their groups.
     """
     return float(beta.ppf(CONFIDENCE, errors + 1, faces - errors)) if errors < faces else 1.0
 
@@ -276,5 +290,5 @@ def bounds_text(calibration: Mapping[str, Any]) -> str:
     return (
         "Proven with 95 % confidence, for faces like those that the thresholds were fitted to: at most "
         f"{calibration['fpr_bound']:.1%} of reals are called fake (from {calibration['reals']} faces), and at most "
-        f"{calibration['fnr_bound']:.1%} of fakes real (from {calibration['fakes']})."
+        f"{calibration['fnr_bound']:.1%} of fakes real (from {calibration['fakes']}). A person or video counts once."
     )

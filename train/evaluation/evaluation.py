@@ -19,7 +19,7 @@ from train.data.build import has_splits
 from train.data.catalog import Catalog, FaceRecord
 from train.data.splits import group_faces
 from train.evaluation.logits import Corrupt, Logits, adjust, bundle_logits, checkpoint_logits
-from train.evaluation.method import method
+from train.evaluation.method import SLICE_BOOTSTRAP, method
 from train.evaluation.metrics import RANKING, measure, measure_decided
 from train.evaluation.training_faces import bundle_faces, checkpoint_faces
 from train.parallel import Advance
@@ -34,8 +34,6 @@ MIN_SLICE = 20
 """Faces of each class that a slice needs for figures of its own."""
 
 SLICE_FIGURES = (*RANKING, "balanced_accuracy")
-SLICE_BOOTSTRAP = 200
-"""Resamples for a slice or a row of the robustness grid, at most."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ def judge_faces(
 def choose_split(data: Path, catalog: Catalog, wanted: str) -> str:
     """Return the split to judge: `wanted`, or for `auto` the test split (valid if there is none).
 
-    For `auto`, a folder without splits is judged whole. `data` is what `catalog` was loaded from, not an address.
+    For `auto`, a folder without splits is judged whole. `data` is what `catalog` was loaded from.
     """
     if wanted != "auto":
         return wanted
@@ -231,7 +229,7 @@ def summarize(
         robustness=robustness,
         alarms=[*score_alarms(scores), *alarms],
         origins=origins or {},
-        method=method(subject.path, Catalog(judged.faces).fingerprint, unit="groups of faces", bootstrap=bootstrap),
+        method=method(subject.path, Catalog(judged.faces).fingerprint, bootstrap=bootstrap),
     )
 
 

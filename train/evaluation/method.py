@@ -15,24 +15,27 @@ from edge_runtime.model.bundle import MANIFEST, sha256
 from edge_runtime.pixels.file_types import SUFFIXES
 from train.data.catalog import SEED
 from train.evaluation.calibrate import CONFIDENCE
-from train.evaluation.metrics import BINS, INTERVAL
+from train.evaluation.metrics import BINS, FEW_GROUPS, INTERVAL
+
+SLICE_BOOTSTRAP = 200
+"""Resamples for a slice or a row of the robustness grid, at most."""
 
 PACKAGES = ("deepfake-edge", "numpy", "opencv-python-headless", "openvino", "pillow", "torch")
 
 
-def method(model: Path, fingerprint: str, *, unit: str, bootstrap: int) -> dict[str, Any]:
+def method(model: Path, fingerprint: str, *, bootstrap: int, videos: bool = False) -> dict[str, Any]:
     """Return the method of an evaluation as plain values.
 
     Args:
         model: the checkpoint or bundle.
         fingerprint: of what was judged.
-        unit: what the bootstrap draws, such as `videos`.
         bootstrap: resamples.
+        videos: whether the bootstrap draws videos, and there are no slices.
 
     Raises:
         BundleError: the model can't be read.
     """
-    low, high = INTERVAL
+    (low, high), unit = INTERVAL, "videos" if videos else "groups of faces"
     return {
         "model_sha256": model_sha256(model),
         "data_fingerprint": fingerprint,
@@ -40,8 +43,10 @@ def method(model: Path, fingerprint: str, *, unit: str, bootstrap: int) -> dict[
         "date": iso_time(datetime.now(timezone.utc)),
         "versions": package_versions(PACKAGES),
         "resamples": bootstrap,
-        "interval": f"percentiles {low} and {high} of a bootstrap that draws {unit}, seed {SEED}; for a share of 0 or "
-        f"1 and an AUC of 1 the one bound that differs is Clopper and Pearson's, one-sided at {CONFIDENCE:.0%}",
+        **({} if videos else {"resamples_of_slices_and_robustness": min(bootstrap, SLICE_BOOTSTRAP)}),
+        "interval": f"percentiles {low} and {high} of a bootstrap that draws {unit}, seed {SEED}; where all resamples "
+        f"are alike, as of a share of 0 or 1 and an AUC of 1, the bound that differs is Clopper and Pearson's for as "
+        f"many {unit}, one-sided at {CONFIDENCE:.0%}; unknown with fewer than {FEW_GROUPS} {unit} of a class",
         "ece": f"{BINS} bins of equal width",
         "eer": "interpolated linearly between the two points of the ROC curve around it",
     }

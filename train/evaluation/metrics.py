@@ -9,16 +9,26 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from edge_runtime.errors import DataError
 from train.data.catalog import SEED
+from train.data.splits import Groups, group_count
 from train.evaluation.calibrate import proven_share
 
 Figure = dict[str, float]
 """`value`, and the bounds `low` and `high` of its interval; for a share of 0 also `of`, how many faces it is of.
 
-The bootstrap of a share of 0 or 1 is always the same, so its other bound is that of Clopper and Pearson.
+The bootstrap of a share of 0 or 1 is always the same, so its other bound is that of Clopper and Pearson for as many
+groups as there are. With fewer than FEW_GROUPS of a class the bounds are unknown: 0 and 1, and `groups` is how many.
 """
+
+Measured = Callable[[NDArray[np.float64]], dict[str, float]]
+"""From the faces' weights [N] to figures."""
+
+Masks = tuple[NDArray[np.bool_], ...]
 
 INTERVAL = (2.5, 97.5)
 """Percentiles of the bootstrap distribution: an interval of 95 %."""
+
+FEW_GROUPS = 5
+"""With fewer groups of a class, resamples hardly differ, and would make an interval of almost no width."""
 
 BINS = 15
 """Bins of equal width for the expected calibration error (Guo et al. 2017)."""
@@ -69,14 +79,12 @@ def measure(
         DataError: there is nothing to measure, or labels and scores do not match.
     """
     truth, score = _checked(labels, scores)
-    found = bootstrapped(
-        lambda weights: _figures(truth, score, threshold, weights), len(truth), groups, bootstrap, seed
-    )
-    fakes = int(truth.sum())
-    found_fakes = dict.fromkeys(("recall", "tpr_at_1_fpr", "tpr_at_5_fpr"), fakes)
-    called = int((score >= threshold).sum())
-    smaller = min(fakes, len(truth) - fakes)
-    return _bounded(found, {**found_fakes, "auc": smaller, "accuracy": len(truth), "precision": called, "eer": smaller})
+    fake, both, called = (truth == 1,), (truth == 0, truth == 1), score >= threshold
+    parts: dict[str, Masks] = {"accuracy": (truth >= 0,), "precision": (called,), "f1": (called, *fake)}
+    parts |= dict.fromkeys(("recall", "tpr_at_1_fpr", "tpr_at_5_fpr"), fake)
+    parts |= dict.fromkeys(("auc", "average_precision", "balanced_accuracy", "eer"), both)
+    parts |= dict.fromkeys(("brier", "ece"), ())
+    return _bounded(lambda weights: _figures(truth, score, threshold, weights), parts, truth, groups, bootstrap, seed)
 
 
 def measure_decided(
@@ -96,15 +104,13 @@ def measure_decided(
         that are decided), `error` and `accuracy` (among the decided).
     """
     truth, score = _checked(labels, scores)
-    found = bootstrapped(decided_figures(truth, score, low, high), len(truth), groups, bootstrap, seed)
-    fakes, decided = int(truth.sum()), int(((score >= high) | (score <= low)).sum())
-    of = {"fpr": len(truth) - fakes, "fnr": fakes, "coverage": len(truth), "error": decided, "accuracy": decided}
-    return _bounded(found, of)
+    faces = {"fpr": truth == 0, "fnr": truth == 1, "coverage": truth >= 0}
+    faces["error"] = faces["accuracy"] = (score >= high) | (score <= low)
+    parts = {name: (chosen,) for name, chosen in faces.items()}
+    return _bounded(decided_figures(truth, score, low, high), parts, truth, groups, bootstrap, seed)
 
 
-def decided_figures(
-    truth: NDArray[np.int64], score: NDArray[np.float64], low: float, high: float
-) -> Callable[[NDArray[np.float64]], dict[str, float]]:
+def decided_figures(truth: NDArray[np.int64], score: NDArray[np.float64], low: float, high: float) -> Measured:
     """Return the figures of `measure_decided` as a function of the faces' weights [N]."""
     called_fake = score >= high
     called_real = (score <= low) & ~called_fake
@@ -140,9 +146,8 @@ def auc_figure(
 ) -> Figure:
     """Return the AUC with its interval, as `measure` does but much faster."""
     truth, score = _checked(labels, scores)
-    area = pairwise_auc(truth, score)
-    found = bootstrapped(lambda weights: {"auc": area(weights)}, len(truth), groups, bootstrap, seed)
-    return _bounded(found, {"auc": int(np.bincount(truth, minlength=2).min())})["auc"]
+    area, parts = pairwise_auc(truth, score), {"auc": (truth == 0, truth == 1)}
+    return _bounded(lambda weights: {"auc": area(weights)}, parts, truth, groups, bootstrap, seed)["auc"]
 
 
 def paired_bootstrap(
@@ -163,18 +168,12 @@ def paired_bootstrap(
     truth, before = _checked(labels, first)
     _, after = _checked(labels, second)
     low, high = threshold if isinstance(threshold, tuple) else (threshold, threshold)
-    if figure == "auc":
-        first_auc, second_auc = pairwise_auc(truth, before), pairwise_auc(truth, after)
 
-        def change(weights: NDArray[np.float64]) -> dict[str, float]:
-            return {figure: second_auc(weights) - first_auc(weights)}
-    else:
+    def measured(score: NDArray[np.float64], edge: float) -> Callable[[NDArray[np.float64]], float]:
+        return pairwise_auc(truth, score) if figure == "auc" else lambda w: _figures(truth, score, edge, w)[figure]
 
-        def change(weights: NDArray[np.float64]) -> dict[str, float]:
-            gained = _figures(truth, after, high, weights)[figure] - _figures(truth, before, low, weights)[figure]
-            return {figure: gained}
-
-    return bootstrapped(change, len(truth), groups, bootstrap, seed)[figure]
+    old, new = measured(before, low), measured(after, high)
+    return bootstrapped(lambda w: {figure: new(w) - old(w)}, len(truth), groups, bootstrap, seed)[figure]
 
 
 def pairwise_auc(truth: NDArray[np.int64], score: NDArray[np.float64]) -> Callable[[NDArray[np.float64]], float]:
@@ -210,17 +209,14 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], N
 
 
 def bootstrapped(
-    figures: Callable[[NDArray[np.float64]], dict[str, float]],
+    figures: Measured,
     count: int,
-    groups: Sequence[str] | None,
+    groups: Groups,
     bootstrap: int,
     seed: int = SEED,
     interval: tuple[float, float] = INTERVAL,
 ) -> dict[str, Figure]:
-    """Return `figures` of equal weights [N], with intervals from `bootstrap` resamples of whole groups.
-
-    `interval` has the percentiles of the bounds.
-    """
+    """Return `figures` of equal weights [N], with percentiles `interval` of `bootstrap` resamples of whole groups."""
     generator = np.random.default_rng(seed)
     members = np.arange(count) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     size = int(members.max()) + 1
@@ -234,14 +230,22 @@ def bootstrapped(
     return found
 
 
-def _bounded(found: dict[str, Figure], of: Mapping[str, int]) -> dict[str, Figure]:
-    """Return the figures with bounds for shares of 0 and 1; `of` has the number of faces that each is a share of."""
-    # For an AUC the smaller class: there are so many disjoint pairs, and at an AUC of 1 none is out of order.
-    for name, count in of.items():
-        if found[name]["value"] == 0.0 and name != "auc":
-            found[name] |= {"high": proven_share(0, count), "of": float(count)}
-        elif found[name]["value"] == 1.0:
-            found[name] |= {"low": 1.0 - proven_share(0, count)}
+def _bounded(
+    figures: Measured, parts: Mapping[str, Masks], truth: NDArray[np.int64], groups: Groups, bootstrap: int, seed: int
+) -> dict[str, Figure]:
+    """Return the `bootstrapped` figures, those of `parts` (masks of faces) bounded where all resamples are alike."""
+    found = bootstrapped(figures, len(truth), groups, bootstrap, seed)
+    fewest = min(group_count(groups, truth == label) for label in set(truth.tolist()))
+    for name, of in parts.items():
+        value, low, high = found[name].values()
+        if of and (value in (0.0, 1.0) or (bootstrap and fewest >= FEW_GROUPS and low == high)):
+            # The widest bound of its parts. For an AUC that is the smaller class's: there are so many disjoint pairs.
+            margin = max(proven_share(0, group_count(groups, faces)) for faces in of if faces.any())
+            found[name] |= {"low": max(0.0, min(low, value - margin)), "high": min(1.0, max(high, value + margin))}
+            if value == 0.0 and len(of) == 1:
+                found[name]["of"] = float(of[0].sum())
+        elif bootstrap and fewest < FEW_GROUPS and np.isfinite(value):
+            found[name] |= {"low": 0.0, "high": 1.0, "groups": float(fewest)}
     return found
 
 
@@ -277,23 +281,19 @@ def _ranking(truth: NDArray[np.int64], score: NDArray[np.float64], weights: NDAr
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         fpr, tpr, _ = roc_curve(truth, score, sample_weight=weights, drop_intermediate=False)
         precision = float(average_precision_score(truth, score, sample_weight=weights))
-    return {
-        "auc": float(np.trapezoid(tpr, fpr)),
-        "average_precision": precision,
-        "eer": _equal_error_rate(fpr, tpr),
-        "tpr_at_1_fpr": float(tpr[fpr <= 0.01].max()),
-        "tpr_at_5_fpr": float(tpr[fpr <= 0.05].max()),
-    }
-
-
-def _equal_error_rate(fpr: NDArray[np.float64], tpr: NDArray[np.float64]) -> float:
-    """Return the rate at which false alarms and misses are equal, interpolated between points of the ROC curve."""
+    # The rate at which false alarms and misses are equal, interpolated between points of the ROC curve.
     gap = fpr + tpr - 1.0
     after = int(np.argmax(gap >= 0))
     before = max(after - 1, 0)
     rise = gap[after] - gap[before]
     share = -gap[before] / rise if rise else 0.0
-    return float(fpr[before] + share * (fpr[after] - fpr[before]))
+    return {
+        "auc": float(np.trapezoid(tpr, fpr)),
+        "average_precision": precision,
+        "eer": float(fpr[before] + share * (fpr[after] - fpr[before])),
+        "tpr_at_1_fpr": float(tpr[fpr <= 0.01].max()),
+        "tpr_at_5_fpr": float(tpr[fpr <= 0.05].max()),
+    }
 
 
 def _share(part: float, whole: float) -> float:

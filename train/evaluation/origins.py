@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.errors import UsageError
-from train.evaluation.evaluation import SLICE_BOOTSTRAP, JudgedFaces
+from train.evaluation.evaluation import JudgedFaces
+from train.evaluation.method import SLICE_BOOTSTRAP
 from train.evaluation.metrics import Figure, measure, measure_decided
 
 KINDS = ("source", "generator")

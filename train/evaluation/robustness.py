@@ -11,7 +11,8 @@ from PIL import Image
 from train.data.catalog import FaceRecord
 from train.data.degrade import blur, jpeg, recapture, rescale
 from train.data.sample import pick_faces
-from train.evaluation.evaluation import SLICE_BOOTSTRAP, JudgedFaces, Subject, judge_faces
+from train.evaluation.evaluation import JudgedFaces, Subject, judge_faces
+from train.evaluation.method import SLICE_BOOTSTRAP
 from train.evaluation.metrics import measure, measure_decided
 from train.parallel import progress_bar
 

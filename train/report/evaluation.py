@@ -44,7 +44,8 @@ MEANINGS = {
     "temperature": "The logits are divided by it so that scores are probabilities. Above 1, the network was too sure.",
     "bias": "Added to the divided logit, so that a face as likely fake as real scores 0.5.",
     "coverage": "The share of faces called real or fake; the others are uncertain.",
-    "95 % interval": "How much the figure would move with other faces of the same kind (bootstrap).",
+    "95 % interval": "How much the figure would move with other faces of the same kind (bootstrap). It is unknown with "
+    "few groups: a group is a person, a video, near-duplicates, or a single picture.",
 }
 
 ROBUSTNESS = {

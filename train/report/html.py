@@ -86,10 +86,15 @@ def _cell(value: object) -> str:
 
 
 def figure_text(figure: dict[str, float], digits: int = 3) -> str:
-    """Return a figure with its interval: `0.981 (0.975–0.987)`, `0 of 20 (at most 14 %)`, or `none` for NaN."""
+    """Return a figure with its interval: `0.981 (0.975–0.987)`, `0 of 20 (at most 14 %)`, or `none` for NaN.
+
+    With too few groups of faces it is `0.981 (bounds unknown: only 1 group)`.
+    """
     if math.isnan(figure["value"]):
         return "none"
     if figure.get("of"):
         return f"0 of {figure['of']:.0f} (at most {100 * figure['high']:.2g} %)"
     value, low, high = (f"{figure[name]:.{digits}f}" for name in ("value", "low", "high"))
+    if few := figure.get("groups"):
+        return f"{value} (bounds unknown: only {few:.0f} group{'s' * (few > 1)})"
     return value if low == high == value else f"{value} ({low}–{high})"

@@ -122,6 +122,7 @@ def test_a_report_can_be_checked(make_faces, tiny_checkpoint, tmp_path, monkeypa
     assert written["versions"]["torch"] == importlib.metadata.version("torch")
     assert abs(datetime.now(timezone.utc) - datetime.fromisoformat(written["date"].replace("Z", "+00:00"))).days == 0
     assert (written["resamples"], written["ece"]) == (7, "15 bins of equal width")
+    assert written["resamples_of_slices_and_robustness"] == 7
     assert written["data_fingerprint"] in (tmp_path / "out" / "report.md").read_text()
 
 

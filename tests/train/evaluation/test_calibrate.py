@@ -95,6 +95,33 @@ def test_proven_shares_are_those_of_clopper_and_pearson() -> None:
     assert proven_share(5, 5) == 1.0
 
 
+def test_what_is_proven_holds_for_further_people() -> None:
+    """Ten people of each class in 50 frames each, whose frames are alike; the truth is a thousand further people."""
+    rng = np.random.default_rng(11)
+    labels, people = np.repeat([0, 1], 500), [str(index // 50) for index in range(1000)]
+
+    def margins(count: int, each: int) -> np.ndarray:
+        return np.repeat(rng.normal(-1, 1, count), each) + rng.normal(0, 0.3, count * each)
+
+    exceeded = {"people": 0, "frames": 0}
+    for _ in range(40):
+        margin = np.concatenate([margins(10, 50), -margins(10, 50)])
+        logits, further = np.stack([-margin / 2, margin / 2], axis=1), margins(1000, 5)
+        for name, groups in (("people", people), ("frames", None)):
+            found = fit_calibration(logits, labels, groups=groups)
+            wrong = np.mean(fake_scores(np.stack([-further / 2, further / 2], axis=1), found) >= found.high)
+            exceeded[name] += wrong > found.fpr_bound
+    assert exceeded["people"] <= 4
+    assert exceeded["frames"] >= 10
+    assert found.reals == 500
+    assert fit_calibration(logits, labels, groups=people).reals == 10
+    given = GradedFaces(logits, labels, np.full((1000, 3), 200.0), ("",) * 1000)
+    fitted = fit_by_quality(given, given, groups=people)
+    assert (fitted.reals, fitted.fakes) == (10, 10)
+    again = refit(fitted, logits, labels, given.qualities, groups=people)
+    assert (again.reals, again.fpr_bound) == (10, fitted.fpr_bound)
+
+
 def test_a_missing_class_or_nan_is_refused() -> None:
     with pytest.raises(DataError, match="one class is missing"):
         fit_calibration(np.zeros((4, 2)), [1, 1, 1, 1])

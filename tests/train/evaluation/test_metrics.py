@@ -4,6 +4,7 @@ from sklearn import metrics as sk
 
 from edge_runtime.errors import DataError
 from train.evaluation.metrics import auc, auc_figure, measure, measure_decided, paired_bootstrap
+from train.report.html import figure_text
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,46 @@ def test_a_perfect_ranking_has_a_bound():
     assert (few["value"], few["high"]) == (1.0, 1.0)
     assert few["low"] == pytest.approx(0.05 ** (1 / 20))
     assert auc_figure([0] * 20 + [1] * 90, np.linspace(0, 1, 110), bootstrap=20) == few
-    assert measure([0] * 20 + [1] * 90, np.linspace(1, 0, 110), bootstrap=20)["auc"]["high"] == 0.0
+    wrong = measure([0] * 20 + [1] * 90, np.linspace(1, 0, 110), bootstrap=20)["auc"]
+    assert (wrong["low"], wrong["high"]) == (0.0, pytest.approx(1 - 0.05 ** (1 / 20)))
+
+
+def test_no_figure_of_perfect_faces_is_exact():
+    found = measure([0] * 20 + [1] * 20, [0.1] * 20 + [0.9] * 20, bootstrap=20)
+    for name in ("balanced_accuracy", "f1", "average_precision", "auc", "recall"):
+        assert (found[name]["low"], found[name]["high"]) == (pytest.approx(0.05 ** (1 / 20)), 1.0), name
+    every = measure([0] * 20 + [1] * 20, [0.9] * 40, bootstrap=20)["balanced_accuracy"]
+    assert every["value"] == 0.5
+    assert every["low"] == pytest.approx(0.05 ** (1 / 20) - 0.5)
+
+
+def frames(people: int, each: int = 50) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Labels, scores and groups of frames of `people` of each class."""
+    random = np.random.default_rng(2)
+    labels = np.repeat([0, 1], people * each)
+    scores = np.clip(0.35 + 0.3 * labels + random.normal(0, 0.2, len(labels)), 0, 1)
+    return labels, scores, [str(index // each) for index in range(len(labels))]
+
+
+def test_one_person_of_a_class_bounds_nothing():
+    labels, scores, groups = frames(1)
+    found = measure(labels, scores, bootstrap=50, groups=groups)
+    found |= measure_decided(labels, scores, low=0.3, high=0.7, bootstrap=50, groups=groups)
+    for name in ("auc", "accuracy", "brier", "coverage", "fpr"):
+        assert (found[name]["low"], found[name]["high"], found[name]["groups"]) == (0.0, 1.0, 1.0), name
+        assert figure_text(found[name]) == f"{found[name]['value']:.3f} (bounds unknown: only 1 group)"
+    assert "groups" not in found["fp"]
+    enough = auc_figure(*frames(5)[:2], groups=frames(5)[2], bootstrap=50)
+    assert enough["low"] > 0.5
+    assert "groups" not in enough
+
+
+def test_bounds_count_people_instead_of_frames():
+    labels, _, groups = frames(10)
+    found = measure(labels, labels * 0.8, bootstrap=20, groups=groups)
+    found |= measure_decided(labels, labels * 0.8, low=0.1, high=0.7, bootstrap=20, groups=groups)
+    assert found["recall"]["low"] == found["auc"]["low"] == pytest.approx(0.05 ** (1 / 10))
+    assert found["fpr"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(1 - 0.05 ** (1 / 10)), "of": 500.0}
 
 
 def test_calibrated_scores_have_no_calibration_error():
