@@ -12,6 +12,7 @@ from benchmarks.promotion.measure import faces_to_compare, judge_both, measure_m
 from edge_runtime.errors import UsageError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import CHECKPOINT, Precision
+from edge_runtime.model.hub import hub_address
 from edge_runtime.paths import expand
 from edge_runtime.review.database import ReviewDatabase
 from edge_runtime.review.sequential import FieldState
@@ -139,10 +140,14 @@ def _measure(
     return _Measured(gates, notes, {"faces": len(before.faces), "by": chosen.counts, "trained": chosen.trained})
 
 
+def _is_bundle(path: Path) -> bool:
+    return bool(hub_address(path)) or expand(path).is_dir()
+
+
 def _precision(path: Path, wanted: str | None, pair: tuple[Path, Path]) -> str | None:
     """Return the precision to judge a bundle in: of two, the same, or their difference would be counted too."""
-    bundles = [Bundle.open(one) for one in pair if one.is_dir()]
-    if not path.is_dir() or not bundles:
+    bundles = [Bundle.open(one) for one in pair if _is_bundle(one)]
+    if not _is_bundle(path):
         return None
     held = [entry for entry in Precision if all(entry in bundle.precisions for bundle in bundles)]
     if not held:

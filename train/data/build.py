@@ -19,8 +19,9 @@ from train.parallel import Advance, ordered_map, progress_bar
 def has_splits(path: Path) -> bool:
     """Return whether the faces of `path` are split already: a catalog, or folders train/, valid/ or test/.
 
-    `path` is not an address: give what `fetched` returns for it.
+    An address stands for the folder that is fetched from there.
     """
+    path = fetched(expand(path))
     return path.is_file() or (path / CATALOG).is_file() or names_splits(path)
 
 

@@ -1,10 +1,13 @@
 import json
+import shutil
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 import openvino as ov
 import pytest
+from helpers.bucket import use_bucket
 from openvino import opset13 as ops
 from PIL import Image
 from typer.testing import CliRunner
@@ -12,6 +15,7 @@ from typer.testing import CliRunner
 from benchmarks.promotion.cli import compare_detectors
 from benchmarks.promotion.field import read_disagreements
 from benchmarks.promotion.measure import faces_to_compare
+from benchmarks.promotion.promotion import _precision
 from benchmarks.promotion.shadow_cost import shadow_cost
 from benchmarks.studies.small import SIZE, small_contract, write_small_bundle
 from edge_runtime.command import command_app
@@ -123,6 +127,23 @@ def test_known_faces_are_left_out(old, faces):
     learned = frozenset(face_mark(face) for face in every.faces[:30])
     kept = faces_to_compare([faces / "door", faces / "hall"], [subject, replace(subject, trained=learned)])
     assert (kept.trained, kept.faces) == (30, every.faces[30:])
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_only_test_faces_of_an_address_or_home_are_judged(old, faces, tmp_path, monkeypatch, home):
+    packed = write_shards(load_data(faces / "door"), tmp_path / "bucket")
+    place = Path("~/bucket") if home else Path(use_bucket(tmp_path / "bucket", monkeypatch))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    chosen = faces_to_compare([place], [open_subject(old)])
+    assert {face.split for face in chosen.faces} == {"test"}
+    assert chosen.counts == {str(place): len(packed.split("test"))}
+
+
+def test_bundles_at_home_are_compared_in_one_precision(old, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(old, tmp_path / "old")
+    assert _precision(Path("~/old"), None, (Path("~/old"), Path("~/old"))) == "int8"
+    assert _precision(Path("~/old"), "fp32", (Path("~/old"), Path("~/old"))) == "fp32"
 
 
 def test_missing_detector_is_named(old, faces, tmp_path):
