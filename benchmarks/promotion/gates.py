@@ -5,18 +5,20 @@ non-inferiority). On a source alone, where there are fewer faces, it must not be
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import UsageError
+from train.data.splits import group_count
 from train.evaluation.calibrate import proven_share
 from train.evaluation.evaluation import MIN_SLICE, JudgedFaces
 from train.evaluation.metrics import (
     INTERVAL,
     Figure,
+    Measured,
     bootstrapped,
     calibration_error,
     decided_figures,
@@ -42,13 +44,7 @@ NAMES = {
     "memory": "peak memory",
 }
 HIGHER_IS_BETTER = ("auc", "coverage", "rate")
-SHARES = ("error", "coverage")
-"""Shares of faces. The bootstrap of a change that no face made is always 0, so it gets Clopper and Pearson's bound."""
-
 ALL = "all faces"
-
-Measured = Callable[[NDArray[np.float64]], dict[str, float]]
-"""From the faces' weights [N] to figures."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,11 @@ def _gates(
     interval: tuple[float, float],
     bootstrap: int,
 ) -> list[Gate]:
-    """Return the gates of the faces `inside`; the AUC is measured on those of `against`."""
+    """Return the gates of the faces `inside`; the AUC is measured on those of `against`.
+
+    Where no face got worse, no resample is worse either. So no upper bound is below that of Clopper and Pearson for no
+    loss among as many groups, unless all scores are the same.
+    """
     before, after = (_measured(judged, inside, against) for judged in pair)
 
     def losses(weights: NDArray[np.float64]) -> dict[str, float]:
@@ -134,15 +134,14 @@ def _gates(
 
     groups = [group for group, used in zip(pair[0].groups, against, strict=True) if used]
     found = bootstrapped(losses, len(groups), groups, bootstrap, interval=interval)
+    floors = _floors(pair[1], inside, against) if not np.array_equal(pair[0].scores, pair[1].scores) else {}
     even = np.ones(len(groups))
     olds, news = before(even), after(even)
     gates = []
     for name, loss in found.items():
         if np.isnan(olds[name]) and np.isnan(news[name]):
             continue
-        unchanged = loss["low"] == loss["high"] == 0.0
-        if name in SHARES and unchanged and not np.array_equal(pair[0].scores, pair[1].scores):
-            loss = {**loss, "high": proven_share(0, int(inside.sum()))}
+        loss = {**loss, "high": max(loss["high"], floors.get(name, -1.0))}
         why = _why_not(name, loss, allowed[name], strict=where == ALL, lost=bool(np.isnan(news[name])))
         gates.append(
             Gate(
@@ -157,6 +156,17 @@ def _gates(
             )
         )
     return gates
+
+
+def _floors(judged: JudgedFaces, inside: NDArray[np.bool_], against: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the smallest upper bounds that a loss may have; for an AUC the smaller class counts, as for its pairs."""
+    calibration, scores = judged.calibration, judged.scores
+    decided = inside & ((scores >= calibration.high) | (scores <= calibration.low))
+    smaller = min(
+        (against & (judged.labels == label) for label in (0, 1)), key=lambda own: group_count(judged.groups, own)
+    )
+    faces = {"auc": smaller, "error": decided, "coverage": inside}
+    return {name: proven_share(0, group_count(judged.groups, own)) for name, own in faces.items()}
 
 
 def _measured(judged: JudgedFaces, inside: NDArray[np.bool_], against: NDArray[np.bool_]) -> Measured:

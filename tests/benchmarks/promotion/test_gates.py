@@ -76,10 +76,13 @@ def test_less_coverage_fails_and_more_passes(faces):
     old = margins_of(faces)
     new = np.where(np.arange(len(faces)) % 5 == 0, 0.0, old)
     assert ("coverage", ALL) in failing(accuracy_gates(judged(faces, old), judged(faces, new), ALLOWED, 100))
-    better = accuracy_gates(judged(faces, new), judged(faces, old), ALLOWED, 100)
+    better = accuracy_gates(judged(faces, new), judged(faces, old), {**ALLOWED, "auc": 0.013}, 100)
     assert not failing(better)
-    coverage = next(gate for gate in better[0] if (gate.figure, gate.where) == ("coverage", ALL))
-    assert coverage.loss["value"] == pytest.approx(-0.2)
+    losses = {gate.figure: gate.loss for gate in better[0] if gate.where == ALL}
+    assert losses["coverage"]["value"] == pytest.approx(-0.2)
+    # What 600 faces, and 240 fakes, prove without a loss.
+    assert losses["coverage"]["high"] == losses["error"]["high"] == pytest.approx(1 - 0.05 ** (1 / 600))
+    assert losses["auc"]["high"] == pytest.approx(1 - 0.05 ** (1 / 240))
 
 
 def test_worse_calibration_fails(faces):
@@ -95,6 +98,33 @@ def test_few_faces_prove_nothing():
     assert not gate.passed
     # Clopper and Pearson's bound for no error among 40.
     assert gate.loss["high"] == pytest.approx(1 - 0.05 ** (1 / 40))
+
+
+@pytest.mark.parametrize("count", [4, 24, 280])
+def test_few_faces_prove_nothing_where_all_that_changes_gets_better(count):
+    """The new detector finds a fake that the old one missed."""
+    faces = [record(number, number % 2) for number in range(count)]
+    new = margins_of(faces)
+    old = np.where(np.arange(count) == 1, -4.0, new)
+    gates, _ = accuracy_gates(judged(faces, old), judged(faces, new), ALLOWED, 200)
+    assert [gate.passed for gate in gates if gate.figure in ("auc", "error")] == [False, False]
+    enough = [record(number, number % 2) for number in range(600)]
+    new = margins_of(enough)
+    old = np.where(np.arange(600) == 1, -4.0, new)
+    assert not failing(accuracy_gates(judged(enough, old), judged(enough, new), ALLOWED, 200))
+
+
+def test_undecided_faces_and_frames_of_one_person_prove_nothing():
+    """Of 600 faces the new detector decides 40; or they are of six people."""
+    alone = [record(number, number % 2) for number in range(600)]
+    people = [record(number, number % 2, identity=f"person {number % 6}") for number in range(600)]
+    for faces, decided, proven in ((alone, 40, 40), (people, 600, 6)):
+        new = np.where(np.arange(600) < decided, margins_of(faces), 0.0)
+        old = np.where(np.arange(600) == 1, -4.0, new)
+        gates, _ = accuracy_gates(judged(faces, old), judged(faces, new), ALLOWED, 100)
+        gate = next(gate for gate in gates if gate.figure == "error")
+        assert gate.loss["high"] == pytest.approx(1 - 0.05 ** (1 / proven))
+        assert not gate.passed
 
 
 def test_faces_of_a_person_are_drawn_together():
