@@ -20,10 +20,15 @@ from train.commands.output import full_disk_reported, output_folder
 from train.data.build import load_data
 from train.data.catalog import CATALOG, Catalog, FaceRecord
 from train.data.splits import group_faces
+from train.evaluation.evaluation import judge_faces, open_subject
+from train.evaluation.metrics import Figure, auc_figure
 from train.evaluation.origins import ORIGIN_FIGURES, Pairs, across, parse_pairs
+from train.evaluation.times_judged import count_judged
+from train.parallel import progress_bar
 from train.report.html import Section, Table, figure_text, write_report
 
 PLAN, TABLE = "plan.json", "leave-one-out.json"
+NONE: Figure = dict.fromkeys(("value", "low", "high"), float("nan"))
 TRAIN = "from train.cli import train_detector_main; train_detector_main()"
 
 Row = Mapping[str, Any]
@@ -79,10 +84,11 @@ def leave_one_out(data: Sequence[Path], out: Path, options: LeaveOneOutOptions) 
         judged = {name: left_out_faces(catalog, names, pairs) for name, names in groups.items()}
         rows = _read_rows(out / TABLE)
         for name, names in groups.items():
-            if name not in rows:
+            if "known_auc" not in rows.get(name, {}):  # else made by an earlier version
                 best = _train(out / CATALOG, out / name / "run", names, options.training)
                 figures = _judge(best, judged[name], pairs, options.bootstrap)
-                rows[name] = {"by": "group", "name": name, "left_out": list(names), **figures}
+                known = _known_auc(best, catalog.leaving_out(names).split("test"), options.bootstrap)
+                rows[name] = {"by": "group", "name": name, "left_out": list(names), **figures, "known_auc": known}
             _write(out, [*rows.values()])
     return [*rows.values()]
 
@@ -184,10 +190,20 @@ def _judge(best: Path, faces: Sequence[FaceRecord], pairs: Pairs, bootstrap: int
     used = [f"{fake}:{real}" for fake, reals in pairs.items() for real in reals if {fake, real} <= origins]
     judging = EvaluationOptions(split="test", pictures=False, bootstrap=bootstrap, by="source,generator", pairs=used)
     evaluation = evaluate_detector(best, folder / CATALOG, folder, judging)
-    home = json.loads((best.parent / "evaluation.json").read_text(encoding="utf-8"))["figures"]["auc"]
     figures = {**evaluation.decided, **evaluation.figures}
     counts = {name: evaluation.data[name] for name in LABELS}
-    return {**counts, **{name: figures[name] for name in ORIGIN_FIGURES}, "home_auc": home}
+    return {**counts, **{name: figures[name] for name in ORIGIN_FIGURES}}
+
+
+def _known_auc(best: Path, faces: Sequence[FaceRecord], bootstrap: int) -> Figure:
+    """Return the AUC on test `faces` of sources that were trained on; NaN where there are none of a class."""
+    if len({face.label for face in faces}) < 2:
+        return NONE
+    subject = open_subject(best)
+    count_judged(faces, subject.name)
+    with progress_bar("judging", len(faces)) as advance:
+        judged = judge_faces(subject, faces, advance)
+    return auc_figure(judged.labels, judged.scores, groups=judged.groups, bootstrap=bootstrap)
 
 
 def _read_rows(path: Path) -> dict[str, Row]:
@@ -205,7 +221,10 @@ def _read_rows(path: Path) -> dict[str, Row]:
 def _write(out: Path, rows: Sequence[Row]) -> None:
     text = json.dumps(plain({"rows": rows, **across(rows)}), indent=2, ensure_ascii=False)
     write_atomic(out / TABLE, text + "\n", errors="replace")
-    note = "Each group was left out of one training and judged against test faces of the other class."
+    note = (
+        "Each group was left out of one training and judged against test faces of the other class. The last column is "
+        "of test faces of the sources and generators that were trained on."
+    )
     write_report(out / "leave-one-out.html", "Leave one out", [Section("Table", [note, table(rows)])])
 
 
@@ -213,7 +232,7 @@ def table(rows: Sequence[Row]) -> Table:
     """Return the table of `rows`, with their mean and worst."""
     head = ("group", "left out", "real faces", "fake faces", *ORIGIN_FIGURES.values(), "AUC on known sources")
     cells = [
-        (*begin, *(figure_text(row[key]) for key in (*ORIGIN_FIGURES, "home_auc")))
+        (*begin, *(figure_text(row[key]) for key in ORIGIN_FIGURES), figure_text(row.get("known_auc", NONE)))
         for row in rows
         for begin in [(row["name"], ", ".join(row["left_out"]), row["real"], row["fake"])]
     ]

@@ -13,6 +13,8 @@ from train.commands.leave_one_out import LeaveOneOutOptions, left_out_faces, par
 from train.commands.leave_one_out import leave_one_out as leave
 from train.data.build import load_data
 from train.data.catalog import Catalog
+from train.evaluation.evaluation import judge_faces, open_subject
+from train.evaluation.metrics import auc as auc_of
 from train.models.checkpoint import load_checkpoint
 
 QUICK = ("--arch", "shufflenet_v2_x1_0", "--preset", "quick", "--epochs", "1", "--batch", "8", "--workers", "0")
@@ -93,6 +95,12 @@ def test_the_table_is_made_once_and_resumed(multi, tmp_path, monkeypatch, capfd)
     trained = Catalog.read(load_checkpoint(out / "swap" / "run" / "best.pth").catalog)
     assert {face.origin for face in trained.records} == {"ffhq", "dfdc", "sdxl"}
     assert "| swap | swap |" in (out / "leave-one-out.md").read_text()
+    subject, known = open_subject(out / "swap" / "run" / "best.pth"), trained.split("test")
+    assert {face.label for face in known} == {0, 1}
+    expected = auc_of([face.label for face in known], judge_faces(subject, known).scores)
+    assert found["rows"][0]["known_auc"]["value"] == pytest.approx(expected)
+    older = {"rows": [{key: value for key, value in row.items() if key != "known_auc"} for row in found["rows"]]}
+    (out / "leave-one-out.json").write_text(json.dumps(older))
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("trained again"))
     with pytest.raises(SystemExit) as ended:
         cli.leave_one_out_main()
@@ -126,10 +134,11 @@ def test_a_stopped_training_stops_the_table(multi, tmp_path, monkeypatch):
 def test_every_origin_is_left_out_by_default(multi, tmp_path, monkeypatch):
     def judge(best, faces, pairs, bootstrap):
         figure = {"value": 0.0, "low": 0.0, "high": 0.1, "of": 29}
-        return {"real": 1, "fake": 1, "home_auc": figure, **dict.fromkeys(module.ORIGIN_FIGURES, figure)}
+        return {"real": 1, "fake": 1, **dict.fromkeys(module.ORIGIN_FIGURES, figure)}
 
     monkeypatch.setattr(module, "_train", lambda catalog, run, names, training: Path(run) / "best.pth")
     monkeypatch.setattr(module, "_judge", judge)
+    monkeypatch.setattr(module, "_known_auc", lambda best, faces, bootstrap: {"value": 0.0, "low": 0.0, "high": 0.1})
     rows = leave([multi], tmp_path / "loo", Options({}))
     assert leave([multi], tmp_path / "loo", Options({})) == rows
     assert [row["name"] for row in rows] == ["dfdc", "ffhq", "sdxl", "swap"]
