@@ -28,9 +28,9 @@ def prepare_reviewed(
 
     Args:
         reviewed: the database.
-        base: the catalog, or the folder that holds it.
+        base: the catalog, or the folder that holds it; the last version, if there was one, so that its splits stay.
         out: another folder than that of `base`.
-        split: shares of the reviewed faces; that of test is never trained on.
+        split: shares of the reviewed faces; that of test is frozen, see `add_reviewed`.
         seed: of the draw.
         private_key: opens pictures that are encrypted.
 

@@ -48,8 +48,9 @@ def add_reviewed(
     """Return `base` with the faces that reviewers called real or fake, whose pictures are copied into `out`.
 
     Old faces keep their splits. A group of reviewed faces (see `identity`) that belongs together with old faces goes
-    to their split, any other to one drawn by `share`; drawn again later, it stays where it is. So the test split of
-    `share` is frozen: no later version moves a face from there to training.
+    to their split, any other to one drawn by `share`; drawn again later, it stays where it is as long as no further
+    review joins it with another group. With the last version as `base` all its faces are old ones, so the test split
+    of `share` is frozen: no later version moves a face from there to training.
 
     Raises:
         DataError: no reviewed face can be used.
@@ -151,7 +152,10 @@ def _box(edges: Sequence[int] | None) -> Box | None:
 def _split(
     old: Sequence[FaceRecord], new: Sequence[FaceRecord], share: Share, seed: int
 ) -> tuple[list[FaceRecord], list[Quarantined]]:
-    """Return `new` with a split each, and those that belong together with old faces of several splits."""
+    """Return `new` with a split each, and those that belong together with old faces of several splits.
+
+    Groups that were drawn apart may grow together, which only splits in `old` can tell.
+    """
     groups = group_faces([*old, *new])
     splits: Mapping[str, set[str]] = defaultdict(set)
     for face, group in zip(old, groups, strict=False):

@@ -109,6 +109,22 @@ def test_frozen_faces_stay_frozen(base, desk, tmp_path):
     assert 60 * 0.4 - 12 <= len(frozen) <= 60 * 0.4 + 12
 
 
+def test_groups_that_grow_together_stay_frozen(base, desk, tmp_path):
+    """Visits that were drawn apart, and a later review of somebody who was there between them."""
+    for seed in range(20):
+        desk.keep(2 * seed, minutes=100 * seed)
+        desk.keep(2 * seed + 1, minutes=100 * seed + 2)
+    first = new_version(base, desk, tmp_path / "one")
+    apart = [pair for pair in zip(*[iter(added(first, base))] * 2, strict=True) if pair[0].split != pair[1].split]
+    for seed in range(20):
+        desk.keep(100 + seed, minutes=100 * seed + 1)
+    second = new_version(first.catalog, desk, tmp_path / "two")
+    splits = {face.sha256: face.split for face in second.catalog.records}
+    assert all(splits[face.sha256] == face.split for face in first.catalog.records)
+    assert second.added == 20 - len(apart) < 20
+    assert sum("belongs together with faces in" in file.reason for file in second.catalog.quarantine) == len(apart)
+
+
 def test_one_visit_stays_in_one_split(base, desk, tmp_path):
     """A person before the door for five minutes, over and over."""
     for visit in range(12):
