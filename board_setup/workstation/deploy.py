@@ -18,8 +18,8 @@ INCOMING = "deepfake-edge-incoming"
 """Folder in the user's home on the board."""
 
 TRIES = 3
-BROKEN_CONNECTION_CODES = (10, 12, 20, 30, 35, 255)
-"""rsync's exit codes for a connection that broke (rsync(1), exit values)."""
+BROKEN_CONNECTION_CODES = (10, 12, 30, 35, 255)
+"""rsync's exit codes for a connection that broke (rsync(1), exit values); 20 is Ctrl-C."""
 
 KEPT_OPEN_S = 15
 """How long a shared connection stays open after its last command."""
@@ -175,7 +175,9 @@ class Board(NamedTuple):
         require_rsync()
         # An absolute path: rsync would take the part of a relative one before a colon for a host.
         files = [*map(os.path.abspath, paths), f"{self.host}:{self.incoming}/"]
-        command = ["rsync", "--partial", "--inplace", "--times", "--timeout=60", "-e", self.ssh + self.options, *files]
+        # rsync takes no backslash for a quote, and a doubled quote for one within quotes (rsync(1), --rsh).
+        shell = " ".join("'" + word.replace("'", "''") + "'" for word in split_command(self.ssh + self.options))
+        command = ["rsync", "--partial", "--inplace", "--times", "--timeout=60", "-e", shell, *files]
         for _ in range(TRIES):
             done = _run(command)
             if done.returncode == 0:

@@ -9,8 +9,10 @@ door-002 = { host = "edge@192.0.2.2", ssh = "ssh -p 2222" }
 
 import contextlib
 import fcntl
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, Dict, Iterable, Iterator, TypeVar
+from typing import Callable, Dict, Iterable, Iterator, Optional, TypeVar
 
 from board_setup.errors import BoardError
 from board_setup.workstation.deploy import Board, DeployError, check_host, split_command
@@ -72,12 +74,14 @@ def _board(entry: object, ssh: object, where: str) -> Board:
 
 @contextlib.contextmanager
 def alone(path: str) -> Iterator[None]:
-    """Hold a lock on the inventory, so that two rollouts don't mix.
+    """Hold the lock of an inventory, so that two rollouts don't mix.
+
+    It is a file beside the inventory that stays there: editors replace the inventory itself, and its lock with it.
 
     Raises:
         FleetError: another one holds it.
     """
-    with open(path, "rb") as file:
+    with open(os.path.realpath(path) + ".lock", "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -87,8 +91,13 @@ def alone(path: str) -> Iterator[None]:
         yield
 
 
-def everywhere(names: Iterable[str], work: Callable[[str], Answer], parallel: int) -> "Dict[str, Answer | DeployError]":
-    """Return what `work` returns for each board, or why a board can't be reached."""
+def everywhere(
+    names: Iterable[str], work: Callable[[str], Answer], parallel: int, stop: Optional[threading.Event] = None
+) -> "Dict[str, Answer | DeployError]":
+    """Return what `work` returns for each board, or why a board can't be reached.
+
+    Ctrl-C sets `stop`, and is raised once `work` has ended on all boards where it began.
+    """
 
     def attempt(name: str) -> "Answer | DeployError":
         try:
@@ -98,4 +107,9 @@ def everywhere(names: Iterable[str], work: Callable[[str], Answer], parallel: in
 
     names = list(names)
     with ThreadPoolExecutor(parallel) as pool:
-        return dict(zip(names, pool.map(attempt, names)))
+        try:
+            return dict(zip(names, pool.map(attempt, names)))
+        except KeyboardInterrupt:
+            if stop:
+                stop.set()
+            raise

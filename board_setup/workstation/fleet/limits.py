@@ -36,11 +36,16 @@ class WaveLimits(NamedTuple):
     away: float = 0.1
 
 
+class NoStatusError(DeployError):
+    """A board answers, but does not tell its status: nothing is installed there, or only an older tool."""
+
+
 def ask_health(board: Board) -> Health:
     """Return a board's health.
 
     Raises:
-        DeployError: it can't be reached, or its tool is older than this question.
+        DeployError: it can't be reached.
+        NoStatusError: it has no tool, or one that is older than this question.
     """
     done = board.ask("status", "--json")
     try:
@@ -49,7 +54,7 @@ def ask_health(board: Board) -> Health:
         found = None
     if not has_shape(found, SHAPE):
         lines = (done.stderr.strip() or "no JSON").splitlines()
-        raise DeployError(f"{board.host}: does not tell its status ({lines[-1]}); deploy a new kit to it by itself")
+        raise NoStatusError(f"{board.host}: does not tell its status ({lines[-1]}); deploy a new kit to it by itself")
     return {**found, "clock_ahead_s": clock_ahead_s(found)}
 
 

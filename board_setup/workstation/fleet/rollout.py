@@ -7,21 +7,27 @@ import contextlib
 import math
 import os
 import subprocess
+import threading
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Set
 
 from board_setup.board.kit import read_kit
 from board_setup.board.lock import BusyError
 from board_setup.errors import printable
 from board_setup.workstation.deploy import Board, DeployError, bring, last_line, require_rsync, tool_beside
 from board_setup.workstation.fleet.inventory import PARALLEL, FleetError, everywhere
-from board_setup.workstation.fleet.limits import Health, WaveLimits, ask_health, exceeded, missing_faces
+from board_setup.workstation.fleet.limits import Health, NoStatusError, WaveLimits, ask_health, exceeded, missing_faces
 from board_setup.workstation.fleet.progress import FAILED, INSTALLED, ROLLED_BACK, WAITING, Progress
 
 INSTALL_TIMEOUT_S = 1800.0
 BUSY_PAUSE_S = 5.0
 TELL_S = 60.0
 """How often a line says how far an installation is, and every tenth time how far the watch is."""
+
+NO_FORMER_VERSION = (
+    "no version is known to have run there before: bring another kit to it with setup-board deploy, or remove this one "
+    "there with: sudo setup-board install --undo"
+)
 
 
 class Pace(NamedTuple):
@@ -65,6 +71,8 @@ class Rollout:
         require_rsync()
         self.boards, self.kit_path, self.limits, self.pace = boards, kit_path, limits, pace
         self._say, self._told = lambda line: say(printable(line)), 0.0
+        self._stop = threading.Event()
+        self._begun: Set[str] = set()
         self.progress = Progress(state_path, read_kit(kit_path).id, waves, list(boards))
 
     def run(self) -> bool:
@@ -97,7 +105,13 @@ class Rollout:
         progress = self.progress
         if not progress.since:
             self._told = time.monotonic()
-            everywhere(progress.of_wave(WAITING), self._install_on, self.pace.parallel)
+            try:
+                everywhere(progress.of_wave(WAITING), self._install_on, self.pace.parallel, self._stop)
+            except KeyboardInterrupt:
+                for name in progress.of_wave(WAITING):
+                    when = "during its installation" if name in self._begun else "before its installation: unchanged"
+                    progress.note(name, WAITING, f"stopped {when}")
+                raise
             progress.since = time.time()
             progress.save()
         failed = progress.of_wave(FAILED)
@@ -118,14 +132,19 @@ class Rollout:
             return
         board = self.boards[name]
         try:
+            self._check_stop(board)
             arguments, tool = bring(board, self.kit_path)
+            self._check_stop(board)
             if not self.progress.boards[name]["before"]:
                 self.progress.boards[name]["before"] = self._former_health(board)
                 self.progress.save()
-            done = ask_when_free(board, *arguments, tool=tool)
+            self._check_stop(board)
+            self._begun.add(name)
+            done = self._ask_when_free(board, *arguments, tool=tool)
         except DeployError as error:
             self.progress.note(name, WAITING, str(error))
-            self._say(f"{name}: {error}")
+            if not self._stop.is_set():
+                self._say(f"{name}: {error}")
             return
         if done.returncode:
             self.progress.note(name, FAILED, last_line(done.stderr).replace("error: ", "", 1))
@@ -139,7 +158,7 @@ class Rollout:
 
     def _former_health(self, board: Board) -> Health:
         """Return a board's health before the installation; nothing is known of an empty board or an older tool."""
-        with contextlib.suppress(DeployError):
+        with contextlib.suppress(NoStatusError):
             return ask_health(board)
         return {"version": "", "restarts": 0, "camera": False, "verdicts": {}}
 
@@ -178,43 +197,53 @@ class Rollout:
         )
 
     def _roll_back(self) -> None:
-        """Return the boards of the halted wave to their former version."""
+        """Return the boards of the halted wave to their former version, and name those that keep the new one."""
         progress = self.progress
-        # An installation whose connection broke may have switched the version.
-        touched = [name for name in progress.of_wave(INSTALLED, WAITING) if progress.boards[name]["before"]]
-        everywhere(touched, self._roll_back_on, self.pace.parallel)
-        for name in progress.of_wave(INSTALLED, WAITING):
-            if name in touched:
-                self._say(f"{name}: not rolled back ({progress.boards[name]['reason']}); run the same command again")
+        # An installation that failed, or whose connection broke, may have switched the version.
+        touched = [name for name in progress.of_wave(INSTALLED, FAILED, WAITING) if progress.boards[name]["before"]]
+        former = {name: progress.boards[name]["before"]["version"] for name in touched}
+        for name in touched:
+            if former[name] == progress.version:
+                self._say(f"{name}: not rolled back: it ran {progress.version} before this rollout too")
+        changed = [name for name in touched if former[name] != progress.version]
+        for name, problem in everywhere(changed, self._roll_back_on, self.pace.parallel, self._stop).items():
+            if problem:
+                again = former[name] or isinstance(problem, DeployError)
+                remedy = "run the same command again" if again else NO_FORMER_VERSION
+                self._say(f"{name}: not rolled back ({problem}); {remedy}")
         self._say(f"{len(progress.of_wave(ROLLED_BACK))} boards are back at their former version")
 
-    def _roll_back_on(self, name: str) -> None:
-        progress = self.progress
-        try:
-            done = ask_when_free(self.boards[name], "rollback", "--from", progress.version)
-        except DeployError as error:
-            progress.note(name, progress.boards[name]["state"], str(error))
-            return
+    def _roll_back_on(self, name: str) -> str:
+        """Return a board to its former version if it has the new one; return why it could not be."""
+        done = self._ask_when_free(self.boards[name], "rollback", "--from", self.progress.version)
         if done.returncode:
-            progress.note(name, INSTALLED, last_line(done.stderr))
-        else:
-            progress.note(name, ROLLED_BACK, last_line(done.stdout))
+            return last_line(done.stderr).replace("error: ", "", 1)
+        reasons = (self.progress.boards[name]["reason"], last_line(done.stdout))
+        self.progress.note(name, ROLLED_BACK, "; ".join(filter(None, reasons)))
+        return ""
 
+    def _check_stop(self, board: Board) -> None:
+        """Raise DeployError after Ctrl-C, so that no further command begins on a board."""
+        if self._stop.is_set():
+            raise DeployError(f"{board.host}: stopped")
 
-def ask_when_free(board: Board, *arguments: str, tool: Optional[str] = None) -> "subprocess.CompletedProcess[str]":
-    """Run this tool on a board, after an installation that an earlier run of this command perhaps began there.
+    def _ask_when_free(
+        self, board: Board, *arguments: str, tool: Optional[str] = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run this tool on a board, after an installation that an earlier run of this command perhaps began there.
 
-    Raises:
-        DeployError: the board can't be reached, or is not free within INSTALL_TIMEOUT_S.
-    """
-    end = time.monotonic() + INSTALL_TIMEOUT_S
-    while True:
-        done = board.ask(*arguments, tool=tool, timeout_s=INSTALL_TIMEOUT_S)
-        if done.returncode != BusyError.exit_code:
-            return done
-        if time.monotonic() > end:
-            raise DeployError(f"{board.host}: {last_line(done.stderr)}")
-        time.sleep(BUSY_PAUSE_S)
+        Raises:
+            DeployError: the board can't be reached, or is not free within INSTALL_TIMEOUT_S.
+        """
+        end = time.monotonic() + INSTALL_TIMEOUT_S
+        while True:
+            self._check_stop(board)
+            done = board.ask(*arguments, tool=tool, timeout_s=INSTALL_TIMEOUT_S)
+            if done.returncode != BusyError.exit_code:
+                return done
+            if time.monotonic() > end:
+                raise DeployError(f"{board.host}: {last_line(done.stderr)}")
+            self._stop.wait(BUSY_PAUSE_S)
 
 
 def default_state(inventory: str, version: str) -> str:

@@ -93,6 +93,21 @@ def test_kept_connection_that_holds_the_error_output_delays_nothing(tmp_path) ->
 
 @pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")
 @pytest.mark.parametrize(
+    "quoted", [r"my\ keys/fleet", "'my keys/fleet'", '"it\'s mine"', r"'say \"yes\"'", "''", r"back\\slash"]
+)
+def test_rsync_gets_the_words_that_ssh_gets(tmp_path, quoted) -> None:
+    script = 'for word in "$@"; do printf "[%s]\\n" "$word"; done >> $0.words; echo >> $0.words; exit 1'
+    board = Board("door", f"{write_ssh(tmp_path, script)} -i {quoted} -p 22")
+    assert not board.succeeds("true")
+    with pytest.raises(DeployError, match="rsync ended with"):
+        board.copy(__file__)
+    by_ssh, by_rsync = (words.split("\n") for words in (tmp_path / "ssh.words").read_text().split("\n\n")[:2])
+    assert by_rsync[:4] == by_ssh[:4]
+    assert by_ssh[2:4] == ["[-p]", "[22]"]
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")
+@pytest.mark.parametrize(
     ("there", "told"),
     [
         ('while [ "$1" != rsync ]; do shift; done; exec "$@"', "(rsync: "),

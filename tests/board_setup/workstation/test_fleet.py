@@ -131,6 +131,21 @@ def test_restarts_halt_a_wave(fleet) -> None:
     assert set(fleet.versions().values()) == {"1-aa"}
 
 
+def test_board_that_fails_after_the_switch_is_rolled_back(fleet) -> None:
+    """The counter of its kits can't be written, which is the last step of an installation."""
+    record = Path(fleet.layouts["door-000"].trusted, "last.json")
+    record.rename(record.with_name("kept"))
+    record.mkdir()
+    (record / "file").touch()
+    try:
+        done = deploy(fleet, pack(fleet.folder, "55", 55))
+    finally:
+        shutil.rmtree(record)
+        record.with_name("kept").rename(record)
+    assert "halted: installing failed on 1 (limit 0): door-000: signature: " in done.stdout, done.stdout
+    assert (done.returncode, set(fleet.versions().values())) == (1, {"1-aa"})
+
+
 def test_drift_halts_a_wave(fleet) -> None:
     layout = fleet.layouts["door-000"]
     path = Path(layout.at("/var/lib/deepfake-edge-state/monitor/status.json"))

@@ -132,7 +132,14 @@ def test_inventory_keeps_its_order(tmp_path) -> None:
 def test_two_rollouts_at_once_are_refused(tmp_path) -> None:
     path = tmp_path / "hosts.toml"
     path.write_text("")
-    with alone(str(path)), pytest.raises(FleetError, match="another fleet deploy"), alone(str(path)):
+    with alone(str(path)):
+        # As an editor saves it.
+        (tmp_path / "new").write_text("changed")
+        (tmp_path / "new").replace(path)
+        with pytest.raises(FleetError, match="another fleet deploy"), alone(str(path)):
+            pass
+    (tmp_path / "link.toml").symlink_to(path)
+    with alone(str(path)), pytest.raises(FleetError, match="another fleet deploy"), alone(str(tmp_path / "link.toml")):
         pass
 
 
