@@ -109,9 +109,9 @@ def train_detector(
         list[Path], typer.Argument(help="A catalog.csv, shards, or a folder with real/ and fake/; several combine.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run, new or to resume.")] = Path("runs/detector"),
-    arch: Annotated[str, _network(help="The backbone.")] = "resnet50",
+    arch: Annotated[str, _network(help="Name of the backbone.")] = "resnet50",
     preset: Annotated[Preset, typer.Option(metavar="NAME", help=f"The recipe: {', '.join(Preset)}.")] = Preset.DEFAULT,
-    weights: Annotated[str | None, _network(help="imagenet, none, or a file.")] = None,
+    weights: Annotated[str | None, _network(help="Weights to start from: imagenet, none, or a file.")] = None,
     teacher: Annotated[Path | None, _network(help="A checkpoint to learn from, besides the labels.")] = None,
     epochs: Annotated[int | None, _training(min=1, help="Passes over the training faces.")] = None,
     batch: Annotated[int | None, _training(min=2, help="Faces per step.")] = None,

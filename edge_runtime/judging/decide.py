@@ -79,8 +79,10 @@ def decide(
             verdict, reason = Verdict.UNCERTAIN, Reason.UNLIKE
         elif verdict is Verdict.UNCERTAIN:
             reason = Reason.BETWEEN_THRESHOLDS
-        elif seen.extremes and _unsteady(seen.extremes, verdict, calibration):
-            verdict, reason = Verdict.UNCERTAIN, Reason.UNSTABLE
+        elif seen.extremes is not None:
+            moved = (seen.extremes[1] - seen.extremes[0]) / calibration.temperature > STEADY
+            if moved or any(calibration.verdict(calibration.score(edge)) is not verdict for edge in seen.extremes):
+                verdict, reason = Verdict.UNCERTAIN, Reason.UNSTABLE
     own = None if face.logit is None else calibration.score(face.logit)
     left, top, right, bottom = map(round, face.box)
     return FaceResult(
@@ -96,11 +98,6 @@ def decide(
         frame_verdict=None if own is None else calibration.verdict(own),
         carried_s=face.carried_s,
     )
-
-
-def _unsteady(extremes: tuple[float, float], verdict: Verdict, calibration: Calibration) -> bool:
-    moved = (extremes[1] - extremes[0]) / calibration.temperature > STEADY
-    return moved or any(calibration.verdict(calibration.score(edge)) is not verdict for edge in extremes)
 
 
 def reason_text(reason: Reason, limits: QualityLimits = DEFAULT_LIMITS) -> str:

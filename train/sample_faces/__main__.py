@@ -24,11 +24,9 @@ def sample_faces(
 
     They serve to try every step; they say nothing about photographs.
 
-    **Examples**
-
-    `python -m train.sample_faces faces --faces 500`
-
-    `python -m train.sample_faces clip.avi --seconds 4`
+    Examples:
+    - `python -m train.sample_faces faces --faces 500`
+    - `python -m train.sample_faces clip.avi --seconds 4`
     """
     out = expand(out)
     if out.suffix:
