@@ -139,11 +139,10 @@ def compare(before: Report, after: Report) -> Comparison:
         replace(change, direction=Direction.BETTER if change.gained else Direction.WORSE) if p < LEVEL else change
         for change, p in zip(speeds, adjusted, strict=True)
     ]
-    compared = (*judged, *_accuracies(before, after))
-    if not compared and not any(row.failed for row in after.rows):
+    if not speeds and not any(row.failed for row in after.rows):
         raise UsageError(f"the reports have no case with {MIN_ROUNDS} rounds in common; use the same options for both")
     return Comparison(
-        changes=(*compared, *_lost(before, after)),
+        changes=(*judged, *_accuracies(before, after), *_lost(before, after)),
         pace=pace,
         circumstances=tuple(_circumstances(before, after)),
         only_after=tuple(key for key in new if key not in old),

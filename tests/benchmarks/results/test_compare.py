@@ -71,8 +71,10 @@ def test_impossible_figures_are_left_out(make_report, value):
     assert list(lines(found))
 
 
-def test_fewer_than_three_rounds_are_refused(make_report):
-    report = make_report(rounds=2, accuracies=())
+@pytest.mark.parametrize("accuracies", [{}, {"accuracies": ()}])
+def test_fewer_than_three_rounds_are_refused(make_report, accuracies):
+    report = make_report(rounds=2, **accuracies)
+    assert bool(report.accuracies) is not bool(accuracies)
     with pytest.raises(UsageError, match="3 rounds"):
         compare(report, report)
 
