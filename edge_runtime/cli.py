@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edge_runtime.command import INTERRUPTED, MODEL_HELP, run_command
+from edge_runtime.command import INTERRUPTED, MODEL_HELP, Needs, run_command
 from edge_runtime.defaults import (
     MIN_FACE_PX,
     REVIEW_DAYS,
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 _camera, _output, _snapshot, _review, _monitoring = (
     functools.partial(typer.Option, rich_help_panel=panel)
     for panel in ("Cameras and streams", "Output", "Snapshots", "Review", "Monitoring")
+)
+
+_needs_file, _needs_snapshots, _needs_review = (
+    Needs(("jsonl", "csv", "video")),
+    Needs(("snapshots",)),
+    Needs(("review",)),
 )
 
 Device = Literal["AUTO", "CPU", "GPU"]
@@ -107,32 +113,43 @@ def edge_detect(
     csv: Annotated[Path | None, _output(help="Append one CSV line per face.")] = None,
     video: Annotated[Path | None, _output(help="Write a video (.mp4, .mkv, .avi) with the verdicts.")] = None,
     rotate: Annotated[
-        str | None, _output(metavar="SIZE", help="Start a new file at this size (20M) and keep five.")
+        str | None, _output(metavar="SIZE", help="Start a new file at this size (20M) and keep five."), _needs_file
     ] = None,
     by_folder: Annotated[bool, _output("--by-folder", help="Count the verdicts of each folder at the end.")] = False,
     quiet: Annotated[bool, _output("--quiet", "-q", help="Print only failures and the summary.")] = False,
     snapshots: Annotated[Path | None, _snapshot(help="Save a picture of each new verdict in this folder.")] = None,
-    blur_snapshots: Annotated[bool, _snapshot("--blur-snapshots", help="Make faces unrecognizable.")] = False,
-    snapshot_days: Annotated[float, _snapshot(min=0.0, help="Delete snapshots after this many days.")] = SNAPSHOT_DAYS,
+    blur_snapshots: Annotated[
+        bool, _snapshot("--blur-snapshots", help="Make faces unrecognizable."), _needs_snapshots
+    ] = False,
+    snapshot_days: Annotated[
+        float, _snapshot(min=0.0, help="Delete snapshots after this many days."), _needs_snapshots
+    ] = SNAPSHOT_DAYS,
     snapshot_space: Annotated[
-        str, _snapshot(metavar="SIZE", help="Disk space that snapshots may take.")
+        str, _snapshot(metavar="SIZE", help="Disk space that snapshots may take."), _needs_snapshots
     ] = SNAPSHOT_SPACE,
     review: Annotated[
         Path | None, _review(help="Keep uncertain and some other faces in this folder, for a person to review.")
     ] = None,
-    review_purpose: Annotated[str, _review(help="Why they are kept; stored beside them.")] = "",
+    review_purpose: Annotated[str, _review(help="Why they are kept; stored beside them."), _needs_review] = "",
     review_key: Annotated[
         list[str] | None,
         _review(help="Encrypt them for this public key of `edge-serve keygen`; can be repeated."),
+        _needs_review,
     ] = None,
     review_unencrypted: Annotated[
-        bool, _review("--review-unencrypted", help="Keep them without encryption, which needs no key.")
+        bool, _review("--review-unencrypted", help="Keep them without encryption, which needs no key."), _needs_review
     ] = False,
-    review_days: Annotated[float, _review(min=0.0, help="Delete them after this many days.")] = REVIEW_DAYS,
-    review_per_hour: Annotated[int, _review(min=1, help="Most faces kept in an hour.")] = REVIEW_PER_HOUR,
-    review_per_day: Annotated[int, _review(min=1, help="Most faces kept in a day.")] = REVIEW_PER_DAY,
+    review_days: Annotated[
+        float, _review(min=0.0, help="Delete them after this many days."), _needs_review
+    ] = REVIEW_DAYS,
+    review_per_hour: Annotated[
+        int, _review(min=1, help="Most faces kept in an hour."), _needs_review
+    ] = REVIEW_PER_HOUR,
+    review_per_day: Annotated[int, _review(min=1, help="Most faces kept in a day."), _needs_review] = REVIEW_PER_DAY,
     review_sample: Annotated[
-        float, _review(min=0.0, max=1.0, help="Share of all faces that is kept whatever the verdict.")
+        float,
+        _review(min=0.0, max=1.0, help="Share of all faces that is kept whatever the verdict."),
+        _needs_review,
     ] = REVIEW_SAMPLE,
     shadow: Annotated[
         Path | None, _monitoring(metavar="BUNDLE", help="Let a second detector judge the same faces in spare time.")
@@ -140,6 +157,7 @@ def edge_detect(
     disagreements: Annotated[
         Path | None,
         _monitoring(help="Append one JSON line per face on which both differ (default: in the state folder)."),
+        Needs(("shadow",), "the bundle of a second detector"),
     ] = None,
     monitor: Annotated[
         Path | None,

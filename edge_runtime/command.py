@@ -1,20 +1,24 @@
 """How every command starts and ends: help, version, one-line errors, exit codes, Ctrl-C."""
 
+import contextlib
 import enum
 import functools
 import importlib.metadata
+import inspect
 import os
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from edge_runtime.errors import EdgeError
+from edge_runtime.errors import EdgeError, UsageError
+from edge_runtime.printable import printable
 
 DISTRIBUTION = "deepfake-edge"
 DEBUG_VARIABLE = "DEEPFAKE_EDGE_DEBUG"
@@ -30,7 +34,21 @@ METAVARS = {bool: "", int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 EPILOG = "`--version` prints the version, `--debug` prints the traceback of an error."
 
+TyperUsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""The base of Typer's usage errors, which it does not export: Click's, or that of its own copy of Click."""
+
 Command = Callable[..., int | None]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """In an option's annotation: giving it without any of these parameters is refused, for it would have no effect.
+
+    `what` describes them.
+    """
+
+    names: tuple[str, ...]
+    what: str = ""
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:
@@ -40,13 +58,90 @@ def package_versions(names: Iterable[str]) -> dict[str, str]:
     return {"python": platform.python_version(), **versions}
 
 
+class _Command(TyperCommand):
+    """A command whose usage errors are one line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _errors_in_one_line(ctx, args):
+            return super().parse_args(ctx, args)
+
+
 class _Group(TyperGroup):
     """A command that has subcommands and also runs without one. Its own options belong to the latter alone."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] in self.commands:
             self.params, self.callback = [], None
-        return super().parse_args(ctx, args)
+        with _errors_in_one_line(ctx, args):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        with _errors_in_one_line(ctx, args):
+            return super().resolve_command(ctx, args)
+
+
+@contextlib.contextmanager
+def _errors_in_one_line(context: Any, arguments: Sequence[str]) -> Iterator[None]:
+    given = list(arguments)  # Parsing empties the list.
+    try:
+        yield
+        if not context.resilient_parsing:  # The shell completes a half-typed line.
+            _check_needs(context)
+    except (TyperUsageError, UsageError) as error:
+        said = str(error) if isinstance(error, UsageError) else _usage_error(error, context, given)
+        print(f"error: {printable(said)}", file=sys.stderr)
+        raise typer.Exit(UsageError.exit_code) from None
+
+
+def _usage_error(error: Any, context: Any, arguments: list[str]) -> str:
+    """Return Typer's error with the value and what to do, which Typer leaves out of some."""
+    parameter = getattr(error, "param", None)
+    if parameter is not None and type(error) is typer.BadParameter:
+        annotated = _annotations(context.command)[parameter.name]
+        values = parameter.consume_value(context, context.command.make_parser(context).parse_args(arguments)[0])[0]
+        for value in values if isinstance(values, (list, tuple)) else [values]:
+            if reason := _wrong(annotated, str(value)):
+                return f"{_name(parameter)} {value}: {reason}"
+    text = " ".join(error.format_message().split()).rstrip(".")
+    return f"{text[0].lower()}{text[1:]}; see `{context.command_path} --help`"
+
+
+def _wrong(annotated: Any, value: str) -> str:
+    """Return what is wrong with a value of an option; empty if that is not known."""
+    kind, info = _kind(annotated), annotated.__metadata__[0]
+    if choices := _choices(kind):
+        return "" if value in choices else f"choose one of {', '.join(choices)}"
+    if kind not in (int, float):
+        return ""
+    try:
+        number = kind(value)
+    except ValueError:
+        return "not a whole number" if kind is int else "not a number"
+    low, high = info.min, info.max
+    if (low is None or number >= low) and (high is None or number <= high):
+        return ""
+    if low is not None and high is not None:
+        return f"give {low} to {high}"
+    return f"give at least {low}" if high is None else f"give at most {high}"
+
+
+def _check_needs(context: Any) -> None:
+    parameters = {parameter.name: parameter for parameter in context.command.params}
+    for name, annotated in _annotations(context.command).items():
+        for needs in (each for each in getattr(annotated, "__metadata__", ()) if isinstance(each, Needs)):
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE" and not any(map(context.params.get, needs.names)):
+                *others, last = (_name(parameters[other]) for other in needs.names)
+                wanted = f"{', '.join(others)} or {last}" if others else last
+                raise UsageError(f"{_name(parameters[name])} needs {wanted}{needs.what and f', {needs.what}'}")
+
+
+def _annotations(command: Any) -> dict[str, Any]:
+    return get_type_hints(inspect.unwrap(command.callback), include_extras=True) if command.callback else {}
+
+
+def _name(parameter: Any) -> str:
+    return max(parameter.opts, key=len)
 
 
 def run_command(function: Command, name: str, *, subcommands: Sequence[Command] = ()) -> NoReturn:
@@ -69,17 +164,26 @@ def _name_values(function: Command) -> None:
     """Give each option of `function` that has no metavar a short one."""
     for annotated in get_type_hints(function, include_extras=True).values():
         options = [each for each in getattr(annotated, "__metadata__", ()) if isinstance(each, typer.models.OptionInfo)]
-        kinds = [annotated]
-        while options and options[0].metavar is None and kinds:
-            kind = kinds.pop(0)
-            if kind in METAVARS:
-                options[0].metavar = METAVARS[kind]
-            elif isinstance(kind, type) and issubclass(kind, enum.Enum):
-                options[0].metavar = "|".join(each.value for each in kind)
-            elif get_origin(kind) is Literal:
-                options[0].metavar = "|".join(get_args(kind))
-            else:
-                kinds += get_args(kind)
+        kind = _kind(annotated)
+        if options and options[0].metavar is None and kind is not None:
+            options[0].metavar = "|".join(_choices(kind)) or METAVARS[kind]
+
+
+def _kind(annotated: Any) -> Any:
+    """Return the type of a single value of an option; None if it is not one that options have."""
+    kinds = [annotated]
+    while kinds:
+        kind = kinds.pop(0)
+        if kind in METAVARS or _choices(kind):
+            return kind
+        kinds += get_args(kind)
+    return None
+
+
+def _choices(kind: Any) -> list[str]:
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return [each.value for each in kind]
+    return list(get_args(kind)) if get_origin(kind) is Literal else []
 
 
 def command_app(function: Command, subcommands: Sequence[Command] = (), *, debug: bool = False) -> typer.Typer:
@@ -113,5 +217,5 @@ def command_app(function: Command, subcommands: Sequence[Command] = (), *, debug
         group = app.callback(cls=_Group, invoke_without_command=True, subcommand_metavar="[COMMAND]", epilog=EPILOG)
         group(ending_well(function))
     for command in subcommands or [function]:
-        app.command(epilog=EPILOG)(ending_well(command))
+        app.command(cls=_Command, epilog=EPILOG)(ending_well(command))
     return app

@@ -64,8 +64,6 @@ def shadow_sink(
 ) -> "Iterator[ShadowSink]":
     """Yield the sink that lets a second detector judge, if there is one."""
     if bundle is None:
-        if lines is not None:
-            raise UsageError("--disagreements needs --shadow with the bundle of a second detector")
         return
     from edge_runtime.model.bundle import Bundle
     from edge_runtime.paths import expand, state_folder

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_runtime.cli import Device, Faces, PrecisionChoice
-from edge_runtime.command import MODEL_HELP, run_command
+from edge_runtime.command import MODEL_HELP, Needs, run_command
 from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import DEMO_NOTICE
 from edge_runtime.printable import printable
@@ -38,10 +38,14 @@ def edge_serve(
         Path | None, _review(help="Folder of faces that edge-detect --review kept; adds the page /review.")
     ] = None,
     review_private_key: Annotated[
-        Path | None, _review(help="File of the private key that opens these faces, from `edge-serve keygen`.")
+        Path | None,
+        _review(help="File of the private key that opens these faces, from `edge-serve keygen`."),
+        Needs(("review",)),
     ] = None,
     review_database: Annotated[
-        Path | None, _review(help="SQLite file of the reviews (default: reviews.sqlite in the folder).")
+        Path | None,
+        _review(help="SQLite file of the reviews (default: reviews.sqlite in the folder)."),
+        Needs(("review",)),
     ] = None,
     monitor: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Notice drift of uploaded and live faces; keep summaries in DIR.")
@@ -62,7 +66,9 @@ def edge_serve(
         typer.Option("--careful", help="No verdict where slight changes of a face change it; four times the work."),
     ] = False,
     always: Annotated[
-        bool, _live("--always", help="Live page: search and judge every frame, not only where it counts.")
+        bool,
+        _live("--always", help="Live page: search and judge every frame, not only where it counts."),
+        Needs(("camera",)),
     ] = False,
     max_body_mb: Annotated[int, _limits(min=1, help="Largest request in MB.")] = 64,
     max_megapixels: Annotated[float, _limits(min=0.01, max=10_000, help="Largest picture in megapixels.")] = 50,
