@@ -165,7 +165,7 @@ def test_addresses():
 
 
 def test_the_card_has_figures_with_intervals(tmp_path):
-    figures = measure([0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.6, 0.5, 0.8, 0.9], bootstrap=100)
+    figures = measure([0, 0, 0, 1, 1, 1] * 2, [0.1, 0.2, 0.6, 0.5, 0.8, 0.9] * 2, bootstrap=100)
     bundle = Bundle.open(write_small_bundle(tmp_path / "detector", small_contract(metrics={"int8": figures})))
     card = bundle_card(bundle, HubAddress("user/faces"), "")
     auc = figures["auc"]

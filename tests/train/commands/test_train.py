@@ -27,6 +27,7 @@ from train.commands.train import (
 from train.data.build import load_data
 from train.data.catalog import Catalog
 from train.evaluation.logits import require_logits
+from train.evaluation.metrics import FEW_GROUPS
 from train.evaluation.training_faces import checkpoint_faces, face_mark
 from train.learning.dataset import FaceDataset
 from train.models.checkpoint import INPUTS, load_checkpoint
@@ -64,12 +65,15 @@ def test_intervals_are_drawn_by_identity(checkpoint, catalog):
     random = np.random.default_rng(0)
     valid = catalog.split("valid")
     logits = np.stack([np.zeros(len(valid)), random.normal(0, 1, len(valid))], 1).astype(np.float32)
-    alone, grouped = (
-        calibrate_checkpoint(checkpoint, known, logits, max_fpr=0.01, max_fnr=0.01).metrics["checkpoint"]["validation"]
-        for known in (catalog, people)
-    )
-    assert alone["brier"]["value"] == grouped["brier"]["value"]
-    assert alone["brier"]["low"] != grouped["brier"]["low"]
+    contracts = [
+        calibrate_checkpoint(checkpoint, known, logits, max_fpr=0.01, max_fnr=0.01) for known in (catalog, people)
+    ]
+    alone, grouped = (contract.metrics["checkpoint"]["validation"]["brier"] for contract in contracts)
+    assert alone["value"] == grouped["value"]
+    held = [{face.identity for face in people.split("valid") if face.label == label} for label in (0, 1)]
+    assert grouped["groups"] == min(map(len, held)) < alone.get("groups", FEW_GROUPS)
+    found = [(calibration.reals, calibration.fakes) for calibration in (c.calibration("checkpoint") for c in contracts)]
+    assert found == [(sum(not face.label for face in valid), sum(face.label for face in valid)), (*map(len, held),)]
 
 
 def test_nan_logits_are_refused(catalog):
