@@ -76,7 +76,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise UsageError("--arch vit_hf needs transformers; pip install '.[vit]'") from None
+        raise UsageError("--arch vit_hf needs transformers; run pip install transformers") from None
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers
