@@ -99,6 +99,7 @@ class Judged:
         fps: the source's nominal frame rate; None if frames have no fixed rate.
         still: whether the frame is an independent picture.
         position_s: the frame's time in its video, in seconds; None if frames arrive in real time.
+        taken: when the frame was taken or read, in monotonic seconds; 0 for a gap.
         given: the source as it was given: for a picture in a folder, the folder.
         scored: the frame before its verdicts, with exact boxes and each face's own logit; None for a gap.
     """
@@ -109,6 +110,7 @@ class Judged:
     fps: float | None = None
     still: bool = False
     position_s: float | None = None
+    taken: float = 0.0
     given: Source | None = None
     scored: ScoredFrame | None = None
 
@@ -270,6 +272,7 @@ class Pipeline:
             fps=frame.fps,
             still=frame.still,
             position_s=frame.position_s,
+            taken=frame.taken,
             given=work.given,
             scored=scored,
         )

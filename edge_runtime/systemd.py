@@ -1,6 +1,7 @@
 """What a service needs: status messages to systemd, and a clean stop on signals."""
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -9,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+log = logging.getLogger("edge_runtime")
 
 REPEAT_S = 1.0
 """`timeout`, Slurm and systemd may signal a process both by itself and with its group: that is one signal."""
@@ -103,7 +106,10 @@ def reloading_on_hangup(reload: Callable[[], None]) -> Iterator[None]:
     def work() -> None:
         while asked.wait() and not over.is_set():
             asked.clear()
-            reload()
+            try:
+                reload()
+            except Exception as error:
+                log.error(f"the reload failed, and the next SIGHUP tries again: {type(error).__name__}: {error}")
 
     thread = threading.Thread(target=work, name="reload", daemon=True)
     # Started here, since starting one in a signal handler could wait for a lock that the interrupted code holds.

@@ -12,15 +12,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from board_setup.isa import emulator
-from edge_runtime.atomic import write_atomic
 from edge_runtime.errors import EdgeError
+from edge_runtime.inference.attempts import (
+    MOST_ATTEMPTS,
+    attempt,
+    attempts_path,
+    forget_start,
+    forget_start_later,
+    note_start,
+)
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.engine import Build, Choice, Engine, Network, cache_properties
@@ -50,9 +57,6 @@ TRIAL_TIMEOUT_S = 120.0
 
 LISTING_TIMEOUT_S = 20.0
 """If OpenVINO takes longer to list the devices, a driver counts as hanging."""
-
-MOST_ATTEMPTS = 3
-"""A device is given up once this many starts ended while it was tried: it crashed, or a user stopped it."""
 
 SAME_SPEED = 0.03
 """If two networks' frames/s differ by a smaller share than this, the more accurate one is chosen."""
@@ -128,36 +132,6 @@ def choose_device(bundle: Bundle, devices: Sequence[str]) -> Profile | None:
     given_up = {device: driver_versions(device) for device in devices if device not in used}
     measured = {"hint": "THROUGHPUT", "streams": 0, "fps": round(best.fps, 2), "auc": None, "given_up": given_up}
     return new_profile(bundle, best.device, best.precision, **measured)
-
-
-@contextlib.contextmanager
-def attempt(device: str) -> Iterator[bool]:
-    """Note on disk that `device` is being tried while the block runs; yield whether it may be tried.
-
-    A driver may crash the whole machine; without the note, the next start would crash it again. After MOST_ATTEMPTS
-    notes it may not be tried until its driver changes or the file is deleted. On a disk that can't be written nothing
-    is noted.
-    """
-    path, name = attempts_path(), f"{device}, {driver_versions(device)}"
-    try:
-        counts = {str(key): int(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        counts = {}
-    count = counts.pop(name, 0)
-    if count >= MOST_ATTEMPTS:
-        yield False
-        return
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps({**counts, name: count + 1}))
-    yield True
-    with contextlib.suppress(OSError):
-        write_atomic(path, json.dumps(counts))
-
-
-def attempts_path() -> Path:
-    """Return the file that counts attempts, beside the profile."""
-    return profile_path().with_name("attempts.json")
 
 
 def try_apart(bundle: Bundle, device: str) -> list[Trial]:
@@ -280,15 +254,16 @@ def _follow_profile(engine: Engine, started_safely: bool) -> bool:
     if not started_safely or device in (None, "CPU", engine.choice.device):
         return find_profile(engine.bundle).state is ProfileState.IN_FORCE
     assert device is not None
-    with attempt(device) as allowed:
-        if not allowed:
-            reason = f"{MOST_ATTEMPTS} starts ended while it was tried; --tune-again tries once more"
-            log.warning(f"{device} is left out: {reason}")
-            return True
-        profile = find_profile(engine.bundle).profile
-        try:
-            if profile is not None and Choice.of(profile) != engine.choice:
-                engine.switch(Choice.of(profile))
-        except EdgeError as error:
-            log.warning(f"{device} can't be started ({error}); continuing with {engine.choice.device}")
+    if not note_start(device):
+        reason = f"{MOST_ATTEMPTS} starts ended while it was tried; --tune-again tries once more"
+        log.warning(f"{device} is left out: {reason}")
+        return True
+    profile = find_profile(engine.bundle).profile
+    try:
+        if profile is not None and Choice.of(profile) != engine.choice:
+            engine.switch(Choice.of(profile))
+        forget_start_later(device, engine)
+    except EdgeError as error:
+        forget_start(device)
+        log.warning(f"{device} can't be started ({error}); continuing with {engine.choice.device}")
     return profile is not None

@@ -6,7 +6,6 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
@@ -193,7 +192,7 @@ class FileVerdicts:
     def __init__(self, contract: ModelContract, detector: str) -> None:
         self._contract, self._detector = contract, detector
         self._frames: Counter[str] = Counter()
-        self._began: dict[str, datetime] = {}
+        self._began: dict[str, float] = {}
         self._tracks: dict[str, dict[int, _Track]] = {}
         self._pictures: dict[Source, dict[str, Counter[str]]] = {}
 
@@ -205,8 +204,7 @@ class FileVerdicts:
         if result.state is SourceState.OK and not judged.still:
             if (position_s := judged.position_s) is None:
                 # Standard input has no times of its own.
-                began = self._began.setdefault(result.source, result.time)
-                position_s = (result.time - began).total_seconds()
+                position_s = judged.taken - self._began.setdefault(result.source, judged.taken)
             self._add_frame(result, position_s)
         elif not self._frames[result.source]:
             # Not for a video that breaks off: its frames give it a verdict.

@@ -1,14 +1,17 @@
 """Serves the metrics over HTTP with the standard library, for `edge-detect --metrics`."""
 
+import contextlib
 import logging
 import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
-from socketserver import TCPServer
+from socketserver import TCPServer, ThreadingMixIn
 from types import TracebackType
+from typing import Any
 
 from edge_runtime.errors import UsageError
 from edge_runtime.monitoring.exposition import CONTENT_TYPE
@@ -16,7 +19,10 @@ from edge_runtime.monitoring.exposition import CONTENT_TYPE
 log = logging.getLogger("edge_runtime")
 
 PATIENCE_S = 5.0
-"""Scrapes are answered one after the other; a client that says nothing for this long is dropped."""
+"""A client that takes longer for its request and the answer is dropped."""
+
+MOST_CLIENTS = 8
+"""Further clients at once are dropped."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -27,12 +33,50 @@ def parse_address(text: str) -> tuple[str, int]:
     return found[1] or found[2] or "127.0.0.1", int(found[3])
 
 
+# HTTPServer would look up the host's name, which may take long without a network.
+class _Server(ThreadingMixIn, TCPServer):
+    allow_reuse_address = daemon_threads = True
+    # The end of the process waits for no client.
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.clients: dict[socket.socket, float] = {}
+        """When they connected, in monotonic seconds."""
+        super().__init__(address, handler)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Return whether the client is answered."""
+        if len(self.clients) >= MOST_CLIENTS:
+            return False
+        self.clients[request] = time.monotonic()
+        return True
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close the connection."""
+        self.clients.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Drop clients that are too slow; called at least twice a second."""
+        for client, since in list(self.clients.items()):
+            if time.monotonic() - since >= PATIENCE_S:
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Don't log clients that disconnect."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            log.exception("metrics: a scrape failed")
+
+
 class Exporter:
     """Answers GET /metrics with what `text` returns, in a thread, until it is closed.
 
     Args:
         address: host and port; port 0 picks a free one.
-        text: returns the metrics; called by the thread.
+        text: returns the metrics; called by a thread per client.
 
     Raises:
         UsageError: the address can't be listened on.
@@ -40,7 +84,6 @@ class Exporter:
 
     def __init__(self, address: tuple[str, int], text: Callable[[], str]) -> None:
         class Handler(BaseHTTPRequestHandler):
-            timeout = PATIENCE_S
             server_version, sys_version = "deepfake-edge", ""
 
             def do_GET(self) -> None:
@@ -57,18 +100,8 @@ class Exporter:
             def log_message(self, format: str, *args: object) -> None:
                 """Log no scrapes."""
 
-        # HTTPServer would look up the host's name, which may take long without a network.
-        class Server(TCPServer):
-            allow_reuse_address = True
-            address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                """Don't log clients that disconnect."""
-                if not isinstance(sys.exc_info()[1], OSError):
-                    log.exception("metrics: a scrape failed")
-
         try:
-            self._server = Server(address, Handler)
+            self._server = _Server(address, Handler)
         except OSError as error:
             raise UsageError(
                 f"--metrics {address[0]}:{address[1]}: can't listen ({error.strerror or error}); choose another port"

@@ -161,6 +161,23 @@ def test_hangups_during_a_reload_are_one_more(monkeypatch) -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
+def test_a_reload_that_fails_leaves_the_next_one_working(caplog) -> None:
+    calls = []
+
+    def reload() -> None:
+        calls.append(time.monotonic())
+        raise MemoryError("1.2 GB")
+
+    with reloading_on_hangup(reload):
+        for count in (1, 2):
+            os.kill(os.getpid(), signal.SIGHUP)
+            until(lambda count=count: len(calls) == count)
+            until(lambda count=count: len(caplog.records) == count)
+    (first, _) = caplog.records
+    assert "MemoryError: 1.2 GB" in first.message
+    assert first.exc_info is None
+
+
 def test_a_run_needs_no_standard_input(tmp_path, make_version, red) -> None:
     (tmp_path / "in").mkdir()
     red.save(tmp_path / "in" / "red.png")

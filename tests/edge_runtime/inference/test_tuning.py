@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -17,7 +18,7 @@ from edge_runtime import detector as detectors
 from edge_runtime.cli import edge_detect
 from edge_runtime.command import command_app
 from edge_runtime.errors import DeviceError
-from edge_runtime.inference import tuning
+from edge_runtime.inference import attempts, tuning
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.inference.core import openvino_core
 from edge_runtime.inference.engine import Choice, Engine, choose
@@ -234,6 +235,7 @@ def test_service_judges_while_it_measures(engine, stand_in, monkeypatch, service
 
 SERVICE = """
 import os, sys, time
+import numpy as np
 from edge_runtime import Detector, detector
 from edge_runtime.inference.classifier import Classifier
 from edge_runtime.inference.engine import Engine
@@ -243,7 +245,14 @@ class StandIn(Classifier):
         if device == "GPU":
             {driver}
         super().__init__(path, contract, device="CPU", **options)
+        self.device = device
 
+    def logits(self, pixels):
+        if getattr(self, "device", None) == "GPU" and judging:
+            {answer}
+        return super().logits(pixels)
+
+judging = False
 detector.Engine = lambda bundle, choice: Engine(bundle, choice, build=StandIn)
 started = Detector(sys.argv[1], faces="off", safe_start=True)
 started.tune(measure=False)
@@ -253,29 +262,55 @@ for _ in range(100):
     if started.choice.device == "GPU":
         break
 print(started.choice.device)
-os._exit(0)
+judging = True
+started.engine.answer(np.zeros((1, 32, 32, 3), np.uint8))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("driver", "printed"),
+    ("driver", "answer", "printed"),
     [
-        ("time.sleep(0.5)", [["CPU", "GPU"]] * 4),
-        ("time.sleep(600)", [["CPU", "CPU"]] * 5),
-        # It crashes the process as soon as it is loaded, until it is given up.
-        ("os._exit(139)", [None] * 3 + [["CPU", "CPU"]] * 2),
+        ("time.sleep(0.5)", "pass", [["CPU", "GPU"]] * 4),
+        ("time.sleep(600)", "pass", [["CPU", "CPU"]] * 5),
+        # It crashes the process as soon as it is loaded, or soon after, until it is given up.
+        ("os._exit(139)", "pass", [None] * 3 + [["CPU", "CPU"]] * 2),
+        ("pass", "os._exit(139)", [None] * 3 + [["CPU", "CPU"]] * 2),
     ],
-    ids=["good", "hangs", "crashes"],
+    ids=["good", "hangs", "crashes", "crashes later"],
 )
-def test_service_whose_profile_names_a_gpu_starts_without_it(bundle, monkeypatch, driver, printed):
+def test_service_whose_profile_names_a_gpu_starts_without_it(bundle, monkeypatch, driver, answer, printed):
     write_profile(new_profile(bundle, "GPU", Precision.FP16, hint="THROUGHPUT", streams=0, fps=9.0, auc=None))
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
-    command = [sys.executable, "-c", SERVICE.format(driver=driver), str(bundle.path)]
+    command = [sys.executable, "-c", SERVICE.format(driver=driver, answer=answer), str(bundle.path)]
     for words in printed:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (done.stdout.split() if done.returncode == 0 else None) == words, done.stderr
-    assert ("GPU is left out" in done.stderr) == ("sleep(0.5)" not in driver)
+    assert ("GPU is left out" in done.stderr) == (printed[-1] == ["CPU", "CPU"])
+
+
+def test_a_start_is_forgotten_once_the_gpu_has_settled(bundle, monkeypatch):
+    """A reload before that is no further start."""
+    monkeypatch.setattr(attempts, "SETTLED_S", 2.0)
+    write_profile(new_profile(bundle, "GPU", Precision.FP16, hint="THROUGHPUT", streams=0, fps=9.0, auc=None))
+    engines = [Engine(bundle, SAFE, build=on_cpu) for _ in range(2)]
+    for engine in engines:
+        tune(engine, measure=False, started_safely=True)
+        assert engine.choice == FAST
+        assert list(json.loads(attempts.attempts_path().read_text()).values()) == [1]
+    wait_until(lambda: json.loads(attempts.attempts_path().read_text()) == {})
+
+
+def test_a_gpu_that_hangs_never_settles(bundle, monkeypatch):
+    engine, hangs = Engine(bundle, SAFE, build=on_cpu), threading.Event()
+    monkeypatch.setattr(attempts, "SETTLED_S", 0.1)
+    monkeypatch.setattr(engine, "answer", lambda pixels: hangs.wait(30))
+    write_profile(new_profile(bundle, "GPU", Precision.FP16, hint="THROUGHPUT", streams=0, fps=9.0, auc=None))
+    tune(engine, measure=False, started_safely=True)
+    time.sleep(0.5)
+    assert list(json.loads(attempts.attempts_path().read_text()).values()) == [1]
+    hangs.set()
+    wait_until(lambda: json.loads(attempts.attempts_path().read_text()) == {})
 
 
 @pytest.mark.parametrize("safe", [False, True])

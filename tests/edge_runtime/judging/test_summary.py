@@ -3,7 +3,7 @@
 import json
 import math
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -186,3 +186,15 @@ def test_a_cut_begins_a_shot(red, blue):
     assert [shots.is_new(picture) for picture in (red, red, blue, blue, red)] == [False, False, True, False, True]
     shots = Shots()
     assert not any(shots.is_new(picture) for picture in moving)
+
+
+def test_a_clock_set_back_moves_no_times():
+    """Standard input has no times of its own."""
+    files = FileVerdicts(contract(), "detector")
+    for number in range(64):
+        time = NOW + timedelta(seconds=number / 25, hours=-(number // 40))
+        result = FrameResult("-", number, time, precision="int8", faces=(face(1, 0.9),))
+        files.add(Judged(result, taken=100 + number / 25, given=Given("-")))
+    (video,) = files.videos()
+    assert (video.faces[0].from_s, video.faces[0].to_s) == (0.0, pytest.approx(63 / 25))
+    assert video.fake_s == ((0.0, pytest.approx(63 / 25)),)

@@ -1,5 +1,6 @@
 """Metrics over HTTP without the web extra, the alert rules and the dashboard that use them."""
 
+import contextlib
 import io
 import json
 import re
@@ -16,12 +17,14 @@ from pathlib import Path
 
 import pytest
 from helpers.monitored import drawn, save_faces
+from helpers.waiting import until
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from edge_runtime.detector import Detector
 from edge_runtime.errors import UsageError
 from edge_runtime.model.bundle import Bundle
+from edge_runtime.monitoring import exporter as exporters
 from edge_runtime.monitoring import metrics as module
 from edge_runtime.monitoring.exporter import Exporter, parse_address
 from edge_runtime.monitoring.exposition import Counter, Gauge, Histogram, exposition
@@ -94,6 +97,39 @@ def test_a_port_in_use_is_refused_and_a_silent_client_dropped(monkeypatch: pytes
             assert get(exporter.port) == "up 1\n"
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(exporter.port, "/")
+
+
+def test_slow_clients_delay_neither_others_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporters, "PATIENCE_S", 1.5)
+    with Exporter(("127.0.0.1", 0), lambda: "up 1\n") as exporter:
+        slow = [socket.create_connection(("127.0.0.1", exporter.port)) for _ in range(exporters.MOST_CLIENTS - 1)]
+        began = time.monotonic()
+        assert get(exporter.port) == "up 1\n"
+        assert time.monotonic() - began < 1.0
+        ended = threading.Event()
+
+        def drip(client: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while not ended.wait(0.1):
+                    client.sendall(b"G")
+            dropped.append(time.monotonic() - began)
+
+        dropped: list[float] = []
+        threads = [threading.Thread(target=drip, args=(client,)) for client in slow]
+        for thread in threads:
+            thread.start()
+        # One more than are answered.
+        slow += [socket.create_connection(("127.0.0.1", exporter.port)) for _ in range(2)]
+        slow[-1].settimeout(5)
+        assert slow[-1].recv(1) == b""
+        until(lambda: len(dropped) == len(threads), 15)
+        ended.set()
+        assert get(exporter.port) == "up 1\n"
+        slow.append(socket.create_connection(("127.0.0.1", exporter.port)))
+        began = time.monotonic()
+    assert time.monotonic() - began < 1.4
+    for client in slow:
+        client.close()
 
 
 def test_clients_that_reset_the_connection_are_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
