@@ -37,8 +37,8 @@ def main(arguments: Optional[List[str]] = None) -> NoReturn:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {printable(place)}{error.strerror or error}{advice}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
 
 
@@ -166,10 +166,11 @@ def status_here(options: argparse.Namespace) -> int:
         print(json.dumps(health(layout)))
         return 0
     now = versions.current_version(layout)
-    last = signing.last_signed(layout)
     print(f"version  {now or 'none'}")
     if now:
-        print(f"signed   {f'by {last.signer}, counter {last.counter}' if last.version == now else 'no'}")
+        signer, last = signing.signer(layout, now), signing.last_signed(layout)
+        counter = f", counter {last.counter}" if last.version == now else ""
+        print(f"signed   {f'by {signer}{counter}' if signer else 'no'}")
     if not layout.is_live or not os.path.exists(service.UNIT_PATH):
         print("service  not installed")
         return 0 if now else 1

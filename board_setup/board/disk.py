@@ -113,11 +113,11 @@ def read_text(path: str) -> str:
         return ""
 
 
-def read_json(path: str, default: Any, shape: Any) -> Any:
+def read_json(path: str, default: Any, shape: Any, *, remedy: str = "delete it and run the same command again") -> Any:
     """Return the value of a JSON file, `default` if the file is missing or empty.
 
     Raises:
-        DamagedError: it is not JSON, or not of this shape (see `has_shape`).
+        DamagedError: it is not JSON, or not of this shape (see `has_shape`); says `remedy`.
     """
     text = read_text(path)
     if not text:
@@ -126,7 +126,7 @@ def read_json(path: str, default: Any, shape: Any) -> Any:
         value = json.loads(text)
         if has_shape(value, shape):
             return value
-    raise DamagedError(f"{path}: damaged; delete it and run the same command again")
+    raise DamagedError(f"{path}: damaged; {remedy}")
 
 
 ANY = "*"

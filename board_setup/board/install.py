@@ -108,7 +108,7 @@ def plan_steps(target: Target) -> List[Step]:
     signature = Step(
         "signature",
         str(approval),
-        lambda: signing.is_recorded(approval, target.layout),
+        lambda: signing.is_recorded(approval, target.layout, new),
         lambda: signing.record(approval, target.layout, new),
     )
     return [*plan, signature]

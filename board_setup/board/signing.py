@@ -11,7 +11,7 @@ import os
 import time
 from typing import Dict, NamedTuple, Optional
 
-from board_setup.board import disk
+from board_setup.board import disk, versions
 from board_setup.board.kit import Head
 from board_setup.board.layout import Layout
 from board_setup.signatures import KEY, KEY_NAME, SigningError, day, find_signer, has_keys, trusted_keys
@@ -104,6 +104,12 @@ def parse_statement(text: bytes, path: str) -> Statement:
     raise SigningError(f"{path}: its signature.json can't be read; sign it again with this version of setup-board")
 
 
+REMEDY = (
+    "without it older kits could come back; restore it from a backup, or replace its text by "
+    '{"counter": N, "kit": "", "version": "", "signer": ""}, where N is the counter of the last kit installed here'
+)
+
+
 class LastSigned(NamedTuple):
     """The last signed kit that was installed: its counter, the SHA-256 of its manifest, its version, and the signer."""
 
@@ -120,25 +126,43 @@ def last_signed(layout: Layout) -> LastSigned:
         DamagedError: it can't be read.
     """
     shape = {"counter": int, "kit": str, "version": str, "signer": str}
-    return LastSigned(**disk.read_json(_record(layout), LastSigned()._asdict(), shape))
+    return LastSigned(**disk.read_json(_record(layout), LastSigned()._asdict(), shape, remedy=REMEDY))
 
 
-def is_recorded(approval: Approval, layout: Layout) -> bool:
-    """Return whether the counter of a kit is recorded and its keys are the trusted ones."""
+def signer(layout: Layout, version: str) -> str:
+    """Return the key that signed an installed version's kit, empty if none did.
+
+    Raises:
+        DamagedError: the record of it can't be read.
+    """
+    known = next((entry.signer for entry in versions.history(layout) if entry.id == version), "")
+    if known or not version:
+        return known
+    # Earlier versions of this tool knew only who signed the last one.
+    last = last_signed(layout)
+    return last.signer if last.version == version else ""
+
+
+def is_recorded(approval: Approval, layout: Layout, version: str) -> bool:
+    """Return whether the counter of a version's kit and who signed it are recorded, and its keys the trusted ones."""
     if approval.statement is None:
         return True
     trust = approval.statement.trust
-    return last_signed(layout).counter >= approval.statement.counter and (
-        not trust or trusted_keys(layout.trusted) == trust
+    return (
+        last_signed(layout).counter >= approval.statement.counter
+        and signer(layout, version) == approval.signer
+        and (not trust or trusted_keys(layout.trusted) == trust)
     )
 
 
 def record(approval: Approval, layout: Layout, version: str) -> None:
-    """Record the counter of an installed kit, and trust the keys that it names instead of those until now."""
+    """Record the counter of an installed kit and who signed it, and trust its keys instead of those until now."""
     statement = approval.statement
     if statement is None:
         return
-    latest = LastSigned(statement.counter, statement.kit, version, approval.signer or "")
+    last, latest = last_signed(layout), LastSigned(statement.counter, statement.kit, version, approval.signer or "")
+    # First, while the record of the last kit still names its signer.
+    versions.remember_signers(layout, {last.version: signer(layout, last.version), version: latest.signer})
     disk.write(_record(layout), json.dumps(latest._asdict()))
     for name, key in statement.trust.items():
         path = os.path.join(layout.trusted, f"{name}.pub")

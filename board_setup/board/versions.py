@@ -8,10 +8,12 @@ import time
 from typing import Dict, List, NamedTuple, Optional
 
 from board_setup.board import disk, service
-from board_setup.board.layout import Layout
+from board_setup.board.layout import SERVICE, Layout
 from board_setup.errors import BoardError
 
 KEPT = 3
+
+REMEDY = "delete it, then install the kit that should run here; it does not go back to earlier versions"
 
 
 class VersionError(BoardError):
@@ -19,11 +21,12 @@ class VersionError(BoardError):
 
 
 class Entry(NamedTuple):
-    """A version that was installed, when (UTC), and whether it passed its check and ran."""
+    """A version that was installed, when (UTC), whether it passed its check and ran, and who signed it, if anybody."""
 
     id: str
     when: str
     good: bool
+    signer: str = ""
 
 
 def switch(layout: Layout, version: str) -> None:
@@ -59,17 +62,27 @@ def rollback(layout: Layout) -> str:
     Raises:
         VersionError: there is none.
         ServiceError: its service does not run.
+        KeyboardInterrupt: with a message if that came after the switch, since the same command would go back once more.
     """
     os.umask(0o022)
-    last = go_back(layout)
-    if last is None:
-        raise VersionError("there is no earlier good version; list them with: setup-board versions")
-    if layout.is_live and os.path.exists(service.UNIT_PATH):
-        try:
-            service.restart()
-        except service.ServiceError as error:
-            raise service.ServiceError(f"returned to {last}, but {error}") from None
-        disk.write(layout.started, last)
+    now = current_version(layout)
+    try:
+        last = go_back(layout)
+        if last is None:
+            raise VersionError("there is no earlier good version; list them with: setup-board versions")
+        if layout.is_live and os.path.exists(service.UNIT_PATH):
+            try:
+                service.restart()
+            except service.ServiceError as error:
+                raise service.ServiceError(f"returned to {last}, but {error}") from None
+            disk.write(layout.started, last)
+    except KeyboardInterrupt:
+        back = current_version(layout)
+        if back == now:
+            raise
+        raise KeyboardInterrupt(
+            f"stopped after it returned to {back}; run: sudo systemctl restart {SERVICE}, then: sudo setup-board status"
+        ) from None
     return last
 
 
@@ -79,7 +92,7 @@ def _is_installed(layout: Layout, version: str) -> bool:
 
 def _before(layout: Layout, version: str) -> List[str]:
     """Return the versions that were current before `version`, oldest first, without those left by a rollback."""
-    way: List[str] = disk.read_json(layout.state + "/way.json", [], [str])
+    way: List[str] = disk.read_json(layout.state + "/way.json", [], [str], remedy=REMEDY)
     return way[: way.index(version)] if version in way else way
 
 
@@ -102,8 +115,8 @@ def history(layout: Layout) -> List[Entry]:
         DamagedError: the record can't be read.
     """
     shape = [{"id": str, "when": str, "good": bool}]
-    entries = disk.read_json(layout.state + "/history.json", [], shape)
-    return [Entry(entry["id"], entry["when"], entry["good"]) for entry in entries]
+    entries = disk.read_json(layout.state + "/history.json", [], shape, remedy=REMEDY)
+    return [Entry(entry["id"], entry["when"], entry["good"], str(entry.get("signer", ""))) for entry in entries]
 
 
 def describe_model(layout: Layout, version: str) -> str:
@@ -119,8 +132,19 @@ def describe_model(layout: Layout, version: str) -> str:
 
 def remember(layout: Layout, version: str, *, good: bool) -> None:
     """Record that a version was installed, and whether it is good."""
-    entries = [entry for entry in history(layout) if entry.id != version]
-    entries.append(Entry(version, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), good))
+    former = history(layout)
+    signer = next((entry.signer for entry in former if entry.id == version), "")
+    now = Entry(version, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), good, signer)
+    _write_history(layout, [*(entry for entry in former if entry.id != version), now])
+
+
+def remember_signers(layout: Layout, signers: Dict[str, str]) -> None:
+    """Record who signed installed versions, by version."""
+    entries = history(layout)
+    _write_history(layout, [entry._replace(signer=signers.get(entry.id, entry.signer)) for entry in entries])
+
+
+def _write_history(layout: Layout, entries: List[Entry]) -> None:
     disk.write(layout.state + "/history.json", json.dumps([entry._asdict() for entry in entries], indent=1))
 
 

@@ -95,7 +95,15 @@ def _here_or_there(name: str, run_here: Callable[[argparse.Namespace], int]) -> 
             return run_here(options)
         words = ["--json"] if getattr(options, "json", False) else []
         words += ["--from", options.only_from] if getattr(options, "only_from", None) else []
-        return _board(options).run(name, *words)
+        try:
+            return _board(options).run(name, *words)
+        except KeyboardInterrupt:
+            if name != "rollback":
+                raise
+            # The same command would go back once more.
+            raise KeyboardInterrupt(
+                f"stopped; look whether it returned already: setup-board status {options.host}"
+            ) from None
 
     return run
 

@@ -24,7 +24,7 @@ def health(layout: Layout) -> Dict[str, Any]:
     `verdicts`: how many faces got which one from this version since it was installed, each track once an hour.
     """
     system = System(layout.root)
-    now, last = versions.current_version(layout), signing.last_signed(layout)
+    now = versions.current_version(layout)
     entry = next((entry for entry in versions.history(layout) if entry.id == now), None)
     since = entry.when if entry else ""
     clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -34,7 +34,7 @@ def health(layout: Layout) -> Dict[str, Any]:
         "since": since,
         "time": clock,
         "good": entry.good if entry else False,
-        "signed_by": last.signer if now and last.version == now else None,
+        "signed_by": signing.signer(layout, now) or None,
         "service": seen.active or None,
         "restarts": seen.restarts,
         "camera": bool(system.glob("/dev/video*")),

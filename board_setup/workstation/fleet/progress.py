@@ -16,6 +16,12 @@ SHAPE = {
     "boards": {disk.ANY: {"state": str, "reason": str, "wave": int, "before": dict}},
 }  # fmt: skip
 
+REMEDY = (
+    "it told whether this rollout was halted, and what its boards ran before; restore it from a backup, or look at the "
+    "boards with setup-board fleet status, return those that must not keep this version with setup-board rollback, and "
+    "bring the fleet another kit"
+)
+
 
 def parse_waves(text: str, boards: int) -> List[int]:
     """Return how many boards have the version after each wave of a text such as 1,5%,25%,100%.
@@ -65,9 +71,9 @@ class Progress:
     def __init__(self, path: str, version: str, waves: str, names: Sequence[str]) -> None:
         self.path, self._lock = path, threading.Lock()
         start = {"version": version, "waves": waves, "wave": 0, "since": 0.0, "halted": "", "boards": {}}
-        if isinstance(disk.read_json(path, start, {}).get("waves"), list):
+        if isinstance(disk.read_json(path, start, {}, remedy=REMEDY).get("waves"), list):
             raise FleetError(f"{path}: written by an earlier version; finish that rollout with that version")
-        values = disk.read_json(path, start, SHAPE)
+        values = disk.read_json(path, start, SHAPE, remedy=REMEDY)
         for name, here in (("version", version), ("waves", waves)):
             if values[name] != here:
                 raise FleetError(f"{path}: is the record of {name} {values[name]}; name another file with --state")

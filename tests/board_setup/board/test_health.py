@@ -2,13 +2,14 @@
 
 import calendar
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
 
 from board_setup import cli
-from board_setup.board import disk
+from board_setup.board import disk, service, versions
 from board_setup.board.doctor import health
 from board_setup.board.doctor.health import count_verdicts
 from board_setup.board.layout import SERVICE, Layout
@@ -109,12 +110,43 @@ def test_status_is_json_for_programs(tmp_path, capsys) -> None:
     }
 
 
-def test_rollback_only_from_a_version(tmp_path, capsys) -> None:
+@pytest.fixture
+def upgraded(tmp_path) -> Layout:
+    """A board with version 2, and version 1 to go back to."""
     layout = Layout(str(tmp_path))
     for version in ("1-aa", "2-aa"):
         Path(layout.versions, version).mkdir(parents=True)
     Path(layout.state, "way.json").write_text('["1-aa", "2-aa"]')
     disk.link(f"{layout.versions}/2-aa", layout.current)
+    return layout
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stage", ["before the switch", "after the switch", "restart"])
+def test_interrupted_rollback_says_whether_it_returned(upgraded, monkeypatch, capsys, stage) -> None:
+    """The same command would go back once more."""
+    if stage == "restart":
+        monkeypatch.setattr(Layout, "is_live", True)
+        monkeypatch.setattr(service, "UNIT_PATH", upgraded.current)
+        monkeypatch.setattr(service, "restart", interrupt)
+    elif stage == "after the switch":
+        monkeypatch.setattr(os, "sync", interrupt)
+    else:
+        monkeypatch.setattr(disk, "link", lambda *_: interrupt())
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["rollback", "--root", upgraded.root])
+    told, returned = capsys.readouterr().err, stage != "before the switch"
+    assert (ended.value.code, told.count("\n")) == (130, 1)
+    assert versions.current_version(upgraded) == ("1-aa" if returned else "2-aa")
+    assert ("returned to 1-aa" in told, "setup-board status" in told) == (returned, returned)
+    assert ("run the same command again" in told) is not returned
+
+
+def test_rollback_only_from_a_version(upgraded, capsys) -> None:
+    layout = upgraded
     for asked, told in (
         ("3-aa", "2-aa is in use; nothing to do\n"),
         ("2-aa", "returned to 1-aa\n"),

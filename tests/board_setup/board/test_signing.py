@@ -16,7 +16,8 @@ import pytest
 from helpers.kits import make_kit, write_tar
 
 from board_setup import cli, signatures
-from board_setup.board import install, kit, signing
+from board_setup.board import disk, install, kit, signing, versions
+from board_setup.board.doctor.health import health
 from board_setup.board.kit import Head, KitError
 from board_setup.board.layout import Layout
 from board_setup.board.signing import SigningError
@@ -105,14 +106,67 @@ def test_expired_kit_is_refused(packed, board, keys) -> None:
 def test_older_kit_is_refused(packed, board, keys, tmp_path) -> None:
     sign_kit(str(packed), str(keys / "fleet"), counter=5)
     approval = approve(packed, board)
-    assert not signing.is_recorded(approval, board)
+    versions.remember(board, "2-aa", good=True)
+    assert not signing.is_recorded(approval, board, "2-aa")
     signing.record(approval, board, "2-aa")
-    assert signing.is_recorded(approval, board)
+    assert signing.is_recorded(approval, board, "2-aa")
     assert approve(packed, board) == approval
     other = write_tar(tmp_path / "other.tar", {**CONTENTS, "debs/x.deb": b"x"}, **FIELDS)
     for counter, told in ((4, "older than the last kit installed here (counter 4, here 5)"), (5, "older"), (6, "")):
         sign_kit(str(other), str(keys / "fleet"), counter=counter)
         assert approve(other, board).statement.counter == 6 if counter == 6 else refusal(other, board).startswith(told)
+
+
+def switch_to(layout: Layout, version: str) -> None:
+    Path(layout.versions, version).mkdir(parents=True)
+    versions.remember(layout, version, good=True)
+    versions.switch(layout, version)
+
+
+@pytest.mark.parametrize("earlier_tool", [False, True])
+def test_version_stays_signed_after_a_rollback(packed, board, keys, tmp_path, capsys, earlier_tool) -> None:
+    for counter, (version, signer) in enumerate([("1-aa", "fleet"), ("2-aa", "next")], 1):
+        trust(board, keys / f"{signer}.pub")
+        sign_kit(str(packed), str(keys / signer), counter=counter)
+        switch_to(board, version)
+        signing.record(approve(packed, board), board, version)
+        if earlier_tool and counter == 1:
+            path = Path(board.state, "history.json")
+            path.write_text(json.dumps([{"id": "1-aa", "when": "2026-11-28T10:00:00Z", "good": True}]))
+    assert health(board)["signed_by"] == "next"
+    assert versions.rollback(board) == "1-aa"
+    assert health(board)["signed_by"] == "fleet"
+    # As a repair that checks the version once more.
+    versions.remember(board, "1-aa", good=True)
+    with pytest.raises(SystemExit):
+        cli.main(["status", "--root", board.root])
+    assert "signed   by fleet\n" in capsys.readouterr().out
+
+
+def test_removed_version_is_signed_when_installed_again(packed, board, keys) -> None:
+    sign_kit(str(packed), str(keys / "fleet"), counter=5)
+    approval = approve(packed, board)
+    signing.record(approval, board, "2-aa")
+    # Undoing removes the history and keeps the counter.
+    switch_to(board, "2-aa")
+    Path(board.trusted, "last.json").write_text(
+        json.dumps({"counter": 5, "kit": approval.statement.kit, "version": "1-aa", "signer": "fleet"})
+    )
+    assert not signing.is_recorded(approval, board, "2-aa")
+    signing.record(approval, board, "2-aa")
+    assert signing.is_recorded(approval, board, "2-aa")
+
+
+def test_damaged_counter_is_not_deleted_but_written_anew(packed, board, keys) -> None:
+    sign_kit(str(packed), str(keys / "fleet"), counter=5)
+    path = Path(board.trusted, "last.json")
+    path.write_text("{")
+    with pytest.raises(disk.DamagedError, match=rf"^{path}: damaged; ") as caught:
+        approve(packed, board)
+    assert "delete" not in str(caught.value)
+    advised = str(caught.value)[str(caught.value).index("{") : str(caught.value).index("}") + 1]
+    path.write_text(advised.replace("N", "5"))
+    assert refusal(packed, board).startswith("older than the last kit installed here (counter 5, here 5)")
 
 
 def test_signature_of_another_kit_is_refused(packed, board, keys, tmp_path) -> None:
@@ -132,12 +186,13 @@ def test_signature_for_another_purpose_is_refused(packed, board, keys, monkeypat
 
 def test_kits_rotate_the_keys(packed, board, keys) -> None:
     both = [str(keys / "fleet.pub"), str(keys / "next.pub")]
+    versions.remember(board, "2-aa", good=True)
     for counter, (signer, trust) in enumerate([("fleet", both), ("next", both[1:])], 1):
         sign_kit(str(packed), str(keys / signer), counter=counter, trust=trust)
         approval = approve(packed, board)
         signing.record(approval, board, "2-aa")
         assert list(signatures.trusted_keys(board.trusted)) == [Path(file).stem for file in trust]
-        assert signing.is_recorded(approval, board)
+        assert signing.is_recorded(approval, board, "2-aa")
         # An installation that is cut off, or continued by the kit's own tool, asks again.
         assert approve(packed, board) == approval
     sign_kit(str(packed), str(keys / "fleet"), counter=3)

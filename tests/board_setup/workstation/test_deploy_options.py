@@ -3,12 +3,15 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from helpers.kits import make_kit
+from helpers.waiting import until
 
 from board_setup import cli
 from board_setup.workstation import deploy
@@ -89,6 +92,16 @@ def test_kept_connection_that_holds_the_error_output_delays_nothing(tmp_path) ->
     finally:
         for pid in (tmp_path / "ssh.pids").read_text().split():
             os.kill(int(pid), signal.SIGKILL)
+
+
+def test_interrupted_rollback_of_a_board_does_not_advise_another(tmp_path) -> None:
+    ssh = write_ssh(tmp_path, "touch $0.asked; exec sleep 60")
+    command = [sys.executable, "-m", "board_setup.cli", "rollback", "door", "--ssh", ssh]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        until((tmp_path / "ssh.asked").exists, 60)
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (130, "stopped; look whether it returned already: setup-board status door\n")
 
 
 @pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync")

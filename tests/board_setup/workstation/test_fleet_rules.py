@@ -9,6 +9,7 @@ import pytest
 from helpers.kits import make_kit
 
 from board_setup import cli
+from board_setup.board.disk import DamagedError
 from board_setup.board.kit import TOOL
 from board_setup.workstation.deploy import Board, DeployError
 from board_setup.workstation.fleet.inventory import FleetError, alone, read_inventory
@@ -159,6 +160,16 @@ def test_record_of_an_earlier_version_is_named_as_such(tmp_path) -> None:
     (tmp_path / "state.json").write_text(json.dumps(old))
     with pytest.raises(FleetError, match="written by an earlier version"):
         Progress(str(tmp_path / "state.json"), "2-aa", "1,2", ["a", "b"])
+
+
+@pytest.mark.parametrize("text", ["{", '{"version": "2-aa", "wa', "[]", '{"version": "2-aa", "waves": "1"}'])
+def test_damaged_record_is_not_to_be_deleted(tmp_path, text) -> None:
+    """With it would go that the rollout was halted, and what the boards ran before."""
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(DamagedError, match=rf"^{tmp_path}/state.json: damaged; ") as caught:
+        Progress(str(tmp_path / "state.json"), "2-aa", "1", ["a"])
+    assert "delete" not in str(caught.value)
+    assert "setup-board fleet status" in str(caught.value)
 
 
 class Recorded(NamedTuple):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,15 +49,29 @@ class Rig:
         (folder / "ssh").chmod(0o755)
         (folder / TOOL).touch()
         make_kit(folder / "kit.tar", "2")
+        self.process: subprocess.Popen[str] | None = None
         names = "door-000 = 'door-000'\ndoor-001 = 'door-001'\n"
         (folder / "hosts.toml").write_text(f"ssh = '{folder}/ssh'\n[boards]\n{names}")
 
     def start(self) -> "subprocess.Popen[str]":
+        """Start the rollout as a terminal does: Ctrl-C goes to all its processes."""
         tool = [sys.executable, "-m", "board_setup.cli", "fleet", "deploy", "--parallel", "1", "--waves", "100%"]
         files = ["--inventory", self.folder / "hosts.toml", "--kit", self.folder / "kit.tar"]
-        return subprocess.Popen(
+        self.process = subprocess.Popen(
             [*tool, *files], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
+        return self.process
+
+    def deploy(self) -> tuple[int, list[str]]:
+        """Run the rollout; return its exit code and what it says."""
+        process = self.start()
+        out, _ = process.communicate(timeout=60)
+        return process.returncode, out.splitlines()
+
+    def close(self) -> None:
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     def asked(self) -> list[str]:
         path = self.folder / "asked"
@@ -68,8 +83,10 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tmp_path) -> Rig:
-    return Rig(tmp_path)
+def rig(tmp_path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize(
@@ -84,10 +101,10 @@ def rig(tmp_path) -> Rig:
 )
 def test_ctrl_c_begins_nothing_further_and_the_record_says_so(rig, stage, does, reason) -> None:
     (rig.folder / f"{stage}-door-000").write_text(does)
-    with rig.start() as process:
-        until(lambda: f"{stage} door-000" in rig.asked(), 60)
-        os.killpg(process.pid, signal.SIGINT)
-        out, told = process.communicate(timeout=30)
+    process = rig.start()
+    until(lambda: f"{stage} door-000" in rig.asked(), 60)
+    os.killpg(process.pid, signal.SIGINT)
+    out, told = process.communicate(timeout=30)
     assert (process.returncode, told) == (130, "stopped; run the same command again to continue\n"), out
     steps = ["copy", "status", "install"]
     assert rig.asked() == [f"{step} door-000" for step in steps[: steps.index(stage) + 1]]
@@ -101,9 +118,8 @@ def test_ctrl_c_begins_nothing_further_and_the_record_says_so(rig, stage, does, 
 def test_board_that_failed_is_rolled_back_too(rig) -> None:
     """It may have failed after the switch, as on a disk that is full."""
     (rig.folder / "install-door-001").write_text("echo 'error: signature: No space left on device' >&2; exit 2")
-    with rig.start() as process:
-        out, _ = process.communicate(timeout=60)
-    assert (process.returncode, out.splitlines()[-1]) == (1, "2 boards are back at their former version")
+    code, said = rig.deploy()
+    assert (code, said[-1]) == (1, "2 boards are back at their former version")
     assert rig.asked()[-2:] == ["rollback door-000", "rollback door-001"]
     board = rig.boards()["door-001"]
     assert (board["state"], board["reason"]) == (ROLLED_BACK, "signature: No space left on device; returned to 1-aa")
@@ -112,10 +128,9 @@ def test_board_that_failed_is_rolled_back_too(rig) -> None:
 def test_failed_board_that_can_not_be_rolled_back_is_named(rig) -> None:
     (rig.folder / "install-door-000").write_text("echo 'error: signature: No space left on device' >&2; exit 2")
     (rig.folder / "rollback-door-000").write_text("echo 'error: it does not run' >&2; exit 2")
-    with rig.start() as process:
-        out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "door-000: not rolled back (it does not run); run the same command again" in out.splitlines()
+    code, said = rig.deploy()
+    assert code == 1
+    assert "door-000: not rolled back (it does not run); run the same command again" in said
     assert rig.boards()["door-000"]["state"] == FAILED
 
 
@@ -123,9 +138,8 @@ def test_board_without_a_former_version_gets_advice_that_helps(rig) -> None:
     (rig.folder / "status-door-000").write_text("echo 'no such file' >&2; exit 2")
     (rig.folder / "install-door-001").write_text("exit 2")
     (rig.folder / "rollback-door-000").write_text("echo 'error: there is no earlier good version' >&2; exit 2")
-    with rig.start() as process:
-        out, _ = process.communicate(timeout=60)
-    (line,) = (line for line in out.splitlines() if line.startswith("door-000: not rolled back"))
+    _, said = rig.deploy()
+    (line,) = (line for line in said if line.startswith("door-000: not rolled back"))
     assert "setup-board install --undo" in line
     assert "run the same command again" not in line
     assert (rig.boards()["door-000"]["state"], rig.boards()["door-001"]["state"]) == (INSTALLED, ROLLED_BACK)
@@ -136,7 +150,6 @@ def test_board_that_had_the_version_before_keeps_it(rig) -> None:
         """echo '{"version": "2-aa", "restarts": 0, "camera": false, "verdicts": {}}'; exit"""
     )
     (rig.folder / "install-door-001").write_text("exit 2")
-    with rig.start() as process:
-        out, _ = process.communicate(timeout=60)
+    _, said = rig.deploy()
     assert [line for line in rig.asked() if "rollback" in line] == ["rollback door-001"]
-    assert "door-000: not rolled back: it ran 2-aa before this rollout too" in out.splitlines()
+    assert "door-000: not rolled back: it ran 2-aa before this rollout too" in said
