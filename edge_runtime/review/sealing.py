@@ -17,7 +17,7 @@ def _pyrage() -> Any:
     try:
         import pyrage
     except ImportError:
-        raise UsageError("encrypted reviews need pyrage; run `pip install '.[review]'` in the clone") from None
+        raise UsageError("encrypted reviews need pyrage; run pip install pyrage") from None
     return pyrage
 
 

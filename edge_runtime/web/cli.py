@@ -158,7 +158,7 @@ def _require_extras() -> None:
         import segno  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"edge-serve needs {error.name}; run `pip install '.[web]'` in the clone") from None
+        raise UsageError(f"edge-serve needs {error.name}; in the clone: pip install '.[web]'") from None
 
 
 def _description(detector: "Detector") -> str:
