@@ -131,8 +131,12 @@ def read_manifest(bundle: str) -> Dict[str, Any]:
     try:
         with open(os.path.join(bundle, "model.json"), encoding="utf-8") as file:
             manifest = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise KitError(f"{bundle}: not a bundle ({error}); make one with export-openvino") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise KitError(f"{bundle}: no bundle (no model.json in it); make one with export-openvino") from None
+    except OSError as error:
+        raise KitError(f"{bundle}: its model.json can't be read ({error.strerror}); make it readable") from None
+    except (ValueError, RecursionError):
+        manifest = None
     if not has_shape(manifest, {"files": {ANY: str}, "contract": {"version": str}}):
         raise KitError(f"{bundle}: its model.json is damaged; export it again")
     version = manifest["contract"]["version"]

@@ -29,14 +29,17 @@ def check_target(target: Path, *, replace: bool = False, option: str = "--out") 
     except UnicodeEncodeError:
         raise UsageError(f"{target}: is not UTF-8, so OpenVINO can't write there; choose another {option}") from None
     try:
-        if target.is_symlink() or (target.exists() and not target.is_dir()):
+        if target.is_symlink():
+            raise UsageError(f"{target}: is a symbolic link; choose another {option}")
+        if target.exists() and not target.is_dir():
             raise UsageError(f"{target}: already exists and is not a directory; choose another {option}")
         if target.absolute().is_mount():
             raise UsageError(f"{target}: is a mount point; choose a folder in it, such as {target / 'detector'}")
         if target.is_dir() and any(target.iterdir()):
             if not replace:
-                what = "already holds a bundle; add --replace" if (target / MANIFEST).is_file() else "is not empty"
-                raise UsageError(f"{target}: {what}, or choose another {option}")
+                if (target / MANIFEST).is_file():
+                    raise UsageError(f"{target}: already holds a bundle; add --replace, or choose another {option}")
+                raise UsageError(f"{target}: is not empty and not a bundle; choose another {option}")
             _check_replaceable(target)
         above = next(folder for folder in target.absolute().parents if folder.exists())
     except OSError as error:

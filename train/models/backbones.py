@@ -189,6 +189,8 @@ def build_backbone(name: str, *, weights: str = "none") -> nn.Module:
         return backbone.build(CLASSES)
     if backbone.pretrained and not expand(weights).is_file():
         return backbone.pretrained(weights, CLASSES)
+    if weights != "imagenet" and not expand(weights).exists():
+        raise UsageError(f"--weights {weights}: give imagenet, none, or a file")
     model = backbone.build(CLASSES)
     own = model.state_dict()
     if weights != "imagenet":

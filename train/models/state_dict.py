@@ -163,7 +163,7 @@ def read_file(path: Path) -> Any:
         OSError, EOFError, RuntimeError, ValueError, LookupError,
         pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError,
     ) as error:  # fmt: skip
-        reason = first_line(error)
+        cause = error
     classes = pickled_classes(path)
     if any(name.startswith("torch.nn.modules.") for name in classes):
         raise CheckpointError(
@@ -176,7 +176,8 @@ def read_file(path: Path) -> Any:
             f'save the weights alone: values = torch.load("{path.name}", weights_only=False); '
             'torch.save(values["state_dict"], "weights.pth")'
         )
-    raise CheckpointError(f"{path}: broken, or not a checkpoint ({reason}); copy it again")
+    wanted = "give the .pth that train-detector wrote"
+    raise CheckpointError(f"{path}: not a PyTorch checkpoint, or damaged; {wanted}") from cause
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -73,7 +73,7 @@ def test_without_a_bundle_the_shipped_one_is_packed(tmp_path, no_downloads, caps
     (tmp_path / "pyproject.toml").touch()
     options = ("pack", "--out", "kit.tar", "--project", str(tmp_path))
     assert run(*options) == 2
-    assert "detector: not a bundle" in capsys.readouterr().err
+    assert "detector: no bundle (no model.json in it); make one with export-openvino" in capsys.readouterr().err
     write_bundle(tmp_path / "edge_runtime/detectors/faces")
     assert run(*options) == 0
     assert "1.4.0" in capsys.readouterr().out
@@ -198,13 +198,20 @@ def test_standalone_python_must_have_the_version(tmp_path) -> None:
         (["--out", "detector"], "detector: is a folder; name a file in it, such as detector/kit.tar"),
         (["--out", "kit.tar", "--glibc", "2"], "--glibc 2: give two numbers"),
         (["--out", "kit.tar", "--python-version", "new"], "--python-version new: give two numbers"),
-        (["--out", "kit.tar", "--model", "none"], "none: not a bundle"),
+        (["--out", "kit.tar", "--model", "none"], "none: no bundle (no model.json in it); make one"),
+        (["--out", "kit.tar", "--model", "file"], "file: no bundle (no model.json in it); make one"),
+        (["--out", "kit.tar", "--model", "damaged"], "damaged: its model.json is damaged; export it again"),
+        (["--out", "kit.tar", "--model", "odd"], "odd: its model.json can't be read (Is a directory); make it"),
         (["--out", "kit.tar", "--project", "none"], "none: not the project's source"),
         (["--out", "kit.tar", "--debs", "detector"], "detector: holds no .deb"),
     ],
 )
 def test_bad_option_is_one_line(tmp_path, monkeypatch, no_downloads, capsys, options, message) -> None:
     write_bundle(tmp_path / "detector")
+    (tmp_path / "file").touch()
+    (tmp_path / "odd/model.json").mkdir(parents=True)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/model.json").write_text("{")
     monkeypatch.chdir(tmp_path)
     assert run("pack", *options) == 2
     told = capsys.readouterr().err

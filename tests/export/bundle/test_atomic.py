@@ -146,7 +146,7 @@ def test_what_may_be_written_and_what_only_on_request(
     (tmp_path / "empty").mkdir()
     check_target(tmp_path / "empty")
     check_target(tmp_path / "none" / "yet")
-    with pytest.raises(UsageError, match="add --replace"):
+    with pytest.raises(UsageError, match="already holds a bundle; add --replace, or choose another --out"):
         check_target(target)
     check_target(target, replace=True)
     monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
@@ -155,12 +155,23 @@ def test_what_may_be_written_and_what_only_on_request(
 
 
 @pytest.mark.parametrize("replace", [True, False])
-@pytest.mark.parametrize("what", ["photos", "manifest", "file", "link", "file/below"])
-def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, what: str, replace: bool) -> None:
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("photos", "photos: is not (empty and not )?a bundle.*; choose another --out"),
+        ("manifest", "choose another --out"),
+        ("file", "file: already exists and is not a directory; choose another --out"),
+        ("link", "link: is a symbolic link; choose another --out"),
+        ("dangling", "dangling: is a symbolic link; choose another --out"),
+        ("file/below", "choose another --out"),
+    ],
+)
+def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, what: str, said: str, replace: bool) -> None:
     for folder, name in (("photos", "holiday.jpg"), ("manifest", "model.json")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_text("{}")
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "photos")
-    with pytest.raises(UsageError, match="choose another --out"):
+    (tmp_path / "dangling").symlink_to(tmp_path / "none")
+    with pytest.raises(UsageError, match=said):
         check_target(tmp_path / what, replace=replace)
