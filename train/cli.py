@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge_runtime.command import run_command
+from edge_runtime.command import Needs, run_command
 from edge_runtime.errors import UsageError
 from edge_runtime.model.contract import Framing
 from edge_runtime.paths import expand
@@ -46,11 +46,19 @@ def prepare_faces(
     seed: Annotated[int, typer.Option(help="Random seed of the split.")] = SEED,
     min_quality: Annotated[float, _faces(min=0.0, help="Leave out blurred and dark faces; 10 is usual.")] = 0.0,
     crop: Annotated[bool, _faces("--crop", help="Find the face in each picture, as the board does.")] = False,
-    face_model: Annotated[Path | None, _faces(help="The face detector's model file.")] = None,
+    face_model: Annotated[Path | None, _faces(help="The face detector's model file."), Needs(("crop",))] = None,
     harmonize: Annotated[int, _faces(min=0, help="Encode both classes alike, at this many pixels a side.")] = 0,
-    reviewed: Annotated[Path | None, _reviewed(help="Add the faces of this review database to --base.")] = None,
-    base: Annotated[Path | None, _reviewed(help="The catalog to make a new version of.")] = None,
-    private_key: Annotated[Path | None, _reviewed(help="Opens reviewed pictures that are encrypted.")] = None,
+    reviewed: Annotated[
+        Path | None,
+        _reviewed(help="Add the faces of this review database to --base."),
+        Needs(("base",), "the catalog to extend"),
+    ] = None,
+    base: Annotated[
+        Path | None, _reviewed(help="The catalog to make a new version of."), Needs(("reviewed",), "a review database")
+    ] = None,
+    private_key: Annotated[
+        Path | None, _reviewed(help="Opens reviewed pictures that are encrypted."), Needs(("reviewed",))
+    ] = None,
     shards: Annotated[Path | None, typer.Option(help="Also copy the faces into tar shards in this folder.")] = None,
 ) -> int:
     """Make a catalog of faces: cleaned, split without leaks, audited for shortcuts.
@@ -67,8 +75,9 @@ def prepare_faces(
     from train.commands.shards import shards_folder, write_shards
 
     packed = shards_folder(shards) if shards else None
-    if reviewed or base or private_key:
-        if not reviewed or not base or sources or real or fake or layout or crop or harmonize or min_quality:
+    if reviewed and base:
+        given = (sources, real, fake, layout, crop, face_model, harmonize, min_quality)
+        if any(given) or folders is not Folders.AUTO:
             raise UsageError(
                 "with --reviewed and --base, only --private-key, --split, --seed, --shards and --out can be given"
             )

@@ -46,7 +46,8 @@ class ReviewDesk:
     def __init__(self, places: ReviewPlaces) -> None:
         self._folder = expand(places.folder).absolute()
         if not self._folder.is_dir():
-            raise UsageError(f"--review {places.folder}: no such folder; copy the boards' folders of kept faces there")
+            what = "is a file; give its folder" if self._folder.exists() else "not found; give the folder of kept faces"
+            raise UsageError(f"--review {places.folder}: {what}")
         self._key = PrivateKey(expand(places.private_key)) if places.private_key else None
         path = expand(places.database or self._folder / DATABASE)
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.studies.small import write_small_bundle
 from train import cli
@@ -55,6 +56,8 @@ def bad_things(tmp_path_factory, fill, tiny_checkpoint):
     (root / "empty_class" / "fake").mkdir()
     tiny = load_checkpoint(tiny_checkpoint)
     torch.save(dict(tiny.state_dict), root / "bare.pth")
+    (root / "half.pth").write_bytes((root / "bare.pth").read_bytes()[:5000])
+    Image.new("RGB", (8, 8)).save(root / "face.jpg")
     save_checkpoint(root / "liar.pth", load_model(tiny), tiny.contract.replace(architecture="shufflenet_v2_x1_0"))
     weights = write_small_bundle(root / "changed") / "int8" / "model.bin"
     weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
@@ -75,8 +78,18 @@ TRAIN = ("train-detector", "good", "--arch", "shufflenet_v2_x1_0", "--preset", "
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (("prepare-faces", "/nowhere"), "/nowhere: no such folder"),
-        (("train-detector", "/nowhere"), "/nowhere: no such folder"),
+        (("prepare-faces", "/nowhere"), "/nowhere: not found; give folders of faces"),
+        (("prepare-faces", "bare.pth"), "bare.pth: is a file; give its folder"),
+        (("prepare-faces", "--real", "bare.pth"), "bare.pth: is a file; give its folder"),
+        (("prepare-faces", "--real", "nowhere"), "nowhere: not found; give folders of real faces"),
+        (("prepare-faces", "--real", "one_class/real", "--fake", "one_class/real"), "given as real and as fake; name"),
+        (("prepare-faces", "one_class", "--fake", "one_class"), "given as real and as fake; name each folder once"),
+        (("prepare-faces", "good", "--face-model", "face.tflite"), "--face-model needs --crop"),
+        (("train-detector", "/nowhere"), "/nowhere: not found; give a catalog.csv or a folder with real/ and fake/"),
+        ((*TRAIN, "--weights", "nope"), "--weights nope: give imagenet, none, or a file"),
+        ((*TRAIN, "--weights", "face.jpg"), "face.jpg: not a PyTorch checkpoint, or damaged; give the .pth that"),
+        (("evaluate-detector", "face.jpg", "good"), "face.jpg: not a PyTorch checkpoint, or damaged; give the .pth"),
+        (("evaluate-detector", "half.pth", "good"), "half.pth: not a PyTorch checkpoint, or damaged; give the .pth"),
         (("prepare-faces", "one_class"), "give fake faces too: --fake DIR"),
         (("prepare-faces", "empty_class"), "give fake faces too: --fake DIR"),
         (("train-detector", "one_class"), "one_class: holds no fake pictures"),

@@ -19,7 +19,7 @@ from edge_runtime.pixels.boxes import Box
 from edge_runtime.pixels.preprocess import square_within
 from train.choices import Folders
 from train.commands.output import full_disk_reported, output_folder
-from train.data.build import build_catalog
+from train.data.build import build_catalog, each_once
 from train.data.catalog import CATALOG, QUARANTINE, SEED, SHARES, Catalog, FaceRecord
 from train.data.face_finder import face_finder
 from train.data.layouts import Listing, list_class, list_faces
@@ -152,7 +152,7 @@ def find_pictures(sources: Sequence[Path], options: PrepareOptions) -> Listing:
     """Return every picture of the sources and of the folders of one class, each once, sorted by path.
 
     Raises:
-        DataError: a folder can't be used, or there is no picture of a class.
+        DataError: a folder can't be used, there is no picture of a class, or one is given with two labels.
     """
     found = Listing()
     for source in map(expand, sources):
@@ -170,8 +170,7 @@ def find_pictures(sources: Sequence[Path], options: PrepareOptions) -> Listing:
             raise DataError(
                 f"all {len(found.files)} pictures are {LABELS[1 - label]}; give {name} faces too: --{name} DIR"
             )
-    once = {file.path: file for file in found.files}
-    return replace(found, files=tuple(once[path] for path in sorted(once)))
+    return replace(found, files=tuple(sorted(each_once(found.files), key=lambda file: file.path)))
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def load_data(*paths: Path | str, split: str = SHARES, seed: int = SEED, advance
         else:
             listing += list_labelled(path)
     if listing.files:
-        files = tuple({file.path: file for file in listing.files}.values())
+        files = each_once(listing.files)
         with nullcontext(advance) if advance else progress_bar("reading", len(files)) as each:
             catalogs.append(build_catalog(files, left_out=listing.left_out, split=split, seed=seed, advance=each))
     if len(catalogs) == 1:
@@ -56,6 +56,20 @@ def load_data(*paths: Path | str, split: str = SHARES, seed: int = SEED, advance
     faces, leaks = _without_leaks(faces)
     quarantine = (*(file for catalog in catalogs for file in catalog.quarantine), *duplicates, *leaks)
     return Catalog(tuple(faces), quarantine)
+
+
+def each_once(files: Sequence[PictureFile]) -> tuple[PictureFile, ...]:
+    """Return the last of the files of each path.
+
+    Raises:
+        DataError: a path has two labels.
+    """
+    once: dict[Path, PictureFile] = {}
+    for file in files:
+        if once.get(file.path, file).label != file.label:
+            raise DataError(f"{file.path}: given as real and as fake; name each folder once")
+        once[file.path] = file
+    return tuple(once.values())
 
 
 def build_catalog(

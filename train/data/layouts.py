@@ -174,8 +174,7 @@ def list_faces(root: Path, name: str = "", folders: Folders = Folders.AUTO) -> L
     Raises:
         DataError: the folder is missing, the layout is unknown, or there are no pictures where the layout has them.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give folders of faces")
+    _require_folder(root, "folders of faces")
     names = ", ".join(layout.name for layout in LAYOUTS)
     if name and name not in names.split(", "):
         raise DataError(f"--layout {name}: unknown; choose one of {names}")
@@ -231,8 +230,7 @@ def list_labelled(root: Path) -> Listing:
     Raises:
         DataError: the folder is missing, or it or one of its splits holds no pictures of a class.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give a catalog.csv or a folder with real/ and fake/ inside")
+    _require_folder(root, "a catalog.csv or a folder with real/ and fake/ inside")
     listing = list_faces(root, "faces-in-splits" if names_splits(root) else "faces")
     present = {(file.split, file.label) for file in listing.files}
     for split in sorted({split for split, _ in present}):
@@ -253,8 +251,7 @@ def list_class(places: Sequence[Path], label: int, folders: Folders = Folders.AU
     """
     listing = Listing()
     for place in places:
-        if not place.is_dir():
-            raise DataError(f"{place}: no such folder; give folders of {LABELS[label]} faces")
+        _require_folder(place, f"folders of {LABELS[label]} faces")
         root = place.resolve()
         files, unreadable = walk_files(root)
         found = []
@@ -271,6 +268,13 @@ def list_class(places: Sequence[Path], label: int, folders: Folders = Folders.AU
             raise DataError(f"{place}: holds no pictures{_first(left_out)}; put the {LABELS[label]} faces there")
         listing += _name_sources(place, found, tuple(left_out), folders)
     return listing
+
+
+def _require_folder(place: Path, wanted: str) -> None:
+    if not place.is_dir():
+        raise DataError(
+            f"{place}: is a file; give its folder" if place.exists() else f"{place}: not found; give {wanted}"
+        )
 
 
 def _name_sources(

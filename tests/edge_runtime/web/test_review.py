@@ -234,7 +234,7 @@ def test_the_database_is_private_and_plain_sqlite(client, places):
 
 
 def test_a_missing_folder_or_key_is_one_line(tmp_path):
-    with pytest.raises(UsageError, match="no such folder"):
+    with pytest.raises(UsageError, match="not found; give the folder of kept faces"):
         ReviewDesk(ReviewPlaces(tmp_path / "none"))
     with pytest.raises(UsageError, match="can't be read"):
         ReviewDesk(ReviewPlaces(tmp_path, tmp_path / "none"))

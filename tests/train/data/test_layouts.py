@@ -176,7 +176,7 @@ def test_a_folder_of_one_class_holds_people(tmp_path):
     touch(tmp_path / "Generated" / "run1" / "a.png")
     (found,) = list_class([tmp_path / "Generated"], 1).files
     assert (found.label, found.source, found.generator, found.identity) == (1, "Generated", "Generated", "run1")
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="none: not found; give folders of real faces"):
         list_class([tmp_path / "none"], 0)
 
 

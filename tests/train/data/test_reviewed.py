@@ -226,8 +226,13 @@ def test_command_writes_a_new_version(base, desk, tmp_path):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--reviewed", "DB"], "--base"),
-        (["--base", "BASE"], "--reviewed"),
+        (["--reviewed", "DB"], "error: --reviewed needs --base, the catalog to extend"),
+        (["--base", "BASE"], "error: --base needs --reviewed, a review database"),
+        (["--base", "BASE", "--private-key", "NONE"], "--base needs --reviewed"),
+        (["FACES", "--private-key", "NONE"], "error: --private-key needs --reviewed"),
+        (["--reviewed", "DB", "--base", "BASE", "--folders", "source"], "with --reviewed and --base, only"),
+        (["--reviewed", "DB", "--base", "BASE", "--crop", "--face-model", "NONE"], "with --reviewed and --base, only"),
+        (["--reviewed", "DB", "--base", "BASE", "--face-model", "NONE"], "error: --face-model needs --crop"),
         (["FACES", "--reviewed", "DB", "--base", "BASE"], "--reviewed"),
         (["--reviewed", "DB", "--base", "BASE", "--crop"], "--reviewed"),
         (["--reviewed", "DB", "--base", "BASE", "--split", "80/20"], "--split 80/20"),
