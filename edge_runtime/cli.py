@@ -85,7 +85,7 @@ def edge_detect(
         Faces, typer.Option(help="off takes the whole picture as the face, tiled also finds small faces.")
     ] = "auto",
     min_face: Annotated[
-        int, typer.Option(min=1, help="Smallest side of a face in pixels; smaller ones are uncertain.")
+        int, typer.Option(min=1, help="Smallest side of a found face in pixels; smaller ones are uncertain.")
     ] = MIN_FACE_PX,
     window: Annotated[
         int, typer.Option(min=1, max=1000, help="Number of a face's last frames that its verdict uses.")
@@ -233,14 +233,13 @@ def edge_detect(
     sources = open_sources(inputs or [], options, cameras=camera or [])
     numbers = TrackNumbers()
     pipeline = detector.pipeline(sources, numbers)
-    contract = detector.bundle.contract
     outputs = [path for path in (jsonl, csv, video, disagreements) if path is not None]
     folders = [path for path in (snapshots, review) if path is not None]
     if outputs or folders:
         from edge_runtime.sinks.places import check_places
 
         check_places(outputs, folders, sources, detector.bundle)
-    title, notice, advice = detector.title, detector.notice, None if quiet else detector.advice(sources)
+    advice = None if quiet else detector.advice(sources)
     kept = {"blur": blur_snapshots, "max_age_s": snapshot_days * 86400.0, "max_bytes": space}
     for_review = {
         "purpose": review_purpose,
@@ -256,32 +255,36 @@ def edge_detect(
         *file_sinks(jsonl, csv, video, rotate_at, snapshots, kept),
         *reviewing,
         *shadowing,
-        terminal_sink(title, sources, to_stdout="-" in (str(jsonl), str(csv)), quiet=quiet),
+        terminal_sink(detector.title, sources, to_stdout="-" in (str(jsonl), str(csv)), quiet=quiet),
     ]
-    origin = printable(detector.bundle.origin)
-    files = FileVerdicts(contract, origin)
+    files = FileVerdicts(detector.bundle.contract, printable(detector.bundle.origin))
+
+    def use(new: Detector) -> None:
+        nonlocal detector
+        pipeline.switch(*new.judges(sources, numbers))
+        # Nothing else may hold the former one, so that the new one takes its memory.
+        detector = new
+
     with contextlib.ExitStack() as stack:
         observers = _observers(detector.bundle, monitor, metrics, stack)
         if all(source.endless for source in sources) and not is_on_terminal():
 
             def renewed() -> None:
-                bundle = renew(load, lambda detector: pipeline.switch(*detector.judges(sources, numbers)))
+                bundle = renew(load, use)
                 if bundle is not None:
                     for observer in observers:
                         observer.switch(bundle)
 
-            # The pipeline alone holds the detector, so that a new one takes its memory.
-            del detector
             stack.enter_context(reloading_on_hangup(renewed))
         opened = [stack.enter_context(sink) for sink in sinks]
-        summary = run(pipeline, opened, files, title, observers=observers)
+        summary = run(pipeline, opened, files, lambda: detector.title, observers=observers)
     compared = (sink.text() for sink in shadowing)
     for line in (
         summary_text(files, by_folder=by_folder),
         summary.text(),
-        f"detector: {origin}",
+        f"detector: {printable(detector.bundle.origin)}",
         *compared,
-        notice,
+        detector.notice,
         advice,
     ):
         if line:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -84,18 +84,26 @@ def counted(number: int, noun: str) -> str:
 
 
 def run(
-    pipeline: Pipeline, sinks: Sequence[Sink], files: FileVerdicts, status: str, *, observers: Sequence[Observer] = ()
+    pipeline: Pipeline,
+    sinks: Sequence[Sink],
+    files: FileVerdicts,
+    status: Callable[[], str],
+    *,
+    observers: Sequence[Observer] = (),
 ) -> Summary:
-    """Pass every result of `pipeline` to `files` and every sink until its sources end or a signal arrives."""
+    """Pass every result of `pipeline` to `files` and every sink until its sources end or a signal arrives.
+
+    systemd is told the `status` whenever it has changed.
+    """
     notifier, summary, began = Notifier(), Summary(), time.monotonic()
 
     def ping(busy_s: float = 0.0) -> None:
         if max(busy_s, pipeline.waited_s) < STUCK_S:
-            notifier.alive()
+            notifier.alive(status())
 
     ticking = pipeline.results(lambda: ping(pipeline.busy_s))
     with stopping_on_signals(pipeline.stop), contextlib.closing(ticking) as results:
-        notifier.ready(status)
+        notifier.ready(status())
         for judged in results:
             summary.add(judged)
             files.add(judged)

@@ -39,10 +39,11 @@ class Notifier:
         ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         microseconds = os.environ.get("WATCHDOG_USEC", "") if ours else ""
         self._watchdog_s = int(microseconds) / 1e6 if microseconds.isdigit() else 0.0
-        self._pinged = -float("inf")
+        self._pinged, self._status = -float("inf"), ""
 
     def ready(self, status: str) -> None:
         """Report that frames are being judged."""
+        self._status = status
         self._send(f"READY=1\nSTATUS={status}")
 
     def stopping(self) -> None:
@@ -50,11 +51,14 @@ class Notifier:
         self._send("STOPPING=1")
 
     def alive(self, status: str = "") -> None:
-        """Ping the watchdog, at most three times in its interval."""
+        """Ping the watchdog, at most three times in its interval, and report `status` if it has changed."""
+        if status and status != self._status:
+            self._status = status
+            self._send(f"STATUS={status}")
         now = time.monotonic()
         if self._watchdog_s and now - self._pinged >= self._watchdog_s / 3:
             self._pinged = now
-            self._send("WATCHDOG=1" + (f"\nSTATUS={status}" if status else ""))
+            self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:
         if not self._address:

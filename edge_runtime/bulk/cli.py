@@ -68,7 +68,7 @@ def judge_pictures(
         typer.Option(help="off takes the whole picture as the face, tiled also finds small faces."),
     ] = "auto",
     min_face: Annotated[
-        int, typer.Option(min=1, help="Smallest side of a face in pixels; smaller ones are uncertain.")
+        int, typer.Option(min=1, help="Smallest side of a found face in pixels; smaller ones are uncertain.")
     ] = MIN_FACE_PX,
     careful: Annotated[
         bool,

@@ -5,6 +5,7 @@ import functools
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,7 +94,10 @@ def test_hangup_switches_between_two_frames(running, tmp_path, make_version) -> 
     frames = [json.loads(line)["source"] for line in results.read_text().splitlines() if '"ok"' in line]
     # Every picture is judged once, in order.
     assert [Path(frame).stem for frame in frames] == [f"{number:05}" for number in range(len(frames))]
-    assert "now judging with redness 2.0.0, fp32 on CPU" in (tmp_path / "err").read_text()
+    said = (tmp_path / "err").read_text()
+    assert "now judging with redness 2.0.0, fp32 on CPU" in said
+    # The end names the one that judged last.
+    assert re.findall("^detector: .*(1.0.0|2.0.0)", said, re.MULTILINE) == ["2.0.0"]
 
 
 @pytest.mark.parametrize("bad", ["golden", "file", "missing"])

@@ -32,10 +32,11 @@ def test_systemd_is_notified(systemd, monkeypatch):
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
     notifier = Notifier()
     notifier.ready("int8 on CPU")
-    for _ in range(100):
-        notifier.alive()
+    for status in ("int8 on CPU", "", "fp16 on GPU"):
+        for _ in range(100):
+            notifier.alive(status)
     notifier.stopping()
-    assert systemd() == ["READY=1\nSTATUS=int8 on CPU", "WATCHDOG=1", "STOPPING=1"]
+    assert systemd() == ["READY=1\nSTATUS=int8 on CPU", "WATCHDOG=1", "STATUS=fp16 on GPU", "STOPPING=1"]
 
 
 @pytest.mark.parametrize(

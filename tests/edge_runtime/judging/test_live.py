@@ -261,7 +261,7 @@ def test_the_watchdog_notices_a_device_that_hangs(bundle, tmp_path, monkeypatch)
         listener.bind(str(tmp_path / "notify"))
         listener.setblocking(False)
         pipeline = Pipeline([Played(camera, 60)], camera.scorer, camera.verdicts, workers=3)
-        run.run(pipeline, [Sink()], FileVerdicts(camera.scorer._scorer.engine.contract, "any"), "")
+        run.run(pipeline, [Sink()], FileVerdicts(camera.scorer._scorer.engine.contract, "any"), str)
     assert written[-1] == 59
     assert {*range(10)} & {*pinged}
     # 0.3 s of grace are 8 frames.

@@ -121,6 +121,16 @@ def test_poor_faces_are_uncertain_without_a_score(engine, picture, box, code, re
     assert (face.verdict, face.reason_code, face.reason, face.score) == (Verdict.UNCERTAIN, code, reason, None)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_only_found_faces_have_a_smallest_size(engine, red, whole):
+    """Training pictures may be small."""
+    small = red.resize((32, 32))
+    scorer = FrameScorer(engine, moving_faces=None if whole else FixedFaces((0, 0, 32, 32)))
+    (face,) = Verdicts(engine.contract).of_frame(scorer(moving(small))).faces
+    expected = (Verdict.FAKE, None) if whole else (Verdict.UNCERTAIN, Reason.TOO_SMALL)
+    assert (face.verdict, face.reason_code) == expected
+
+
 def test_each_face_is_judged_by_its_own_pixels(engine, red, blue):
     both = Image.new("RGB", (192, 64))
     for number, picture in enumerate((red, BLACK, blue)):
