@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Prints a mistake on the command line as one line; the parsers of its commands do so too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(2, f"error: {printable(message)}; see `{self.prog} --help`\n")
+
+
 def main(arguments: Optional[List[str]] = None) -> NoReturn:
     """Run the command and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
@@ -44,7 +52,7 @@ def main(arguments: Optional[List[str]] = None) -> NoReturn:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; setup-board.pyz on a board has none of the workstation's."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = OneLineParser(
         prog="setup-board", description="Packs, installs and maintains the detector on a board."
     )
     parser.add_argument("--version", action="version", version=f"setup-board {__version__}")

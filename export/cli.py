@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edge_runtime.command import run_command
+from edge_runtime.command import Needs, run_command
 from edge_runtime.errors import GateError, UsageError
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import DEMO_NOTICE, Precision
@@ -108,7 +108,9 @@ def export_openvino(
         Path | None, _publishing(metavar="KEY", help="Sign the bundle with this key of setup-board keygen.")
     ] = None,
     licence: Annotated[
-        str, _publishing(help="Licence of the published weights, such as cc-by-nc-4.0.", show_default="not stated")
+        str,
+        _publishing(help="Licence of the published weights, such as cc-by-nc-4.0.", show_default="not stated"),
+        Needs(("push",)),
     ] = "",
     seed: Annotated[int, _faces(help="Seed of the choice of faces.")] = SEED,
 ) -> int:

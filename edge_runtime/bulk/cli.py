@@ -104,6 +104,8 @@ def judge_pictures(
         return 0
     if out is None:
         raise UsageError("no output; give --out FOLDER")
+    if ray_address is not None and engine != "ray":
+        raise UsageError("--ray-address needs --engine ray")
     out = absolute(out).rstrip("/")
     share = parse_share(part)
     for given in inputs:

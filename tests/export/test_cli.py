@@ -215,6 +215,7 @@ def test_without_an_accepted_int8_the_rest_is_kept(
         (("bare.pth", *BARE, "--out", "b\udcff"), "not UTF-8"),
         (("bare.pth", *BARE, "--out", "bundle"), "--replace"),
         (("bare.pth", *BARE, "--ovms", "photos"), "photos: is not empty and not a bundle; choose another --ovms"),
+        (("bare.pth", *BARE, "--licence", "cc0-1.0"), "--licence needs --push"),
         (("bare.pth", *BARE, "--ovms", "detector/served"), "--ovms detector/served: overlaps"),
         pytest.param(("bare.pth", *BARE, "--face-model", "gone.tflite"), "gone.tflite", marks=pytest.mark.slow),
     ],

@@ -202,6 +202,8 @@ def test_standalone_python_must_have_the_version(tmp_path) -> None:
         (["--out", "kit.tar", "--model", "file"], "file: no bundle (no model.json in it); make one"),
         (["--out", "kit.tar", "--model", "damaged"], "damaged: its model.json is damaged; export it again"),
         (["--out", "kit.tar", "--model", "odd"], "odd: its model.json can't be read (Is a directory); make it"),
+        (["--out", "kit.tar", "--extra", "all"], "argument --extra: invalid choice: 'all'"),
+        (["--model", "detector"], "the following arguments are required: --out; see `setup-board pack --help`"),
         (["--out", "kit.tar", "--project", "none"], "none: not the project's source"),
         (["--out", "kit.tar", "--debs", "detector"], "detector: holds no .deb"),
     ],

@@ -68,6 +68,12 @@ def test_shares_add_up(judge, pictures, rows_of, tmp_path):
             parse_share(text)
 
 
+def test_an_address_of_ray_needs_its_engine(judge, pictures, tmp_path):
+    done = judge(pictures, "--out", tmp_path / "out", "--ray-address", "head:6379")
+    assert (done.returncode, done.err) == (2, "error: --ray-address needs --engine ray\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_written_list_is_the_same_input(judge, pictures, tmp_path):
     judge(pictures, "--write-list", tmp_path / "all.txt")
     judge(pictures, "--out", tmp_path / "out")
