@@ -26,6 +26,11 @@ needs to end a service whose device hangs (`run.STUCK_S` and the unit's Watchdog
 _starts: dict[str, contextlib.ExitStack] = {}
 """The noted starts of this process by device."""
 
+clean_end = contextlib.ExitStack()
+"""Closed when the process ends cleanly; `edge-serve` does it itself, because uvicorn lets a signal end the process."""
+
+atexit.register(clean_end.close)
+
 
 @contextlib.contextmanager
 def attempt(device: str) -> Iterator[bool]:
@@ -92,5 +97,5 @@ def forget_start_later(device: str, engine: Engine) -> None:
             used.answer(np.zeros((1, side, side, 3), np.uint8))
             forget_start(device)
 
-    atexit.register(forget_start, device)
+    clean_end.callback(forget_start, device)
     threading.Thread(target=settle, name="settle", daemon=True).start()

@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from edge_runtime.command import DISTRIBUTION
 from edge_runtime.detector import Detector
 from edge_runtime.errors import DataError, EdgeError
+from edge_runtime.inference.attempts import clean_end
 from edge_runtime.monitoring.monitor import Monitor
 from edge_runtime.review.desk import ReviewDesk
 from edge_runtime.systemd import Notifier
@@ -82,6 +83,7 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
         judge.close()
         if monitor is not None:
             monitor.close()
+        clean_end.close()
 
     app = FastAPI(
         title="deepfake-edge",

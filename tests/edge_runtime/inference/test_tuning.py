@@ -12,6 +12,7 @@ import psutil
 import pytest
 from helpers.golden import add_true_golden
 from PIL import Image
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from edge_runtime import detector as detectors
@@ -28,6 +29,8 @@ from edge_runtime.model import profile as profiles
 from edge_runtime.model.bundle import Bundle
 from edge_runtime.model.contract import Precision
 from edge_runtime.model.profile import ProfileState, find_profile, new_profile, write_profile
+from edge_runtime.web.app import create_app
+from edge_runtime.web.settings import Settings
 
 DEVICES = ["CPU", "GPU"]
 SAFE, FAST = Choice("CPU", Precision.INT8), Choice("GPU", Precision.FP16)
@@ -299,6 +302,16 @@ def test_a_start_is_forgotten_once_the_gpu_has_settled(bundle, monkeypatch):
         assert engine.choice == FAST
         assert list(json.loads(attempts.attempts_path().read_text()).values()) == [1]
     wait_until(lambda: json.loads(attempts.attempts_path().read_text()) == {})
+
+
+def test_a_web_service_that_is_stopped_has_ended_cleanly(bundle):
+    """Signals end uvicorn's process before atexit."""
+    write_profile(new_profile(bundle, "GPU", Precision.FP16, hint="THROUGHPUT", streams=0, fps=9.0, auc=None))
+    detector = detectors.Detector(bundle, device="CPU", faces="off")
+    with TestClient(create_app(detector, Settings())):
+        tune(Engine(bundle, SAFE, build=on_cpu), measure=False, started_safely=True)
+        assert list(json.loads(attempts.attempts_path().read_text()).values()) == [1]
+    assert json.loads(attempts.attempts_path().read_text()) == {}
 
 
 def test_a_gpu_that_hangs_never_settles(bundle, monkeypatch):
