@@ -198,6 +198,7 @@ def test_board_lost_with_a_bad_version_is_rolled_back_later(fleet) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     command = fleet.command("deploy", kit=kit, waves="2,100%", watch_minutes=60, poll_seconds=0.5, min_faces=0)
     status = Path(fleet.layouts[failing].at("/var/lib/deepfake-edge-state/monitor/status.json"))
+    status.parent.mkdir(parents=True, exist_ok=True)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         until(lambda: fleet.count("76-aa") == 2, 60)
         fleet.power_off(lost)
