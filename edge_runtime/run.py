@@ -1,6 +1,7 @@
 """Runs a pipeline to its end: passes results to the sinks, stops on signals and reports to systemd."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from edge_runtime.model.bundle import Bundle
 from edge_runtime.pipeline import Judged, Pipeline
 from edge_runtime.sinks import Sink
 from edge_runtime.systemd import Notifier, stopping_on_signals
+
+log = logging.getLogger("edge_runtime")
 
 STUCK_S = 60.0
 """After this long on one frame, or without an answer from the device, we stop pinging systemd's watchdog."""
@@ -95,11 +98,15 @@ def run(
 
     systemd is told the `status` whenever it has changed.
     """
-    notifier, summary, began = Notifier(), Summary(), time.monotonic()
+    notifier, summary, began, stuck = Notifier(), Summary(), time.monotonic(), False
 
     def ping(busy_s: float = 0.0) -> None:
-        if max(busy_s, pipeline.waited_s) < STUCK_S:
+        nonlocal stuck
+        was_stuck, stuck = stuck, max(busy_s, pipeline.waited_s) >= STUCK_S
+        if not stuck:
             notifier.alive(status())
+        elif not was_stuck:
+            log.error(f"no answer for {STUCK_S:.0f} s, the device or its driver may hang; systemd is told no more")
 
     ticking = pipeline.results(lambda: ping(pipeline.busy_s))
     with stopping_on_signals(pipeline.stop), contextlib.closing(ticking) as results:

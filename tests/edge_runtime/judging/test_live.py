@@ -233,7 +233,7 @@ def test_a_face_without_answers_for_two_seconds_has_a_reason(bundle):
     assert (face.verdict, face.reason) == (Verdict.FAKE, None)
 
 
-def test_the_watchdog_notices_a_device_that_hangs(bundle, tmp_path, monkeypatch):
+def test_the_watchdog_notices_a_device_that_hangs(bundle, tmp_path, monkeypatch, caplog):
     """Frames don't wait for its answers, so they are judged all the same."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     monkeypatch.setenv("WATCHDOG_USEC", "1000")
@@ -267,6 +267,7 @@ def test_the_watchdog_notices_a_device_that_hangs(bundle, tmp_path, monkeypatch)
     # 0.3 s of grace are 8 frames.
     assert not {*range(22, 45)} & {*pinged}
     assert {*range(50, 60)} & {*pinged}
+    assert caplog.text.count("no answer for") == 1
 
 
 def test_a_device_that_fails_late_still_ends_the_run(bundle):
