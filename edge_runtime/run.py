@@ -96,7 +96,7 @@ def run(
 ) -> Summary:
     """Pass every result of `pipeline` to `files` and every sink until its sources end or a signal arrives.
 
-    systemd is told the `status` whenever it has changed.
+    The `status` is sent to systemd whenever it changes.
     """
     notifier, summary, began, stuck = Notifier(), Summary(), time.monotonic(), False
 
@@ -106,7 +106,7 @@ def run(
         if not stuck:
             notifier.alive(status())
         elif not was_stuck:
-            log.error(f"no answer for {STUCK_S:.0f} s, the device or its driver may hang; systemd is told no more")
+            log.error(f"no answer for {STUCK_S:.0f} s: the device may be hanging; the watchdog gets no more pings")
 
     ticking = pipeline.results(lambda: ping(pipeline.busy_s))
     with stopping_on_signals(pipeline.stop), contextlib.closing(ticking) as results:

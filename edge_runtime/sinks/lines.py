@@ -20,7 +20,7 @@ class LineFile(Sink):
     """A file to which whole lines are appended; a line is in the file when `append` returns.
 
     A line that does not fit on the disk is removed as a whole and counted as lost. If somebody moves or deletes the
-    file, the next line begins a new one.
+    file, the next line starts a new one.
 
     Args:
         path: `-` is standard output.
