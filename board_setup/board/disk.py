@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -84,10 +85,14 @@ def has_sha256(path: str, digest: str) -> bool:
         return False
 
 
-def closed(folder: str) -> Dict[str, int]:
-    """Return the folders and files from `folder` on that not every user can read, and the modes with which they can."""
+def closed(*folders: str, alone: str) -> Dict[str, int]:
+    """Return what not every user can read, and the modes with which they can.
+
+    That is `folders` with all in them, and the folder `alone` with its files but without the folders in it.
+    """
     modes = {}
-    for base, _, names in os.walk(folder):
+    whole = (entry for folder in folders for entry in os.walk(folder))
+    for base, _, names in [*itertools.islice(os.walk(alone), 1), *whole]:
         for path in [base, *(os.path.join(base, name) for name in names)]:
             mode = os.lstat(path).st_mode
             # As chmod a+rX does.

@@ -226,7 +226,9 @@ def open_folders(target: Target) -> Step:
     """Let every user read what is installed: earlier versions of this tool installed it with the caller's umask."""
 
     def closed() -> Dict[str, int]:
-        return {**disk.closed(target.layout.programs), **disk.closed(target.layout.state)}
+        # Not what is in further folders of the state: somebody may keep private pictures there.
+        layout = target.layout
+        return disk.closed(layout.programs, layout.versions, layout.state + "/read", alone=layout.state)
 
     def do() -> None:
         for path, mode in closed().items():

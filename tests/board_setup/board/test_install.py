@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -198,8 +199,13 @@ def test_board_that_the_service_could_not_read_is_repaired(kits, layout) -> None
     put_in(kits / "1.tar", layout)
     tops = (layout.programs, layout.state)
     wanted = [snapshot(top) for top in tops]
+    private = Path(layout.state, "pictures", "face.jpg")
+    private.parent.mkdir()
+    private.touch()
     subprocess.run(["chmod", "-R", "go-rwx", *tops], check=True)
     assert done_steps(put_in(kits / "1.tar", layout)) == ["access"]
+    assert private.stat().st_mode & 0o077 == private.parent.stat().st_mode & 0o077 == 0
+    shutil.rmtree(private.parent)
     assert [snapshot(top) for top in tops] == wanted
     assert {Path(top).stat().st_mode & 0o777 for top in tops} == {0o755}
     assert done_steps(put_in(kits / "1.tar", layout)) == []
