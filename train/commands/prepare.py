@@ -152,7 +152,7 @@ def find_pictures(sources: Sequence[Path], options: PrepareOptions) -> Listing:
     """Return every picture of the sources and of the folders of one class, each once, sorted by path.
 
     Raises:
-        DataError: a folder can't be used, there is no picture of a class, or one is given with two labels.
+        DataError: a folder can't be used, a class has no pictures, or a picture is given as both real and fake.
     """
     found = Listing()
     for source in map(expand, sources):
